@@ -1,5 +1,7 @@
-"""Reading a TOML document that a person may have written: what is wrong is said with its line, its
-key and the nearest key that is valid."""
+"""Read a TOML document that a person may have written.
+
+An error names the line, the key, and the nearest key that is valid.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +9,27 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from entrepot.encoding import NotUtf8, decode_text
 
 Shape = TypeVar("Shape")
+Row = TypeVar("Row", bound=msgspec.Struct)
 
-KEY_PARTS = 32
-"""Parts of a dotted key or of the name of a table, at the most: tomllib takes time with the square
-of their number. Our documents have three."""
+KEY_PARTS: Final = 32
+"""The most parts of a dotted key or of a table's name; our own documents have three.
 
-# Each match of it ends, at the end of the text if need be, so that nothing is looked at twice. An
-# unclosed string ends the document for tomllib too.
+tomllib takes time with the square of their number.
+"""
+
+ENTRY_NAME_LENGTH: Final = 60
+"""Characters of an entry's name that are shown."""
+
+# Each match ends, at the end of the text if need be, so that no character is read twice. An unclosed
+# string ends the document for tomllib too.
 _STRING_OR_COMMENT = re.compile(
     r'''"""(?:[^"\\]|\\.|"(?!""))*+"{0,5}+|'''
     r"""'{3}(?:[^']|'(?!''))*+'{0,5}+|"""
@@ -30,15 +39,18 @@ _STRING_OR_COMMENT = re.compile(
 )
 _DOTTED = re.compile(r"[A-Za-z0-9_-]++(?:[ \t]*+\.[ \t]*+[A-Za-z0-9_-]++)*+")
 
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[[^\]]*\]")
-_ENTRY = re.compile(r"""\s*\[\[\s*["']?([A-Za-z0-9_-]+)["']?\s*\]\]""")
+_MESSAGE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_PATH_STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[[^\]]*\]")
+_TABLE_HEAD = re.compile(r"\s*\[")
+_ENTRY_HEAD = re.compile(r"""\s*\[\[\s*["']?([A-Za-z0-9_-]+)["']?\s*\]\]""")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 
 
 class TomlInvalid(ValueError):
-    """What is wrong with a document, in words for a person; ``line`` counts from 1, and is None
-    where nobody can tell."""
+    """What is wrong with a document, in words for a person (``what``).
+
+    ``line`` counts from 1 and is None where it is not known; ``key`` is the key at fault.
+    """
 
     def __init__(self, what: str, *, line: int | None = None, key: str | None = None) -> None:
         super().__init__(what)
@@ -47,11 +59,27 @@ class TomlInvalid(ValueError):
         self.key = key
 
 
-class Text:
-    """A document's text and its values, and where in the text a table or a key stands."""
+@dataclass(frozen=True, slots=True)
+class TableEntry(Generic[Row]):
+    """One ``[[table]]`` of a document, as far as it can be read."""
+
+    name: str
+    """Its key ``name``, shortened, or ``number 2``."""
+    line: int | None
+    """The line of its head, counted from 1."""
+    values: Mapping[str, Any]
+    row: Row | None
+    """None where a value does not fit or a key is missing (`misfit`)."""
+    unknown_keys: tuple[TomlInvalid, ...]
+    """Without lines, as is *misfit*: to look for the line of each takes quadratic time."""
+    misfit: TomlInvalid | None
+
+
+class TomlDocument:
+    """A document's text and its values, and where in the text a table or a key is."""
 
     def __init__(self, content: bytes) -> None:
-        """Read the bytes of a document; raises `TomlInvalid` when they are not UTF-8 or not TOML."""
+        """Read the bytes of a document; raises `TomlInvalid` where they are not UTF-8 or TOML."""
         try:
             self._text = decode_text(content).replace("\r\n", "\n")
         except NotUtf8 as error:
@@ -62,18 +90,18 @@ class Text:
         try:
             self.values: dict[str, Any] = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
-            what, at = _syntax(str(error), self._text)
-            raise TomlInvalid(f"It is not TOML: {what}.", line=at) from None
+            what, line_number = _syntax(str(error), self._text)
+            raise TomlInvalid(f"It is not TOML: {what}.", line=line_number) from None
         except RecursionError:
             raise TomlInvalid("Its values are nested too deeply.") from None
         except ValueError:
-            # A number of so many digits, or a date that no calendar has.
+            # A number with too many digits, or a date that no calendar has.
             raise TomlInvalid("It has a number or a date that is out of bounds.") from None
         self._lines = self._text.split("\n")
         self._entries: dict[str, list[int]] = {}
         for index, line in enumerate(self._lines, 1):
-            if found := _ENTRY.match(line):
-                self._entries.setdefault(found[1], []).append(index)
+            if head := _ENTRY_HEAD.match(line):
+                self._entries.setdefault(head[1], []).append(index)
 
     def line_of_entry(self, table: str, number: int) -> int | None:
         """The line of the *number*-th ``[[table]]``, counted from 0."""
@@ -93,14 +121,61 @@ class Text:
         )
 
     def line_of_key(self, key: str, *, below: int | None = None) -> int | None:
-        """The line of ``key = …`` in the table that begins at line *below*, or before the first
-        table."""
-        for index, line in enumerate(self._lines[below or 0 :], (below or 0) + 1):
-            if re.match(r"\s*\[", line):
+        """The line of ``key = …`` in the table that begins at line *below*.
+
+        Without *below*, before the first table.
+        """
+        assignment = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
+        for index in range(below or 0, len(self._lines)):
+            line = self._lines[index]
+            if _TABLE_HEAD.match(line):
                 return None
-            if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-                return index
+            if assignment.match(line):
+                return index + 1
         return None
+
+    def unknown_keys(self, valid: Iterable[str]) -> Iterator[TomlInvalid]:
+        """The keys and tables at the top of the document that are not *valid*."""
+        for key, what in unknown_keys(self.values, valid):
+            line = self.line_of_key(key) or self.line_of_entry(key, 0) or self.line_of_table(key)
+            yield TomlInvalid(what, line=line, key=key)
+
+    def table_entries(
+        self, table: str, row: type[Row], *, noun: str = "entry"
+    ) -> list[TableEntry[Row]]:
+        """All ``[[table]]`` as structs; raises `TomlInvalid` where *table* is something else.
+
+        *noun* is what the message calls an entry.
+        """
+        tables = self.values.get(table, [])
+        if not isinstance(tables, list) or not all(isinstance(values, dict) for values in tables):
+            raise TomlInvalid(
+                f"Write each {noun} below a line [[{table}]].",
+                line=self.line_of_table(table) or self.line_of_key(table),
+            )
+        return [
+            self._table_entry(table, number, values, row) for number, values in enumerate(tables)
+        ]
+
+    def _table_entry(
+        self, table: str, number: int, values: dict[str, Any], row: type[Row]
+    ) -> TableEntry[Row]:
+        keys = row.__struct_fields__
+        unknown = tuple(TomlInvalid(what, key=key) for key, what in unknown_keys(values, keys))
+        fitting_row, misfit = None, None
+        try:
+            fitting_row = convert({key: values[key] for key in values if key in keys}, row)
+        except TomlInvalid as invalid:
+            misfit = invalid
+        name = values.get("name")
+        return TableEntry(
+            name[:ENTRY_NAME_LENGTH] if isinstance(name, str) and name else f"number {number + 1}",
+            self.line_of_entry(table, number),
+            values,
+            fitting_row,
+            unknown,
+            misfit,
+        )
 
 
 def _check_keys(text: str) -> None:
@@ -111,8 +186,7 @@ def _check_keys(text: str) -> None:
 
 
 def unknown_keys(values: Iterable[str], valid: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each key of *values* that is not *valid*, and a sentence about it that names the nearest
-    valid one."""
+    """Each key of *values* that is not *valid*, and a sentence that names the nearest valid one."""
     choices = list(valid)
     for key in values:
         if key not in choices:
@@ -120,24 +194,26 @@ def unknown_keys(values: Iterable[str], valid: Iterable[str]) -> Iterator[tuple[
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """``Did you mean …?``, or all there are when none is near."""
-    known = list(choices)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]}?" if close else f"The keys are {', '.join(known)}."
+    """``Did you mean …?``, or all choices when none is near."""
+    keys = list(choices)
+    close = difflib.get_close_matches(word, keys, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}?" if close else f"The keys are {', '.join(keys)}."
 
 
-def converted(values: Mapping[str, Any], shape: type[Shape]) -> Shape:
-    """*values* as a msgspec struct; raises `TomlInvalid` with the key that does not fit, without
-    the value, which might be a secret in the wrong place."""
+def convert(values: Mapping[str, Any], shape: type[Shape]) -> Shape:
+    """*values* as a msgspec struct; raises `TomlInvalid` with the key that does not fit.
+
+    The value is not repeated: it might be a secret in the wrong place.
+    """
     try:
         return msgspec.convert(values, shape)
     except msgspec.ValidationError as error:
-        found = _AT.match(str(error))
-        assert found is not None
-        what, path = found["what"], found["path"] or ""
+        message = _MESSAGE.match(str(error))
+        assert message is not None
+        what, path = message["what"], message["path"] or ""
         if missing := _MISSING.match(what):
             raise TomlInvalid(f"The key {missing['key']} is missing.") from None
-        keys = [step for step in _STEP.findall(path.removeprefix("$")) if step]
+        keys = [step for step in _PATH_STEP.findall(path.removeprefix("$")) if step]
         key = keys[-1] if keys else None
         what = what[0].lower() + what[1:].replace("`", "")
         raise TomlInvalid(
@@ -147,8 +223,9 @@ def converted(values: Mapping[str, Any], shape: type[Shape]) -> Shape:
 
 def _syntax(what: str, text: str) -> tuple[str, int | None]:
     """The message of tomllib without its position, and the line."""
-    if found := re.search(r"^(.*) \(at line (\d+), column \d+\)$", what, re.DOTALL):
-        return found[1].lower() if found[1][:1].isupper() else found[1], int(found[2])
-    if found := re.search(r"^(.*) \(at end of document\)$", what, re.DOTALL):
-        return f"{found[1].lower()} at its end", text.rstrip("\n").count("\n") + 1
+    if message := re.search(r"^(.*) \(at line (\d+), column \d+\)$", what, re.DOTALL):
+        reason = message[1]
+        return reason.lower() if reason[:1].isupper() else reason, int(message[2])
+    if message := re.search(r"^(.*) \(at end of document\)$", what, re.DOTALL):
+        return f"{message[1].lower()} at its end", text.rstrip("\n").count("\n") + 1
     return what, None

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, chdir, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import cairosvg
+import cairosvg  # type: ignore[import-untyped]
 import httpx
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
@@ -23,13 +23,13 @@ from textual.worker import WorkerCancelled
 from entrepot.api.client import CacheClient
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.reference import ImageReference
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.demo import run as demo
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
 from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app, registry_app
 from tui.app import Dashboard, DashboardOutcome
-from tui.screens.base import AREAS
+from tui.areas import AREAS
 from tui.theme import DARK, LIGHT
 
 FOLDER = Path(__file__).parent
@@ -100,14 +100,14 @@ async def camera(
 
 async def pulled(engine: Engine, image: str) -> None:
     """Have an image in the cache."""
-    started = await engine.start_pull(image, "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start(image, "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
 
 
 async def served(engine: Engine, image: str, times: int) -> None:
     """Have container clients pull an image that is held."""
     reference = ImageReference.parse(image)
-    transport = httpx.ASGITransport(registry_app(engine))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine))
     async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
         index = (
             await client.get(f"/v2/{reference.repository}/manifests/{reference.manifest}")
@@ -135,9 +135,9 @@ async def take(engine: Engine) -> None:
     ):
         await pulled(engine, image)
         await served(engine, image, 9)
-    await engine.start_pull("library/postgres:17", "linux/amd64", "10.0.4.17")
-    await engine.start_pull("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
-    await engine.start_pull("library/nginx:1.28", "linux/arm64", "dashboard")
+    await engine.pulls.start("library/postgres:17", "linux/amd64", "10.0.4.17")
+    await engine.pulls.start("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
+    await engine.pulls.start("library/nginx:1.28", "linux/arm64", "dashboard")
     async with camera(engine) as at:
         await at.settle(1.5)
         at.picture("overview")
@@ -277,7 +277,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="e-") as root:
         async with served_on_loopback(demo_registry_app(speed=SPEED)) as port:
             declared = tuple(
-                DeclaredUpstream(name, endpoint=f"http://127.0.0.1:{port}")
+                DeclaredRegistry(name, endpoint=f"http://127.0.0.1:{port}")
                 for name in demo.REPLACED_LOGIN_SERVERS
             )
             settings = replace(Settings(), upstreams=declared)

@@ -15,12 +15,11 @@ import hypothesis
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
-from entrepot.server.run import listening
+from entrepot.server.run import listening, registry_app
 from tests.fakes import FakeRegistry
 from tests.processes import Leftovers, adopt
 
@@ -113,7 +112,7 @@ async def source() -> AsyncIterator[FakeRegistry]:
 def settings(source: FakeRegistry) -> Settings:
     return Settings(
         listen="127.0.0.1:0",
-        upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),),
+        upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),),
     )
 
 
@@ -128,7 +127,7 @@ async def engine(
 ) -> AsyncIterator[Engine]:
     """A real engine, with one rule: everything below ``library/`` comes from the stand-in."""
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         yield engine
@@ -148,7 +147,7 @@ async def answering(engine: Engine) -> AsyncIterator[None]:
 @pytest.fixture
 async def registry(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     """A container client's view of the engine, in the same process."""
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://entrepot", timeout=30
     ) as client:

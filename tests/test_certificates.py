@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.api.transport import HttpxWire
+from entrepot.api.transport import HttpxTransport
 from entrepot.certificates import (
     MAX_FILE_SIZE,
     CertificatesInvalid,
@@ -16,7 +16,7 @@ from entrepot.certificates import (
     read_certificates,
 )
 from entrepot.config.settings import Settings
-from entrepot.source.client import tls_context
+from entrepot.source.sources import tls_context
 from tests.e2e.registries.certificates import Authority
 
 BOM = b"\xef\xbb\xbf"
@@ -66,7 +66,7 @@ def test_all_that_trust_a_file_of_certificates_read_it_so(tmp_path: Path, one: b
     settings = Settings.load(tmp_path / "settings.toml")
     assert settings.ca_file == file
     tls_context(settings)
-    HttpxWire.over_https("https://127.0.0.1:1", file)
+    HttpxTransport.over_https("https://127.0.0.1:1", file)
 
 
 def der(pem: bytes) -> bytes:

@@ -129,14 +129,14 @@ def test_every_block_says_what_it_is_written_in() -> None:
     ids=lambda block: block.place,
 )
 def test_every_block_for_a_shell_can_be_parsed_by_bash(example: Block) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [require_program("bash"), "-n", "-c", example.text],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_the_commands_of_the_set_up_name_what_there_is() -> None:
@@ -212,7 +212,7 @@ def test_the_keymap_is_what_keys_check_takes(tmp_path: Path) -> None:
     (tmp_path / "entrepot/keymap.toml").write_text(block(KEYMAP).text)
     environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-m", "entrepot", "keys", "--check"]
-    done = subprocess.run(
+    result = subprocess.run(
         command,
         env=environment,
         cwd=tmp_path,
@@ -221,7 +221,7 @@ def test_the_keymap_is_what_keys_check_takes(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "All keys of keymap.toml can be used.\n")
+    assert (result.returncode, result.stderr) == (0, "All keys of keymap.toml can be used.\n")
 
 
 def test_the_configurations_of_the_clients_can_be_parsed() -> None:
@@ -232,7 +232,7 @@ def test_the_configurations_of_the_clients_can_be_parsed() -> None:
     assert json.loads(block(DAEMON_JSON).text) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
 
 
-def test_the_unit_starts_what_the_set_up_has_linked(tmp_path: Path) -> None:
+def test_the_unit_starts_what_the_set_up_has_linked() -> None:
     unit = configparser.ConfigParser()
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(block(UNIT).text)
@@ -251,7 +251,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
         "HOME": str(tmp_path),
         "XDG_RUNTIME_DIR": str(tmp_path),
     }
-    done = subprocess.run(
+    result = subprocess.run(
         [verify, "--user", "verify", path],
         env=environment,
         capture_output=True,
@@ -259,14 +259,14 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
 # Commands
 
 
 def _command(arguments: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that a line is for, and what is left of the line for it."""
+    """The command that a line is for, and its own arguments."""
     command: click.Command = cli
     while isinstance(command, click.Group) and arguments:
         context = command.make_context(str(command.name), list(arguments), resilient_parsing=True)
@@ -284,9 +284,9 @@ def _command(arguments: list[str]) -> tuple[click.Command, list[str]]:
 def test_commands_for_an_engine_elsewhere_can_be_typed(line: str) -> None:
     program, *arguments = shlex.split(line, comments=True)
     assert program == "entrepot"
-    command, left = _command(arguments)
+    command, own_arguments = _command(arguments)
     if command is not cli:
-        command.make_context(str(command.name), left)
+        command.make_context(str(command.name), own_arguments)
 
 
 def test_the_readme_pulls_as_the_page_for_clients_says() -> None:
@@ -406,7 +406,7 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
             assert (sandbox.home / name).read_text() == content
             assert stat.S_IMODE((sandbox.home / name).stat().st_mode) == 0o600
         signed_in = await sandbox.run(block(SIGNED_IN).text)
-        assert re.search(r"^Health +Healthy$", signed_in, re.MULTILINE)
+        assert re.search(r"^Health +healthy$", signed_in, re.MULTILINE)
         await sandbox.run(block(OTHER_RULE).text)
         rules = json.loads(await sandbox.run("entrepot rule list --json"))
         assert [rule["name"] for rule in rules] == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.encoding import NotUtf8, decode_text
+from entrepot.encoding import NotUtf8, decode_text, first_json_value
 
 
 @pytest.mark.parametrize("content", [b"p\xc3\xa4ss\n", b"\xef\xbb\xbfp\xc3\xa4ss\n"])
@@ -41,3 +41,20 @@ def test_the_first_byte_that_is_none_is_told(content: bytes, offset: int) -> Non
     with pytest.raises(NotUtf8) as caught:
         decode_text(content)
     assert (caught.value.offset, caught.value.encoding) == (offset, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (b'{"a": 1}', b'{"a": 1}'),
+        (b'\xef\xbb\xbf{"a": 1}', b'{"a": 1}'),
+        (b'{"a": 1}\n{"b": 2}', b'{"a": 1}\n'),
+        (b'{"a": 1}\0\0', b'{"a": 1}'),
+        (rb'{"a": "\ud800"}', rb'{"a": "\ufffd"}'),
+        (rb'{"a": "\ud83d\ude00 \\ud800"}', rb'{"a": "\ud83d\ude00 \\ud800"}'),
+        (b"<html>", b"<html>"),
+    ],
+)
+def test_the_first_json_value_is_read_as_go_reads_it(content: bytes, value: bytes) -> None:
+    """F82: some registries send a byte order mark, or bytes behind the document."""
+    assert first_json_value(content) == value

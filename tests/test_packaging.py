@@ -59,7 +59,7 @@ def test_a_checkout_run_by_an_older_python_says_so_in_one_sentence() -> None:
     older = _pythons_before((3, 11))
     if not older:
         pytest.skip("no Python before 3.11 is installed")
-    ended = subprocess.run(
+    result = subprocess.run(
         [older[0], "-B", "-m", "entrepot", "status"],
         cwd=CHECKOUT,
         capture_output=True,
@@ -67,10 +67,11 @@ def test_a_checkout_run_by_an_older_python_says_so_in_one_sentence() -> None:
         timeout=60,
         check=False,
     )
-    assert ended.returncode == 1
+    assert result.returncode == 1
     assert re.fullmatch(
-        r"Error: Entrepot needs Python 3\.11 or later, and \S+ is 3\.\d+\.\d+\. Run it with a later one, such as python3\.12\.\n",
-        ended.stderr,
+        r"Error: Entrepot needs Python 3\.11 or later, and \S+ is 3\.\d+\.\d+\. "
+        r"Run it with a later one, such as python3\.12\.\n",
+        result.stderr,
     )
 
 

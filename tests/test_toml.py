@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from msgspec import Struct
 
-from entrepot.toml import Text, TomlInvalid, _check_keys, converted, nearest, unknown_keys
+from entrepot.toml import TomlDocument, TomlInvalid, _check_keys, convert, nearest, unknown_keys
 
 DOCUMENT = b"""\
 # top
@@ -29,7 +29,7 @@ class Shape(Struct):
 
 
 def test_tables_and_keys_are_found_where_they_stand() -> None:
-    text = Text(DOCUMENT)
+    text = TomlDocument(DOCUMENT)
     assert text.line_of_key("listen") == 2
     assert text.line_of_key("quoted") == 3
     assert text.line_of_key("name") is None
@@ -62,14 +62,14 @@ def test_tables_and_keys_are_found_where_they_stand() -> None:
 )
 def test_what_is_not_toml_is_told_with_its_line(content: bytes, line: int, says: str) -> None:
     with pytest.raises(TomlInvalid) as caught:
-        Text(content)
+        TomlDocument(content)
     assert caught.value.line == line
     assert says in caught.value.what
 
 
 def test_values_nested_beyond_measure_are_refused() -> None:
     with pytest.raises(TomlInvalid):
-        Text(b"a = " + b"[" * 100_000)
+        TomlDocument(b"a = " + b"[" * 100_000)
 
 
 LONG = ".a" * 50_000
@@ -101,7 +101,7 @@ def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(
 
     monkeypatch.setattr(tomllib, "loads", parse)
     with pytest.raises(TomlInvalid, match="32 parts"):
-        Text(text.encode())
+        TomlDocument(text.encode())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(
     ],
 )
 def test_dots_that_are_in_no_key_are_no_parts(text: str) -> None:
-    assert len(Text(text.encode()).values) <= 1
+    assert len(TomlDocument(text.encode()).values) <= 1
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_an_unknown_key_is_told_with_the_nearest() -> None:
 
 
 def test_a_value_that_does_not_fit_is_told_without_the_value() -> None:
-    assert converted({"name": "a", "count": 2}, Shape) == Shape("a", 2)
+    assert convert({"name": "a", "count": 2}, Shape) == Shape("a", 2)
     with pytest.raises(TomlInvalid, match="The key name is missing"):
-        converted({}, Shape)
+        convert({}, Shape)
     with pytest.raises(
         TomlInvalid, match="The value of count does not fit: expected int, got str"
     ) as caught:
-        converted({"name": "a", "count": "hunter2"}, Shape)
+        convert({"name": "a", "count": "hunter2"}, Shape)
     assert caught.value.key == "count"

@@ -1,4 +1,4 @@
-"""The dashboard: a client of the engine, and nothing more."""
+"""The dashboard: an application around one client of the engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,16 +23,18 @@ from entrepot.api.client import CacheClient, ClientError
 from entrepot.api.models import CredentialSetSnapshot
 from entrepot.core.states import HealthStatus
 from tui import terminal
-from tui.crash_log import kept, named
-from tui.key_queue import HoldsKeys, TypingApp, brings_screen
-from tui.options import Options, keep_theme, suitable_theme
-from tui.polling import EngineWatch
-from tui.quit import DashboardOutcome, outcome_of_leaving
-from tui.screens.base import AREAS, EngineScreen, ListScreen
+from tui.areas import AREAS, mode_of
+from tui.crash_log import describe_error, write_crash
+from tui.engine_app import EngineApp
+from tui.key_queue import QueuesKeys, opens_screen
+from tui.options import Options, save_theme, suitable_theme
+from tui.outcome import DashboardOutcome
+from tui.quit import confirm_quit
+from tui.screens.base import EngineScreen, ListScreen
 from tui.screens.too_small import TooSmall
 from tui.theme import DARK, LIGHT
 from widgets.bars import action_name, key_name
-from widgets.text import shown, shown_lines
+from widgets.text import escaped, escaped_lines
 
 if TYPE_CHECKING:
     from tui.commands import Command
@@ -41,36 +42,77 @@ if TYPE_CHECKING:
 
 __all__ = ["Dashboard", "DashboardOutcome"]
 
-
-def _made_when_visited(area: str) -> Callable[[], Screen[Any]]:
-    """A screen's module with all that it needs is imported when somebody goes there: the first
-    picture does not wait for it."""
-
-    def make() -> Screen[Any]:
-        screen: type[Screen[Any]] = getattr(
-            import_module(f"tui.screens.{area.lower()}"), f"{area}Screen"
-        )
-        return screen()
-
-    return make
+# A screen's module, with all that it needs, is imported when the user goes there: the first picture
+# does not wait for it.
 
 
-def _look_for_garbage_again() -> None:
-    """Once the first picture is there (see `tui.run`). What was imported until then is not looked
-    through any more."""
+def _overview() -> Screen[None]:
+    from tui.screens.overview import OverviewScreen
+
+    return OverviewScreen()
+
+
+def _rules() -> Screen[None]:
+    from tui.screens.rules import RulesScreen
+
+    return RulesScreen()
+
+
+def _credentials() -> Screen[None]:
+    from tui.screens.credentials import CredentialsScreen
+
+    return CredentialsScreen()
+
+
+def _repositories() -> Screen[None]:
+    from tui.screens.repositories import RepositoriesScreen
+
+    return RepositoriesScreen()
+
+
+def _pulls() -> Screen[None]:
+    from tui.screens.pulls import PullsScreen
+
+    return PullsScreen()
+
+
+def _sources() -> Screen[None]:
+    from tui.screens.sources import SourcesScreen
+
+    return SourcesScreen()
+
+
+def _events() -> Screen[None]:
+    from tui.screens.events import EventsScreen
+
+    return EventsScreen()
+
+
+def _resume_garbage_collection() -> None:
+    """Collect garbage again once the first picture is there (see `tui.run`), but not among what was
+    imported until then."""
     gc.freeze()
     gc.enable()
 
 
-class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
-    """Screens and wizards around one `CacheClient`. *started_engine* says that the engine was
-    started for this dashboard."""
+class Dashboard(EngineApp):
+    """Screens and wizards around one `CacheClient`.
+
+    *started_engine* says that the engine was started for this dashboard, *theme_state_file* where a
+    theme that is chosen here is saved, *log* where errors of the dashboard itself are written.
+    """
 
     TITLE = "entrepot"
     ENABLE_COMMAND_PALETTE = False
     INLINE_PADDING = 0
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
-        area.lower(): _made_when_visited(area) for area in AREAS
+        "overview": _overview,
+        "rules": _rules,
+        "credentials": _credentials,
+        "repositories": _repositories,
+        "pulls": _pulls,
+        "sources": _sources,
+        "events": _events,
     }
     DEFAULT_MODE = "overview"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -81,7 +123,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
                 area,
                 show=False,
                 tooltip=f"Go to {area}",
-                id=f"area.{area.lower()}",
+                id=f"area.{mode_of(area)}",
             )
             for number, area in enumerate(AREAS, 1)
         ),
@@ -93,14 +135,14 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
             id="commands",
         ),
         Binding("question_mark,f1", "help", "help", tooltip="Show these keys", id="help"),
-        Binding("q", "leave", "leave", tooltip="Leave the dashboard", id="leave"),
+        Binding("q", "request_quit", "quit", tooltip="Quit the dashboard", id="leave"),
         Binding(
             "ctrl+q",
-            "leave_anywhere",
-            "leave at once",
+            "quit_anywhere",
+            "quit at once",
             show=False,
             priority=True,
-            tooltip="Leave from a wizard or a dialog too",
+            tooltip="Quit from a wizard or a dialog too",
             id="leave-anywhere",
         ),
         Binding(
@@ -115,10 +157,10 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         Binding(
             "ctrl+l",
             "paint",
-            "paint anew",
+            "redraw",
             show=False,
             priority=True,
-            tooltip="Paint the screen anew, when something else wrote on it",
+            tooltip="Redraw the screen, when something else wrote on it",
             id="paint",
         ),
     ]
@@ -130,62 +172,57 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         started_engine: bool = False,
         options: Options | None = None,
         keymap: Keymap | None = None,
-        keeps_theme_in: Path | None = None,
+        theme_state_file: Path | None = None,
         log: Path | None = None,
-        offered: Sequence[str] = (),
+        demo_images: Sequence[str] = (),
         driver_class: type[Driver] | None = None,
     ) -> None:
-        # Textual decides before the first theme is chosen what NO_COLOR shall mean: greys, unless
-        # it is told that the terminal's own colours are used.
+        # Textual decides before the first theme is set what NO_COLOR means: greys, unless it is
+        # told to use the terminal's own colours.
         super().__init__(
-            driver_class=driver_class, ansi_color=True if os.environ.get("NO_COLOR") else None
+            client,
+            driver_class=driver_class,
+            ansi_color=True if os.environ.get("NO_COLOR") else None,
         )
-        self.client = client
         self.options = options or Options()
         self.fault: BaseException | None = None
-        """What has ended the dashboard, where it was a fault of its own."""
+        """The error of the dashboard itself that has ended it."""
         self.faults: list[str] = []
-        self.offered = tuple(offered)
-        """The images of a demo's source, as they are pulled: nobody can guess them."""
-        self._faults_in = log
+        """The errors of the dashboard itself that were shown."""
+        self.demo_images = tuple(demo_images)
+        self._crash_log = log
         self._copied = ""
         self._is_too_small = False
         self._keymap = dict(keymap.keys) if keymap is not None else {}
         self._keymap_problems = keymap.problems if keymap is not None else ()
-        self._keeps_theme_in = keeps_theme_in
+        self._theme_state_file = theme_state_file
         self._started_engine = started_engine
         self.animation_level = "none"
         self._has_terminal = driver_class is not None
-        self._dress()
+        self._set_first_theme()
 
-    def _dress(self) -> None:
-        """Put the colours on before the first widget is styled: Textual styles all of them a second
-        time when the theme changes later.
+    def _set_first_theme(self) -> None:
+        """Set the theme before the first widget is styled.
 
-        Only where it is like the one that Textual begins with. For another it has more to change,
-        which it does when the theme changes.
+        Textual styles all widgets a second time when the theme changes later. Only for the theme
+        that is like Textual's first one; for another, more changes than the variables do.
         """
         self.register_theme(DARK)
         self.register_theme(LIGHT)
-        if self._theme_wanted == DARK.name:
+        if self._initial_theme == DARK.name:
             self.set_reactive(App.theme, DARK.name)
             self.stylesheet.set_variables(self.get_css_variables())
 
     @property
-    def _theme_wanted(self) -> str:
+    def _initial_theme(self) -> str:
         return suitable_theme(self.options.theme, DARK.name, self._color_system)
 
-    @property
-    def address(self) -> str:
-        """Where container clients find the registry."""
-        return self.status.address if self.status is not None else "127.0.0.1:5000"
-
     async def on_mount(self) -> None:
-        """Dress, if that is not done yet, and take care of the terminal."""
-        self.theme = self._theme_wanted
+        """Set the theme, and take care of the terminal."""
+        self.theme = self._initial_theme
         self.set_class(self.options.ascii, "-ascii")
-        self.screen_change_signal.subscribe(self, self._mind_the_size)
-        self.call_after_refresh(_look_for_garbage_again)
+        self.screen_change_signal.subscribe(self, self._check_size)
+        self.call_after_refresh(_resume_garbage_collection)
         if not self.is_headless:
             terminal.end_on_signals(self)
             terminal.repaint_on_resume(self)
@@ -201,20 +238,22 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Tell something at the edge of the screen, literally: what it says may come from a source
-        or a client, so *markup* is off, whoever wants it (S29)."""
+        """Show a notification, always without markup.
+
+        The message may come from a source registry or a client (S29).
+        """
         super().notify(
-            shown_lines(message),
-            title=shown(title),
+            escaped_lines(message),
+            title=escaped(title),
             severity=severity,
             timeout=timeout,
             markup=False,
         )
 
-    # What can't be done now
+    # Disabled actions
 
     @property
-    def only_reads(self) -> bool:
+    def is_read_only(self) -> bool:
         """Whether this dashboard, or its engine, was opened with ``--read-only``."""
         return self.options.read_only or (self.status is not None and self.status.read_only)
 
@@ -224,51 +263,59 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """Run an action, or say why it can't be taken now. Textual just goes past a binding whose
-        action is disabled."""
+        """Run an action, or show why it is disabled. Textual ignores the key of one that is."""
         if await super().run_action(action, default_namespace, namespaces):
             return True
-        reason = self.reason_against(action, default_namespace) if isinstance(action, str) else ""
+        reason = self.disabled_reason(action, default_namespace) if isinstance(action, str) else ""
         if reason:
             self.notify(reason, severity="warning")
         return bool(reason)
 
-    def reason_against(self, action: str, node: DOMNode | None) -> str:
-        """Why an action, as a binding of *node* names it, can't be taken now; empty: it can."""
+    def disabled_reason(self, action: str, node: DOMNode | None) -> str:
+        """Why *action*, as a binding of *node* names it, is disabled; empty: it is enabled."""
         name = action_name(action)
         if isinstance(node, EngineScreen):
-            return node.reason_against(name)
+            return node.disabled_reason(name)
         if not self.check_action(name, ()) and node is self:
-            return "Leave the wizard first: ctrl+c does, and nothing is made."
+            return "Quit the wizard first with ctrl+c. Nothing is created then."
         return ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """In a wizard a stray letter or number may not throw away what was entered: ctrl+c leaves
-        it first."""
+        """In a wizard no letter or number discards what was entered: ctrl+c quits it first."""
         return not (
-            action in {"area", "leave"}
-            and isinstance(self.screen, HoldsKeys)
+            action in {"area", "request_quit"}
+            and isinstance(self.screen, QueuesKeys)
             and not isinstance(self.screen, EngineScreen)
         )
 
-    # Getting about
+    # Navigation
 
     async def action_area(self, number: int) -> None:
         """Go to an area by its number."""
-        self.look_now()
+        await self.show_area(AREAS[number - 1])
+
+    async def show_area(self, area: str) -> None:
+        """Go to an area by its title."""
+        self.poll_now()
         while len(self.screen_stack) > 1:
             self.pop_screen()
-        await self.switch_mode(AREAS[number - 1].lower())
+        await self.switch_mode(mode_of(area))
 
-    async def show_filtered(self, number: int, text: str) -> None:
-        """Go to an area, and show there only the rows with these words."""
-        await self.action_area(number)
+    async def show_filtered(self, area: str, text: str) -> None:
+        """Go to an area and filter its list by *text*."""
+        await self.show_area(area)
         if isinstance(self.screen, ListScreen):
             self.screen.filter_for(text)
 
+    async def show_row(self, area: str, key: str) -> None:
+        """Go to an area and, as soon as it is loaded, to the row with *key*."""
+        await self.show_area(area)
+        if isinstance(self.screen, ListScreen):
+            self.screen.go_to(key)
+
     def action_help(self) -> None:
         """Show the keys."""
-        from widgets.dialogs.common import KeyHelp
+        from widgets.dialogs.key_help import KeyHelp
 
         self.push_screen(KeyHelp(self.screen))
 
@@ -283,19 +330,19 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         self.push_screen(CommandPalette(commands_of(self)), run)
 
     def action_choose_theme(self, name: str) -> None:
-        """Use other colours, now and the next time."""
+        """Set a theme, and save it for the next start."""
         self.theme = suitable_theme(name, DARK.name, self._color_system)
         if self.theme != name:
             self.notify(
                 f"This terminal shows no colours for {name}, or NO_COLOR forbids them.",
                 severity="warning",
             )
-        if self._keeps_theme_in is not None:
+        if self._theme_state_file is not None:
             try:
-                keep_theme(self._keeps_theme_in, name, instead_of=self.options.theme_in_file)
+                save_theme(self._theme_state_file, name, instead_of=self.options.theme_in_file)
             except OSError as error:
                 self.notify(
-                    f"The theme can't be kept for the next time: {error.strerror}.",
+                    f"The theme can't be saved for the next start: {error.strerror}.",
                     severity="warning",
                 )
 
@@ -305,154 +352,147 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     def action_paint(self) -> None:
         """Send the whole screen again."""
-        terminal.forget(self._driver)
+        terminal.invalidate(self._driver)
         self.refresh(layout=True)
 
     def action_help_quit(self) -> None:
-        """ctrl+c, which a reflex presses, leaves nothing and copies nothing here."""
-        leave = next(
+        """Say how to quit. ctrl+c, pressed out of habit, neither quits nor copies here."""
+        quit_key = next(
             (
                 key
                 for key, active in self.active_bindings.items()
-                if active.binding.action == "leave"
+                if active.binding.action == "request_quit"
             ),
             "",
         )
         self.notify(
-            f"{key_name(leave)} leaves, and ctrl+q from anywhere." if leave else "ctrl+q leaves."
+            f"{key_name(quit_key)} quits, and ctrl+q from anywhere."
+            if quit_key
+            else "ctrl+q quits."
         )
 
     def on_resize(self, event: events.Resize) -> None:
-        """Below the floor nothing can be shown, and keys must not act unseen."""
-        terminal.forget(self._driver)
+        """Cover the screen of a terminal that is too small: keys must not act unseen."""
+        terminal.invalidate(self._driver)
         self._is_too_small = (
             event.size.width < TooSmall.WIDTH or event.size.height < TooSmall.HEIGHT
         )
-        self._mind_the_size()
+        self._check_size()
 
-    def _mind_the_size(self, _: object = None) -> None:
+    def _check_size(self, _: object = None) -> None:
         too_small = self._is_too_small
         if too_small == isinstance(self.screen, TooSmall):
             return
-        self.forget_held_keys()
+        self.discard_keys()
         if too_small:
             self.push_screen(TooSmall())
         else:
             self.pop_screen()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """A cursor that blinks would be sent twice a second, all night."""
+        """Stop the cursor of a field from blinking: it would be sent twice a second."""
         if isinstance(event.widget, Input):
             event.widget.cursor_blink = False
 
     # What several screens do
 
-    @brings_screen()
-    async def ask_for_pull(self, image: str, platform: str | None = None) -> None:
-        """Ask which image of which platform, then pull it and show how it comes."""
+    @opens_screen()
+    async def prompt_pull(self, image: str, platform: str | None = None) -> None:
+        """Ask which image of which platform to pull, then start the pull and show it."""
         from tui.screens.pull_dialog import PullDialog
 
-        proposed = "" if image else await self._next_offered()
+        proposed = "" if image else await self._next_demo_image()
         if await self.push_screen_wait(
             PullDialog(image or proposed, platform, replaces=bool(proposed))
         ):
-            await self.show_pulls()
+            await self.show_area("Pulls")
 
-    async def _next_offered(self) -> str:
+    async def _next_demo_image(self) -> str:
         """The first image of a demo's source that was not pulled yet."""
-        if not self.offered:
+        if not self.demo_images:
             return ""
         try:
-            pulled = {pull.image for pull in await self.client.pulls()}
+            pulled = {pull.image for pull in await self.client.pulls.list()}
         except ClientError:
             pulled = set()
-        return next((image for image in self.offered if image not in pulled), self.offered[0])
-
-    @work(group="first sign-in", exit_on_error=False)
-    async def tell_first_sign_in(self, name: str) -> None:
-        """Say how the first sign-in of a credential set that was created or changed went, as soon
-        as that is known."""
-        # A lost connection and a set that was deleted meanwhile are shown by themselves.
-        with suppress(ClientError):
-            self.tell_health(await self.client.credential_set_once_tried(name))
-
-    def tell_health(self, credential_set: CredentialSetSnapshot) -> None:
-        """Say how the last sign-in of a credential set went."""
-        from tui.presentation.credentials import credential_set_health
-
-        word, _ = credential_set_health(credential_set)
-        why = f": {credential_set.error_message}" if credential_set.error_message else "."
-        well = credential_set.health is HealthStatus.HEALTHY
-        self.notify(
-            f"{credential_set.name} is {word}{why}", severity="information" if well else "warning"
+        return next(
+            (image for image in self.demo_images if image not in pulled), self.demo_images[0]
         )
 
-    async def show_pulls(self) -> None:
-        """Go where pulls can be watched."""
-        await self.action_area(AREAS.index("Pulls") + 1)
+    @work(group="first sign-in", exit_on_error=False)
+    async def notify_first_sign_in(self, name: str) -> None:
+        """Show how the first sign-in of a new or changed credential set went, once it has ended."""
+        # A lost connection is shown anyway, and so is a set that was deleted meanwhile.
+        with suppress(ClientError):
+            self.notify_health(await self.client.credential_sets.wait_for_sign_in(name))
 
-    async def show_row(self, area: str, key: str) -> None:
-        """Go to an area, and there to the row with *key* when it has come."""
-        await self.action_area(AREAS.index(area) + 1)
-        if isinstance(self.screen, ListScreen):
-            self.screen.go_to(key)
+    def notify_health(self, credential_set: CredentialSetSnapshot) -> None:
+        """Show how the last sign-in of a credential set went."""
+        from tui.presentation.credentials import credential_set_health
+
+        health, _ = credential_set_health(credential_set)
+        reason = f": {credential_set.error_message}" if credential_set.error_message else "."
+        is_healthy = credential_set.health is HealthStatus.HEALTHY
+        self.notify(
+            f"{credential_set.name} is {health}{reason}",
+            severity="information" if is_healthy else "warning",
+        )
 
     def copy_line(self, line: str) -> None:
-        """Copy a line for another terminal. Whether the terminal takes it nobody tells us: asked a
-        second time for the same one, the line is shown.
+        """Send a line to the terminal's clipboard; the second time, show it for copying by hand.
 
-        Nothing in it can end the brackets that a terminal puts around what is pasted, or is obeyed
-        there otherwise.
+        No terminal reports whether it took the line. The line is escaped, so that nothing in it can
+        end the brackets that a terminal puts around a paste, or is obeyed there otherwise.
         """
-        line = shown_lines(line)
+        line = escaped_lines(line)
         if line == self._copied or not terminal.copy(self, line):
-            from widgets.dialogs.common import Shown
+            from widgets.dialogs.text_dialog import TextDialog
 
             self._copied = ""
             self.push_screen(
-                Shown(
+                TextDialog(
                     "Copy it by hand",
                     line,
-                    "Mark it with the mouse; most terminals want shift held down for that. esc closes",
+                    "Select it with the mouse; in most terminals hold shift down. esc closes",
                 )
             )
             return
         self._copied = line
         self.notify(
-            f"Sent to the terminal's clipboard: {line}\nThe same key once more shows it for copying by hand."
+            f"Sent to the terminal's clipboard: {line}\n"
+            "Press the same key again to show it for copying by hand."
         )
 
-    # Leaving
+    # Quitting
 
-    def action_leave_anywhere(self) -> None:
-        """Leave, from a wizard too."""
-        self.action_leave()
+    def action_quit_anywhere(self) -> None:
+        """Quit, from a wizard too."""
+        self.action_request_quit()
 
-    @brings_screen("leave")
-    async def action_leave(self) -> None:
-        """Leave, perhaps after a question."""
-        if (
-            outcome := await outcome_of_leaving(self, started_engine=self._started_engine)
-        ) is not None:
+    @opens_screen("quit")
+    async def action_request_quit(self) -> None:
+        """Quit, perhaps after a question."""
+        outcome = await confirm_quit(self, started_engine=self._started_engine)
+        if outcome is not None:
             self.exit(outcome)
 
-    # Faults of its own
+    # Errors of the dashboard itself
 
-    def failed_in_part(self, error: BaseException) -> None:
-        """Something that a screen did on its own has failed: say so and go on. The same is told
-        once, however often it comes."""
-        if named(error) not in self.faults:
-            self.faults.append(named(error))
-            where = kept(self._faults_in, error) if self._faults_in is not None else ""
+    def report_fault(self, error: BaseException) -> None:
+        """Show and log an error of the dashboard itself, once for each error, and go on."""
+        description = describe_error(error)
+        if description not in self.faults:
+            self.faults.append(description)
+            where = write_crash(self._crash_log, error) if self._crash_log is not None else ""
             self.notify(
-                f"Something went wrong in the dashboard itself: {named(error)}. {where}",
+                f"The dashboard itself has failed: {description}. {where}",
                 severity="error",
                 timeout=20,
             )
 
     def _fatal_error(self) -> None:
-        # A private name of Textual, which would print pages of source and local variables, perhaps
-        # secrets among them. In tests it may.
+        # A private method of Textual, which would print pages of source and local variables,
+        # perhaps secrets among them. In tests it may.
         if self.is_headless:
             super()._fatal_error()
         else:

@@ -1,9 +1,8 @@
-"""The command palette: every action of the present screen, all areas, all themes, and the way out,
-found by typing.
+"""The command palette: every action of the current screen, all areas and all themes.
 
-It is a dialog of our own and not Textual's palette, which sends 50 kB to open at 80x24, animates
-while it searches, draws signs that many fonts lack, and can't show what is not possible now with
-the reason. The commands are made from the bindings of the screen below, as the line of keys and the
+It is a dialog of its own and not Textual's palette, which sends 50 kB to open at 80x24, animates
+while it searches, draws characters that many fonts lack, and can't show a disabled command with the
+reason. The commands are read from the bindings of the screen below, as the line of keys and the
 help are.
 """
 
@@ -21,52 +20,49 @@ from textual.dom import DOMNode
 from textual.widgets import Input
 
 from widgets.bars import action_name, key_name
-from widgets.dialogs.base import Dialog
-from widgets.dialogs.common import DIALOG_CSS, HELP
+from widgets.dialogs.base import DIALOG_CSS, HELP, Dialog
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
-    from tui.app import Dashboard
+    from tui.engine_app import EngineApp
 
-MOVES = ("move", "page", "first", "last", "read", "clear_filter")
-"""Actions that are of no use but by their key."""
+MOVEMENT_ACTIONS = ("move", "page", "first", "last", "read", "clear_filter")
+"""Actions that are useful only by their keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Something that can be done now, or the *reason* why not. *action* is run in the name of
-    *node*."""
+    """A command, or with a *reason* one that is disabled. *action* runs in the name of *node*."""
 
     name: str
     action: str
     node: DOMNode
     key: str = ""
     reason: str = ""
-    also: str = ""
-    """Another name by which it is found: what the line of keys calls it."""
+    alias: str = ""
+    """Another name by which it is found: its name in the line of keys."""
 
 
-def commands_of(app: Dashboard) -> list[Command]:
-    """The commands of the screen that is on top: its own, the areas, then what works everywhere,
-    and the themes."""
+def commands_of(app: EngineApp) -> list[Command]:
+    """The commands of the screen on top: its own, the areas, those of the application, themes."""
     own: list[Command] = []
     focused: list[Command] = []
     everywhere: list[Command] = []
     areas: list[Command] = []
-    seen: set[str] = set()
+    actions: set[str] = set()
     for node, binding, enabled, _ in app.screen.active_bindings.values():
         name = action_name(binding.action)
         if (
-            binding.action in seen
+            binding.action in actions
             or binding.system
             or not binding.tooltip
-            or name in MOVES
+            or name in MOVEMENT_ACTIONS
             or name == "commands"
         ):
             continue
-        seen.add(binding.action)
-        reason = "" if enabled else app.reason_against(binding.action, node)
+        actions.add(binding.action)
+        reason = "" if enabled else app.disabled_reason(binding.action, node)
         command = Command(
             binding.tooltip,
             binding.action,
@@ -110,7 +106,7 @@ class CommandPalette(Dialog[Command | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "close", tooltip="Run nothing"),
         Binding("down,ctrl+n", "move(1)", show=False, tooltip="The next command"),
-        Binding("up,ctrl+p", "move(-1)", show=False, tooltip="The command before"),
+        Binding("up,ctrl+p", "move(-1)", show=False, tooltip="The previous command"),
         Binding("pagedown", "move(10)", show=False, tooltip="Ten commands on"),
         Binding("pageup", "move(-10)", show=False, tooltip="Ten commands back"),
         HELP,
@@ -121,7 +117,7 @@ class CommandPalette(Dialog[Command | None]):
         self._commands = tuple(commands)
 
     def compose(self) -> ComposeResult:
-        """The line to type into, and the commands."""
+        """The field, the commands, and why the current one is disabled."""
         with Vertical(classes="dialog"):
             yield TextLine(
                 compact=True, placeholder="what do you want to do? enter runs it, esc closes"
@@ -132,28 +128,28 @@ class CommandPalette(Dialog[Command | None]):
             yield Plain("", classes="hint")
 
     def on_mount(self) -> None:
-        """Show all of them."""
+        """Show all commands."""
         rows = [
             Row(
                 str(number),
                 (
-                    Cell(each.name, "dim" if each.reason else ""),
-                    Cell(each.key, "dim" if each.reason else "accent"),
+                    Cell(command.name, "dim" if command.reason else ""),
+                    Cell(command.key, "dim" if command.reason else "accent"),
                 ),
-                f"{each.name} {each.also} {each.key}",
+                f"{command.name} {command.alias} {command.key}",
             )
-            for number, each in enumerate(self._commands)
+            for number, command in enumerate(self._commands)
         ]
-        found = self.query_one(RowList)
-        found.can_focus = False
-        found.set_rows(rows)
+        row_list = self.query_one(RowList)
+        row_list.can_focus = False
+        row_list.set_rows(rows)
         self.query_one(Input).focus()
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
-        found = self.query_one(RowList)
-        found.set_filter(event.value)
-        found.action_first()
+        row_list = self.query_one(RowList)
+        row_list.set_filter(event.value)
+        row_list.action_first()
 
     @on(RowList.Moved)
     def _moved(self) -> None:
@@ -176,7 +172,7 @@ class CommandPalette(Dialog[Command | None]):
 
     @property
     def enter_commits(self) -> bool:
-        """A command that deletes something asks for itself."""
+        """False: a command that deletes something asks a question first."""
         return False
 
     def action_move(self, by: int) -> None:

@@ -1,15 +1,22 @@
-"""Keys in the order in which they were pressed, however slow the line or busy the machine: many may
-come in one read.
+"""A queue of keys: each key acts where it was meant to, however slow the line or the machine.
 
-Textual hands a key to the widget that has the focus, and looks for a binding only when the key has
-come back through all the widgets around it. Until then the next keys are on their way already, to
-where the focus was: of ``/nginx`` the ``n`` would make a rule, or be lost. Here a key that nobody
-types into a field takes its action at once. The next ones wait until all has heard of it that has
-to, while a screen comes up, while one is made ready for which the engine has to be asked, and while
-a wizard asks the engine whether it may go on.
+The problem: several keys may arrive in one read. Textual (8.2) posts a key to the widget that has
+the focus, and looks for a binding only after the key has bubbled up through all parents as messages
+(`App._on_key`). By then the following keys are on their way to where the focus was: of ``/nginx``
+the ``n`` would open the wizard for a rule, or be lost.
 
-No key is taken for the answer to a question that was not on the screen when it was pressed (F66),
-and text that comes at once is no command: `tui.terminal_input` tells it from keys.
+What this module does: a key that no field consumes runs its action at once. The next keys wait
+
+- until the widgets that the key's action posts messages to have handled them (`KeyHandled`),
+- while a screen is mounted, and while one is prepared that needs an answer of the engine
+  (`opens_screen`),
+- while a screen says so (`QueuesKeys`), as a wizard does that asks the engine before it goes on.
+
+No key answers a question that was not drawn when the key was pressed (F66), and text that arrives
+at once is no command: `tui.terminal_input` tells it from keys.
+
+What may go: once Textual finishes the action of a key before it takes the next one, `KeyHandled`
+and `_run_binding` can be deleted. The waits for the engine and F66 are the dashboard's own.
 """
 
 from __future__ import annotations
@@ -29,48 +36,53 @@ from textual.widgets import Input
 from textual.worker import Worker
 
 from entrepot.formatting import counted
-from widgets.dialogs.base import OneAnswer
+from widgets.dialogs.base import ResultScreen
 
-AT_ONCE = frozenset({"ctrl+q", "ctrl+z"})
-"""Keys that wait for nothing, and what waits is forgotten."""
+IMMEDIATE_KEYS = frozenset({"ctrl+q", "ctrl+z"})
+"""Keys that never wait; they discard the keys that do."""
 
-OUT_OF_A_WAIT = frozenset({"escape", "ctrl+c"})
-"""Keys that do so where an engine may keep the others waiting for long: they get out of there."""
+CANCEL_KEYS = frozenset({"escape", "ctrl+c"})
+"""Keys that do the same while the engine may keep the others waiting for long."""
 
-UNHEARD = 2.0
-"""Seconds after which the next key is taken although nobody has said that the last one is done
-with: what is gone says nothing any more."""
+KEY_TIMEOUT = 2.0
+"""Seconds after which the next key is taken although the last one was not reported as handled: a
+widget that was removed reports nothing."""
 
-LEFT_OUT_GAP = 1.0
-"""Seconds within which enter belongs to a paste that was left out: over a slow line its last line
-may come late."""
+PASTE_TAIL = 1.0
+"""Seconds within which enter belongs to a paste that was discarded: over a slow line its last line
+may arrive late."""
 
-RUSHED = "_rushed"
-"""Name of the attribute of a key that came at once with others, as from a paste and not from a
+IN_BURST = "_in_burst"
+"""Name of the attribute of a key that arrived together with others, as from a paste and not from a
 person: see `tui.terminal_input`."""
 
 Arguments = ParamSpec("Arguments")
 
 
-class HoldsKeys:
-    """A screen that lets keys wait for a while: it calls `TypingApp.take_held_keys` at its end."""
+class QueuesKeys:
+    """A screen that makes keys wait for a while.
+
+    It calls `KeyQueueApp.resume_keys` when they need not wait any longer.
+    """
 
     MAY_TAKE_LONG: ClassVar[bool] = False
-    """Whether it is for something that takes long: there escape waits for nothing, and enter behind
-    enter is not meant, as by somebody who leans on the key."""
+    """Whether the wait may be long. Then escape does not wait, and a repeated enter, as from a key
+    that is held down, is dropped."""
 
     @property
-    def holds_keys(self) -> bool:
-        """Whether it lets them wait now."""
+    def queues_keys(self) -> bool:
+        """Whether keys wait now."""
         return False
 
 
-class TypingApp(App[ReturnType]):
-    """An application that takes keys one after the other."""
+class KeyQueueApp(App[ReturnType]):
+    """An application that handles one key after the other."""
 
-    class KeyDone(Message):
-        """It comes here from the widget that had the focus, behind all that a key made it tell
-        those around it."""
+    class KeyHandled(Message):
+        """Arrives behind all messages that the key's action has posted.
+
+        It is posted to the widget that had the focus, and bubbles up to the application.
+        """
 
         def __init__(self, number: int) -> None:
             super().__init__()
@@ -78,48 +90,53 @@ class TypingApp(App[ReturnType]):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._held_keys: list[events.Key | events.Paste] = []
+        self._queued_keys: list[events.Key | events.Paste] = []
         self._last_key: events.Key | events.Paste | None = None
-        self._taken = 0
-        self._done_with = 0
-        self._unheard: Timer | None = None
+        self._taken_count = 0
+        self._handled_count = 0
+        self._key_timer: Timer | None = None
         self._preparing: list[Worker[Any]] = []
-        self._left_out_time = -math.inf
+        self._discard_time = -math.inf
 
     async def on_event(self, event: events.Event) -> None:
-        """Take a key, or let it wait."""
+        """Take a key, or queue it."""
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
             await super().on_event(event)
         elif isinstance(event, events.Key) and self._is_urgent(event.key):
-            self.forget_held_keys()
-            self._give_up()
+            self.discard_keys()
+            self._cancel_preparation()
             await self._take(event)
-        elif self._is_before_the_question(event):
+        elif self._is_before_question(event):
             return
-        elif not self._held_keys and self._is_ready():
+        elif not self._queued_keys and self._is_ready():
             await self._take(event)
-        elif not self._is_repeated(event):
-            self._held_keys.append(event)
-            self.take_held_keys()
+        elif not self._is_repeated_enter(event):
+            self._queued_keys.append(event)
+            self.resume_keys()
 
     def push_screen(self, *arguments: Any, **options: Any) -> Any:
-        """Show another screen; keys that wait are for that one."""
-        pushed = super().push_screen(*arguments, **options)
+        """Show another screen; the keys that wait are for that one."""
+        await_mount = super().push_screen(*arguments, **options)
         self._preparing.clear()
-        if isinstance(self.screen, OneAnswer) and not self.screen.takes_type_ahead:
-            # Whoever has thought better of it meanwhile gets out; nothing else was meant for what
-            # nobody has read yet.
-            self._held_keys = [each for each in self._held_keys if is_key(each, "escape")][:1]
-        if self._held_keys:
-            self.take_held_keys()
-        return pushed
+        if isinstance(self.screen, ResultScreen) and not self.screen.accepts_type_ahead:
+            # Escape still cancels the question; no other key was meant for a question that was not
+            # drawn yet.
+            self._queued_keys = [event for event in self._queued_keys if is_key(event, "escape")][
+                :1
+            ]
+        if self._queued_keys:
+            self.resume_keys()
+        return await_mount
 
     def post_display_hook(self) -> None:
-        """A picture has gone to the terminal: from now on a key may be an answer to the question in
-        it, once its choices have their places."""
+        """Note that a question was drawn: from now on a key may answer it.
+
+        Textual calls this after each picture that it has sent to the terminal. The question counts
+        as drawn once its choices have their places.
+        """
         screen = self.screen
         if (
-            isinstance(screen, OneAnswer)
+            isinstance(screen, ResultScreen)
             and not screen.is_drawn
             and screen.focused is not None
             and screen.focused.size.area
@@ -127,150 +144,157 @@ class TypingApp(App[ReturnType]):
             screen.is_drawn = True
 
     def pop_screen(self) -> Any:
-        """Leave a screen; what the last key made it tell, it tells nobody any more. Whoever waited
-        for its answer goes on before the next key is taken."""
-        popped = super().pop_screen()
-        self.screen.post_message(self.KeyDone(self._taken))
-        return popped
+        """Close a screen.
 
-    def let_keys_wait(self, worker: Worker[Any]) -> None:
-        """Keys are for the next screen that *worker* shows, or for this one if it ends without; it
-        calls `take_held_keys` at its end (see `brings_screen`)."""
+        The screen below reports the last key as handled, since the closed one no longer does. The
+        code that waits for the result runs before the next key is taken.
+        """
+        await_remove = super().pop_screen()
+        self.screen.post_message(self.KeyHandled(self._taken_count))
+        return await_remove
+
+    def pause_keys(self, worker: Worker[Any]) -> None:
+        """Make keys wait for the next screen, or for the end of *worker*, which would show it.
+
+        The worker calls `resume_keys` at its end (see `opens_screen`).
+        """
         self._preparing.append(worker)
 
-    def take_held_keys(self) -> None:
-        """Take the keys that waited, as far as they need not wait for the next thing."""
-        self.call_later(self._take_held)
+    def resume_keys(self) -> None:
+        """Take the keys that wait, as far as nothing else makes them wait."""
+        self.call_later(self._take_queued)
 
-    def forget_held_keys(self) -> None:
-        """Never take the keys that wait."""
-        self._held_keys.clear()
+    def discard_keys(self) -> None:
+        """Discard the keys that wait."""
+        self._queued_keys.clear()
 
-    def _give_up(self) -> None:
+    def _cancel_preparation(self) -> None:
         for worker in self._preparing:
             worker.cancel()
         self._preparing.clear()
 
-    async def _take_held(self) -> None:
-        while self._held_keys and self._is_ready():
-            await self._take(self._held_keys.pop(0))
+    async def _take_queued(self) -> None:
+        while self._queued_keys and self._is_ready():
+            await self._take(self._queued_keys.pop(0))
 
-    def on_typing_app_key_done(self, done: KeyDone) -> None:
-        """The next key may come."""
-        self._heard_of(done.number)
+    def on_key_queue_app_key_handled(self, message: KeyHandled) -> None:
+        """Take the next key."""
+        self._key_handled(message.number)
 
-    def _heard_of(self, number: int) -> None:
-        if number > self._done_with:
-            self._done_with = number
-            self.take_held_keys()
+    def _key_handled(self, number: int) -> None:
+        if number > self._handled_count:
+            self._handled_count = number
+            self.resume_keys()
 
-    def _is_before_the_question(self, event: events.Key | events.Paste) -> bool:
-        """Whether it was pressed before the question on top was drawn."""
+    def _is_before_question(self, event: events.Key | events.Paste) -> bool:
+        """Whether the key was pressed before the question on top was drawn."""
         screen = self.screen
         return (
-            isinstance(screen, OneAnswer)
-            and not screen.takes_type_ahead
+            isinstance(screen, ResultScreen)
+            and not screen.accepts_type_ahead
             and not screen.is_drawn
             and not is_key(event, "escape")
         )
 
-    def _is_refused(self, event: events.Key | events.Paste) -> bool:
-        """Whether it is left out, which is told in a line: text that no field takes, or enter at
-        the end of text where enter would change something (F66)."""
+    def _discards(self, event: events.Key | events.Paste) -> bool:
+        """Whether an event is discarded, which a notification says.
+
+        That is text that no field takes, and enter at the end of text where enter would change
+        something (F66).
+        """
         if isinstance(event, events.Paste):
             if isinstance(self.focused, Input):
                 return False
-            self._left_out_time = time.monotonic()
+            self._discard_time = time.monotonic()
+            characters = counted(len(event.text), "character", "characters")
             self.notify(
-                f"{counted(len(event.text), 'character', 'characters')} came at once, as from a paste, and were left out: no field takes text here.",
+                f"{characters} arrived at once, as from a paste, and were ignored: "
+                "no field takes text here.",
                 severity="warning",
             )
             return True
         if not (
             is_key(event, "enter")
-            and isinstance(self.screen, OneAnswer)
+            and isinstance(self.screen, ResultScreen)
             and self.screen.enter_commits
         ):
             return False
-        if getattr(event, RUSHED, False):
+        if getattr(event, IN_BURST, False):
             self.notify(
-                "enter came at once with other keys, as from a paste, and was left out. Press it once more.",
+                "enter arrived together with other keys, as from a paste, and was ignored. "
+                "Press it once more.",
                 severity="warning",
             )
             return True
-        if time.monotonic() - self._left_out_time >= LEFT_OUT_GAP:
+        if time.monotonic() - self._discard_time >= PASTE_TAIL:
             return False
-        # Whoever presses it once more has read that.
-        self._left_out_time = -math.inf
+        # The next enter is a decision: the user has read the notification.
+        self._discard_time = -math.inf
         self.notify(
-            "enter came right behind a paste, and was left out. Press it once more.",
+            "enter arrived right after a paste, and was ignored. Press it once more.",
             severity="warning",
         )
         return True
 
     async def _take(self, event: events.Key | events.Paste) -> None:
-        if self._is_refused(event):
+        if self._discards(event):
             return
         self._last_key = event
-        self._taken += 1
-        done, focused = self.KeyDone(self._taken), self.focused
-        if not await self._acts(event):
+        self._taken_count += 1
+        message, focused = self.KeyHandled(self._taken_count), self.focused
+        if not await self._run_binding(event):
             await super().on_event(event)
-        (focused if focused is not None and focused.is_attached else self.screen).post_message(done)
-        if self._unheard is not None:
-            self._unheard.stop()
-        self._unheard = self.set_timer(UNHEARD, lambda: self._heard_of(done.number))
+        target = focused if focused is not None and focused.is_attached else self.screen
+        target.post_message(message)
+        if self._key_timer is not None:
+            self._key_timer.stop()
+        self._key_timer = self.set_timer(KEY_TIMEOUT, lambda: self._key_handled(message.number))
 
-    async def _acts(self, event: events.Key | events.Paste) -> bool:
-        """Whether it is bound to something, which is done."""
-        if not isinstance(event, events.Key) or self._is_typed(event):
+    async def _run_binding(self, event: events.Key | events.Paste) -> bool:
+        """Run what a key is bound to; whether there was anything."""
+        if not isinstance(event, events.Key) or self._is_consumed(event):
             return False
         return await self._check_bindings(event.key, priority=True) or await self._check_bindings(
             event.key
         )
 
-    def _is_typed(self, key: events.Key) -> bool:
-        """Whether the field that has the focus takes the key for itself."""
+    def _is_consumed(self, key: events.Key) -> bool:
+        """Whether the field that has the focus consumes the key."""
         return self.focused is not None and self.focused.check_consume_key(key.key, key.character)
 
     @property
     def _is_preparing(self) -> bool:
-        """Whether something is on its way for which the engine has to be asked."""
-        self._preparing = [each for each in self._preparing if not each.is_finished]
+        """Whether a screen is being prepared that needs an answer of the engine."""
+        self._preparing = [worker for worker in self._preparing if not worker.is_finished]
         return bool(self._preparing)
 
     def _is_urgent(self, key: str) -> bool:
-        if key not in OUT_OF_A_WAIT:
-            return key in AT_ONCE
+        if key not in CANCEL_KEYS:
+            return key in IMMEDIATE_KEYS
         screen = self.screen
         return self._is_preparing or (
-            isinstance(screen, HoldsKeys)
+            isinstance(screen, QueuesKeys)
             and screen.MAY_TAKE_LONG
-            and (screen.holds_keys or not screen.is_mounted)
+            and (screen.queues_keys or not screen.is_mounted)
         )
 
     def _is_ready(self) -> bool:
-        if self._done_with < self._taken or self._is_preparing:
+        if self._handled_count < self._taken_count or self._is_preparing:
             return False
         screen = self.screen
         if not screen.is_mounted:
-            # This comes behind all that the screen does to come up.
-            screen.call_later(self.take_held_keys)
+            # The call runs behind all that the screen does to mount.
+            screen.call_later(self.resume_keys)
             return False
-        return not (isinstance(screen, HoldsKeys) and screen.holds_keys)
+        return not (isinstance(screen, QueuesKeys) and screen.queues_keys)
 
-    def _is_repeated(self, event: events.Key | events.Paste) -> bool:
-        """Whether it is an enter behind another, where that is not meant."""
+    def _is_repeated_enter(self, event: events.Key | events.Paste) -> bool:
+        """Whether the event is an enter behind another one, during a long wait."""
         screen = self.screen
-        if not (isinstance(screen, HoldsKeys) and screen.MAY_TAKE_LONG and screen.holds_keys):
+        if not (isinstance(screen, QueuesKeys) and screen.MAY_TAKE_LONG and screen.queues_keys):
             return False
-        last = self._held_keys[-1] if self._held_keys else self._last_key
-        return (
-            isinstance(event, events.Key)
-            and event.key == "enter"
-            and isinstance(last, events.Key)
-            and last.key == "enter"
-        )
+        last = self._queued_keys[-1] if self._queued_keys else self._last_key
+        return is_key(event, "enter") and last is not None and is_key(last, "enter")
 
 
 def is_key(event: events.Key | events.Paste, name: str) -> bool:
@@ -278,47 +302,48 @@ def is_key(event: events.Key | events.Paste, name: str) -> bool:
     return isinstance(event, events.Key) and event.key == name
 
 
-Shows = Callable[Concatenate[Any, Arguments], Coroutine[Any, Any, None]]
-Begins = Callable[Concatenate[Any, Arguments], Worker[None]]
+ScreenAction = Callable[Concatenate[Any, Arguments], Coroutine[Any, Any, None]]
+StartedAction = Callable[Concatenate[Any, Arguments], Worker[None]]
 
 
-def brings_screen(exclusive_group: str = "") -> Callable[[Shows[Arguments]], Begins[Arguments]]:
-    """An action that shows a screen, perhaps after a question to the engine. It goes on by itself,
-    as with Textual's `work`, and keys wait for the screen.
+def opens_screen(
+    exclusive_group: str = "",
+) -> Callable[[ScreenAction[Arguments]], StartedAction[Arguments]]:
+    """Decorate an action that shows a screen, perhaps after asking the engine.
 
-    With *exclusive_group* whatever of that group goes on already is given up.
+    The action runs in a worker, as with Textual's `work`, and keys wait for its screen. With
+    *exclusive_group* it cancels the workers of that group.
     """
 
-    def decorated(method: Shows[Arguments]) -> Begins[Arguments]:
-        async def shown(
+    def decorate(method: ScreenAction[Arguments]) -> StartedAction[Arguments]:
+        async def run(
             node: DOMNode, *arguments: Arguments.args, **options: Arguments.kwargs
         ) -> None:
             try:
                 await method(node, *arguments, **options)
             finally:
-                _typing(node).take_held_keys()
+                _key_queue(node).resume_keys()
 
         @wraps(method)
-        def begin(
+        def start(
             node: DOMNode, *arguments: Arguments.args, **options: Arguments.kwargs
         ) -> Worker[None]:
-            work = partial(shown, node, *arguments, **options)
             worker: Worker[None] = node.run_worker(
-                work,
+                partial(run, node, *arguments, **options),
                 method.__name__,
                 exclusive_group or "default",
                 exclusive=bool(exclusive_group),
                 exit_on_error=False,
             )
-            _typing(node).let_keys_wait(worker)
+            _key_queue(node).pause_keys(worker)
             return worker
 
-        return cast("Begins[Arguments]", begin)
+        return cast("StartedAction[Arguments]", start)
 
-    return decorated
+    return decorate
 
 
-def _typing(node: DOMNode) -> TypingApp[Any]:
+def _key_queue(node: DOMNode) -> KeyQueueApp[Any]:
     app = node.app
-    assert isinstance(app, TypingApp)
+    assert isinstance(app, KeyQueueApp)
     return app

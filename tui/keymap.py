@@ -1,5 +1,7 @@
-"""Keys of the user's own, and all keys there are: read from the bindings of the screens themselves,
-so that no list of them can be out of date."""
+"""All keys of the dashboard, read from the bindings of its screens, and the user's own keys.
+
+Both are read from the bindings themselves, so that no list of keys can be out of date.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,10 @@ from textual.widget import Widget
 import tui.screens
 import tui.wizards
 import widgets
+import widgets.dialogs
 from entrepot.formatting import Column, table
-from entrepot.toml import Text, TomlInvalid, nearest
-from widgets.bars import key_name, sign_of
+from entrepot.toml import TomlDocument, TomlInvalid, nearest
+from widgets.bars import character_of, key_name
 
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "meta", "super", "hyper"})
 EVERYWHERE, LISTS = "Everywhere", "Lists"
@@ -31,71 +34,67 @@ EVERYWHERE, LISTS = "Everywhere", "Lists"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where keys work: a screen, a widget that has the focus, or the whole application."""
+    """Where keys work: on a screen, in a widget that has the focus, or everywhere."""
 
     title: str
     bindings: tuple[Binding, ...]
     is_modal: bool = False
-    """Over a modal screen only its own keys work."""
+    """On a modal screen only its own keys work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keymap:
-    """Keys for the ids of bindings, as `App.set_keymap` takes them, and sentences about what could
-    not be taken."""
+    """Keys by the ids of bindings, as `App.set_keymap` takes them, and what could not be used."""
 
     keys: Mapping[str, str]
     problems: tuple[str, ...] = ()
 
 
 def bindings_of(node: type[DOMNode]) -> tuple[Binding, ...]:
-    """The bindings that a class and its bases of ours declare, one for each key; those of Textual
-    are left out."""
-    found: list[Binding] = []
+    """The bindings that a class and its bases declare, one for each key, without Textual's."""
+    bindings: list[Binding] = []
     for base in reversed(node.__mro__):
         if not base.__module__.startswith("textual."):
-            found += Binding.make_bindings(base.__dict__.get("BINDINGS", ()))
-    return tuple(found)
+            bindings += Binding.make_bindings(base.__dict__.get("BINDINGS", ()))
+    return tuple(bindings)
 
 
 def places(app: type[App[Any]]) -> list[Place]:
-    """All places with keys of their own: the application, the lists, and every screen in the order
-    of its module."""
-    found = [Place(EVERYWHERE, bindings_of(app))]
-    seen: set[type] = set()
-    for module in _modules(widgets, tui.screens, tui.wizards):
+    """All places with keys: the application, the lists, then the screens by their modules."""
+    all_places = [Place(EVERYWHERE, bindings_of(app))]
+    for node in _nodes(widgets, widgets.dialogs, tui.screens, tui.wizards):
+        is_screen = issubclass(node, Screen)
+        # A class that others derive from is no screen itself and has no title.
+        title = _title(node) if is_screen else LISTS if issubclass(node, Widget) else ""
+        if title and (bindings := bindings_of(node)):
+            all_places.append(Place(title, bindings, is_modal=issubclass(node, ModalScreen)))
+    return all_places
+
+
+def _nodes(*packages: ModuleType) -> Iterator[type[DOMNode]]:
+    """The classes of *packages* that declare bindings, each once, by their modules."""
+    for module in _modules(*packages):
         for value in vars(module).values():
             if (
-                not (
-                    isinstance(value, type)
-                    and issubclass(value, DOMNode)
-                    and value.__module__ == module.__name__
-                )
-                or value in seen
+                isinstance(value, type)
+                and issubclass(value, DOMNode)
+                and value.__module__ == module.__name__
+                and "BINDINGS" in value.__dict__
             ):
-                continue
-            seen.add(value)
-            is_screen = issubclass(value, Screen)
-            if "BINDINGS" not in value.__dict__:
-                continue
-            # What others are made from is no screen itself: it has no title of its own.
-            title = _title(value) if is_screen else LISTS if issubclass(value, Widget) else ""
-            if title and (bindings := bindings_of(value)):
-                found.append(Place(title, bindings, is_modal=issubclass(value, ModalScreen)))
-    return found
+                yield value
 
 
 def _modules(*packages: ModuleType) -> Iterator[ModuleType]:
     for package in packages:
-        for each in sorted(
-            pkgutil.iter_modules(package.__path__, f"{package.__name__}."),
-            key=lambda module: module.name,
+        for info in sorted(
+            pkgutil.walk_packages(package.__path__, f"{package.__name__}."),
+            key=lambda info: info.name,
         ):
-            yield import_module(each.name)
+            yield import_module(info.name)
 
 
 def _title(screen: type) -> str:
-    """What a screen is called: its title, that of a wizard, or its name in words."""
+    """The title of a screen or a wizard, or else its class name in words."""
     if screen.__name__ in {"EngineScreen", "ListScreen", "Wizard"}:
         return ""
     words = "".join(
@@ -113,55 +112,54 @@ def _title(screen: type) -> str:
 
 
 def read_keymap(file: Path, app: type[App[Any]]) -> Keymap:
-    """The table ``[keys]`` of ``keymap.toml``: ids of bindings, and a key or a list of keys for
-    each. What is wrong is told, and the rest is taken."""
+    """Read the table ``[keys]`` of ``keymap.toml``: for each id of a binding one key or a list.
+
+    What is wrong becomes a problem of the keymap, and the rest is used.
+    """
     try:
-        text = Text(file.read_bytes())
+        text = TomlDocument(file.read_bytes())
     except FileNotFoundError:
         return Keymap({})
     except OSError as error:
         return Keymap({}, (f"{file} can't be read: {error.strerror}.",))
     except TomlInvalid as error:
-        return Keymap(
-            {},
-            (
-                f"{file}, line {error.line}: {error.what}"
-                if error.line
-                else f"{file}: {error.what}",
-            ),
-        )
+        return Keymap({}, (f"{_place(file, error.line)}: {error.what}",))
     head = text.line_of_table("keys")
     problems = [
-        f"{file}: there is no table or key {each} here; the keys stand below [keys]."
-        for each in text.values
-        if each != "keys"
+        f"{file}: there is no table or key {name} here; the keys stand below [keys]."
+        for name in text.values
+        if name != "keys"
     ]
-    wanted: dict[str, list[str]] = {}
-    given = text.values.get("keys", {})
-    for id, value in _flat(given) if isinstance(given, dict) else ():
-        line = text.line_of_key(id, below=head)
-        place = f"{file}, line {line}" if line else str(file)
+    keys_by_id: dict[str, list[str]] = {}
+    table_of_keys = text.values.get("keys", {})
+    for id, value in _flatten(table_of_keys) if isinstance(table_of_keys, dict) else ():
+        place = _place(file, text.line_of_key(id, below=head))
         keys = [value] if isinstance(value, str) else value if isinstance(value, list) else None
-        if keys is None or not keys or not all(isinstance(each, str) for each in keys):
+        if keys is None or not keys or not all(isinstance(key, str) for key in keys):
             problems.append(f'{place}: {id} needs a key such as "f5", or a list of keys.')
-        elif unknown := [each for each in keys if not is_key(each)]:
+        elif unknown := [key for key in keys if not is_key(key)]:
             problems.append(
-                f"{place}: {unknown[0]!r} is not the name of a key. Write a letter, f5, ctrl+t, pagedown or slash."
+                f"{place}: {unknown[0]!r} is not the name of a key. "
+                "Write a letter, f5, ctrl+t, pagedown or slash."
             )
         else:
-            wanted[id] = [_normal(each) for each in keys]
-    checked = without_clashes(wanted, places(app))
-    return Keymap(checked.keys, (*problems, *(f"{file}: {each}" for each in checked.problems)))
+            keys_by_id[id] = [_normal(key) for key in keys]
+    keymap = without_clashes(keys_by_id, places(app))
+    clashes = (f"{file}: {problem}" for problem in keymap.problems)
+    return Keymap(keymap.keys, (*problems, *clashes))
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """To TOML the id of ``rules.new = "f5"`` is a table with a key, unless it stands in quotation
-    marks; both are meant."""
+def _place(file: Path, line: int | None) -> str:
+    return f"{file}, line {line}" if line else str(file)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Ids with their values; in TOML the id of ``rules.new = "f5"`` is a table with a key."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{before}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{before}{key}", value
+            yield f"{prefix}{key}", value
 
 
 def is_key(name: str) -> bool:
@@ -169,61 +167,68 @@ def is_key(name: str) -> bool:
     *modifiers, key = name.split("+") if name != "+" else [name]
     if not set(modifiers) <= MODIFIERS or not key:
         return False
-    known = {each.value for each in Keys}
-    return key in known or name in known or sign_of(key) is not None
+    names = {member.value for member in Keys}
+    return key in names or name in names or character_of(key) is not None
 
 
 def _normal(name: str) -> str:
-    """A letter stays one, and a sign gets its long name, as Textual has it in bindings."""
+    """The name of a key as Textual has it in bindings: long for a sign, as it is for a letter."""
     [binding] = Binding.make_bindings([Binding(name if name != "," else "comma", "x")])
     return binding.key
 
 
-def without_clashes(wanted: Mapping[str, list[str]], known: Iterable[Place]) -> Keymap:
-    """Those of *wanted* that have an id of a binding and get in nobody's way; of those that clash
-    all keep their own keys."""
-    known = list(known)
-    ids = {binding.id for place in known for binding in place.bindings if binding.id}
-    problems = [f"There is no binding {id}. {_nearest(id, ids)}" for id in wanted if id not in ids]
-    taken = {id: keys for id, keys in wanted.items() if id in ids}
-    while clash := next(_clashes(taken, known), None):
+def without_clashes(keys_by_id: Mapping[str, list[str]], all_places: Iterable[Place]) -> Keymap:
+    """The keys of existing bindings that clash with no other; bindings that clash keep theirs."""
+    all_places = list(all_places)
+    ids = {binding.id for place in all_places for binding in place.bindings if binding.id}
+    problems = [
+        f"There is no binding {id}. {_nearest(id, ids)}" for id in keys_by_id if id not in ids
+    ]
+    usable = {id: keys for id, keys in keys_by_id.items() if id in ids}
+    while clash := next(_clashes(usable, all_places), None):
         place, key, one, other = clash
-        dropped = [id for id in (one.id, other.id) if id in taken]
-        kept = f"{' and '.join(map(str, dropped))} {'keep their own keys' if len(dropped) > 1 else 'keeps its own key'}"
+        dropped = [id for id in (one.id, other.id) if id in usable]
+        keep = "keep their own keys" if len(dropped) > 1 else "keeps its own key"
         problems.append(
-            f"The key {key_name(key)} would be for {_named(one)} and for {_named(other)} ({place}): {kept}."
+            f"The key {key_name(key)} would be for {_describe(one)} and for {_describe(other)} "
+            f"({place}): {' and '.join(map(str, dropped))} {keep}."
         )
         for id in dropped:
-            del taken[str(id)]
-    return Keymap({id: ",".join(keys) for id, keys in taken.items()}, tuple(problems))
+            del usable[str(id)]
+    return Keymap({id: ",".join(keys) for id, keys in usable.items()}, tuple(problems))
 
 
 def _nearest(id: str, ids: set[str]) -> str:
-    told = nearest(id, sorted(ids))
-    return told if told.startswith("Did you mean") else "entrepot keys shows them all."
+    advice = nearest(id, sorted(ids))
+    return advice if advice.startswith("Did you mean") else "entrepot keys shows them all."
 
 
 def _clashes(
-    wanted: Mapping[str, list[str]], known: list[Place]
+    keys_by_id: Mapping[str, list[str]], all_places: list[Place]
 ) -> Iterator[tuple[str, str, Binding, Binding]]:
-    """Two bindings that one key would be for at one place, at least one of which the user moved
-    there."""
-    everywhere = next(place for place in known if place.title == EVERYWHERE)
-    lists = [place for place in known if place.title == LISTS]
-    for place in known:
-        together = [place] if place.is_modal else [*lists, place, everywhere]
+    """Pairs of bindings that one key would be for at one place, with the place and the key.
+
+    At least one of the two has that key from the user.
+    """
+    everywhere = next(place for place in all_places if place.title == EVERYWHERE)
+    lists = [place for place in all_places if place.title == LISTS]
+    for place in all_places:
+        active_places = dict.fromkeys([place] if place.is_modal else [*lists, place, everywhere])
         owners: dict[str, Binding] = {}
-        for binding in (binding for each in dict.fromkeys(together) for binding in each.bindings):
-            for key in wanted.get(binding.id or "", [binding.key]):
+        for binding in (binding for active in active_places for binding in active.bindings):
+            for key in keys_by_id.get(binding.id or "", [binding.key]):
                 owner = owners.setdefault(key, binding)
-                if owner.action != binding.action and (owner.id in wanted or binding.id in wanted):
+                if owner.action != binding.action and (
+                    owner.id in keys_by_id or binding.id in keys_by_id
+                ):
                     yield place.title, key, owner, binding
 
 
-def _named(binding: Binding) -> str:
-    return binding.id or (
-        f"what {key_name(binding.key)} does ({(binding.tooltip or binding.description or binding.action).lower()})"
-    )
+def _describe(binding: Binding) -> str:
+    if binding.id:
+        return binding.id
+    effect = (binding.tooltip or binding.description or binding.action).lower()
+    return f"what {key_name(binding.key)} does ({effect})"
 
 
 # The cheat sheet
@@ -232,13 +237,15 @@ COLUMNS = (Column("Keys"), Column("What it does"), Column("Id"))
 
 
 def cheat_sheet(
-    known: Iterable[Place], keymap: Mapping[str, str]
+    all_places: Iterable[Place], keymap: Mapping[str, str]
 ) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """For each place its keys, what they do, and the id by which they can be changed. What has no
-    tooltip is not for people."""
+    """For each place its keys, what they do, and the id by which they can be changed.
+
+    Bindings without a tooltip are not for users.
+    """
     sheet = []
-    told: set[tuple[str, str]] = set()
-    for place in known:
+    written: set[tuple[str, str]] = set()
+    for place in all_places:
         rows: dict[str, tuple[list[str], str, str]] = {}
         for binding in place.bindings:
             if not binding.tooltip:
@@ -249,19 +256,19 @@ def cheat_sheet(
             (" ".join(dict.fromkeys(map(key_name, keys))), text, id)
             for keys, text, id in rows.values()
         ]
-        if lines and (place.title, str(lines)) not in told:
-            told.add((place.title, str(lines)))
+        if lines and (place.title, str(lines)) not in written:
+            written.add((place.title, str(lines)))
             sheet.append((place.title, lines))
     return sheet
 
 
 def as_text(sheet: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
-    """For a terminal."""
+    """The cheat sheet for a terminal."""
     return "\n\n".join(f"{title}\n{table(COLUMNS, rows)}" for title, rows in sheet)
 
 
 def as_markdown(sheet: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
-    """For a page."""
+    """The cheat sheet for a page."""
     parts = []
     for title, rows in sheet:
         lines = [
@@ -274,4 +281,4 @@ def as_markdown(sheet: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
 
 
 def _code(keys: str) -> str:
-    return " ".join(f"`{each}`" for each in keys.split())
+    return " ".join(f"`{key}`" for key in keys.split())

@@ -1,5 +1,7 @@
-"""How a user wants the dashboard to be: from the command line, from ``dashboard.toml``, and what
-was chosen in the dashboard itself the last time."""
+"""The user's options of the dashboard, and the theme that was chosen in it last.
+
+They come from the command line, from ``dashboard.toml``, and from a file of the dashboard's own.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +14,32 @@ from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from entrepot.errors import EntrepotError
 from entrepot.files import replace_file
-from entrepot.toml import Text, TomlInvalid, converted, nearest, unknown_keys
+from entrepot.toml import TomlDocument, TomlInvalid, convert, nearest, unknown_keys
 
 ANSI_THEMES = ("ansi-dark", "ansi-light")
-"""Those of Textual's themes that use the terminal's own colours. They alone send no colour at all
-under NO_COLOR; others would turn into greys."""
+"""Textual's themes that use the terminal's own colours. Only they send no colour under NO_COLOR;
+others would turn into greys."""
 
 
 class OptionInvalid(EntrepotError):
-    """An option of the dashboard that can't be used."""
+    """An invalid option of the dashboard."""
 
     code = "OptionInvalid"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """*theme* is the name of one, or empty for what suits the terminal; *problems* are sentences
-    about what could not be read."""
+    """*theme* is a name, or empty for what suits the terminal.
+
+    *problems* are sentences about what could not be read.
+    """
 
     theme: str = ""
     ascii: bool = False
     mouse: bool = True
     read_only: bool = False
     theme_in_file: str = ""
-    """What ``dashboard.toml`` says of the theme."""
+    """The theme in ``dashboard.toml``."""
     problems: tuple[str, ...] = ()
 
 
@@ -46,25 +50,31 @@ class _File(Struct, kw_only=True):
     read_only: bool | UnsetType = UNSET
 
 
-class _Kept(Struct, kw_only=True):
-    """What the dashboard keeps. A theme counts only as long as the user's own file says of it what
-    it said when it was chosen: the later word wins."""
+class _SavedTheme(Struct, kw_only=True):
+    """The theme that was chosen in the dashboard, *instead_of* that of ``dashboard.toml``.
+
+    It is used as long as ``dashboard.toml`` still has the same theme: the later choice wins.
+    """
 
     theme: str
     instead_of: str = ""
 
 
-def read_options(file: Path, kept: Path) -> Options:
-    """The user's ``dashboard.toml``, and what was kept from the last time. A mistake in it is told,
-    and the dashboard opens all the same."""
+def read_options(file: Path, state_file: Path) -> Options:
+    """The options in the user's ``dashboard.toml``, and the theme that was saved last.
+
+    A mistake in the file becomes one of the *problems*.
+    """
     options, problems = Options(), []
     try:
-        text = Text(file.read_bytes())
+        text = TomlDocument(file.read_bytes())
         for key, what in unknown_keys(text.values, _File.__struct_fields__):
             problems.append(_place(file, text.line_of_key(key) or text.line_of_table(key), what))
-        known = {key: value for key, value in text.values.items() if key in _File.__struct_fields__}
+        known_values = {
+            key: value for key, value in text.values.items() if key in _File.__struct_fields__
+        }
         try:
-            options = Options(**to_builtins(converted(known, _File)))
+            options = Options(**to_builtins(convert(known_values, _File)))
         except TomlInvalid as error:
             problems.append(_place(file, text.line_of_key(error.key or ""), error.what))
     except FileNotFoundError:
@@ -75,43 +85,45 @@ def read_options(file: Path, kept: Path) -> Options:
         problems.append(_place(file, error.line, error.what))
     in_file = options.theme
     try:
-        chosen = converted(Text(kept.read_bytes()).values, _Kept)
+        saved = convert(TomlDocument(state_file.read_bytes()).values, _SavedTheme)
     except (OSError, TomlInvalid):
-        # Nothing was chosen yet, or somebody else wrote into our own file: it is written anew with
-        # the next choice.
-        chosen = None
-    theme = chosen.theme if chosen is not None and chosen.instead_of == in_file else in_file
+        # No theme was chosen yet, or another program wrote into the file: the next choice replaces
+        # it.
+        saved = None
+    theme = saved.theme if saved is not None and saved.instead_of == in_file else in_file
     return replace(options, theme=theme, theme_in_file=in_file, problems=tuple(problems))
 
 
-def keep_theme(kept: Path, theme: str, *, instead_of: str) -> None:
-    """Remember a theme for the next time, in a file of our own; raises `OSError`."""
-    Path(os.path.realpath(kept)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def save_theme(state_file: Path, theme: str, *, instead_of: str) -> None:
+    """Save a theme for the next start, in the dashboard's own file; raises `OSError`."""
+    Path(os.path.realpath(state_file)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = (
         "# Written by the dashboard when a theme is chosen in it.\n"
         f'theme = "{theme}"\ninstead_of = "{instead_of}"\n'
     )
-    replace_file(kept, content.encode())
+    replace_file(state_file, content.encode())
 
 
 def theme_named(name: str, themes: Iterable[str]) -> str:
     """*name*, if there is such a theme; raises `OptionInvalid`, which names the nearest."""
-    known = sorted(themes)
-    if name in known:
+    names = sorted(themes)
+    if name in names:
         return name
     raise OptionInvalid(
-        f"There is no theme {name}.", nearest(name, known).replace("The keys are", "The themes are")
+        f"There is no theme {name}.", nearest(name, names).replace("The keys are", "The themes are")
     )
 
 
-def suitable_theme(wanted: str, default: str, color_system: str | None) -> str:
-    """*wanted* or *default*, or the nearest to it that a terminal can show: under NO_COLOR, and
-    with 16 colours, only its own colours do."""
-    if wanted in ANSI_THEMES:
-        return wanted
+def suitable_theme(theme: str, default: str, color_system: str | None) -> str:
+    """*theme* or *default*, or the nearest to it that a terminal can show.
+
+    Under NO_COLOR, and with 16 colours, that is a theme of the terminal's own colours.
+    """
+    if theme in ANSI_THEMES:
+        return theme
     if os.environ.get("NO_COLOR") or color_system in {None, "standard", "windows"}:
-        return "ansi-light" if wanted.endswith("-light") else "ansi-dark"
-    return wanted or default
+        return "ansi-light" if theme.endswith("-light") else "ansi-dark"
+    return theme or default
 
 
 def _place(file: Path, line: int | None, what: str) -> str:

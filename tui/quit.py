@@ -1,51 +1,47 @@
-"""What shall become of the engine when the dashboard is left."""
+"""Quitting the dashboard: whether pulls or an engine keep running without it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from entrepot.formatting import counted
-
-if TYPE_CHECKING:
-    from tui.app import Dashboard
-
-
-@dataclass(frozen=True, slots=True)
-class DashboardOutcome:
-    """What the user wants to become of the engine, and the exit status: 0, or 128 and the number of
-    the signal that ended the dashboard."""
-
-    keep_engine: bool
-    status: int = 0
+from tui.engine_app import EngineApp
+from tui.outcome import DashboardOutcome
 
 
-async def outcome_of_leaving(app: Dashboard, *, started_engine: bool) -> DashboardOutcome | None:
-    """Where pulls run, or an engine was started for this dashboard, ask what shall become of it.
-    None: stay. It has to be called in a worker."""
-    from widgets.dialogs.common import Choice, Question
+async def confirm_quit(app: EngineApp, *, started_engine: bool) -> DashboardOutcome | None:
+    """Ask before quitting while pulls run, or where the dashboard started the engine.
 
-    running = app.status.pulls_running if app.status is not None and not app.is_lost else 0
+    Returns None if the user stays. Must be called in a worker.
+    """
+    from widgets.dialogs.question import Choice, Question
+
+    running = app.status.pulls_running if app.status is not None and not app.is_disconnected else 0
     pulling = f"{counted(running, 'pull is', 'pulls are')} still running. " if running else ""
-    if started_engine and not app.is_lost:
-        text = f"{pulling}The engine was started for this dashboard. Left running, it serves container clients on {app.address} without it."
-        choices = [
-            Choice("stay", "Stay"),
-            Choice("leave-running", "Leave it running"),
-            Choice("stop", "Stop it", danger=True),
-        ]
-        answer = await app.push_screen_wait(Question("Leave the dashboard?", text, choices))
+    if started_engine and not app.is_disconnected:
+        answer = await app.push_screen_wait(
+            Question(
+                "Quit the dashboard?",
+                f"{pulling}The engine was started for this dashboard. If it keeps running, it "
+                f"serves container clients on {app.address} without the dashboard.",
+                (
+                    Choice("stay", "Stay"),
+                    Choice("keep-running", "Keep it running"),
+                    Choice("stop", "Stop it", danger=True),
+                ),
+            )
+        )
         return (
-            DashboardOutcome(keep_engine=answer == "leave-running")
-            if answer in {"leave-running", "stop"}
+            DashboardOutcome(keep_engine=answer == "keep-running")
+            if answer in {"keep-running", "stop"}
             else None
         )
     if running:
-        choices = [Choice("stay", "Stay"), Choice("leave-running", "Leave")]
-        text = f"{pulling}The engine goes on with {'it' if running == 1 else 'them'}."
-        if (
-            await app.push_screen_wait(Question("Leave the dashboard?", text, choices))
-            != "leave-running"
-        ):
+        answer = await app.push_screen_wait(
+            Question(
+                "Quit the dashboard?",
+                f"{pulling}The engine continues {'it' if running == 1 else 'them'}.",
+                (Choice("stay", "Stay"), Choice("quit", "Quit")),
+            )
+        )
+        if answer != "quit":
             return None
     return DashboardOutcome(keep_engine=True)

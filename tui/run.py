@@ -1,5 +1,4 @@
-"""Opening the dashboard: options and keys are read, then Textual is imported, and afterwards the
-terminal is as it was."""
+"""Opens the dashboard: reads options and keys, runs Textual, and restores the terminal."""
 
 from __future__ import annotations
 
@@ -16,11 +15,11 @@ from entrepot.api.client import CacheClient
 from entrepot.errors import EntrepotError
 
 if TYPE_CHECKING:
-    from tui.quit import DashboardOutcome
+    from tui.outcome import DashboardOutcome
 
 
 class DashboardFailed(EntrepotError):
-    """A fault in the dashboard itself has ended it."""
+    """An error of the dashboard itself has ended it."""
 
     code = "DashboardFailed"
 
@@ -33,82 +32,81 @@ def run_dashboard(
     log: Path,
     chosen: Mapping[str, Any],
     started_engine: bool,
-    offered: Sequence[str] = (),
+    demo_images: Sequence[str] = (),
 ) -> DashboardOutcome:
-    """Show the dashboard of the engine that *client* speaks to; gives what shall become of the
-    engine.
+    """Show the dashboard of the engine behind *client*; returns how it ended.
 
-    *config* is the user's directory with ``dashboard.toml`` and ``keymap.toml``, *data* that for
-    what the dashboard keeps, *log* that for a fault's traceback, *chosen* the options of the
-    command line, which go before the file's, *offered* the images of a demo's source. Raises
-    `OptionInvalid` and `DashboardFailed`.
+    *config* is the user's directory with ``dashboard.toml`` and ``keymap.toml``, *data* the
+    directory for the dashboard's own state, *log* the one for tracebacks. *chosen* are the options
+    of the command line, which override the file's, *demo_images* the images of a demo's source.
+    Raises `OptionInvalid` and `DashboardFailed`.
     """
     # Textual reads its environment when it is imported.
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    # Rich and Textual would take them for the size of the terminal, and never see it change (F76).
+    # Rich and Textual would take them for the size of the terminal, and never notice that it
+    # changes (F76).
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
-    # What is imported stays: to look through it for garbage again and again takes a tenth of the
-    # time to the first picture.
+    # What is imported stays: collecting garbage would take a tenth of the time to the first
+    # picture.
     gc.disable()
     from tui.app import Dashboard
-    from tui.crash_log import keep_what_is_logged
-    from tui.crash_log import kept as kept_in_log
-    from tui.driver import ThriftyDriver
+    from tui.crash_log import log_warnings_to, write_crash
+    from tui.driver import DiffingDriver
     from tui.options import read_options, theme_named
-    from tui.quit import DashboardOutcome
+    from tui.outcome import DashboardOutcome
     from tui.theme import DARK, LIGHT
 
-    kept, fault_log = data / "dashboard-state.toml", log / "dashboard.log"
-    options = replace(read_options(config / "dashboard.toml", kept), **chosen)
+    state_file, crash_log = data / "dashboard-state.toml", log / "dashboard.log"
+    options = replace(read_options(config / "dashboard.toml", state_file), **chosen)
     encoding = getattr(sys.__stderr__, "encoding", None) or "ascii"
     options = replace(options, ascii=options.ascii or not encoding.lower().startswith("utf"))
     if options.read_only:
-        client.only_read()
+        client.bind_to_reading()
     keymap = None
-    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that
-    # of another user.
+    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that of
+    # another user.
     if os.path.exists(config / "keymap.toml"):
         from tui.keymap import read_keymap
 
         keymap = read_keymap(config / "keymap.toml", Dashboard)
-    ThriftyDriver.ascii_only, ThriftyDriver.colours = options.ascii, not os.environ.get("NO_COLOR")
+    DiffingDriver.ascii_only, DiffingDriver.colours = options.ascii, not os.environ.get("NO_COLOR")
     app = Dashboard(
         client,
         started_engine=started_engine,
         options=options,
         keymap=keymap,
-        keeps_theme_in=kept,
-        log=fault_log,
-        offered=offered,
-        driver_class=ThriftyDriver,
+        theme_state_file=state_file,
+        log=crash_log,
+        demo_images=demo_images,
+        driver_class=DiffingDriver,
     )
     if options.theme:
-        known = {*app.available_themes, DARK.name, LIGHT.name}
+        themes = {*app.available_themes, DARK.name, LIGHT.name}
         if "theme" in chosen:
-            theme_named(options.theme, known)
-        elif options.theme not in known:
+            theme_named(options.theme, themes)
+        elif options.theme not in themes:
             app.options = replace(
                 options,
                 theme="",
                 problems=(*options.problems, f"There is no theme {options.theme}."),
             )
-    keep_what_is_logged(fault_log)
+    log_warnings_to(crash_log)
     outcome = app.run(mouse=options.mouse) or DashboardOutcome(keep_engine=True)
     if app.fault is not None:
         raise DashboardFailed(
-            "The dashboard met a fault of its own and has ended; the engine goes on.",
-            kept_in_log(fault_log, app.fault),
+            "The dashboard itself has failed and has ended; the engine keeps running.",
+            write_crash(crash_log, app.fault),
         )
     status = app.return_code or 0
     if status == 128 + signal.SIGHUP:
-        # The terminal is gone, and what Python still wants to tell it would end in another status.
-        for each in range(3):
-            os.dup2(os.open(os.devnull, os.O_RDWR), each)
+        # The terminal is gone. What Python still writes to it would fail and change the status.
+        for descriptor in range(3):
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
     return replace(outcome, status=status)
 
 
-def keys_told(config: Path, *, markdown: bool) -> tuple[str, tuple[str, ...]]:
+def format_keys(config: Path, *, markdown: bool) -> tuple[str, tuple[str, ...]]:
     """All keys by screen, with the user's own, and sentences about what is wrong with those."""
     from tui.app import Dashboard
     from tui.keymap import as_markdown, as_text, cheat_sheet, places, read_keymap

@@ -1,19 +1,18 @@
-"""What a terminal sends, taken apart: keys, pastes, mouse reports and answers, in whatever pieces
-they come.
+"""A reader of what a terminal sends: keys, pastes, mouse reports and replies, in any pieces.
 
-Over a slow line an escape sequence comes in pieces, and Textual's parser takes the pieces for keys
-after a tenth of a second: an arrow closes a dialog and types ``[A``. It also waits for ever for the
-end of a paste, ends the program at a byte that is no UTF-8, and types what it does not understand
-(F86). Here a sequence is put together first, by the grammar of ECMA-48, and Textual's parser gets
-whole ones, of which it knows the names of the keys.
+Over a slow line an escape sequence arrives in pieces, and Textual's parser takes the pieces for
+keys after a tenth of a second: an arrow closes a dialog and types ``[A``. It also waits for ever
+for the end of a paste, ends the program at a byte that is not UTF-8, and types what it does not
+understand (F86). This reader first puts a sequence together, by the grammar of ECMA-48, and then
+passes it to Textual's parser, which knows the names of the keys.
 
 A lone escape is the key or the begin of a sequence. Programs wait: ncurses and tmux up to 0.5 s,
-Vim 0.1 s, fish 0.03 s. But a terminal answers in order: asked for its state (DSR) when an escape
-has come, it sends the rest of a sequence before its answer. So the key is known after one round
-trip, on a slow line and on a quick one; only where a terminal answers nothing, the time of
-`ESCDELAY` decides, which is that of ncurses.
+Vim 0.1 s, fish 0.03 s. But a terminal replies in order: queried for its status (DSR) when an escape
+has arrived, it sends the rest of a sequence before its reply. So the key is known after one round
+trip, on a slow line and on a fast one. Only where a terminal replies to nothing, the time of
+`ESCDELAY` decides, whose default is that of ncurses.
 
-Text that comes faster than a person types is no command (F66): see `KeyReader.feed`.
+Text that arrives faster than a person types is no command (F66): see `KeyReader.feed`.
 """
 
 from __future__ import annotations
@@ -29,94 +28,96 @@ from textual._xterm_parser import XTermParser
 from textual.keys import Keys
 from textual.message import Message
 
-from tui.key_queue import RUSHED
+from tui.key_queue import IN_BURST
 
 ESCAPE = "\x1b"
 
 ESCAPE_DELAY = 0.5
-"""Seconds after which a lone escape is the key, where the terminal does not answer and ESCDELAY
-says nothing. As with ncurses it is more than the 0.4 s by which mobile and satellite links part
-what was sent together."""
+"""Seconds after which a lone escape is the key, where the terminal does not reply and ESCDELAY is
+not set. As with ncurses it is more than the 0.4 s by which mobile and satellite links separate what
+was sent together."""
 
-ANSWER_TIMEOUT = 1.0
-"""Seconds that a terminal which has answered before may take for the next answer."""
+REPLY_TIMEOUT = 1.0
+"""Seconds that a terminal which has replied before may take for the next reply."""
 
 SEQUENCE_TIMEOUT = 1.0
-"""Seconds of silence after which a sequence that has begun is given up: nothing of it is a key."""
+"""Seconds of silence after which an incomplete sequence is discarded: no part of it is a key."""
 
 ALT_GAP = 0.05
-"""Seconds within which escape and a letter are one key, alt and the letter. A person's two keys are
-further apart, a terminal sends both at once."""
+"""Seconds within which escape and a letter are one key, alt and the letter. Two keys of a person
+are further apart; a terminal sends both at once."""
 
 PASTE_TIMEOUT = 2.0
 """Seconds of silence after which the end of a bracketed paste is lost, and keys are keys again."""
 
 PASTE_LIMIT = 1_000_000
-"""Characters of a paste that are taken; the rest is left out. The import takes 900,000 bytes."""
+"""Characters that a paste may have; the rest is discarded. The import takes 900,000 bytes."""
 
 SETTLING = 0.01
-"""Seconds for which text waits for more of it: one paste may come in several reads."""
+"""Seconds for which text waits for more of it: one paste may arrive in several reads."""
 
 RUN_LIMIT = 8
-"""Characters at once that may still be keys typed ahead, on a line or a machine that held them up.
-More of them are a paste."""
+"""Characters at once that may still be keys typed ahead, on a slow line or a busy machine. More of
+them are a paste."""
 
 RUN_GAP = 0.15
 """Seconds within which what follows such a paste belongs to it."""
 
-RUSH = 0.02
-"""Seconds between two keys of which the second is no decision: it comes from a program that types.
-Two fingers of a quick person are 30 ms apart at least."""
+BURST_GAP = 0.02
+"""Seconds between two keys below which the second is no decision of a person: a program types. Two
+fingers of a fast typist are at least 30 ms apart."""
 
-REPEAT = 0.04
-"""The same for a key behind itself: one that is leant on comes 25 to 40 times a second, and no
-finger does."""
+REPEAT_GAP = 0.04
+"""The same for a key that follows itself: one that is held down repeats 25 to 40 times a second,
+faster than any finger."""
 
-QUESTION, ANSWER = f"{ESCAPE}[5n", re.compile(r"\x1b\[[03]n\Z")
-"""Device status report: every terminal since the VT100 answers it."""
+STATUS_QUERY, STATUS_REPLY = f"{ESCAPE}[5n", re.compile(r"\x1b\[[03]n\Z")
+"""Device status report: every terminal since the VT100 replies to it."""
 
 PASTE_BEGIN, PASTE_END = f"{ESCAPE}[200~", f"{ESCAPE}[201~"
 
 _SEQUENCE_LIMIT = 128
 """Characters of the longest control sequence."""
 _PARSER_LIMIT = 32
-"""Those of the longest one that Textual's parser knows. Of a longer one it makes keys."""
+"""Characters of the longest one that Textual's parser knows. A longer one it turns into keys."""
 _STRING_LIMIT = 8192
-"""Characters of the longest control string (OSC, DCS and others): answers, of which none is asked
-for."""
+"""Characters of the longest control string (OSC, DCS and others): replies that were not queried."""
 
 _CONTROL = re.compile(r"\x1b\[(?:\[.|M...|(?![\[M])[0-?]*[ -/]*[@-~]|[0-?]+[ -/]*[@-~])", re.DOTALL)
-"""A control sequence; besides those of the standard F1 to F5 of the Linux console, and the mouse
-report with three bytes behind it."""
+"""A control sequence: those of the standard, F1 to F5 of the Linux console, and the mouse report
+with three bytes behind it."""
 _CONTROL_BEGIN = re.compile(r"\x1b\[(?:\[|M.{0,2}|[0-?]*[ -/]*)", re.DOTALL)
 _RXVT = re.compile(r"\x1b\[\d+\$")
-"""Keys with shift of rxvt; the sign at their end stands within a sequence everywhere else."""
+"""Keys with shift of rxvt; elsewhere the character at their end stands within a sequence."""
 _SHIFT_THREE = re.compile(r"\x1bO[0-9;]*[@-~]")
 _SHIFT_THREE_BEGIN = re.compile(r"\x1bO[0-9;]*")
 
 
 def escape_delay(environment: Mapping[str, str] = os.environ) -> float:
     """``ESCDELAY`` in seconds; it is in milliseconds, as for ncurses."""
-    told = environment.get("ESCDELAY", "")
+    delay = environment.get("ESCDELAY", "")
     return (
-        min(int(told) / 1000, 10.0)
-        if told.isascii() and told.isdigit() and int(told)
+        min(int(delay) / 1000, 10.0)
+        if delay.isascii() and delay.isdigit() and int(delay)
         else ESCAPE_DELAY
     )
 
 
 class KeyReader:
-    """Makes events of what a terminal sends. `deadline` says until when `tick` has to be called if
-    nothing comes."""
+    """Turns what a terminal sends into events.
+
+    `deadline` says when `tick` must be called if nothing arrives. *query* queries the terminal's
+    status, *delay* is that of a lone escape in seconds.
+    """
 
     def __init__(
         self,
         *,
-        ask: Callable[[], None] = lambda: None,
+        query: Callable[[], None] = lambda: None,
         delay: float = ESCAPE_DELAY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ask = ask
+        self._query = query
         self._delay = delay
         self._clock = clock
         self._decoder = getincrementaldecoder("utf-8")("replace")
@@ -125,14 +126,14 @@ class KeyReader:
         self._sequence = ""
         self._sequence_deadline = 0.0
         self._sequence_time = 0.0
-        """When the escape that begins it came."""
-        self._answers = False
-        """Whether the terminal has answered the last question."""
-        self._open_questions = 0
+        """When the escape at its begin arrived."""
+        self._replies = False
+        """Whether the terminal has replied to the last query."""
+        self._pending_queries = 0
         self._paste: list[str] | None = None
         self._paste_size = 0
         self._paste_end = ""
-        """The last characters of a paste: its end may come in pieces."""
+        """The last characters of a paste: its end may arrive in pieces."""
         self._paste_deadline = 0.0
         self._run: list[str] = []
         self._run_size = 0
@@ -141,27 +142,26 @@ class KeyReader:
         self._paste_until = 0.0
         self._last_key = ""
         self._last_key_time = -1.0
-        self._run_is_rushed = False
+        self._run_in_burst = False
 
     @property
     def deadline(self) -> float | None:
-        """The moment of the clock at which something is decided by the silence; None: nothing
-        waits."""
-        waiting = []
+        """The time of the clock at which silence decides something; None: nothing is pending."""
+        deadlines = []
         if self._sequence:
-            waiting.append(self._sequence_deadline)
+            deadlines.append(self._sequence_deadline)
         if self._paste is not None:
-            waiting.append(self._paste_deadline)
+            deadlines.append(self._paste_deadline)
         if self._run:
-            waiting.append(self._run_deadline)
-        return min(waiting, default=None)
+            deadlines.append(self._run_deadline)
+        return min(deadlines, default=None)
 
     def feed(self, data: bytes) -> list[Message]:
         """The events that are complete with *data*.
 
-        Text without an escape waits for a hundredth of a second for more. More than eight different
+        Text without an escape waits a hundredth of a second for more. More than eight different
         characters are a paste that the terminal did not bracket, so they become one `events.Paste`.
-        Keys in a shorter run are marked: enter among them may mean to end a line of text.
+        Keys in a shorter run are marked with `IN_BURST`: enter among them may be a line end.
         """
         self._expire()
         text = self._decoder.decode(data)
@@ -181,20 +181,20 @@ class KeyReader:
         if (
             self._sequence == ESCAPE
             and self._sequence_time == now
-            and self._answers
-            and not self._open_questions
+            and self._replies
+            and not self._pending_queries
         ):
-            self._open_questions += 1
-            self._sequence_deadline = now + ANSWER_TIMEOUT
-            self._ask()
-        return self._taken()
+            self._pending_queries += 1
+            self._sequence_deadline = now + REPLY_TIMEOUT
+            self._query()
+        return self._take_messages()
 
     def tick(self) -> list[Message]:
-        """The events that the silence since the last bytes decides."""
+        """The events that the silence since the last bytes has decided."""
         self._expire()
-        return self._taken()
+        return self._take_messages()
 
-    def _taken(self) -> list[Message]:
+    def _take_messages(self) -> list[Message]:
         messages, self._messages = self._messages, []
         return messages
 
@@ -203,7 +203,7 @@ class KeyReader:
         if self._run and now >= self._run_deadline:
             self._end_run()
         if self._sequence and now >= self._sequence_deadline:
-            self._give_up_sequence()
+            self._end_incomplete_sequence()
         if self._paste is not None and now >= self._paste_deadline:
             self._end_paste()
 
@@ -211,10 +211,10 @@ class KeyReader:
 
     def _begin_sequence(self, now: float) -> None:
         self._sequence, self._sequence_time = ESCAPE, now
-        self._sequence_deadline = now + (ANSWER_TIMEOUT if self._open_questions else self._delay)
+        self._sequence_deadline = now + (REPLY_TIMEOUT if self._pending_queries else self._delay)
 
     def _read_sequence(self, character: str, now: float) -> int:
-        """Add a character to a sequence; how many were taken: none, where it begins something else."""
+        """Add a character to a sequence; returns 1, or 0 where it belongs to something else."""
         before = self._sequence
         if before == ESCAPE:
             if character == ESCAPE:
@@ -229,7 +229,7 @@ class KeyReader:
         elif before[1] in "P]X^_":
             return self._read_string(character, now)
         elif character == ESCAPE:
-            # It was cut off.
+            # The sequence was cut off.
             self._begin_sequence(now)
             return 1
         sequence = before + character
@@ -244,14 +244,16 @@ class KeyReader:
         ):
             self._sequence, self._sequence_deadline = sequence, now + SEQUENCE_TIMEOUT
         else:
-            # No terminal sends this. The character that does not belong to it may be a key.
+            # No terminal sends this. The character may be a key.
             self._sequence = ""
             return 0
         return 1
 
     def _read_string(self, character: str, now: float) -> int:
-        """A control string, which ends with BEL or ST. It is an answer that was not asked for, or
-        came late."""
+        """Read a control string, which ends with BEL or ST.
+
+        It is a reply that was not queried, or arrived late.
+        """
         self._sequence_deadline = now + SEQUENCE_TIMEOUT
         if self._sequence.endswith(ESCAPE):
             self._sequence = ""
@@ -263,27 +265,29 @@ class KeyReader:
         self._sequence = "" if character == "\x07" else before + character
         return 1
 
-    def _give_up_sequence(self) -> None:
-        """Silence: it was a key, or is never completed."""
+    def _end_incomplete_sequence(self) -> None:
+        """Decide after silence: the sequence was a key, or is never completed."""
         sequence, self._sequence = self._sequence, ""
         if sequence == ESCAPE:
-            if self._open_questions:
-                # It used to answer.
-                self._answers, self._open_questions = False, 0
+            if self._pending_queries:
+                # The terminal used to reply.
+                self._replies, self._pending_queries = False, 0
             self._emit(events.Key("escape", ESCAPE))
         elif len(sequence) == 2 or _RXVT.fullmatch(sequence):
-            # The former is alt and a letter that also begins sequences.
+            # Of two characters: alt and a letter that also begins sequences.
             self._emit_sequence(sequence)
 
     def _emit_sequence(self, sequence: str) -> None:
-        """The events of a whole sequence. What means nothing to the dashboard is left out: an
-        answer of the terminal, a key that has no name."""
+        """Emit the events of a complete sequence.
+
+        A reply of the terminal and a key without a name are no events of the dashboard.
+        """
         if sequence == PASTE_BEGIN:
             self._end_run()
             self._paste, self._paste_size, self._paste_end = [], 0, ""
             self._paste_deadline = self._clock() + PASTE_TIMEOUT
-        elif ANSWER.match(sequence):
-            self._answers, self._open_questions = True, 0
+        elif STATUS_REPLY.match(sequence):
+            self._replies, self._pending_queries = True, 0
         elif sequence != PASTE_END:
             if len(sequence) == 2:
                 name = (
@@ -298,10 +302,12 @@ class KeyReader:
                 messages = self._parsed(sequence)
             for message in messages:
                 if isinstance(message, events.Key) and message.character is not None:
-                    self._mark(message, is_rushed=self._is_rushed(message.character, self._clock()))
+                    self._mark(
+                        message, in_burst=self._is_in_burst(message.character, self._clock())
+                    )
                 self._emit(message)
                 if isinstance(message, events.Key) and message.character is None:
-                    # A cursor key is no part of a text: enter may follow it as quickly as it likes.
+                    # A cursor key is no part of a text: enter may follow it at any speed.
                     self._last_key, self._last_key_time = "", -1.0
 
     def _parsed(self, sequence: str) -> list[Message]:
@@ -313,7 +319,7 @@ class KeyReader:
             # A number that is no character.
             messages = []
         if not messages:
-            # It may wait for more.
+            # The parser may wait for more.
             before, self._parser = self._parser, XTermParser()
             for name in (
                 "last_x",
@@ -326,14 +332,14 @@ class KeyReader:
         return messages
 
     def _emit(self, message: Message) -> None:
-        """What came before it goes before it."""
+        """Emit a message, behind the text that arrived before it."""
         self._end_run()
         self._messages.append(message)
 
     # Bracketed pastes
 
     def _read_paste(self, text: str, now: float) -> int:
-        """Read on to the end of a paste; how many characters of *text* belong to it."""
+        """Read a paste up to its end; returns how many characters of *text* belong to it."""
         assert self._paste is not None
         self._paste_deadline = now + PASTE_TIMEOUT
         before = self._paste_end
@@ -358,18 +364,20 @@ class KeyReader:
 
     def _read_run(self, text: str, now: float) -> None:
         if not self._run:
-            self._run_is_rushed = self._is_rushed(text[0], now)
+            self._run_in_burst = self._is_in_burst(text[0], now)
         self._last_key, self._last_key_time = text[-1], now
         if self._run_size < PASTE_LIMIT:
             self._run.append(text[: PASTE_LIMIT - self._run_size])
         self._run_size += len(text)
-        self._run_varies = self._run_varies or any(each != self._run[0][0] for each in text)
+        self._run_varies = self._run_varies or any(
+            character != self._run[0][0] for character in text
+        )
         self._run_deadline = now + (RUN_GAP if self._is_paste(now) else SETTLING)
 
     def _is_paste(self, now: float) -> bool:
         if now < self._paste_until:
             return True
-        # One character many times is a key that is leant on.
+        # One character many times is a key that is held down.
         return self._run_size > RUN_LIMIT and self._run_varies
 
     def _end_run(self) -> None:
@@ -382,23 +390,23 @@ class KeyReader:
             self._paste_until = self._last_key_time + RUN_GAP
             self._messages.append(events.Paste(text.replace("\x00", "")))
             return
-        is_rushed = size > 1 or self._run_is_rushed
+        in_burst = size > 1 or self._run_in_burst
         for character in text:
             for message in self._parsed(character):
                 if isinstance(message, events.Key):
-                    self._mark(message, is_rushed=is_rushed)
+                    self._mark(message, in_burst=in_burst)
                     if message.key == Keys.Ignore:
                         continue
                 self._messages.append(message)
 
-    def _is_rushed(self, key: str, now: float) -> bool:
-        """Whether a key comes too soon behind another. It is the last one from now on."""
+    def _is_in_burst(self, key: str, now: float) -> bool:
+        """Whether a key follows another too quickly; it is the last key from now on."""
         before, gap = self._last_key, now - self._last_key_time
         is_first = self._last_key_time < 0
         self._last_key, self._last_key_time = key, now
-        return not is_first and gap < (REPEAT if key == before else RUSH)
+        return not is_first and gap < (REPEAT_GAP if key == before else BURST_GAP)
 
     @staticmethod
-    def _mark(key: events.Key, *, is_rushed: bool) -> None:
-        if is_rushed:
-            vars(key)[RUSHED] = True
+    def _mark(key: events.Key, *, in_burst: bool) -> None:
+        if in_burst:
+            vars(key)[IN_BURST] = True

@@ -1,33 +1,32 @@
-"""One palette of our own, calm, dark and light: ink and paper, with the blue of a harbour.
+"""The dashboard's own themes, dark and light.
 
-Every colour of text reaches the 4.5 : 1 of WCAG 2.2, level AA, on every ground: that of the screen,
-of bars and dialogs, and of the row under the cursor.
+Every colour of text reaches the contrast of 4.5 : 1 of WCAG 2.2, level AA, on every background: of
+the screen, of bars and dialogs, and of the row under the cursor.
 """
 
 from __future__ import annotations
 
 from textual.theme import BUILTIN_THEMES, Theme
 
-TEXTS = ("foreground", "text-muted", "accent", "success", "warning", "error")
-"""The colours that text has."""
+TEXT_COLOURS = ("foreground", "text-muted", "accent", "success", "warning", "error")
+"""Theme variables that colour text."""
 
-GROUNDS = ("background", "surface", "panel")
-"""The colours that text stands on: the screen; bars, dialogs and the row of a list without the
-focus; the row under the cursor, and fields."""
+BACKGROUND_COLOURS = ("background", "surface", "panel")
+"""Theme variables behind text: the screen; bars, dialogs and the current row of a list without the
+focus; the current row, and fields."""
 
 
-def _variables(muted: str, border: str, ground: str, thumb: str) -> dict[str, str]:
+def _variables(muted: str, border: str, background: str, thumb: str) -> dict[str, str]:
     return {
         "text-muted": muted,
-        # Textual would make it of 38 % of the text's colour, which nobody can read: it is the hint
-        # in an empty field.
+        # The hint in an empty field. Textual's own is unreadable: 38 % of the text's colour.
         "text-disabled": muted,
         "border": border,
         "scrollbar": thumb,
-        "scrollbar-background": ground,
-        "scrollbar-background-active": ground,
-        "scrollbar-background-hover": ground,
-        "scrollbar-corner-color": ground,
+        "scrollbar-background": background,
+        "scrollbar-background-active": background,
+        "scrollbar-background-hover": background,
+        "scrollbar-corner-color": background,
         "input-cursor-text-style": "reverse",
         "block-cursor-text-style": "none",
     }
@@ -46,7 +45,7 @@ DARK = Theme(
     success="#93b97a",
     warning="#d9a860",
     error="#e38b82",
-    variables=_variables(muted="#929fa8", border="#3a4851", ground="#12171b", thumb="#3a4851"),
+    variables=_variables(muted="#929fa8", border="#3a4851", background="#12171b", thumb="#3a4851"),
 )
 LIGHT = Theme(
     name="entrepot-light",
@@ -61,10 +60,10 @@ LIGHT = Theme(
     success="#3d6425",
     warning="#7a4e04",
     error="#9b2c25",
-    variables=_variables(muted="#535c62", border="#bab5a8", ground="#f8f6f1", thumb="#bab5a8"),
+    variables=_variables(muted="#535c62", border="#bab5a8", background="#f8f6f1", thumb="#bab5a8"),
 )
 
 
 def theme_names() -> list[str]:
-    """All themes that can be chosen, our own first."""
+    """All themes that can be chosen, the dashboard's own first."""
     return [DARK.name, LIGHT.name, *BUILTIN_THEMES]

@@ -235,7 +235,7 @@ class TagDetail(Snapshot, frozen=True, kw_only=True):
     """Other tags of the repository that point at the very same, twenty at the most."""
 
 
-class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
+class SourceRegistrySnapshot(Snapshot, frozen=True, kw_only=True):
     """A source registry that rules may pull from."""
 
     name: str
@@ -630,7 +630,7 @@ class Finding(Snapshot, frozen=True, kw_only=True):
     """The fault behind it, where one is recognised (`entrepot.causes`)."""
 
 
-class Examination(Snapshot, frozen=True, kw_only=True):
+class DoctorReport(Snapshot, frozen=True, kw_only=True):
     """All that ``entrepot doctor`` found. What follows from a failure was not looked at."""
 
     findings: tuple[Finding, ...]
@@ -644,3 +644,5 @@ class Event(Snapshot, frozen=True, kw_only=True):
     """``rule-created``, ``pull-started``, ``pull-ended``, ``source-failed``, …"""
     message: str
     subject: str | None = None
+    severity: str = "info"
+    """``info``, ``warning`` or ``error``; engines of older versions do not tell."""

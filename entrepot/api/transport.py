@@ -1,14 +1,13 @@
-"""HTTP below `CacheClient`: through httpx, and through a plain socket for commands that ask one
-thing and end.
+"""HTTP below `CacheClient`: httpx, or a plain blocking socket for commands that send one request.
 
-To import httpx and an event loop takes longer than all that a short command does besides; nothing
-here imports them before they are used.
+Importing httpx and an event loop takes longer than everything else that a short command does, so
+both are imported when they are first used.
 
 ::
 
-    WireBroken                 nobody answers, or who answered broke off
-    ├── WireSilent             the question was taken, and no answer came in time
-    └── WireUntrusted          the other end could not prove who it is, or speaks no TLS; the text says which
+    TransportBroken             no answer, or a connection that broke off
+    ├── TransportTimeout        the request was sent, and no answer came in time
+    └── TransportUntrusted      the other end is not trusted or speaks no TLS; the text says which
 """
 
 from __future__ import annotations
@@ -24,75 +23,80 @@ from entrepot.certificates import trust_certificates
 if TYPE_CHECKING:
     import httpx
 
-CONNECTING: Final = 5.0
-"""Seconds until a connection has to stand."""
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds within which a connection must be established."""
 
-LINE_LENGTH: Final = 64 * 1024
-"""Bytes of a line of an answer's head, at most."""
+MAX_LINE_LENGTH: Final = 64 * 1024
+"""Bytes that a line of a response's head may have."""
 
-PIECE: Final = 64 * 1024
-"""Bytes that are read at once where an answer does not say how long it is."""
-
-
-class WireBroken(Exception):
-    """Nobody answers, or who answered broke off."""
+READ_CHUNK: Final = 64 * 1024
+"""Bytes that are read at once where a response does not state its length."""
 
 
-class WireSilent(WireBroken):
-    """The question was taken, but no answer came in time."""
+class TransportBroken(Exception):
+    """No answer, or a connection that broke off."""
 
 
-class WireUntrusted(WireBroken):
+class TransportTimeout(TransportBroken):
+    """The request was sent, and no answer came in time."""
+
+
+class TransportUntrusted(TransportBroken):
     """The other end could not prove who it is, or speaks no TLS."""
 
 
-class WireAnswer(NamedTuple):
-    """What came back. *etag* is for who asks again; a command that asks once has no use for it."""
+class ApiResponse(NamedTuple):
+    """A whole response. *etag* is only set by transports of clients that ask more than once."""
 
     status: int
     body: bytes
     etag: str | None = None
 
 
-class Wire(Protocol):
-    """What carries a question to an engine. *patience* is how many seconds the engine may be
-    silent. All methods raise `WireBroken`."""
+class Transport(Protocol):
+    """Carries requests to an engine. *read_timeout* is how many seconds the engine may be silent.
 
-    async def ask(
+    All methods raise `TransportBroken`.
+    """
+
+    async def request(
         self,
         method: str,
         path: str,
         headers: Mapping[str, str],
         content: bytes | None,
-        patience: float,
-    ) -> WireAnswer:
-        """The whole answer."""
+        read_timeout: float,
+    ) -> ApiResponse:
+        """Send one request and read the whole response."""
         ...
 
     def stream(
-        self, path: str, headers: Mapping[str, str], patience: float
+        self, path: str, headers: Mapping[str, str], read_timeout: float
     ) -> AsyncGenerator[tuple[int, bytes], None]:
-        """The body of an answer in pieces, as they come, each with its status; the first is empty.
-        It ends where the answer ends or breaks off."""
+        """The body of a response to GET in chunks as they arrive, each with the status.
+
+        The first chunk is empty and comes with the head. The stream ends where the response ends or
+        breaks off.
+        """
         ...
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         ...
 
 
-class HttpxWire:
-    """Questions through httpx, in an event loop."""
+class HttpxTransport:
+    """Requests through httpx, in an event loop."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
     @classmethod
-    def at(cls, path: Path) -> HttpxWire:
-        """To the Unix socket *path*."""
+    def at(cls, path: Path) -> HttpxTransport:
+        """A transport to the Unix socket *path*."""
         import httpx
 
-        # No TLS is spoken on the socket, and to read the certificates for it would take longer than
+        # No TLS is spoken on the socket, and reading the certificates for it would take longer than
         # most answers.
         return cls(
             httpx.AsyncClient(
@@ -102,8 +106,8 @@ class HttpxWire:
         )
 
     @classmethod
-    def of_app(cls, app: Any) -> HttpxWire:
-        """To an ASGI callable in the same process."""
+    def of_app(cls, app: Any) -> HttpxTransport:
+        """A transport to an ASGI callable in the same process."""
         import httpx
 
         return cls(
@@ -111,11 +115,11 @@ class HttpxWire:
         )
 
     @classmethod
-    def over_https(cls, address: str, ca_file: Path | None = None) -> HttpxWire:
-        """To ``https://host:port``; trusted are the system's certificate authorities and those in
-        *ca_file* (PEM).
+    def over_https(cls, address: str, ca_file: Path | None = None) -> HttpxTransport:
+        """A transport to ``https://host:port``.
 
-        Raises OSError when that file can't be read or holds no certificates.
+        It trusts the system's certificate authorities and those in *ca_file* (PEM). Raises OSError
+        when that file can't be read or holds no certificates.
         """
         import ssl
 
@@ -125,92 +129,105 @@ class HttpxWire:
         tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if ca_file is not None:
             trust_certificates(tls, ca_file)
-        # The proxies of the environment are for the internet. A management API is offered within a
-        # network, and its token is for nobody else.
+        # Proxies of the environment lead to the internet. A management API is offered within a
+        # network, and its token must not pass a proxy.
         return cls(httpx.AsyncClient(verify=tls, base_url=address, trust_env=False))
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
         headers: Mapping[str, str],
         content: bytes | None,
-        patience: float,
-    ) -> WireAnswer:
-        """The whole answer."""
-        with _as_broken():
+        read_timeout: float,
+    ) -> ApiResponse:
+        """Send one request and read the whole response."""
+        with _httpx_errors():
             response = await self._http.request(
-                method, path, content=content, headers=headers, timeout=_timeout(patience)
+                method, path, content=content, headers=headers, timeout=_timeout(read_timeout)
             )
-        return WireAnswer(response.status_code, response.content, response.headers.get("etag"))
+        return ApiResponse(response.status_code, response.content, response.headers.get("etag"))
 
     async def stream(
-        self, path: str, headers: Mapping[str, str], patience: float
+        self, path: str, headers: Mapping[str, str], read_timeout: float
     ) -> AsyncGenerator[tuple[int, bytes], None]:
-        """The body of an answer in pieces."""
+        """The body of a response in chunks."""
         import httpx
 
         try:
-            with _as_broken():
+            with _httpx_errors():
                 async with (
                     self._http.stream(
-                        "GET", path, headers=headers, timeout=_timeout(patience)
+                        "GET", path, headers=headers, timeout=_timeout(read_timeout)
                     ) as response,
-                    aclosing(_pieces(response)) as pieces,
+                    aclosing(_chunks(response)) as chunks,
                 ):
                     yield response.status_code, b""
-                    async for piece in pieces:
-                        yield response.status_code, piece
-        except WireBroken as error:
+                    async for chunk in chunks:
+                        yield response.status_code, chunk
+        except TransportBroken as error:
             if not isinstance(error.__cause__, httpx.RemoteProtocolError):
                 raise
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._http.aclose()
 
 
-class BlockingWire:
-    """Questions to the Unix socket *path*, each on a connection of its own. A coroutine that asks
-    here never waits: it blocks, and needs no event loop."""
+class BlockingTransport:
+    """Requests to the Unix socket *path*, each on its own connection.
+
+    A coroutine that uses it never waits: it blocks, and needs no event loop.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
         headers: Mapping[str, str],
         content: bytes | None,
-        patience: float,
-    ) -> WireAnswer:
-        """The whole answer."""
-        with _blocking_as_broken(), self._asked(method, path, headers, content, patience) as answer:
-            status, length, chunked = _head(answer)
-            return WireAnswer(status, b"".join(_body(answer, length, chunked=chunked)))
+        read_timeout: float,
+    ) -> ApiResponse:
+        """Send one request and read the whole response."""
+        with (
+            _socket_errors(),
+            self._exchange(method, path, headers, content, read_timeout) as response,
+        ):
+            status, length, chunked = _read_head(response)
+            body = b"".join(_body_chunks(response, length, chunked=chunked))
+            return ApiResponse(status, body)
 
     async def stream(
-        self, path: str, headers: Mapping[str, str], patience: float
+        self, path: str, headers: Mapping[str, str], read_timeout: float
     ) -> AsyncGenerator[tuple[int, bytes], None]:
-        """The body of an answer in pieces."""
-        with _blocking_as_broken(), self._asked("GET", path, headers, None, patience) as answer:
-            status, length, chunked = _head(answer)
+        """The body of a response in chunks."""
+        with (
+            _socket_errors(),
+            self._exchange("GET", path, headers, None, read_timeout) as response,
+        ):
+            status, length, chunked = _read_head(response)
             yield status, b""
-            for piece in _body(answer, length, chunked=chunked):
-                yield status, piece
+            try:
+                for chunk in _body_chunks(response, length, chunked=chunked):
+                    yield status, chunk
+            except ValueError:
+                # The engine broke off: a stream ends there too.
+                return
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection stays open."""
 
     @contextmanager
-    def _asked(
+    def _exchange(
         self,
         method: str,
         path: str,
         headers: Mapping[str, str],
         content: bytes | None,
-        patience: float,
+        read_timeout: float,
     ) -> Iterator[BinaryIO]:
         lines = [
             f"{method} {path} HTTP/1.1",
@@ -221,22 +238,24 @@ class BlockingWire:
         if content is not None or method != "GET":
             lines.append(f"Content-Length: {len(content or b'')}")
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(CONNECTING)
+            connection.settimeout(CONNECT_TIMEOUT)
             connection.connect(str(self._path))
-            connection.settimeout(patience)
+            connection.settimeout(read_timeout)
             connection.sendall("\r\n".join([*lines, "", ""]).encode("ascii") + (content or b""))
-            with connection.makefile("rb") as answer:
-                yield answer
+            with connection.makefile("rb") as response:
+                yield response
 
 
-def _head(answer: BinaryIO) -> tuple[int, int | None, bool]:
-    """Status, length and whether the body comes in chunks (RFC 9112, 4 to 6). Raises ValueError for
-    what is no answer."""
-    version, status, *_ = answer.readline(LINE_LENGTH).split(maxsplit=2)
+def _read_head(response: BinaryIO) -> tuple[int, int | None, bool]:
+    """Status, length and whether the body is chunked (RFC 9112, 4 to 6).
+
+    Raises ValueError for what is no HTTP response.
+    """
+    version, status, *_ = response.readline(MAX_LINE_LENGTH).split(maxsplit=2)
     if not version.startswith(b"HTTP/1."):
         raise ValueError(version)
     length, chunked = None, False
-    while (line := answer.readline(LINE_LENGTH)) not in {b"\r\n", b"\n"}:
+    while (line := response.readline(MAX_LINE_LENGTH)) not in {b"\r\n", b"\n"}:
         name, colon, value = line.partition(b":")
         if not colon:
             raise ValueError(line)
@@ -247,63 +266,65 @@ def _head(answer: BinaryIO) -> tuple[int, int | None, bool]:
     return int(status), 0 if int(status) in {204, 304} else length, chunked
 
 
-def _body(answer: BinaryIO, length: int | None, *, chunked: bool) -> Iterator[bytes]:
-    """The body in pieces. Raises ValueError when it ends too early."""
+def _body_chunks(response: BinaryIO, length: int | None, *, chunked: bool) -> Iterator[bytes]:
+    """The body in chunks. Raises ValueError when it ends too early."""
     if chunked:
-        while size := int(answer.readline(LINE_LENGTH).partition(b";")[0], 16):
-            yield _exactly(answer, size)
-            answer.readline(LINE_LENGTH)
+        while size := int(response.readline(MAX_LINE_LENGTH).partition(b";")[0], 16):
+            yield _read_exactly(response, size)
+            response.readline(MAX_LINE_LENGTH)
     elif length is not None:
-        yield _exactly(answer, length)
+        yield _read_exactly(response, length)
     else:
-        while piece := answer.read(PIECE):
-            yield piece
+        while chunk := response.read(READ_CHUNK):
+            yield chunk
 
 
-def _exactly(answer: BinaryIO, size: int) -> bytes:
-    content = answer.read(size)
+def _read_exactly(response: BinaryIO, size: int) -> bytes:
+    content = response.read(size)
     if len(content) < size:
         raise ValueError(f"{len(content)} of {size} bytes came")
     return content
 
 
 @contextmanager
-def _blocking_as_broken() -> Iterator[None]:
+def _socket_errors() -> Iterator[None]:
+    """Turn errors of a blocking socket into those of a transport."""
     try:
         yield
     except TimeoutError as error:
-        raise WireSilent(str(error)) from error
+        raise TransportTimeout(str(error)) from error
     except (OSError, ValueError) as error:
-        raise WireBroken(str(error)) from error
+        raise TransportBroken(str(error)) from error
 
 
-def _timeout(patience: float) -> httpx.Timeout:
+def _timeout(read_timeout: float) -> httpx.Timeout:
     import httpx
 
-    return httpx.Timeout(patience, connect=CONNECTING)
+    return httpx.Timeout(read_timeout, connect=CONNECT_TIMEOUT)
 
 
-async def _pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    async for piece in response.aiter_bytes():
-        yield piece
+async def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    async for chunk in response.aiter_bytes():
+        yield chunk
 
 
 @contextmanager
-def _as_broken() -> Iterator[None]:
+def _httpx_errors() -> Iterator[None]:
+    """Turn errors of httpx into those of a transport."""
     import httpx
 
     try:
         yield
     except httpx.ReadTimeout as error:
-        raise WireSilent(str(error)) from error
+        raise TransportTimeout(str(error)) from error
     except (httpx.TransportError, OSError) as error:
         if (reason := _untrusted(error)) is not None:
-            raise WireUntrusted(reason) from error
-        raise WireBroken(str(error)) from error
+            raise TransportUntrusted(reason) from error
+        raise TransportBroken(str(error)) from error
 
 
 def _untrusted(error: BaseException) -> str | None:
-    """Why a TLS connection did not come about, if that is what happened."""
+    """Why the TLS handshake failed; None where something else failed."""
     import ssl
 
     cause: BaseException | None = error
@@ -311,6 +332,6 @@ def _untrusted(error: BaseException) -> str | None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"Its certificate is not trusted: {cause.verify_message.rstrip('.')}"
         if isinstance(cause, ssl.SSLError):
-            return f"No TLS connection comes about: {cause.reason or cause}"
+            return f"The TLS handshake failed: {cause.reason or cause}"
         cause = cause.__cause__ or cause.__context__
     return None

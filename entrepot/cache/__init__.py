@@ -1,1 +1,1 @@
-"""The heart: what happens when somebody asks for a manifest or a blob."""
+"""The cache: manifests and blobs for clients, fills, pulls, and the index in memory."""

@@ -5,16 +5,16 @@ A copy is right as long as its file has the size that was verified when it came:
 each time the copy is opened, with the `stat` that is made anyway. Which size is right is decided in
 this order:
 
-1. the size of the blob's row, which is what was hashed when the blob came;
+1. the size in the blob's row, which was hashed when the blob came;
 2. where there is no row, or a manifest states another size than the row: the digest. The file is
-   hashed once. A manifest may lie about a size, and a row may have been made for a file that was
+   hashed once. A manifest may state a wrong size, and a row may have been made for a file that was
    damaged before.
 
 A copy whose bytes are wrong is moved away at once and its row is dropped, so that the next request
 fetches the blob through its cache rule. Readers that have the file open keep it.
 
 Wrong bytes of the right size show only in the digest. A client that gets such a copy finds out and
-asks again, so a copy that one client asks for again at once is hashed in the background.
+requests it again, so a copy that one client requests again at once is hashed in the background.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.core.reference import Digest
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
@@ -40,19 +41,20 @@ RECORDS = 50_000
 """Blobs whose size and origins stay in memory, those used last."""
 
 REPEAT_WINDOW = 60.0
-"""Seconds within which a client that asks for the same whole blob again may have got wrong bytes."""
+"""Seconds within which a client that requests the same whole blob again may have got wrong
+bytes."""
 
 DELIVERIES = 10_000
-"""Deliveries of a whole blob to a client that are remembered for it."""
+"""Deliveries of a whole blob to a client that are remembered for that."""
 
 CHECK_TTL = 600.0
-"""Seconds for which a copy that was hashed is not hashed again because a client asks for it again."""
+"""Seconds for which a copy that was hashed is not hashed again when a client requests it again."""
 
 CHECKED = 10_000
-"""Copies of which it is remembered that they were hashed and right."""
+"""Copies that are remembered as hashed and right."""
 
-CHECKS_AT_ONCE = 2
-"""Copies that are hashed at once because clients ask for them again."""
+MAX_BACKGROUND_CHECKS = 2
+"""Copies that are hashed at once because clients request them again."""
 
 DAMAGED = 1_000
 """Damaged copies that are remembered, to say why a blob is not cached any more."""
@@ -64,8 +66,8 @@ _log = logging.getLogger("entrepot.copies")
 
 
 class BlobCopies:
-    """The copies of one engine. *monotonic* is for durations, *now* gives the time that is
-    recorded."""
+    """The copies of one engine. *now* gives the times that are stored, in seconds since the epoch;
+    *monotonic*, in seconds, measures durations."""
 
     def __init__(
         self,
@@ -83,12 +85,12 @@ class BlobCopies:
         self._events = events
         self._now = now
         self._monotonic = monotonic
-        self.on_size_changed: Callable[[int], None] = lambda change: None
-        """Called with the bytes by which the recorded copies became more, or less because one was
+        self.on_size_changed: Callable[[int], None] = lambda _change: None
+        """Called with the bytes by which the recorded copies grew, or shrank because one was
         damaged or missing."""
         self._records: OrderedDict[Digest, BlobRecord] = OrderedDict()
-        self._forgotten = 0
-        """Counts what was forgotten: a row that was read before that must not be kept after it."""
+        self._invalidations = 0
+        """Counts invalidations: a row that was read before one must not be stored after it."""
         self._fetching: OrderedDict[tuple[Digest, str], bool] = OrderedDict()
         """By blob and login server: whether a credential set is used for the fill."""
         self._deliveries: OrderedDict[tuple[str | None, Digest], float] = OrderedDict()
@@ -99,61 +101,61 @@ class BlobCopies:
         self._tasks = OwnedTasks()
 
     async def close(self) -> None:
-        """Give up what is being hashed."""
+        """Cancel what is being hashed."""
         await self._tasks.__aexit__()
         await self._checks.close()
 
-    # What is recorded
+    # The records of copies
 
     async def record(self, digest: Digest) -> BlobRecord | None:
-        """The verified size of a blob and who gave it; None when it has no row."""
+        """The verified size and the origins of a blob; None when it has no row."""
         record = self._records.get(digest)
         if record is not None:
             self._records.move_to_end(digest)
             return record
-        before = self._forgotten
+        before = self._invalidations
         record = await self._catalog.blob(digest)
-        if record is not None and before == self._forgotten and digest not in self._records:
-            self._keep_record(digest, record)
+        if record is not None and before == self._invalidations and digest not in self._records:
+            self._store_record(digest, record)
         return record
 
-    def _keep_record(self, digest: Digest, record: BlobRecord) -> None:
+    def _store_record(self, digest: Digest, record: BlobRecord) -> None:
         _remember(self._records, digest, record, RECORDS)
 
     def invalidate(self, digest: Digest) -> None:
-        """The copy was evicted or removed."""
-        self._forgotten += 1
+        """Drop what is in memory of a copy: it was evicted or removed."""
+        self._invalidations += 1
         self._records.pop(digest, None)
         self._checked.pop(digest, None)
 
     def invalidate_all(self) -> None:
-        """Rows were changed for many blobs: read them again."""
-        self._forgotten += 1
+        """Read all rows again: many were changed."""
+        self._invalidations += 1
         self._records.clear()
 
     def record_fetch(self, digest: Digest, origin: BlobOrigin) -> None:
-        """A fill is about to fetch a blob from a source registry."""
+        """Record that a fill is about to fetch a blob from a source registry."""
         key = (digest, origin.login_server)
-        # Where two rules of one source registry share a fill, nobody knows whose credentials bring
+        # Where two rules of one source registry share a fill, the credentials of either may bring
         # it.
         _remember(
             self._fetching, key, origin.with_credentials or self._fetching.get(key, False), CHECKED
         )
 
     def origin_of_fetch(self, digest: Digest, login_server: str) -> BlobOrigin:
-        """Who gave a blob that a fill from *login_server* has brought."""
+        """The origin of a blob that a fill from *login_server* has brought."""
         return BlobOrigin(login_server, self._fetching.pop((digest, login_server), True))
 
     async def add(self, digest: Digest, size: int, origin: BlobOrigin | None) -> bool:
         """Record a blob that was verified; False when it was cached already. Raises
-        `CatalogFailed`, and then it is known until the engine ends."""
+        `CatalogFailed`, and then the record stays in memory until the engine ends."""
         before = self._records.get(digest)
         origins = frozenset() if before is None else before.origins
         if origin is not None:
             origins |= {origin}
         self._damaged.pop(digest, None)
-        self._keep_record(digest, BlobRecord(size, origins))
-        is_new = await _written(
+        self._store_record(digest, BlobRecord(size, origins))
+        is_new = await _write_whole(
             self._catalog.add_blob(digest, size, now=self._now(), origin=origin)
         )
         # Its row may name origins that were not in memory.
@@ -161,18 +163,18 @@ class BlobCopies:
         return is_new
 
     async def add_origin(self, digest: Digest, size: int, origin: BlobOrigin) -> None:
-        """A source registry has proven that it has the bytes of a copy."""
+        """Record that a source registry has proven that it has the bytes of a copy."""
         record = await self.record(digest)
-        self._keep_record(
+        self._store_record(
             digest,
             BlobRecord(
                 size, frozenset({origin}) | (record.origins if record is not None else frozenset())
             ),
         )
-        await _written(self._catalog.add_blob_origin(digest, origin))
+        await _write_whole(self._catalog.add_blob_origin(digest, origin))
 
     async def opens_for(self, digest: Digest, login_servers: Collection[str]) -> bool:
-        """Whether it is known that a copy may be served as that of one of some source registries."""
+        """Whether a copy is known to open for one of some source registries."""
         try:
             record = await self.record(digest)
         except CatalogFailed:
@@ -182,11 +184,11 @@ class BlobCopies:
     # Whether the bytes are right
 
     async def size(self, digest: Digest, stated_size: int | None) -> int | None:
-        """The size of the right copy of a blob in bytes; None when there is none, or a damaged one
-        was just removed.
+        """The size of the right copy of a blob in bytes; None when there is none, or when a damaged
+        one was just removed.
 
-        *stated_size* is what a manifest says; None where only a HEAD of the source names the blob,
-        which proves nothing.
+        *stated_size* is the size in a manifest; None where only a HEAD of the source names the
+        blob, which proves nothing.
         """
         actual_size = self._blobs.size(digest)
         if actual_size is None:
@@ -196,16 +198,16 @@ class BlobCopies:
             try:
                 record = await self.record(digest)
             except CatalogFailed:
-                # What the manifest says has to do: a catalog that fails must not keep clients from
-                # what is cached.
+                # Only the manifest's size is left to compare: a catalog that fails must not keep
+                # clients from what is cached.
                 return actual_size if stated_size in {None, actual_size} else None
-            # It may have come or gone meanwhile.
+            # The copy may have come or gone meanwhile.
             actual_size = self._blobs.size(digest)
             if actual_size is None:
                 return None
         if record is None:
             if self._fills.is_under_way(digest):
-                # It was renamed into place a moment ago and is about to get its row.
+                # The fill has just renamed it into place, and it is about to get its row.
                 return None
             if not await self._is_checked(digest):
                 return None
@@ -231,23 +233,27 @@ class BlobCopies:
         return actual_size
 
     async def _is_checked(self, digest: Digest) -> bool:
-        """Whether the file that is there now has the right digest; it is hashed if it was not yet."""
+        """Whether the file as it is now has the right digest; it is hashed if it was not yet."""
         identity, _ = self._checked.get(digest, (None, 0.0))
         try:
             if identity is not None and identity == _identity(os.stat(self._blobs.path(digest))):
                 return True
             return await self.check(digest)
         except OSError:
-            # What can't be read is fetched from its source.
+            # A copy that can't be read is fetched again.
             return False
 
     async def check(
         self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None
     ) -> bool:
-        """Hash a copy; a wrong one is removed, and told. False when it is wrong or gone. Raises
-        OSError where it can't be read."""
+        """Hash a copy; a wrong one is removed, with an event. False when it is wrong or gone.
+
+        Raises OSError where it can't be read.
+
+        *pace* is awaited with the bytes read so far, to slow the hash down.
+        """
         if pace is not None:
-            # Nobody else waits for a hash that takes its time, and its caller may give it up.
+            # No other request waits for a slow hash, and its caller may cancel it.
             return await self._check(digest, pace)
         return await self._checks.join(digest, lambda: self._check(digest, None))
 
@@ -259,7 +265,7 @@ class BlobCopies:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            await self._remove_damaged(digest, lambda status: True, "the disk can't read it")
+            await self._remove_damaged(digest, lambda _status: True, "the disk can't read it")
             return False
         identity = _identity(checked.status)
         if checked.digest_matches:
@@ -285,37 +291,38 @@ class BlobCopies:
         await self._blobs.sweep()
 
     async def drop(self, digest: Digest) -> None:
-        """The file of a copy is gone: drop its row. Raises `CatalogFailed`."""
+        """Drop the row of a copy whose file is gone. Raises `CatalogFailed`."""
         self.invalidate(digest)
-        recorded_size = await _written(self._catalog.remove_blob(digest))
-        # It may have been read while it was dropped.
+        recorded_size = await _write_whole(self._catalog.remove_blob(digest))
+        # The row may have been read while it was dropped.
         self.invalidate(digest)
         self.on_size_changed(-recorded_size)
 
     def record_damaged(self, digest: Digest, what: str) -> None:
-        """A damaged copy was moved away: forget it, and tell *what* was wrong with it."""
+        """Record that a damaged copy was moved away, with an event that says *what* was wrong."""
         self.invalidate(digest)
         _remember(self._damaged, digest, None, DAMAGED)
         self._events.record(
-            "blob-damaged",
-            f"The cached copy of {digest} is damaged: {what}. It was removed and is fetched again when a client asks for it. Look at the disk.",
+            EventKind.BLOB_DAMAGED,
+            f"The cached copy of {digest} is damaged: {what}. It was removed and is fetched again "
+            "when a client asks for it. Look at the disk.",
             str(digest),
-            level=logging.ERROR,
+            severity=Severity.ERROR,
         )
 
     def was_damaged(self, digest: Digest) -> bool:
-        """Whether a copy was removed because it was damaged, and none came since."""
+        """Whether a copy was removed because it was damaged, and was not fetched again."""
         return digest in self._damaged
 
-    # What clients got
+    # Deliveries to clients
 
     def record_delivery(self, client: str | None, digest: Digest) -> None:
-        """A client got a whole copy."""
+        """Record that a client got a whole copy."""
         _remember(self._deliveries, (client, digest), self._monotonic(), DELIVERIES)
 
     def record_request(self, client: str | None, digest: Digest) -> None:
-        """A client asks for a whole copy; where it got it a moment ago, the copy is hashed in the
-        background."""
+        """Record that a client requests a whole copy; if the client got it a moment ago, the copy is
+        hashed in the background."""
         delivery = self._deliveries.get((client, digest))
         now = self._monotonic()
         if delivery is None or now - delivery > REPEAT_WINDOW:
@@ -325,8 +332,8 @@ class BlobCopies:
             self.check_in_background(digest)
 
     def check_in_background(self, digest: Digest) -> None:
-        """Hash a copy in the background, unless that or too much else is being hashed already."""
-        if digest in self._background or len(self._background) >= CHECKS_AT_ONCE:
+        """Hash a copy in the background, unless it or too many others are being hashed already."""
+        if digest in self._background or len(self._background) >= MAX_BACKGROUND_CHECKS:
             return
         self._background.add(digest)
         self._tasks.start(self._check_suspect(digest), f"hashing {digest}")
@@ -344,14 +351,14 @@ class BlobCopies:
             self._background.discard(digest)
 
 
-async def _written(writing: Coroutine[Any, Any, V]) -> V:
-    """Write to the catalog, to the end also when cancelled: what is cut off in mid-write would hold
-    the database's lock a while longer."""
+async def _write_whole(writing: Coroutine[Any, Any, V]) -> V:
+    """Finish a write to the catalog also when cancelled: one that is cut off would hold the
+    database's lock a while longer."""
     return await uninterrupted(asyncio.ensure_future(writing))
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to."""
+    """The parts of a file's status that change when it is replaced or written to."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -1,5 +1,4 @@
-"""Mappings that clients and sources can make grow, with a bound for each and one for all of them
-together."""
+"""Mappings that clients and sources can make grow, with a bound for each and one for all."""
 
 from __future__ import annotations
 
@@ -12,17 +11,17 @@ V = TypeVar("V")
 
 
 class Tally:
-    """What several mappings hold together."""
+    """Counts the entries of several mappings together."""
 
     def __init__(self) -> None:
         self.count = 0
 
 
 class BoundedMap(MutableMapping[K, V]):
-    """A mapping that forgets what was set longest ago when it holds more than *limit*.
+    """A mapping that drops the oldest entry when it has more than *limit*.
 
-    *weigh* says how much a value counts, 1 where it is not given; *tally* counts for all mappings
-    that share it.
+    *weigh* gives the weight of a value, by default 1; *tally* counts for all mappings that share
+    it.
     """
 
     def __init__(self, limit: int, tally: Tally, weigh: Callable[[V], int] = lambda _: 1) -> None:
@@ -46,8 +45,8 @@ class BoundedMap(MutableMapping[K, V]):
             self._count(-self._weigh(oldest))
 
     def note(self, key: K, value: V) -> None:
-        """Set a value where another one or none stands. What stands there already is left in its
-        place in the order: this costs a tenth."""
+        """Set a value that differs from the present one. An equal one keeps its place in the order:
+        this costs a tenth."""
         if self._items.get(key) != value:
             self[key] = value
 
@@ -58,19 +57,19 @@ class BoundedMap(MutableMapping[K, V]):
         return iter(self._items)
 
     def __reversed__(self) -> Iterator[K]:
-        """The keys, the one that was set last first."""
+        """The keys, the last that was set first."""
         return reversed(self._items)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
         self._items.clear()
         self._count(-self._weight)
 
     def release(self) -> None:
-        """Count no longer: whoever held this mapping lets go of it."""
+        """Stop counting in the common tally, because the mapping is dropped."""
         self._tally.count -= self._weight
         self._tally = Tally()
         self._tally.count = self._weight

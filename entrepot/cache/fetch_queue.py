@@ -1,5 +1,4 @@
-"""FetchQueue at a source registry: how many blobs come from it at once, and in which order the others
-follow."""
+"""The queue of fills at a source registry: how many fetch at once, and in which order."""
 
 from __future__ import annotations
 
@@ -10,36 +9,35 @@ from contextlib import asynccontextmanager
 from entrepot.errors import EntrepotError
 
 FILLS_PER_SOURCE = 500
-"""Fills of one source registry that are under way, those that wait for their turn included. A fill
+"""Fills of one source registry that exist at once, those that wait in the queue included. A fill
 that waits costs some kilobytes and no file descriptor."""
 
 MAX_WAITING_REQUESTS = 5_000
-"""Requests that may wait until a source registry has fewer fills than `FILLS_PER_SOURCE`; more than
-that are refused."""
+"""Requests that may wait until a source registry has fewer fills than `FILLS_PER_SOURCE`; more are
+refused."""
 
 
 class TooManyFills(EntrepotError):
-    """More blobs of one source registry are requested at once than can reasonably wait."""
+    """Too many blobs of one source registry are requested at once."""
 
     code = "TooManyFills"
     status = oci_status = 503
 
 
 class FetchQueue:
-    """The turns of one source registry: *count* blobs come from it at once. First come, first
-    served (`asyncio.Semaphore` is fair)."""
+    """The queue of one source registry: *count* fills fetch at once, first come, first served
+    (`asyncio.Semaphore` is fair)."""
 
     def __init__(self, count: int) -> None:
         self.waiting = 0
-        """Fills that wait for a turn."""
+        """Fills that wait for their turn."""
         self._turns = asyncio.Semaphore(count)
         self._places = asyncio.Semaphore(FILLS_PER_SOURCE)
-        self._waiting_for_place = 0
+        self._waiting_requests = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Within it the fill may fetch; it is entered when those who came before have had their
-        turn."""
+        """Wait for a turn, and have it for as long as the context lasts."""
         self.waiting += 1
         try:
             await self._turns.acquire()
@@ -50,20 +48,21 @@ class FetchQueue:
         finally:
             self._turns.release()
 
-    async def take_place(self) -> None:
-        """Wait until a fill may be begun; raises `TooManyFills`. The caller calls `leave_place`
-        when the fill has ended."""
-        if self._places.locked() and self._waiting_for_place >= MAX_WAITING_REQUESTS:
+    async def enter(self) -> None:
+        """Wait until a fill may begin; raises `TooManyFills`. The caller calls `leave` when the
+        fill has ended."""
+        if self._places.locked() and self._waiting_requests >= MAX_WAITING_REQUESTS:
             raise TooManyFills(
-                f"{FILLS_PER_SOURCE:,} blobs of one source registry are on their way and {self._waiting_for_place:,} more are waited for.",
+                f"{FILLS_PER_SOURCE:,} blobs of one source registry are on their way, and "
+                f"{self._waiting_requests:,} requests wait for more.",
                 "Pull again later.",
             )
-        self._waiting_for_place += 1
+        self._waiting_requests += 1
         try:
             await self._places.acquire()
         finally:
-            self._waiting_for_place -= 1
+            self._waiting_requests -= 1
 
-    def leave_place(self) -> None:
-        """A fill has ended."""
+    def leave(self) -> None:
+        """Free the place of a fill that has ended."""
         self._places.release()

@@ -1,12 +1,12 @@
-"""The bytes of a blob that are in memory while it comes in: those that the disk has yet to take.
+"""The bytes of a fill that are in memory: those that the disk has yet to take.
 
 Clients that keep up are fed from here, a little ahead of the disk; the others are sent the growing
-file. So memory holds a few megabytes of a blob, however large it is and however many clients read
-it.
+file. So a fill takes a few megabytes of memory, however large the blob is and however many clients
+read it.
 
-When the disk is full a blob can't be kept, but those who wait for it can still have it: what the
-disk did not take is *passed on* from here, at the pace of the slowest reader. A reader that holds
-up the others for too long is given up.
+On a full disk a blob can't be stored, but the clients that wait for it can still have it: the
+buffer *bypasses the disk*, and the rest of the blob goes through memory at the pace of the slowest
+reader. A reader that delays the others for too long is dropped.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from contextlib import contextmanager
 from entrepot.errors import EntrepotError
 
 WRITE_AHEAD = 4 * 1024 * 1024
-"""Bytes that may wait in memory for the disk; beyond it the source is not read on."""
+"""Bytes that may wait in memory for the disk; beyond it nothing is read from the source."""
 
 BYPASS_BUFFER = 8 * 1024 * 1024
-"""Bytes of a blob that stay in memory when it is passed on; pieces are taken whole, so there may be
-a little more."""
+"""Bytes of a blob that stay in memory while the disk is bypassed; pieces stay whole, so there may
+be a little more."""
 
 MAX_READER_DELAY = 10.0
-"""Seconds for which one reader may hold up the others, all its delays together, and for which a
-fill without a reader waits for one to come."""
+"""Seconds for which one reader may delay the others, all its delays together, and for which a fill
+without a reader waits for one."""
 
 SMALL_PIECE = 16 * 1024
-"""Pieces that are smaller are joined: a slow source sends hundreds of them for each megabyte."""
+"""Bytes below which pieces are joined: a slow source sends hundreds of them for each megabyte."""
 
 
 class StorageFailed(EntrepotError):
@@ -41,7 +41,7 @@ class StorageFailed(EntrepotError):
 
 
 class Reader:
-    """Somebody who is being fed. *position* is the next byte that it wants; *delays* are the
+    """A client that is fed by a fill. *position* is the next byte that it needs; *delays* are the
     seconds for which others had to wait for it."""
 
     __slots__ = ("delays", "position")
@@ -52,51 +52,52 @@ class Reader:
 
 
 class Readers:
-    """Those who are being fed by one fill, and where they are."""
+    """The readers of one fill, with their positions."""
 
     def __init__(self) -> None:
-        self._all: set[Reader] = set()
-        self._waiting: asyncio.Future[None] | None = None
+        self._readers: set[Reader] = set()
+        self._waiter: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._readers)
 
     @contextmanager
     def reading(self, position: int) -> Iterator[Reader]:
-        """Within it somebody is being fed, from *position* on."""
+        """Add a reader that begins at *position*, for as long as the context lasts."""
         reader = Reader(position)
-        self._all.add(reader)
-        self.changed()
+        self._readers.add(reader)
+        self.notify()
         try:
             yield reader
         finally:
-            self._all.discard(reader)
-            self.changed()
+            self._readers.discard(reader)
+            self.notify()
 
-    def changed(self) -> None:
-        """A reader came, went on, or left."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+    def notify(self) -> None:
+        """Wake `wait_for_change`: a reader came, moved on, or left."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def slowest(self) -> Reader | None:
-        """The one that wants the lowest byte."""
-        return min(self._all, key=lambda reader: reader.position, default=None)
+        """The reader that needs the lowest byte."""
+        return min(self._readers, key=lambda reader: reader.position, default=None)
 
-    async def change(self, seconds: float) -> bool:
-        """Wait until something changes; False when nothing did within so many *seconds*."""
-        self._waiting = asyncio.get_running_loop().create_future()
-        done, _ = await asyncio.wait({self._waiting}, timeout=seconds)
-        return bool(done)
+    async def wait_for_change(self, seconds: float) -> bool:
+        """Wait until a reader comes, moves on or leaves; False when none did within
+        *seconds*."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._waiter}, timeout=seconds)
+        return self._waiter.done()
 
 
 class FillBuffer:
-    """The bytes from *start* to *end* of a blob. Those before *taken* are hashed, and on the disk
-    unless they are passed on."""
+    """The bytes from *start* to *end* of a blob. Those before *acknowledged* are hashed, and on the
+    disk unless the buffer is *bypassing* it."""
 
     def __init__(self, readers: Readers, *, clock: Callable[[], float]) -> None:
-        self.start = self.taken = self.end = 0
-        self.passes_on = False
-        self._first = 0
+        self.start = self.acknowledged = self.end = 0
+        self.bypassing = False
+        self._bypass_start = 0
         self._readers = readers
         self._clock = clock
         self._pieces: deque[bytes] = deque()
@@ -105,15 +106,15 @@ class FillBuffer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all bytes are to be had that the file does not have."""
-        return not self.passes_on or self.start == self._first
+        """Whether the file and the buffer together still have every byte received so far."""
+        return not self.bypassing or self.start == self._bypass_start
 
     def skip_to(self, offset: int) -> None:
-        """What is before *offset* is in the file already."""
-        self.start = self.taken = self.end = offset
+        """Begin at *offset*: the file has what is before it."""
+        self.start = self.acknowledged = self.end = offset
 
     def read(self, offset: int, length: int) -> bytes | None:
-        """Up to *length* bytes from *offset*; None when they are not here any more."""
+        """Up to *length* bytes from *offset*; None when they are no longer in memory."""
         if offset < self.start:
             return None
         position = self.start
@@ -127,10 +128,10 @@ class FillBuffer:
             position += len(piece)
         return b""
 
-    # Whoever brings the bytes
+    # For the task that receives the bytes
 
     def add(self, piece: bytes) -> None:
-        """Add what comes next."""
+        """Append a piece of the blob."""
         self.end += len(piece)
         if self._pieces and len(self._pieces[-1]) + len(piece) <= SMALL_PIECE:
             self._pieces[-1] += piece
@@ -140,70 +141,77 @@ class FillBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether the source has to wait: for the disk, or for clients where the disk takes
-        nothing."""
-        return self.end - self.taken >= WRITE_AHEAD
+        """Whether the source has to wait: for the disk, or for readers while the disk is
+        bypassed."""
+        return self.end - self.acknowledged >= WRITE_AHEAD
 
-    async def settled(self) -> None:
-        """Wait until everything that was added is on the disk, or nothing goes there any more."""
-        while self.taken < self.end and not self._stopped and not self.passes_on:
+    async def wait_until_written(self) -> None:
+        """Wait until all bytes that were added are on the disk, or no more will be written."""
+        while self.acknowledged < self.end and not self._stopped and not self.bypassing:
             self._changed.clear()
             await self._changed.wait()
 
-    async def room(self) -> bool:
-        """Wait while too much waits for the disk; False when nothing is taken any more."""
-        while self.end - self.taken >= WRITE_AHEAD and not self._stopped:
+    async def wait_for_space(self) -> bool:
+        """Wait while the buffer is full; False when nothing is written any more."""
+        while self.end - self.acknowledged >= WRITE_AHEAD and not self._stopped:
             self._changed.clear()
             await self._changed.wait()
         return not self._stopped
 
     def close(self) -> None:
-        """No more will be added."""
+        """Say that no more pieces will be added."""
         self._closed = True
         self._changed.set()
 
-    # Whoever takes them
+    # For the task that writes them
 
-    async def more(self) -> Sequence[bytes]:
-        """What has yet to be taken, all that is there; nothing when no more will come."""
-        while self.end == self.taken and not self._closed:
+    async def next_pieces(self) -> Sequence[bytes]:
+        """Wait for bytes that are not acknowledged, and return all of them; nothing when no more
+        will come."""
+        while self.end == self.acknowledged and not self._closed:
             self._changed.clear()
             await self._changed.wait()
-        found = []
+        pieces = []
         position = self.start
         for piece in self._pieces:
-            if position + len(piece) > self.taken:
-                found.append(piece if position >= self.taken else piece[self.taken - position :])
+            if position + len(piece) > self.acknowledged:
+                pieces.append(
+                    piece
+                    if position >= self.acknowledged
+                    else piece[self.acknowledged - position :]
+                )
             position += len(piece)
-        return found
+        return pieces
 
-    def take(self, count: int) -> None:
-        """So many bytes are taken: what is on the disk is let go."""
-        self.taken += count
+    def acknowledge(self, count: int) -> None:
+        """Acknowledge *count* more bytes; those on the disk leave the memory."""
+        self.acknowledged += count
         while (
-            not self.passes_on and self._pieces and self.start + len(self._pieces[0]) <= self.taken
+            not self.bypassing
+            and self._pieces
+            and self.start + len(self._pieces[0]) <= self.acknowledged
         ):
             self.start += len(self._pieces.popleft())
         self._changed.set()
 
     def stop(self) -> None:
-        """Nothing will be taken any more: whoever adds must not wait for room."""
+        """Say that nothing will be written any more: the source must not wait for space."""
         self._stopped = True
         self._changed.set()
 
-    def pass_on(self, before: bytes) -> None:
-        """From now on nothing goes to the disk. *before* is what stands in the file before *start*,
-        if that is to be had from memory too."""
-        self.passes_on = True
+    def bypass_disk(self, before: bytes) -> None:
+        """Write nothing to the disk from now on. *before* is what the file has before *start*, or
+        nothing where that is too large for memory."""
+        self.bypassing = True
         if before:
             self._pieces.appendleft(before)
             self.start -= len(before)
-        self._first = self.start
+        self._bypass_start = self.start
 
-    async def passed_on(self) -> None:
-        """Wait until the readers have gone on far enough; raises `StorageFailed` when nobody is
-        there to be fed."""
-        while self.taken - self.start > BYPASS_BUFFER:
+    async def wait_for_readers(self) -> None:
+        """Wait until the readers have moved on far enough to free memory; raises `StorageFailed`
+        when no reader comes."""
+        while self.acknowledged - self.start > BYPASS_BUFFER:
             slowest = self._readers.slowest()
             if slowest is not None and (
                 slowest.position >= self.start + len(self._pieces[0])
@@ -212,7 +220,7 @@ class FillBuffer:
                 self.start += len(self._pieces.popleft())
                 continue
             since = self._clock()
-            changed = await self._readers.change(
+            changed = await self._readers.wait_for_change(
                 MAX_READER_DELAY if slowest is None else MAX_READER_DELAY - slowest.delays
             )
             if slowest is not None:
@@ -221,6 +229,6 @@ class FillBuffer:
                 )
             elif not changed:
                 raise StorageFailed(
-                    "The blob can't be kept, and nobody waits for its bytes.",
+                    "The blob can't be stored, and no client waits for its bytes.",
                     "Free space in the data directory, or give it a larger disk.",
                 )

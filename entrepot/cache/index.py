@@ -1,12 +1,12 @@
-"""What each repository holds, in memory: the answers of the catalog that the way of a request needs
-again and again.
+"""The index: what each repository has in the cache, in memory, as far as requests need it again
+and again.
 
-All changes go through here and reach the catalog before they are believed, so memory and catalog
+All changes go through here and reach the catalog before clients see them, so memory and catalog
 never differ for longer than a write takes.
 
-Where the catalog fails, what is in memory is served, and what a source gives is kept in memory only
-until the catalog takes it (S19, L02): a disk that is full, damaged or hangs stops no client whose
-source answers.
+Where the catalog fails, what is in memory is served, and a manifest that comes from a source stays
+in memory only until the catalog takes it (S19, L02): a disk that is full, damaged or hangs stops no
+client whose source answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import Descriptor, Manifest
 
 REPOSITORIES = 4_000
-"""Repositories whose holdings stay in memory, those used last."""
+"""Repositories whose index stays in memory, those used last."""
 
 TAGS = 50_000
 """Tags that stay in memory, those used last."""
@@ -33,44 +33,42 @@ MANIFEST_BYTES = 32 * 1024 * 1024
 """Manifests that stay in memory, those used last, in bytes."""
 
 REFERENCE_BYTES = 500
-"""What the view of one reference of a manifest takes beside its content, in bytes."""
+"""Bytes of memory that one parsed reference of a manifest takes, beside the manifest's content."""
 
 RESOLVED_TAGS = 500
-"""Tags of one repository that are not cached and of which it is remembered where the source said
-they point."""
+"""Uncached tags of one repository whose digest at the source is remembered."""
 
 DIGESTS = 1_000
-"""Digests of one repository of which it is remembered under which tag, or for which platform, a
-client asked for them."""
+"""Digests of one repository whose tag, or whose platform, in the last request is remembered."""
 
 RECENT_BLOBS = 2_000
-"""Blobs of the images of one repository that clients asked for lately, by which it is known which
-image a layer is wanted for."""
+"""Blobs of recently requested images of one repository that are remembered, to know for which image
+a client requests a layer."""
 
 MAX_REMEMBERED = 50_000
-"""All of these together, over all repositories: some 600 bytes each. Beyond it the repositories
-that were asked longest ago are forgotten."""
+"""All of these together, in all repositories: some 600 bytes each. Beyond it those of the
+repositories whose last request is oldest are dropped."""
 
 MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
-"""Manifests that are kept in memory only because the catalog fails, in bytes."""
+"""Bytes of manifests that are in memory only, because the catalog fails."""
 
 MAX_UNWRITTEN_MANIFESTS = 2_000
 """Such manifests."""
 
 WRITE_TIMEOUT = 2.0
-"""Seconds that a client waits until the catalog has taken its manifest; the write goes on without
-it."""
+"""Seconds that a client waits for the catalog to take its manifest; the write goes on without the
+client."""
 
 STALLED_WRITE_TIMEOUT = 0.5
-"""The same while an earlier write hangs."""
+"""The same, in seconds, while an earlier write hangs."""
 
 _log = logging.getLogger("entrepot.cache")
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """What the source said in a HEAD on a tag. *size* is in bytes, *time* in seconds of a monotonic
-    clock."""
+class ResolvedTag:
+    """What the source answered to a HEAD on a tag. *size* is in bytes, *time* in seconds of a
+    monotonic clock."""
 
     digest: Digest
     media_type: str
@@ -80,39 +78,38 @@ class Resolved:
 
 @dataclass
 class RepositoryIndex:
-    """What one repository holds and what was asked of it lately."""
+    """The manifests and blobs of one repository, and its recent requests."""
 
     manifests: dict[Digest, str]
-    """Each with the media type that the source of this repository gave: another source may call the
-    same bytes something else."""
+    """By digest: the media type that the source of this repository gives. Another source may give
+    the same bytes another one."""
     blobs: dict[Digest, Descriptor]
     tally: Tally = field(default_factory=Tally, repr=False)
-    """What is remembered of requests, in all repositories together."""
+    """Counts what is remembered of requests, in all repositories together."""
     is_current: bool = True
-    """False when something of it was evicted: manifests and blobs are read anew when it is next
-    asked for."""
+    """False when something of it was evicted: manifests and blobs are read again at its next
+    request."""
 
     def __post_init__(self) -> None:
-        self.resolved: BoundedMap[Tag | Digest, Resolved] = BoundedMap(RESOLVED_TAGS, self.tally)
+        self.resolved: BoundedMap[Tag | Digest, ResolvedTag] = BoundedMap(RESOLVED_TAGS, self.tally)
         self.tag_of: BoundedMap[Digest, Tag] = BoundedMap(DIGESTS, self.tally)
-        """The tag under which a manifest, or the index above it, was asked for last."""
+        """The tag of the last request for a manifest, or for the index above it."""
         self.platform_of: BoundedMap[Digest, str] = BoundedMap(DIGESTS, self.tally)
         self._recent: BoundedMap[Digest, frozenset[Digest]] = BoundedMap(
             RECENT_BLOBS, self.tally, lambda blobs: 1 + len(blobs)
         )
-        """The blobs of each image that was asked for lately. Not the images themselves: some are
-        megabytes."""
+        """The blobs of recently requested images. Not their manifests: some have megabytes."""
 
     def add_manifest(self, manifest: Manifest) -> None:
-        """The manifest belongs to the repository now, and so do its blobs."""
+        """Add a manifest and its blobs."""
         self.manifests[manifest.digest] = manifest.media_type
-        for each in manifest.blobs:
+        for blob in manifest.blobs:
             # Another manifest may state the size that this one does not.
-            if each.size is not None or each.digest not in self.blobs:
-                self.blobs[each.digest] = each
+            if blob.size is not None or blob.digest not in self.blobs:
+                self.blobs[blob.digest] = blob
 
     def record_request(self, manifest: Manifest, tag: Tag | None) -> None:
-        """A client got the manifest."""
+        """Record that a client got a manifest, by *tag* or by its digest."""
         if tag is not None:
             self.tag_of.note(manifest.digest, tag)
         for child in manifest.children:
@@ -124,39 +121,39 @@ class RepositoryIndex:
             blobs = self._recent.get(manifest.digest)
             if blobs is None or next(reversed(self._recent)) != manifest.digest:
                 self._recent[manifest.digest] = (
-                    frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
+                    frozenset(blob.digest for blob in manifest.blobs) if blobs is None else blobs
                 )
 
     def latest_image_with(self, blob: Digest) -> Digest | None:
-        """The manifest of the image asked for last that has this blob."""
+        """The manifest of the last requested image that has this blob."""
         return next(
             (digest for digest in reversed(self._recent) if blob in self._recent[digest]), None
         )
 
-    def forget_requests(self) -> None:
-        """Forget what clients asked for lately, and what the source said to it."""
-        for remembered in self._remembered:
-            remembered.clear()
+    def drop_requests(self) -> None:
+        """Drop the recent requests, and what the source answered to them."""
+        for requests in self._requests:
+            requests.clear()
 
     def release(self) -> None:
-        """It is no longer one of the holdings that count together."""
-        for remembered in self._remembered:
-            remembered.release()
+        """Stop counting in the common tally: the index of this repository is dropped."""
+        for requests in self._requests:
+            requests.release()
 
     @property
-    def _remembered(self) -> tuple[BoundedMap[Any, Any], ...]:
+    def _requests(self) -> tuple[BoundedMap[Any, Any], ...]:
         return self.resolved, self.tag_of, self.platform_of, self._recent
 
     def source_confirmed(
         self, tag: Tag, digest: Digest, media_type: str, size: int, now: float
     ) -> None:
-        """The source said where a tag points."""
-        self.resolved[tag] = Resolved(digest, media_type, size, now)
+        """Record where a tag points by what the source answered to a HEAD."""
+        self.resolved[tag] = ResolvedTag(digest, media_type, size, now)
         self.tag_of[digest] = tag
 
     def tags_resolved_to(self, digest: Digest) -> list[Tag]:
-        """The tags of which the source said that they point at *digest*; containerd asks for a tag
-        with HEAD and then for the digest."""
+        """The tags that point at *digest* by what the source answered to a HEAD: containerd sends a
+        HEAD for a tag and then a GET for the digest."""
         return [
             tag
             for tag, resolved in self.resolved.items()
@@ -166,7 +163,7 @@ class RepositoryIndex:
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
-    """A manifest that the catalog did not take yet, with the tags that point at it; *time* is when
+    """A manifest that the catalog has not taken yet, with the tags that point at it; *time* is when
     it came."""
 
     repository: Repository
@@ -177,86 +174,77 @@ class Unwritten:
 
 
 class UnwrittenManifests:
-    """The manifests that are kept in memory only, those that came last, within `MAX_UNWRITTEN_BYTES`."""
+    """The manifests that are in memory only: those that came last, within `MAX_UNWRITTEN_BYTES`
+    and `MAX_UNWRITTEN_MANIFESTS`."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Repository, Digest], Unwritten] = OrderedDict()
+        self._entries: OrderedDict[tuple[Repository, Digest], Unwritten] = OrderedDict()
         self._bytes = 0
 
     def add(self, unwritten: Unwritten) -> Unwritten:
-        """Keep a manifest, with the tags that pointed at it before as well; gives what has to be
-        written."""
+        """Add a manifest; return what has to be written, which includes the tags that pointed at it
+        before."""
         key = (unwritten.repository, unwritten.manifest.digest)
-        before = self._kept.pop(key, None)
+        before = self._entries.pop(key, None)
         if before is not None:
             self._bytes -= len(before.manifest.content)
             unwritten = replace(
                 unwritten, tags=tuple(dict.fromkeys((*before.tags, *unwritten.tags)))
             )
-        for other_key, other in list(self._kept.items()) if unwritten.tags else ():
+        for other_key, other in list(self._entries.items()) if unwritten.tags else ():
             if other.repository == unwritten.repository and set(other.tags) & set(unwritten.tags):
                 # A tag points at one manifest only.
-                self._kept[other_key] = replace(
-                    other, tags=tuple(each for each in other.tags if each not in unwritten.tags)
+                self._entries[other_key] = replace(
+                    other, tags=tuple(tag for tag in other.tags if tag not in unwritten.tags)
                 )
-        self._kept[key] = unwritten
+        self._entries[key] = unwritten
         self._bytes += len(unwritten.manifest.content)
-        while self._bytes > MAX_UNWRITTEN_BYTES or len(self._kept) > MAX_UNWRITTEN_MANIFESTS:
-            _, oldest = self._kept.popitem(last=False)
+        while self._bytes > MAX_UNWRITTEN_BYTES or len(self._entries) > MAX_UNWRITTEN_MANIFESTS:
+            _, oldest = self._entries.popitem(last=False)
             self._bytes -= len(oldest.manifest.content)
         return unwritten
 
     def remove(self, written: Unwritten) -> None:
-        """The catalog has taken a manifest."""
-        kept = self._kept.pop((written.repository, written.manifest.digest), None)
-        if kept is not None:
-            self._bytes -= len(kept.manifest.content)
+        """Remove a manifest that the catalog has taken."""
+        entry = self._entries.pop((written.repository, written.manifest.digest), None)
+        if entry is not None:
+            self._bytes -= len(entry.manifest.content)
 
     def first(self) -> Unwritten | None:
-        """The one that came first."""
-        return next(iter(self._kept.values()), None)
+        """The manifest that came first."""
+        return next(iter(self._entries.values()), None)
 
     def of(self, repository: Repository) -> list[Unwritten]:
-        """Those of a repository."""
-        return (
-            [each for each in self._kept.values() if each.repository == repository]
-            if self._kept
-            else []
-        )
+        """The manifests of a repository."""
+        return [entry for entry in self._entries.values() if entry.repository == repository]
 
     def manifest(self, digest: Digest) -> Manifest | None:
         """A manifest of any repository."""
-        return (
-            next(
-                (each.manifest for each in self._kept.values() if each.manifest.digest == digest),
-                None,
-            )
-            if self._kept
-            else None
-        )
+        manifests = (entry.manifest for entry in self._entries.values())
+        return next((manifest for manifest in manifests if manifest.digest == digest), None)
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points."""
         return next(
             (
-                TagEntry(each.manifest.digest, each.time, each.time)
-                for each in self.of(repository)
-                if tag in each.tags
+                TagEntry(entry.manifest.digest, entry.time, entry.time)
+                for entry in self.of(repository)
+                if tag in entry.tags
             ),
             None,
         )
 
     def point_tag(self, repository: Repository, tag: Tag, digest: Digest) -> bool:
-        """Point a tag at a manifest; False when it is not here."""
-        kept = self._kept.get((repository, digest))
-        if kept is None:
+        """Point a tag at a manifest; False when the manifest is not among these."""
+        entry = self._entries.get((repository, digest))
+        if entry is None:
             return False
-        self.add(replace(kept, tags=(tag,)))
+        self.add(replace(entry, tags=(tag,)))
         return True
 
 
 class CacheIndex:
-    """The holdings of all repositories, read from the catalog when they are first asked for."""
+    """The indexes of all repositories, each read from the catalog at its first request."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -267,50 +255,50 @@ class CacheIndex:
         self._tally = Tally()
         self._unwritten = UnwrittenManifests()
         self._hanging: set[asyncio.Future[bool]] = set()
-        """Writes that nobody waits for any more."""
-        self._forgotten = 0
-        """Counts what was forgotten: an answer of the catalog that was asked for before that must
-        not be kept after it."""
+        """Writes whose client waits no longer."""
+        self._invalidations = 0
+        """Counts invalidations: what was read from the catalog before one must not be stored after
+        it."""
 
     async def of(self, repository: Repository) -> RepositoryIndex:
-        """What a repository holds; where the catalog fails, as far as it is known."""
+        """The index of a repository; where the catalog fails, what is in memory of it."""
         if self._tally.count > MAX_REMEMBERED:
-            self._forget_oldest_requests(repository)
+            self._drop_oldest_requests(repository)
         index = self._repositories.get(repository)
         if index is not None and index.is_current:
             self._repositories.move_to_end(repository)
             return index
         is_current = True
         while True:
-            before = self._forgotten
+            before = self._invalidations
             try:
                 manifests = await self._catalog.media_types_of(repository)
                 blobs = await self._catalog.blobs_of(repository)
             except CatalogFailed:
                 is_current, manifests, blobs = False, {}, {}
                 break
-            if before == self._forgotten:
+            if before == self._invalidations:
                 break
         index = self._repositories.setdefault(
             repository, RepositoryIndex(manifests, blobs, self._tally, is_current=is_current)
         )
         if not index.is_current and is_current:
             index.manifests, index.blobs, index.is_current = manifests, blobs, True
-        for each in self._unwritten.of(repository):
-            index.add_manifest(each.manifest)
+        for unwritten in self._unwritten.of(repository):
+            index.add_manifest(unwritten.manifest)
         while len(self._repositories) > REPOSITORIES:
             _, oldest = self._repositories.popitem(last=False)
             oldest.release()
         return index
 
-    def _forget_oldest_requests(self, asking: Repository) -> None:
-        """Make room for what is remembered of requests: where it is longest ago that somebody
-        asked, but not in the repository that is asked now."""
+    def _drop_oldest_requests(self, current: Repository) -> None:
+        """Drop the requests of the repositories whose last one is oldest, but not those of the
+        *current* one."""
         for repository, index in self._repositories.items():
             if self._tally.count <= MAX_REMEMBERED * 3 // 4:
                 break
-            if repository != asking:
-                index.forget_requests()
+            if repository != current:
+                index.drop_requests()
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
@@ -318,22 +306,21 @@ class CacheIndex:
         if entry is not None:
             self._tags.move_to_end((repository, tag))
             return entry
-        before = self._forgotten
+        before = self._invalidations
         try:
             entry = await self._catalog.tag(repository, tag)
         except CatalogFailed:
             return self._unwritten.tag(repository, tag)
-        if entry is not None and before == self._forgotten:
-            self._keep_tag(repository, tag, entry)
+        if entry is not None and before == self._invalidations:
+            self._store_tag(repository, tag, entry)
         return entry
 
     def tag_in_memory(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """Where a tag points, as far as that is known without a question to the catalog."""
+        """Where a tag points, if that is in memory; the catalog is not read."""
         return self._tags.get((repository, tag))
 
     async def manifest(self, digest: Digest) -> Manifest | None:
-        """A manifest that is cached in any repository, with the media type of any; for clients
-        there is `manifest_of`.
+        """A cached manifest of any repository, with the media type of any: see `manifest_of`.
 
         Raises `CatalogFailed` for one that is not in memory.
         """
@@ -342,15 +329,15 @@ class CacheIndex:
             if digest in self._manifests:
                 self._manifests.move_to_end(digest)
             return manifest
-        before = self._forgotten
+        before = self._invalidations
         manifest = await self._catalog.manifest(digest)
-        if manifest is not None and before == self._forgotten:
-            self._keep_manifest(manifest)
+        if manifest is not None and before == self._invalidations:
+            self._store_manifest(manifest)
         return manifest
 
     async def manifest_of(self, repository: Repository, digest: Digest) -> Manifest | None:
-        """A manifest of a repository, with the media type that its own source gave; None when the
-        repository does not hold it."""
+        """A cached manifest of a repository, with the media type that its own source gave; None
+        when it is not cached there."""
         media_type = (await self.of(repository)).manifests.get(digest)
         manifest = await self.manifest(digest) if media_type is not None else None
         if manifest is None or media_type is None or manifest.media_type == media_type:
@@ -366,10 +353,10 @@ class CacheIndex:
         tags: Iterable[Tag],
         now: float,
     ) -> None:
-        """Take a manifest into a repository and point *tags* at it; in memory only for as long as
-        the catalog does not take it."""
+        """Add a manifest to a repository and point *tags* at it. It is in memory only until the
+        catalog takes it."""
         tags = list(tags)
-        # Others must find it also while the catalog is waited for.
+        # Other requests must get it also during the write.
         unwritten = self._unwritten.add(Unwritten(repository, source, manifest, tuple(tags), now))
         writing = asyncio.ensure_future(self._write(unwritten))
         await asyncio.wait(
@@ -381,19 +368,19 @@ class CacheIndex:
         if writing.done():
             writing.result()
         else:
-            # A write that hangs is not taken back: it may yet succeed, and the client does not wait
-            # for that.
+            # A write that hangs is not cancelled: it may yet succeed, and the client does not wait
+            # for it.
             self._hanging.add(writing)
             writing.add_done_callback(self._hanging.discard)
         index = await self.of(repository)
         index.add_manifest(manifest)
         for tag in tags:
             index.resolved.pop(tag, None)
-            self._keep_tag(repository, tag, TagEntry(manifest.digest, now, now))
-        self._keep_manifest(manifest)
+            self._store_tag(repository, tag, TagEntry(manifest.digest, now, now))
+        self._store_manifest(manifest)
 
     async def _write(self, unwritten: Unwritten) -> bool:
-        """Write a manifest to the catalog; whether that worked."""
+        """Write a manifest to the catalog; False when the catalog fails."""
         manifest = unwritten.manifest
         try:
             await self._catalog.add_manifest(
@@ -405,7 +392,7 @@ class CacheIndex:
             )
         except CatalogFailed as error:
             _log.debug(
-                "The manifest %s of %s is kept in memory only: %s",
+                "The manifest %s of %s is in memory only: %s",
                 manifest.digest,
                 unwritten.repository,
                 error,
@@ -419,50 +406,50 @@ class CacheIndex:
         return True
 
     async def write_unwritten(self) -> int:
-        """Write what the catalog did not take when it came; gives how many manifests could be
-        written. Raises nothing when it fails again."""
-        written = 0
+        """Write the manifests that are in memory only; return how many the catalog took. Raises
+        nothing when it fails again."""
+        count = 0
         while not self._hanging and (unwritten := self._unwritten.first()) is not None:
             if not await self._write(unwritten):
                 break
-            written += 1
-        return written
+            count += 1
+        return count
 
     async def point_tag(
         self, repository: Repository, tag: Tag, digest: Digest, *, now: float
     ) -> bool:
-        """The source says that a tag points at a manifest that the repository holds; False when it
-        was evicted or deleted meanwhile."""
+        """Point a tag at a cached manifest, as the source says; False when the manifest was evicted
+        or deleted meanwhile."""
         try:
             if not await self._catalog.point_tag(repository, tag, digest, now=now):
                 return self._unwritten.point_tag(repository, tag, digest)
         except CatalogFailed as error:
-            # Where it points is asked again after a restart.
+            # After a restart the source is asked again.
             _log.debug(
-                "That %s:%s points at %s is kept in memory only: %s", repository, tag, digest, error
+                "That %s:%s points at %s is in memory only: %s", repository, tag, digest, error
             )
         before = self._tags.get((repository, tag))
         cached = before.cached if before is not None and before.digest == digest else now
-        self._keep_tag(repository, tag, TagEntry(digest, cached, now))
+        self._store_tag(repository, tag, TagEntry(digest, cached, now))
         return True
 
     def invalidate_tag(self, repository: Repository, tag: Tag) -> None:
-        """Read a tag anew from the catalog when it is next asked for."""
-        self._forgotten += 1
+        """Read a tag from the catalog again at its next request."""
+        self._invalidations += 1
         self._tags.pop((repository, tag), None)
 
     def invalidate(self, repository: Repository) -> None:
-        """Read a repository anew from the catalog when it is next asked for."""
-        self._forgotten += 1
+        """Read a repository from the catalog again at its next request."""
+        self._invalidations += 1
         if (index := self._repositories.pop(repository, None)) is not None:
             index.release()
         for key in [key for key in self._tags if key[0] == repository]:
             del self._tags[key]
 
     def invalidate_evicted(self, repositories: Collection[Repository]) -> None:
-        """Images of some repositories were evicted: read what they hold anew, but keep what clients
-        asked of them lately."""
-        self._forgotten += 1
+        """Read repositories of which images were evicted from the catalog again, but keep their
+        recent requests."""
+        self._invalidations += 1
         for repository in repositories:
             if (index := self._repositories.get(repository)) is not None:
                 index.is_current = False
@@ -471,18 +458,18 @@ class CacheIndex:
         self.invalidate_manifests()
 
     def invalidate_manifests(self) -> None:
-        """Manifests were deleted: read them anew from the catalog."""
-        self._forgotten += 1
+        """Read manifests from the catalog again: some were deleted."""
+        self._invalidations += 1
         self._manifests.clear()
         self._manifest_bytes = 0
 
-    def _keep_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+    def _store_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._tags[repository, tag] = entry
         self._tags.move_to_end((repository, tag))
         while len(self._tags) > TAGS:
             self._tags.popitem(last=False)
 
-    def _keep_manifest(self, manifest: Manifest) -> None:
+    def _store_manifest(self, manifest: Manifest) -> None:
         if manifest.digest in self._manifests:
             return
         self._manifests[manifest.digest] = manifest

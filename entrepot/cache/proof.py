@@ -1,8 +1,8 @@
-"""Proof that a source has the bytes of a blob: a part of them, at a place that nobody can foresee.
+"""Proof that a source has the bytes of a blob: a range of them, at a random position.
 
 A cached copy is one for all cache rules. What came through the credentials of one source registry
 must not open for a rule of another because its source merely names the digest: that source has to
-give the bytes once itself. A random range does, and costs 64 KiB where the whole blob may have
+send the bytes once itself. A random range does, and costs 64 KiB where the whole blob may have
 gigabytes.
 """
 
@@ -23,13 +23,12 @@ WHOLE_SIZE = 1024 * 1024
 
 
 async def proves(source: BlobSource, blobs: BlobStore, digest: Digest, size: int) -> bool:
-    """Whether a source gives the same bytes as the cached copy, which has *size* bytes.
+    """Whether a source sends the same bytes as the cached copy, which has *size* bytes.
 
-    Raises a `SourceError` where the source gives nothing, and FileNotFoundError when the copy is
-    gone.
+    Raises a `SourceError` where the source sends none, and FileNotFoundError when the copy is gone.
     """
     if size == 0:
-        # Everybody has these bytes.
+        # Every source has these bytes.
         return True
     count = min(PROOF_SIZE, size)
     start = secrets.randbelow(size - count + 1)

@@ -1,5 +1,4 @@
-"""Pulls: the work of making one image of one platform complete in the cache, and its progress as
-data."""
+"""Pulls: the work of completing one image of one platform in the cache, and its progress."""
 
 from __future__ import annotations
 
@@ -23,31 +22,31 @@ from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.tasks import OwnedTasks, where_raised
 
 ENDED_PULLS_IN_MEMORY = 200
-"""Ended pulls that stay here, for who waits for their end; `entrepot.cache.pull_history` keeps more
-of them."""
+"""Ended pulls that stay in memory, for callers that wait for their end;
+`entrepot.cache.pull_history` has more of them."""
 
 ENDED_PULLS_WITH_LAYERS = 20
-"""Ended pulls that keep their layers here."""
+"""Ended pulls that stay in memory with their layers."""
 
 MAX_REQUESTERS = 20
-"""Addresses that a pull remembers of those who asked for it."""
+"""Clients that a pull names as its requesters, those that came first."""
 
 MAX_RUNNING_PULLS = 100
-"""Pulls that fetch at once; others wait for their turn in order. A client that asks for a layer
+"""Pulls that fetch at once; others wait for their turn in order. A client that requests a layer
 meanwhile gets that layer, and no pull begins for it."""
 
 MAX_WAITING_PULLS = 1_000
 """Pulls that may wait for their turn; more are refused."""
 
 MAX_LAYERS_AT_ONCE = 64
-"""Layers of one pull that are fetched or wait for their turn at the source at once: as many as
-``parallel_per_source`` may be."""
+"""Layers of one pull that are fetched, or wait for their turn at the source, at once: the largest
+value of ``parallel_per_source``."""
 
 _log = logging.getLogger("entrepot.pull")
 
 
 class TooManyPulls(EntrepotError):
-    """So many pulls are under way that another one can't even wait."""
+    """Too many pulls are under way and wait."""
 
     code = "TooManyPulls"
     status = oci_status = 503
@@ -126,7 +125,7 @@ _LAYER_STATES = {
 
 @dataclass(frozen=True, slots=True)
 class PullOrigin:
-    """Where a pull takes its image from. *rule* is the name of the cache rule."""
+    """The source of a pull. *rule* is the name of the cache rule."""
 
     rule: str
     login_server: str
@@ -135,7 +134,7 @@ class PullOrigin:
 
 @dataclass(frozen=True, slots=True)
 class PullSubject:
-    """What a pull makes complete, once it is known."""
+    """The image that a pull completes."""
 
     manifest: Manifest
     platform: str | None
@@ -144,25 +143,26 @@ class PullSubject:
 class _Layer:
     """A blob of the image, and its fill if it has one."""
 
-    __slots__ = ("_progress", "_size", "descriptor", "fill", "held_before")
+    __slots__ = ("_progress", "_size", "cached_before", "descriptor", "fill")
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
         self.fill: Fill | None = None
-        self.held_before = False
+        self.cached_before = False
         self._size = descriptor.size or 0
-        """In bytes. One that its manifest does not state is 0 until it is known; what a copy has
-        counts (F82)."""
+        """In bytes; 0 where the manifest states none and it is not known yet. The size of a cached
+        copy counts (F82)."""
         self._progress: LayerProgress | None = None
 
-    def joins(self, fill: Fill) -> None:
+    def join(self, fill: Fill) -> None:
+        """Wait for a fill."""
         self.fill = fill
-        self.held_before = False
+        self.cached_before = False
 
-    def is_held(self, size: int) -> None:
-        """A copy of *size* bytes was there already."""
+    def mark_cached(self, size: int) -> None:
+        """Record that a copy of *size* bytes was cached already."""
         self.fill = None
-        self.held_before = True
+        self.cached_before = True
         self._size = size
 
     def progress(self) -> LayerProgress:
@@ -173,11 +173,11 @@ class _Layer:
         if fill is None:
             state, received, clients, resumed_at = (
                 (LayerState.HELD, size, 0, None)
-                if self.held_before
+                if self.cached_before
                 else (LayerState.WAITING, 0, 0, None)
             )
         else:
-            # A blob that the full disk did not take was passed on to clients, but it is not held.
+            # A blob that the full disk refused was served to clients, but it is not cached.
             state = (
                 LayerState.FAILED
                 if fill.ended and fill.error is not None
@@ -206,7 +206,7 @@ class _Layer:
 
 @dataclass
 class Pull:
-    """One image of one platform on its way into the cache. `Pulls` makes and owns them."""
+    """One image of one platform on its way into the cache. `Pulls` creates and owns it."""
 
     id: str
     repository: Repository
@@ -223,28 +223,28 @@ class Pull:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     _last: PullProgress | None = None
 
-    def add_requester(self, who: str | None) -> None:
-        """Remember who asked for it."""
-        if who is not None and len(self.asked_by) < MAX_REQUESTERS:
-            self.asked_by[who] = None
+    def add_requester(self, requester: str | None) -> None:
+        """Record the address of a client that requests the image, or ``cli`` or ``dashboard``."""
+        if requester is not None and len(self.asked_by) < MAX_REQUESTERS:
+            self.asked_by[requester] = None
 
     def fills(self) -> Iterable[Fill]:
-        """The fills that it waits for, ended ones included."""
+        """The fills of its layers, ended ones included."""
         return (layer.fill for layer in self.layers if layer.fill is not None)
 
     def freeze(self) -> None:
-        """It has ended: keep its last progress, and let go of manifest and fills."""
+        """Keep the progress with which the pull ended, and drop its manifest and fills."""
         self._last = self.progress()
         self.manifest = None
         self.layers = []
 
-    def forget_layers(self) -> None:
-        """It ended some time ago: the history has its layers."""
+    def drop_layers(self) -> None:
+        """Drop the layers of a pull that ended some time ago: the history has them."""
         if self._last is not None and self._last.layers:
             self._last = msgspec.structs.replace(self._last, layers=())
 
     def progress(self) -> PullProgress:
-        """Its progress as data."""
+        """The progress of the pull as data."""
         if self._last is not None:
             return self._last
         layers = tuple(layer.progress() for layer in self.layers)
@@ -284,12 +284,12 @@ class Pull:
 
 
 class Pulls:
-    """All pulls of an engine: those under way, and the last `ENDED_PULLS_IN_MEMORY` that ended. It owns
-    their tasks.
+    """The pulls of an engine: those under way, and the last `ENDED_PULLS_IN_MEMORY` that ended. It
+    owns their tasks.
 
-    *obtain* gives the fill of a blob of a repository, or the size in bytes of a blob that is held;
-    *give_up* ends a fill that no other pull wants. *on_change* is told when a pull begins and when
-    it has ended.
+    *obtain* returns the fill of a blob of a repository, or the size in bytes of a cached blob;
+    *give_up* cancels a fill that no other pull needs. *on_change* gets a pull when it begins and
+    when it has ended, *on_complete* one whose layers are all cached.
     """
 
     def __init__(
@@ -316,47 +316,50 @@ class Pulls:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Pulls]:
-        """Within it pulls can begin; at its end those under way are cancelled."""
+        """The time in which pulls can begin; at its end those under way are cancelled."""
         async with self._owned:
             yield self
 
     def number_from(self, last: int) -> None:
-        """Give the next pull the number after *last*: earlier engines had pulls of their own."""
+        """Number the next pull *last* + 1: earlier engines numbered theirs."""
         self._numbers = itertools.count(last + 1)
 
     def all(self) -> list[Pull]:
-        """Those under way and those that ended, newest first."""
+        """The pulls under way and those that ended, newest first."""
         return list(reversed(self._pulls.values()))
 
     def running_count(self) -> int:
-        """How many are under way."""
+        """The number of pulls under way."""
         return len(self._tasks)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a pull that begins now would have to wait for others to end."""
+        """Whether a new pull would have to wait for others to end."""
         return len(self._tasks) >= MAX_RUNNING_PULLS
 
     def needed(self) -> Collection[Digest]:
-        """The blobs of all pulls under way, those that are held already included: a live view,
-        cheap to make and to look into."""
+        """The blobs of all pulls under way, cached ones included: a live view, cheap to create and
+        to search."""
         return self._needed.keys()
 
     def notices(self) -> Iterator[str]:
-        """What to tell while pulls wait for others to end."""
+        """What an administrator should know while pulls wait for others to end."""
         waiting = len(self._tasks) - MAX_RUNNING_PULLS
         if waiting > 0:
-            yield f"{counted(waiting, 'pull waits', 'pulls wait')} for others to end: {MAX_RUNNING_PULLS} are under way at once."
+            yield (
+                f"{counted(waiting, 'pull waits', 'pulls wait')} for others to end: "
+                f"{MAX_RUNNING_PULLS} are under way at once."
+            )
 
     def get(self, id: str) -> Pull:
         """A pull by its id; raises `NotFound`."""
         pull = self._pulls.get(id)
         if pull is None:
-            raise NotFound(f"There is no pull {id}.", "It ended long ago, or there never was one.")
+            raise NotFound(f"There is no pull {id}.", "It ended long ago, or never existed.")
         return pull
 
     def of(self, repository: Repository, manifest: Digest) -> Pull | None:
-        """The pull under way that makes this image complete."""
+        """The pull under way that completes this image."""
         return self._under_way.get((repository, manifest))
 
     def begin(
@@ -368,11 +371,11 @@ class Pulls:
         *,
         asked_by: str | None,
     ) -> Pull:
-        """Begin a pull of an image: one that is known, or one that has to be looked up first. An
-        image that is being pulled already gets no second pull.
+        """Begin a pull of an image, which is known or has to be looked up first. An image that is
+        being pulled already gets no second pull.
 
-        Beyond `MAX_RUNNING_PULLS` pulls it waits for others to end; beyond `MAX_WAITING_PULLS` more it
-        is refused: raises `TooManyPulls`.
+        Beyond `MAX_RUNNING_PULLS` pulls it waits for others to end; beyond `MAX_WAITING_PULLS` more
+        it is refused: raises `TooManyPulls`.
         """
         if isinstance(subject, PullSubject) and (
             same := self.of(repository, subject.manifest.digest)
@@ -383,38 +386,43 @@ class Pulls:
             raise EntrepotError("The engine is stopping.", "Pull again when it runs.")
         if len(self._tasks) >= MAX_RUNNING_PULLS + MAX_WAITING_PULLS:
             raise TooManyPulls(
-                f"{MAX_RUNNING_PULLS} pulls are under way, and {MAX_WAITING_PULLS:,} wait for their end.",
+                f"{MAX_RUNNING_PULLS} pulls are under way, and {MAX_WAITING_PULLS:,} wait for "
+                "their end.",
                 "Pull again later.",
             )
         pull = Pull(str(next(self._numbers)), repository, tag, origin, self._clock())
         pull.add_requester(asked_by)
         if isinstance(subject, PullSubject):
-            self._becomes(pull, subject)
+            self._set_subject(pull, subject)
         self._pulls[pull.id] = pull
-        self._forget_old()
+        self._drop_old()
         task = self._owned.start(
             self._run(pull, None if isinstance(subject, PullSubject) else subject),
             f"pull {pull.id}",
         )
         self._tasks[pull.id] = task
         # Not at the end of _run: a task that is cancelled before its first step never gets there.
-        task.add_done_callback(lambda done: self._over(pull, cancelled=done.cancelled()))
+        task.add_done_callback(
+            lambda ended_task: self._finish(pull, cancelled=ended_task.cancelled())
+        )
         self._on_change(pull)
         return pull
 
     def cancel(self, id: str) -> Pull:
-        """Stop a pull. Blobs that no client and no other pull waits for are given up; those that
-        are whole stay."""
+        """Cancel a pull. The fills that no client and no other pull waits for are cancelled too;
+        blobs that are whole stay."""
         pull = self.get(id)
         task = self._tasks.get(id)
         if task is not None:
             task.cancel()
         return pull
 
-    def _becomes(self, pull: Pull, subject: PullSubject) -> None:
+    def _set_subject(self, pull: Pull, subject: PullSubject) -> None:
         pull.manifest = subject.manifest
         pull.platform = subject.platform
-        pull.layers = [_Layer(each) for each in subject.manifest.blobs if not each.optional]
+        pull.layers = [
+            _Layer(descriptor) for descriptor in subject.manifest.blobs if not descriptor.optional
+        ]
         self._needed.update(layer.descriptor.digest for layer in pull.layers)
         self._under_way[pull.repository, subject.manifest.digest] = pull
 
@@ -424,17 +432,17 @@ class Pulls:
                 if look_up is not None:
                     subject = await look_up()
                     same = self.of(pull.repository, subject.manifest.digest)
-                    self._becomes(pull, subject)
+                    self._set_subject(pull, subject)
                     if same is not None:
-                        # Another pull of the same image goes on already: this one shares its fills
-                        # and ends with it.
+                        # Another pull of the same image is under way: this one shares its fills and
+                        # ends with it.
                         self._under_way[pull.repository, subject.manifest.digest] = same
                 pull.state = PullState.RUNNING
                 await self._complete_layers(pull)
                 await self._on_complete(pull)
             self._end(pull, PullState.COMPLETED)
         except asyncio.CancelledError:
-            # An engine that stops leaves over what has come of its fills, and ends them itself.
+            # An engine that stops cancels the fills itself, and leaves over what has come.
             if self._owned.open:
                 await self._give_up_fills(pull)
             self._end(pull, PullState.CANCELLED)
@@ -449,8 +457,8 @@ class Pulls:
             _log.debug("The pull of %s", pull.repository, exc_info=error)
             self._end(pull, PullState.FAILED, _unforeseen(error))
 
-    def _over(self, pull: Pull, *, cancelled: bool) -> None:
-        """A task has ended, in whatever way: so has its pull, for everybody who waits."""
+    def _finish(self, pull: Pull, *, cancelled: bool) -> None:
+        """End a pull whose task has ended, in whatever way, for all that wait for it."""
         if not pull.state.ended:
             if cancelled:
                 self._end(pull, PullState.CANCELLED)
@@ -467,17 +475,17 @@ class Pulls:
         self._on_change(pull)
 
     async def _complete_layers(self, pull: Pull) -> None:
-        """Return when all layers are held; raises the error of the first that can't be had."""
+        """Return when all layers are cached; raises the error of the first that can't be had."""
         errors: dict[int, Exception] = {}
-        ahead = iter(enumerate(pull.layers))
+        remaining = iter(enumerate(pull.layers))
 
         async def complete_next() -> None:
-            for index, layer in ahead:
+            for index, layer in remaining:
                 try:
                     await self._complete(pull, layer)
                 except Exception as error:
-                    # A layer that fails leaves the others alone: what arrives is kept, and the next
-                    # pull has less to do.
+                    # The other layers go on: what arrives is cached, and the next pull has less to
+                    # do.
                     errors[index] = error
 
         await asyncio.gather(
@@ -485,40 +493,41 @@ class Pulls:
         )
         if errors:
             raise errors[min(errors)]
-        # One that was held may have gone meanwhile: it was deleted by hand, or found to be damaged.
+        # A cached copy may be gone meanwhile: deleted by hand, or found to be damaged.
         for layer in pull.layers:
-            if layer.held_before:
+            if layer.cached_before:
                 await self._complete(pull, layer)
 
     async def _complete(self, pull: Pull, layer: _Layer) -> None:
         blob = await self._obtain(pull.repository, layer.descriptor)
         if isinstance(blob, int):
-            layer.is_held(blob)
+            layer.mark_cached(blob)
             return
-        layer.joins(blob)
+        layer.join(blob)
         await blob.wait()
 
     async def _give_up_fills(self, pull: Pull) -> None:
-        wanted = {
+        shared = {
             fill
             for other in self._pulls.values()
             if other is not pull and not other.state.ended
             for fill in other.fills()
             if not fill.ended
         }
-        given_up = [
+        cancelled = [
             fill
             for fill in pull.fills()
-            if not fill.ended and not fill.readers and fill not in wanted
+            if not fill.ended and not fill.readers and fill not in shared
         ]
-        for fill in given_up:
+        for fill in cancelled:
             self._give_up(fill)
-        for fill in given_up:
+        for fill in cancelled:
             await fill.finished.wait()
 
     def _end(self, pull: Pull, state: PullState, error: EntrepotError | None = None) -> None:
         pull.state = state
-        # An ended pull stays at hand: what it says, and not the frames of what failed (S24).
+        # An ended pull stays in memory: the texts of its error, and not the frames of what failed
+        # (S24).
         pull.error = None if error is None else Failure.of(error).error()
         if (
             pull.manifest is not None
@@ -531,11 +540,11 @@ class Pulls:
             _log.error("The end of pull %s has no time: %s", pull.id, where_raised(failure))
             pull.ended = pull.started
 
-    def _forget_old(self) -> None:
-        ended = [id for id, pull in self._pulls.items() if pull.state.ended]
-        for id in ended[: max(0, len(ended) - ENDED_PULLS_WITH_LAYERS)]:
-            self._pulls[id].forget_layers()
-        for id in ended[: max(0, len(ended) - ENDED_PULLS_IN_MEMORY)]:
+    def _drop_old(self) -> None:
+        ended_ids = [id for id, pull in self._pulls.items() if pull.state.ended]
+        for id in ended_ids[: max(0, len(ended_ids) - ENDED_PULLS_WITH_LAYERS)]:
+            self._pulls[id].drop_layers()
+        for id in ended_ids[: max(0, len(ended_ids) - ENDED_PULLS_IN_MEMORY)]:
             del self._pulls[id]
 
 

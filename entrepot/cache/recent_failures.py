@@ -1,9 +1,9 @@
-"""What failed a moment ago, so that a storm of requests does not become a storm at a source
+"""Failures of the last seconds, so that a storm of requests does not become a storm at a source
 registry.
 
 A failure is remembered as its class and its texts. The exception itself would keep its traceback
-and its cause, and with them the frames, answers and buffers of the request that failed: 25 kB each
-(S24). It is raised again as a new exception.
+and its cause, and with them the frames, responses and buffers of the request that failed: 25 kB
+each (S24). It is raised again as a new exception.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from entrepot.core.reference import Repository
 from entrepot.errors import EntrepotError
 
 REMEMBERED_FAILURES = 10_000
-"""Repositories, tags and digests of which it is remembered that their source failed or did not have
-them."""
+"""Repositories, tags and digests whose failures are remembered."""
 
 TEXT_LIMIT = 1_000
 """Characters of each text of a failure that are remembered."""
@@ -34,7 +33,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: EntrepotError) -> Self:
-        """What is remembered of an error."""
+        """The class and the texts of an error."""
         fields = (
             (name, value[:TEXT_LIMIT] if isinstance(value, str) else value)
             for name, value in vars(error).items()
@@ -45,15 +44,14 @@ class Failure:
     def error(self) -> EntrepotError:
         """A new error of the same class, with the same fields."""
         fields = dict(self.fields)
-        # Not its constructor: classes have arguments of their own, and all that these set is in the
-        # fields.
+        # Not its constructor: each class has other arguments, and the fields have what they set.
         error = self.kind.__new__(self.kind, fields.get("what", ""))
         vars(error).update(fields)
         return error
 
 
 @dataclass(frozen=True, slots=True)
-class _Remembered:
+class _RecentFailure:
     failure: Failure
     until: float
     has_copy: bool
@@ -70,7 +68,7 @@ class Failures:
         self._clock = clock
         self._limit = limit
         # All have the same lifetime: the oldest is the first to expire.
-        self._failures: OrderedDict[tuple[Repository, str], _Remembered] = OrderedDict()
+        self._failures: OrderedDict[tuple[Repository, str], _RecentFailure] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._failures)
@@ -83,10 +81,10 @@ class Failures:
         *,
         has_copy: bool = False,
     ) -> None:
-        """Remember that *reference* failed. With *has_copy* something is cached that can be served
-        meanwhile."""
+        """Remember the failure of *reference*. With *has_copy* something is cached that can be
+        served meanwhile."""
         self.drop_expired()
-        self._failures[repository, reference] = _Remembered(
+        self._failures[repository, reference] = _RecentFailure(
             Failure.of(error), self._clock() + self._lifetime, has_copy
         )
         self._failures.move_to_end((repository, reference))
@@ -94,22 +92,22 @@ class Failures:
             self._failures.popitem(last=False)
 
     def check(self, repository: Repository, reference: str, *, without_copy: bool = False) -> None:
-        """Raise what is remembered of *reference*, as a new exception. With *without_copy* only
-        where nothing cached could be served instead."""
-        remembered = self._failures.get((repository, reference))
-        if remembered is None or (without_copy and remembered.has_copy):
+        """Raise the failure of *reference* that is remembered, as a new exception. With
+        *without_copy* only where nothing cached could be served instead."""
+        recent = self._failures.get((repository, reference))
+        if recent is None or (without_copy and recent.has_copy):
             return
-        if self._clock() >= remembered.until:
+        if self._clock() >= recent.until:
             del self._failures[repository, reference]
             return
-        raise remembered.failure.error()
+        raise recent.failure.error()
 
     def forget(self, repository: Repository, reference: str) -> None:
-        """*reference* succeeded."""
+        """Forget the failure of *reference*, which has succeeded."""
         self._failures.pop((repository, reference), None)
 
     def drop_expired(self) -> None:
-        """Let go of what has expired."""
+        """Drop the failures whose time is over."""
         now = self._clock()
         while self._failures and next(iter(self._failures.values())).until <= now:
             self._failures.popitem(last=False)

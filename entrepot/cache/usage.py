@@ -20,8 +20,8 @@ V = TypeVar("V")
 
 @dataclass
 class _Uses:
-    """What was used and is not written down. Each mapping is in the order of use as far as it
-    matters: what goes beyond `MAX_UNWRITTEN` is the oldest."""
+    """Uses that are not in the catalog yet. Each mapping has the oldest use first: beyond
+    `MAX_UNWRITTEN` that is dropped."""
 
     pulls: dict[Repository, tuple[int, float]] = field(default_factory=dict)
     tags: dict[tuple[Repository, Tag], float] = field(default_factory=dict)
@@ -48,39 +48,39 @@ class _Uses:
             or any(blob in self.blobs for blob in blobs)
         )
 
-    def pulled(self, repository: Repository, count: int, now: float) -> None:
-        """A repository was pulled *count* times, the last time *now*."""
+    def record_pulls(self, repository: Repository, count: int, now: float) -> None:
+        """Record that a repository was pulled *count* times, the last time *now*."""
         before, _ = self.pulls.get(repository, (0, now))
-        _note(self.pulls, repository, (before + count, now))
+        _record(self.pulls, repository, (before + count, now))
 
-    def requested(self, rule: str, answered: int, made: int) -> None:
-        """Clients got so many manifests through a rule, and its source so many requests for them."""
+    def record_requests(self, rule: str, answered: int, made: int) -> None:
+        """Record how many manifests clients got through a rule (*answered*), and how many requests
+        its source got for them (*made*)."""
         answered_before, made_before = self.requests.get(rule, (0, 0))
-        _note(self.requests, rule, (answered_before + answered, made_before + made))
+        _record(self.requests, rule, (answered_before + answered, made_before + made))
 
     def add(self, later: _Uses) -> None:
-        """Take in what was used later."""
+        """Add later uses."""
         for repository, (count, last) in later.pulls.items():
-            self.pulled(repository, count, last)
-        for rule, (answered, made) in later.requests.items():
-            self.requested(rule, answered, made)
+            self.record_pulls(repository, count, last)
+        for rule, (answered_count, made_count) in later.requests.items():
+            self.record_requests(rule, answered_count, made_count)
         for tag, last in later.tags.items():
-            _note(self.tags, tag, last)
+            _record(self.tags, tag, last)
         for manifest, last in later.manifests.items():
-            _note(self.manifests, manifest, last)
+            _record(self.manifests, manifest, last)
         for blob, last in later.blobs.items():
-            _note(self.blobs, blob, last)
+            _record(self.blobs, blob, last)
         for manifest, last in later.seen.items():
-            _note(self.seen, manifest, last)
+            _record(self.seen, manifest, last)
 
     def usage(self) -> Usage:
-        """As the catalog takes it."""
+        """The uses as the catalog takes them."""
         return Usage(self.pulls, self.tags, self.manifests, self.blobs, self.seen, self.requests)
 
 
-def _note(uses: dict[K, V], key: K, value: V) -> None:
-    """Put something in as the last that was used, and leave out what was used first where there is
-    too much."""
+def _record(uses: dict[K, V], key: K, value: V) -> None:
+    """Record a use as the last one, and drop the oldest beyond `MAX_UNWRITTEN`."""
     uses.pop(key, None)
     uses[key] = value
     if len(uses) > MAX_UNWRITTEN:
@@ -88,7 +88,7 @@ def _note(uses: dict[K, V], key: K, value: V) -> None:
 
 
 class UsageTracker:
-    """What was used, gathered in memory and written to the catalog once in a while: a hit costs no
+    """Gathers uses in memory and writes them to the catalog from time to time: a hit costs no
     write."""
 
     def __init__(self, catalog: Catalog, clock: Callable[[], float]) -> None:
@@ -96,73 +96,75 @@ class UsageTracker:
         self._clock = clock
         self._uses = _Uses()
         self._written = _Uses()
-        """What is being written now; nothing, when nothing is."""
+        """The uses that are being written now; empty while no write is under way."""
         self._writing: asyncio.Task[None] | None = None
         self.requests_saved = 0
-        """Manifests that clients got since the start, without those that sources were asked for."""
+        """Manifests that clients got since the start, less those for which a source was asked."""
 
     @property
     def unwritten(self) -> int:
-        """How much is gathered and not in the catalog, in entries."""
+        """The number of entries that are not in the catalog yet."""
         return len(self._uses) + len(self._written)
 
     def record_answer(self, rule: str) -> None:
-        """A client got a manifest through a rule; without the cache it would have asked the source."""
-        self._uses.requested(rule, 1, 0)
+        """Record that a client got a manifest through a rule: without the cache it would have asked
+        the source."""
+        self._uses.record_requests(rule, 1, 0)
         self.requests_saved += 1
 
     def record_fetch(self, rule: str) -> None:
-        """A source was asked for a manifest (GET): what Docker Hub counts."""
-        self._uses.requested(rule, 0, 1)
+        """Record that a source was asked for a manifest (GET): Docker Hub counts these."""
+        self._uses.record_requests(rule, 0, 1)
         self.requests_saved -= 1
 
     def record_manifest_use(
         self, repository: Repository, manifest: Manifest, tag: Tag | None
     ) -> None:
-        """A client got a manifest. An image manifest counts as a pull; an index leads to one."""
+        """Record that a client got a manifest. An image manifest counts as a pull; an index leads
+        to one."""
         now = self._clock()
-        _note(self._uses.manifests, (repository, manifest.digest), now)
+        _record(self._uses.manifests, (repository, manifest.digest), now)
         if tag is not None:
-            _note(self._uses.tags, (repository, tag), now)
+            _record(self._uses.tags, (repository, tag), now)
         if not manifest.is_index:
-            self._uses.pulled(repository, 1, now)
+            self._uses.record_pulls(repository, 1, now)
 
     def record_manifest_check(self, repository: Repository, digest: Digest) -> None:
-        """A client made sure that a manifest is there (HEAD), and has the image itself: a use,
-        which keeps it from eviction, but no pull."""
-        _note(self._uses.seen, (repository, digest), self._clock())
+        """Record that a client checked a manifest with HEAD, because it has the image itself: a
+        use, which keeps the image from eviction, but no pull."""
+        _record(self._uses.seen, (repository, digest), self._clock())
 
     def record_blob_use(self, digest: Digest) -> None:
-        """A client got a blob that is held, or made sure that it is there."""
-        _note(self._uses.blobs, digest, self._clock())
+        """Record that a client got a cached blob, or checked it with HEAD."""
+        _record(self._uses.blobs, digest, self._clock())
 
     def is_unwritten(
         self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]
     ) -> bool:
-        """Whether a use of a manifest or of one of some blobs is not in the catalog yet: what is
-        being written now is not."""
+        """Whether a use of a manifest or of one of some blobs is not in the catalog yet; a use that
+        is being written now is not."""
         blobs = tuple(blobs)
         return self._uses.has(repository, manifest, blobs) or self._written.has(
             repository, manifest, blobs
         )
 
     async def write(self) -> None:
-        """Write down what was used since the last time, all of it or nothing: what could not be
-        written is written the next time.
+        """Write the uses since the last call to the catalog, all or none: what could not be written
+        is written at the next call.
 
-        A caller that is cancelled does not stop the write, of which nobody could say then whether
-        it happened.
+        Cancelling the caller does not stop the write, because it would be unknown then whether it
+        happened.
         """
         while self._writing is not None and not self._writing.done():
             await asyncio.wait({self._writing})
         if not self._uses:
             return
         self._written, self._uses = self._uses, _Uses()
-        self._writing = asyncio.create_task(self._record(), name="writing down what was used")
-        self._writing.add_done_callback(_look_at)
+        self._writing = asyncio.create_task(self._write_uses(), name="writing usage to the catalog")
+        self._writing.add_done_callback(_retrieve_error)
         await asyncio.shield(self._writing)
 
-    async def _record(self) -> None:
+    async def _write_uses(self) -> None:
         try:
             await self._catalog.record_usage(self._written.usage())
         except BaseException:
@@ -173,8 +175,7 @@ class UsageTracker:
             self._written, self._writing = _Uses(), None
 
 
-def _look_at(task: asyncio.Task[None]) -> None:
-    """The caller may have left: then nobody else would look at the error, and asyncio would
-    complain."""
+def _retrieve_error(task: asyncio.Task[None]) -> None:
+    """Retrieve the error of a write whose caller is gone, of which asyncio would complain."""
     if not task.cancelled():
         task.exception()

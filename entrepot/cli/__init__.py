@@ -1,14 +1,13 @@
-"""The command ``entrepot``. Its options are named as ``az acr cache`` and ``az acr credential-set``
-name them.
+"""The command ``entrepot``, with the option names of ``az acr cache`` and ``az acr credential-set``.
 
-What a script reads goes to standard output, what a person reads besides to standard error. Exit
-status: 0 done, 1 refused or failed, 2 wrong usage, 3 no engine answers.
+Standard output is for scripts, standard error for notes to people. Exit status: 0 done, 1 refused
+or failed, 2 wrong usage, 3 no engine answers.
 """
 
 import sys
 
-# httpx imports its own command line, and pygments and rich with it: a third of what a command of
-# ours takes to start. It does without where there is none.
+# httpx imports its own command line, with pygments and rich: a third of the time that a command
+# takes to start. It works without.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 from entrepot.cli.main import main  # noqa: E402

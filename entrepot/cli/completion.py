@@ -1,17 +1,15 @@
-"""Completion in the shell: names of rules, credential sets, repositories and tags, as a running
-engine of this user has them.
+"""Completion in the shell: names of rules, credential sets, repositories and tags.
 
-Nothing here starts an engine, and nothing is printed where none answers within `ANSWER_WITHIN`
-seconds. Only values that no shell takes for anything else are offered (`_PLAIN`): click's script
-for bash puts them into an array without quotation marks.
+They come from this user's running engine. Nothing here starts an engine, and nothing is printed
+where none answers within `ANSWER_TIMEOUT` seconds. Only values without shell syntax are offered
+(`_PLAIN`): click's script for bash puts them into an array unquoted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from importlib import import_module
 from threading import Thread
 from typing import Any, ClassVar
 
@@ -26,14 +24,14 @@ from click.shell_completion import (
 )
 
 from entrepot.api.client import CacheClient, ClientError, EngineRefused
-from entrepot.cli.session import without_waiting
+from entrepot.cli.session import run_blocking
 from entrepot.config.directories import Directories
 from entrepot.errors import EntrepotError
 
-ANSWER_WITHIN = 1.0
-"""Seconds until the shell gets what is known; for longer than that nobody waits after pressing tab."""
+ANSWER_TIMEOUT = 1.0
+"""Seconds until the shell gets what has arrived: a person who pressed tab does not wait longer."""
 
-MOST = 200
+MAX_VALUES = 200
 """Values that are offered at most."""
 
 PLATFORMS = (
@@ -57,9 +55,9 @@ def rule_names(context: click.Context, _: click.Parameter, incomplete: str) -> l
     """Names of cache rules."""
 
     async def names(client: CacheClient) -> list[str]:
-        return [rule.name for rule in await client.rules()]
+        return [rule.name for rule in await client.rules.list()]
 
-    return _items(_ask(context, names), incomplete)
+    return _items(_query(context, names), incomplete)
 
 
 def credential_set_names(
@@ -68,9 +66,9 @@ def credential_set_names(
     """Names of credential sets."""
 
     async def names(client: CacheClient) -> list[str]:
-        return [credential_set.name for credential_set in await client.credential_sets()]
+        return [credential_set.name for credential_set in await client.credential_sets.list()]
 
-    return _items(_ask(context, names), incomplete)
+    return _items(_query(context, names), incomplete)
 
 
 def login_servers(
@@ -81,24 +79,28 @@ def login_servers(
     async def servers(client: CacheClient) -> list[str]:
         return [
             upstream.login_server
-            for upstream in await client.upstreams()
+            for upstream in await client.system.source_registries()
             if upstream.sign_in.value != "none"
         ]
 
-    return _items(_ask(context, servers), incomplete)
+    return _items(_query(context, servers), incomplete)
 
 
 def source_repositories(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The login servers that a source repository begins with, and what the rules already have below
-    them."""
+    """Login servers, and the source repositories of existing rules."""
 
     async def beginnings(client: CacheClient) -> list[str]:
-        servers = [f"{upstream.login_server}/" for upstream in await client.upstreams()]
-        return [*servers, *(rule.source_repository.rstrip("*") for rule in await client.rules())]
+        servers = [
+            f"{upstream.login_server}/" for upstream in await client.system.source_registries()
+        ]
+        return [
+            *servers,
+            *(rule.source_repository.rstrip("*") for rule in await client.rules.list()),
+        ]
 
-    return _items(_ask(context, beginnings), incomplete)
+    return _items(_query(context, beginnings), incomplete)
 
 
 def repositories(
@@ -106,27 +108,28 @@ def repositories(
 ) -> list[CompletionItem]:
     """Names of cached repositories."""
     return _items(
-        _ask(context, lambda client: client.repository_names(incomplete, MOST)), incomplete
+        _query(context, lambda client: client.repositories.list_names(incomplete, MAX_VALUES)),
+        incomplete,
     )
 
 
 def cached_images(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Cached repositories, and the tags of one that is named whole or is the only one."""
-    return _items(_ask(context, lambda client: _images(client, incomplete)), incomplete)
+    """Cached repositories, and the tags of one that is typed completely or is the only match."""
+    return _items(_query(context, lambda client: _images(client, incomplete)), incomplete)
 
 
 def images(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Cached repositories and their tags, and the repositories that rules have."""
+    """Cached repositories and their tags, and the target repositories of rules."""
 
     async def both(client: CacheClient) -> list[str]:
         return [
             *await _images(client, incomplete),
-            *(rule.target_repository.rstrip("*") for rule in await client.rules()),
+            *(rule.target_repository.rstrip("*") for rule in await client.rules.list()),
         ]
 
-    return _items(_ask(context, both), incomplete)
+    return _items(_query(context, both), incomplete)
 
 
 def platforms(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -137,52 +140,56 @@ def platforms(_: click.Context, __: click.Parameter, incomplete: str) -> list[Co
 def themes(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Themes of the dashboard."""
     try:
-        names: Sequence[str] = import_module("tui.theme").theme_names()
+        from tui.theme import theme_names
     except ModuleNotFoundError:
         # The dashboard is not installed.
-        names = ()
-    return _items(names, incomplete)
+        return []
+    return _items(theme_names(), incomplete)
 
 
 async def _images(client: CacheClient, incomplete: str) -> list[str]:
     repository, colon, tag = incomplete.partition(":")
-    names = [] if colon else await client.repository_names(repository, MOST)
+    names = [] if colon else await client.repositories.list_names(repository, MAX_VALUES)
     of = repository if colon or repository in names else names[0] if len(names) == 1 else ""
     if of:
-        # It may not be cached at all.
+        # It need not be cached.
         with suppress(EngineRefused):
-            names += [f"{of}:{name}" for name in await client.tag_names(of, tag, MOST)]
+            names += [
+                f"{of}:{name}"
+                for name in await client.repositories.list_tag_names(of, tag, MAX_VALUES)
+            ]
     return names
 
 
-def _ask(context: click.Context, work: Work) -> list[str]:
-    """What *work* gets from the engine of this user; nothing where another engine is meant, none
-    answers, or it takes too long."""
+def _query(context: click.Context, work: Work) -> list[str]:
+    """What *work* gets from this user's engine.
+
+    Nothing where another engine is named, none answers, or the answer takes too long.
+    """
     if context.find_root().params.get("connect"):
-        # It may take seconds, and ask for a password.
+        # Connecting may take seconds, and ask for a password.
         return []
     answer: list[str] = []
 
     def run() -> None:
         # The shell has no place for a message.
         with suppress(ClientError, EntrepotError):
-            answer.extend(
-                without_waiting(work(CacheClient.blocking_at(Directories.of_user().socket)))
-            )
+            answer.extend(run_blocking(work(CacheClient.blocking_at(Directories.of_user().socket))))
 
     thread = Thread(target=run, daemon=True)
     thread.start()
-    thread.join(ANSWER_WITHIN)
+    thread.join(ANSWER_TIMEOUT)
     return [] if thread.is_alive() else answer
 
 
 def _items(values: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Those that begin as what is typed, each once. What ends with a slash is only a beginning."""
+    """The values that begin with *incomplete*, each once; one that ends with a slash goes on."""
     matching = dict.fromkeys(
         value for value in values if value.startswith(incomplete) and _PLAIN.fullmatch(value)
     )
     return [
-        CompletionItem(value, is_beginning=value.endswith("/")) for value in list(matching)[:MOST]
+        CompletionItem(value, is_beginning=value.endswith("/"))
+        for value in list(matching)[:MAX_VALUES]
     ]
 
 
@@ -191,7 +198,8 @@ _BASH = """\
     local IFS=$'\\n'
     local response completion type value
 
-    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD %(complete_var)s=bash_complete $1)
+    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \\
+        %(complete_var)s=bash_complete $1)
 
     for completion in $response; do
         IFS=',' read -r type value <<< "$completion"
@@ -218,8 +226,10 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 class ImageBashComplete(BashComplete):
-    """click's completion for bash, with a word that has colons in it taken as one: readline ends
-    words there, and an image has one before its tag."""
+    """click's completion for bash, with colons as part of a word.
+
+    readline ends words at a colon, and an image has one before its tag.
+    """
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = _BASH
@@ -229,7 +239,7 @@ class ImageBashComplete(BashComplete):
         self._typed_before = ""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The words, joined again where bash has cut them at a colon."""
+        """The words of the command line, joined again where bash has cut them at a colon."""
         args, incomplete = super().get_completion_args()
         words: list[str] = []
         joins = False
@@ -251,16 +261,16 @@ class ImageBashComplete(BashComplete):
         return before, whole
 
     def format_completion(self, item: CompletionItem) -> str:
-        """As the script takes it."""
+        """Format one value for the shell script."""
         kind = "beginning" if item.is_beginning else item.type
         return f"{kind},{item.value.removeprefix(self._typed_before)}"
 
 
 class _WholeWords(ShellComplete):
-    """For shells that replace the whole word: of ``--name=VALUE`` the option is kept."""
+    """Completion for shells that replace the whole word: keeps the option of ``--name=VALUE``."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
-        """Those of the value, each with the option before it again."""
+        """The completions of the value, each with the option in front."""
         items = super().get_completions(args, incomplete)
         option, separator, _ = incomplete.partition("=")
         if separator and option.startswith("--"):
@@ -278,7 +288,7 @@ class OptionFishComplete(_WholeWords, FishComplete):
 
 
 def prepare() -> None:
-    """Have click use what stands here, in a process that completes."""
+    """Register these classes with click, in a process that completes."""
     add_completion_class(ImageBashComplete)
     add_completion_class(OptionZshComplete)
     add_completion_class(OptionFishComplete)

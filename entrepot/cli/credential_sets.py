@@ -7,25 +7,27 @@ import sys
 import click
 
 from entrepot.api.client import CacheClient
+from entrepot.api.labels import credential_set_health
 from entrepot.api.models import CredentialSetSnapshot
 from entrepot.cli.completion import credential_set_names, login_servers
-from entrepot.cli.session import (
-    REFUSED,
+from entrepot.cli.confirmations import confirm, confirm_programs
+from entrepot.cli.options import (
     as_json,
-    ask,
-    confirm,
-    confirm_programs,
-    date_and_time,
     dry_run_option,
     name_option,
+    run_program_option,
+    yes_option,
+)
+from entrepot.cli.output import (
+    REFUSED,
+    date_and_time,
     note,
     print_fields,
     print_json,
     print_plan,
     print_table,
-    run_program_option,
-    yes_option,
 )
+from entrepot.cli.session import call_engine
 from entrepot.core.states import HealthStatus
 from entrepot.formatting import Column, counted
 
@@ -36,8 +38,9 @@ def credential_set() -> None:
 
 
 _SECRET = (
-    "Where it is kept, never the secret itself: env:NAME, file:/path, keyring:SERVICE/USER, https://VAULT.vault.azure.net/secrets/NAME, "
-    "docker-config:{0}, docker-helper:HELPER/{0} or 'command:/path arguments'."
+    "Where it is kept, never the secret itself: env:NAME, file:/path, keyring:SERVICE/USER, "
+    "https://VAULT.vault.azure.net/secrets/NAME, docker-config:{0}, docker-helper:HELPER/{0} "
+    "or 'command:/path arguments'."
 )
 _SET_COLUMNS = (
     Column("Name"),
@@ -53,25 +56,26 @@ _SET_COLUMNS = (
 @as_json
 def list_sets(as_json: bool) -> None:
     """List all credential sets."""
-    found = ask(CacheClient.credential_sets)
+    credential_sets = call_engine(lambda client: client.credential_sets.list())
     if as_json:
-        print_json(found)
+        print_json(credential_sets)
         return
     rows = [
         (
-            each.name,
-            each.login_server,
-            each.username_id,
-            each.password_id,
-            each.health.value,
-            counted(len(each.used_by), "rule"),
+            credential_set.name,
+            credential_set.login_server,
+            credential_set.username_id,
+            credential_set.password_id,
+            credential_set_health(credential_set),
+            counted(len(credential_set.used_by), "rule"),
         )
-        for each in found
+        for credential_set in credential_sets
     ]
     print_table(
         _SET_COLUMNS,
         rows,
-        empty="There is no credential set yet. Make one in the dashboard, or with: entrepot credential-set create",
+        empty="There is no credential set yet. Create one in the dashboard, "
+        "or with: entrepot credential-set create",
     )
 
 
@@ -89,7 +93,7 @@ _existing = click.option(
 @as_json
 def show_set(name: str, as_json: bool) -> None:
     """Show a credential set and its health."""
-    _print_set(ask(lambda client: client.credential_set(name)), as_json=as_json)
+    _print_set(call_engine(lambda client: client.credential_sets.get(name)), as_json=as_json)
 
 
 @credential_set.command("create")
@@ -115,14 +119,14 @@ def show_set(name: str, as_json: bool) -> None:
 def create_set(
     name: str, login_server: str, username_id: str, password_id: str, yes: bool, as_json: bool
 ) -> None:
-    """Make a credential set."""
+    """Create a credential set."""
     confirm_programs((username_id, password_id), yes=yes)
 
     async def create(client: CacheClient) -> CredentialSetSnapshot:
-        await client.create_credential_set(name, login_server, username_id, password_id)
-        return await client.credential_set_once_tried(name)
+        await client.credential_sets.create(name, login_server, username_id, password_id)
+        return await client.credential_sets.wait_for_sign_in(name)
 
-    _print_stored(ask(create, waits=True), as_json=as_json)
+    _print_stored(call_engine(create, waits=True), as_json=as_json)
 
 
 @credential_set.command("update")
@@ -142,21 +146,33 @@ def update_set(
     confirm_programs((username_id, password_id), yes=yes)
 
     async def update(client: CacheClient) -> CredentialSetSnapshot:
-        await client.update_credential_set(name, username_id, password_id)
-        return await client.credential_set_once_tried(name)
+        await client.credential_sets.update(name, username_id, password_id)
+        return await client.credential_sets.wait_for_sign_in(name)
 
-    _print_stored(ask(update, waits=True), as_json=as_json)
+    _print_stored(call_engine(update, waits=True), as_json=as_json)
 
 
-@credential_set.command("check")
+@credential_set.command("verify")
 @_existing
 @as_json
-def check_set(name: str, as_json: bool) -> None:
-    """Try to sign in with a credential set. Exit status 1 when that fails."""
-    found = ask(lambda client: client.check_sign_in(name))
-    _print_set(found, as_json=as_json)
-    if found.health is not HealthStatus.HEALTHY:
+def verify_set(name: str, as_json: bool) -> None:
+    """Sign in with a credential set. Exit status 1 when that fails."""
+    credential_set = call_engine(lambda client: client.credential_sets.sign_in(name))
+    _print_set(credential_set, as_json=as_json)
+    if credential_set.health is not HealthStatus.HEALTHY:
         sys.exit(REFUSED)
+
+
+# The former name of this command, which scripts use.
+credential_set.add_command(
+    click.Command(
+        "check",
+        params=verify_set.params,
+        callback=verify_set.callback,
+        help="The same as verify.",
+        hidden=True,
+    )
+)
 
 
 @credential_set.command("delete")
@@ -166,26 +182,33 @@ def check_set(name: str, as_json: bool) -> None:
 def delete_set(name: str, dry_run: bool, yes: bool) -> None:
     """Delete a credential set that no cache rule uses. The secrets themselves stay where they are."""
     if dry_run:
-        print_plan(ask(lambda client: client.plan_delete_credential_set(name)))
+        print_plan(call_engine(lambda client: client.credential_sets.preview_delete(name)))
         return
     confirm(f"Delete the credential set {name}?", yes=yes)
-    ask(lambda client: client.delete_credential_set(name))
+    call_engine(lambda client: client.credential_sets.delete(name))
     note(f"The credential set {name} is deleted.")
 
 
 def sign_in_remark(credential_set: CredentialSetSnapshot) -> str | None:
-    """What to do about the first sign-in of a set that was created or changed; None where it
-    succeeded."""
+    """What to do about the first sign-in of a created or changed set; None if it succeeded."""
     name = credential_set.name
     if credential_set.health is HealthStatus.HEALTHY:
         return None
+    verify = f"entrepot credential-set verify --name {name}"
     if credential_set.health is HealthStatus.UNHEALTHY:
-        again = f"When it is corrected, try again with: entrepot credential-set check --name {name}"
-        return f"! The credential set {name} is stored, but its sign-in fails, for the reason above. {again}"
-    later = f"See it later with: entrepot credential-set check --name {name}"
+        return (
+            f"! The credential set {name} is stored, but its sign-in fails, for the reason above. "
+            f"When it is corrected, try again with: {verify}"
+        )
     if credential_set.checked is None:
-        return f"! The credential set {name} is stored. Whether it can sign in is not known yet: {credential_set.login_server} has not answered. {later}"
-    return f"! The credential set {name} is stored. Whether it can sign in is not known, for the reason above. {later}"
+        return (
+            f"! The credential set {name} is stored. Whether it can sign in is not known yet: "
+            f"{credential_set.login_server} has not answered. Check it later with: {verify}"
+        )
+    return (
+        f"! The credential set {name} is stored. Whether it can sign in is not known, "
+        f"for the reason above. Check it later with: {verify}"
+    )
 
 
 def _print_stored(credential_set: CredentialSetSnapshot, *, as_json: bool) -> None:
@@ -194,20 +217,23 @@ def _print_stored(credential_set: CredentialSetSnapshot, *, as_json: bool) -> No
         note(remark)
 
 
-def _print_set(found: CredentialSetSnapshot, *, as_json: bool) -> None:
+def _print_set(credential_set: CredentialSetSnapshot, *, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(credential_set)
         return
     print_fields(
         [
-            ("Name", found.name),
-            ("Login server", found.login_server),
-            ("User name", found.username_id),
-            ("Password", found.password_id),
-            ("Health", found.health.value),
-            ("Why", found.error_message),
-            ("Checked", date_and_time(found.checked) if found.checked else None),
-            ("Created", date_and_time(found.created)),
-            ("Used by", ", ".join(found.used_by) or "no rule"),
+            ("Name", credential_set.name),
+            ("Login server", credential_set.login_server),
+            ("User name", credential_set.username_id),
+            ("Password", credential_set.password_id),
+            ("Health", credential_set_health(credential_set)),
+            ("Reason", credential_set.error_message),
+            (
+                "Checked",
+                date_and_time(credential_set.checked) if credential_set.checked else None,
+            ),
+            ("Created", date_and_time(credential_set.created)),
+            ("Used by", ", ".join(credential_set.used_by) or "no rule"),
         ]
     )

@@ -1,4 +1,4 @@
-"""Opening the dashboard: on an engine that runs, on one that is started for it, or on a demo."""
+"""Opening the dashboard: on a running engine, on one that is started for it, or on a demo."""
 
 from __future__ import annotations
 
@@ -21,45 +21,50 @@ from entrepot.api.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.api.models import EngineStatus
 from entrepot.cli.connection import Connection
 from entrepot.cli.no_engine import why_no_engine
-from entrepot.cli.session import REFUSED, cleans_up_when_ended, fail, note, tell, without_waiting
+from entrepot.cli.output import REFUSED, fail, note, print_text
+from entrepot.cli.session import run_blocking
+from entrepot.cli.signals import exit_on_signals
 from entrepot.config.directories import Directories
 from entrepot.config.lock_file import running_engine
 from entrepot.errors import EngineError, EntrepotError
 from entrepot.formatting import printable
 
-START_PATIENCE = 15.0
-"""Seconds that a new engine may take until it answers."""
+START_TIMEOUT = 15.0
+"""Seconds within which a new engine must answer."""
 
-RUNNING_PATIENCE = 5.0
-"""Seconds within which an engine that runs makes its socket again, when that was removed (F68)."""
+SOCKET_TIMEOUT = 5.0
+"""Seconds within which a running engine creates its socket again if it was removed (F68)."""
 
 LOG_LINES = 5
-"""Lines of the log that are shown when an engine did not come up."""
+"""Lines of the log that are shown when an engine did not start."""
 
-_ELSEWHERE = "Set TMPDIR to another directory, with room in it and a short path."
+_SET_TMPDIR = "Set TMPDIR to another directory, with free space and a short path."
 
 
 def require_terminal(instead: str) -> None:
-    """Refuse in one sentence where nothing can be drawn, and name what does without: *instead*.
-    Textual draws on standard error, whatever that is."""
-    if not all(each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr)):
+    """End the program where the dashboard can't be drawn, and name commands to use *instead*.
+
+    Textual draws on standard error.
+    """
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         note(f"Error: the dashboard needs a terminal. Without one: {instead}")
         sys.exit(2)
     if os.environ.get("TERM", "") in {"", "dumb"}:
         note(
-            f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}"
+            "Error: the dashboard needs a terminal that can move its cursor; TERM says that this one "
+            f"can't. Without one: {instead}"
         )
         sys.exit(2)
 
 
 def open_dashboard(connection: Connection, chosen: Mapping[str, Any]) -> None:
-    """Open the dashboard on the engine that the connection leads to, with the options *chosen* on
-    the command line.
+    """Open the dashboard on the engine of *connection*; *chosen* are the command line's options.
 
-    On this user's own one is started when none answers.
+    This user's own engine is started if none answers.
     """
     require_terminal(
-        "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all of them: entrepot --help"
+        "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; "
+        "all commands: entrepot --help"
     )
     try:
         if connection.is_elsewhere:
@@ -83,7 +88,8 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
     if not _answers(directories.socket) and not _answers_again(directories):
         if connection.read_only:
             raise EngineUnreachable(
-                "No engine is running, and with --read-only none is started. Start one with: entrepot serve"
+                "No engine is running, and with --read-only none is started. "
+                "Start one with: entrepot serve"
             )
         process = start_engine(directories)
     client = CacheClient.at(
@@ -91,28 +97,28 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
         read_only=connection.read_only,
         absent=lambda: why_no_engine(directories),
     )
-    stays = _run(client, chosen, started_engine=process is not None)
-    if process is not None and not stays:
-        # By its own signal: a read-only engine takes no orders, not even this one.
+    keeps_engine = _run(client, chosen, started_engine=process is not None)
+    if process is not None and not keeps_engine:
+        # With a signal: a read-only engine refuses the request to stop.
         process.terminate()
         note("The engine is stopped.")
     elif process is not None:
-        note("The engine goes on. See it with: entrepot status")
+        note("The engine keeps running. See its status with: entrepot status")
 
 
 def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
-    """Open the dashboard on a demo that leaves nothing behind, with the options *chosen* on the
-    command line."""
+    """Open the dashboard on a demo in a temporary directory; *chosen* are the command line's
+    options."""
     from entrepot.demo import DEMO_IMAGES
 
     if not headless:
         require_terminal("entrepot demo --headless; all commands: entrepot --help")
     note(
-        "This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays."
+        "This is a demo: a simulated source registry, in a temporary directory. Nothing of it stays."
     )
     with ExitStack() as stack:
-        stack.enter_context(cleans_up_when_ended())
-        # Short, because the path of a Unix socket has to be.
+        stack.enter_context(exit_on_signals())
+        # Short, because the path of a Unix socket must be.
         try:
             root = Path(
                 stack.enter_context(
@@ -122,15 +128,19 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
             directories = Directories.under(root)
             directories.make()
         except OSError as error:
-            fail(EngineError(f"No temporary directory can be made: {error.strerror}.", _ELSEWHERE))
+            fail(
+                EngineError(
+                    f"No temporary directory can be created: {error.strerror}.", _SET_TMPDIR
+                )
+            )
         except EngineError as error:
-            fail(EngineError(error.what, _ELSEWHERE))
+            fail(EngineError(error.what, _SET_TMPDIR))
         try:
             status = stack.enter_context(_demo_engine(directories))
         except (ClientError, EntrepotError) as error:
             fail(error)
         if headless:
-            _explain(status, DEMO_IMAGES)
+            _print_instructions(status, DEMO_IMAGES)
             try:
                 while True:
                     time.sleep(3600)
@@ -143,15 +153,15 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
                 started_engine=False,
                 offered=DEMO_IMAGES,
             )
-    note("The demo is over, and all of it is removed. The real thing: entrepot")
+    note("The demo has ended, and all of it is removed. Open the real dashboard with: entrepot")
 
 
 @contextmanager
 def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
     log = directories.log / "engine.log"
-    with _opened(log, _ELSEWHERE) as output:
-        # The engine ends when the other end of its standard input is closed, so also when this
-        # program is killed.
+    with _open_log(log, _SET_TMPDIR) as output:
+        # The engine ends when the other end of its standard input is closed, and so when this program
+        # is killed.
         process = subprocess.Popen(
             [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)],
             stdin=subprocess.PIPE,
@@ -159,7 +169,7 @@ def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
             stderr=output,
         )
     try:
-        yield _wait_for(directories.socket, process, log, since=0)
+        yield _wait_until_ready(directories.socket, process, log, since=0)
     finally:
         process.terminate()
         try:
@@ -169,23 +179,27 @@ def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
             process.wait()
 
 
-def _explain(status: EngineStatus, offered: Sequence[str]) -> None:
-    tell(f"The demo answers container clients on {status.address}. Its source has these images:")
-    tell(f"  {', '.join(offered)}")
-    tell("Try, in another terminal:")
-    tell(f"  podman pull --tls-verify=false {status.address}/{offered[0]}")
-    tell(f"  skopeo inspect --tls-verify=false docker://{status.address}/{offered[0]}")
-    tell(f"  docker pull {status.address}/{offered[0]}")
-    tell("ctrl+c ends it.")
+def _print_instructions(status: EngineStatus, offered: Sequence[str]) -> None:
+    print_text(
+        f"The demo answers container clients on {status.address}. Its source has these images:"
+    )
+    print_text(f"  {', '.join(offered)}")
+    print_text("Try, in another terminal:")
+    print_text(f"  podman pull --tls-verify=false {status.address}/{offered[0]}")
+    print_text(f"  skopeo inspect --tls-verify=false docker://{status.address}/{offered[0]}")
+    print_text(f"  docker pull {status.address}/{offered[0]}")
+    print_text("ctrl+c stops it.")
 
 
 def start_engine(
     directories: Directories, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start an engine in a session of its own, so that it outlives this terminal, and wait until it
-    answers; raises `EngineError`."""
+    """Start an engine that outlives this terminal, and wait until it answers.
+
+    It runs in its own session. Raises `EngineError`.
+    """
     log = directories.log / "engine.log"
-    with _opened(log) as output:
+    with _open_log(log) as output:
         since = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "entrepot", "serve", "--log-file", str(log)],
@@ -195,66 +209,66 @@ def start_engine(
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
-    _wait_for(directories.socket, process, log, since=since)
+    _wait_until_ready(directories.socket, process, log, since=since)
     return process
 
 
-def _opened(log: Path, hint: str | None = None) -> BinaryIO:
+def _open_log(log: Path, hint: str | None = None) -> BinaryIO:
     try:
-        # `Directories.make` leaves a directory out that can't be made: here it is said why.
+        # `Directories.make` skips a directory that it can't create: the reason is given here.
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return log.open("ab")
     except OSError as error:
         if hint is None:
             is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            cure = "Free space there" if is_full else "Let this user write there"
-            hint = f"{cure}, or set XDG_STATE_HOME to another directory."
+            advice = "Free space there" if is_full else "Let this user write there"
+            hint = f"{advice}, or set XDG_STATE_HOME to another directory."
         raise EngineError(f"The log {log} can't be written: {error.strerror}.", hint) from None
 
 
-def _wait_for(
+def _wait_until_ready(
     socket: Path, process: subprocess.Popen[bytes], log: Path, *, since: int
 ) -> EngineStatus:
-    """Wait until the engine answers. Its words in the log begin at byte *since*; before it are
-    those of engines that ran earlier."""
-    until = time.monotonic() + START_PATIENCE
-    while time.monotonic() < until:
+    """Wait until the engine answers.
+
+    Its lines in the log begin at byte *since*; lines of earlier engines are before it.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
         try:
             return _status_at(socket)
         except EngineUnreachable:
             if process.poll() is not None:
                 raise EngineError(
-                    f"The engine did not come up. {_last_words(log, since)}", f"Its log: {log}"
+                    f"The engine did not start. {_failure_in_log(log, since)}", f"Its log: {log}"
                 ) from None
             time.sleep(0.05)
     process.terminate()
-    raise EngineError(
-        f"The engine does not answer after {START_PATIENCE:.0f} s.", f"Its log: {log}"
-    )
+    raise EngineError(f"The engine does not answer after {START_TIMEOUT:.0f} s.", f"Its log: {log}")
 
 
-def _last_words(log: Path, since: int) -> str:
-    """The error that an engine ended with, else the last lines that it wrote."""
-    with log.open("rb") as written:
-        # A log that has become another one in between is read from its beginning.
-        written.seek(since if since <= os.fstat(written.fileno()).st_size else 0)
-        lines = written.read().decode(errors="replace").splitlines()
+def _failure_in_log(log: Path, since: int) -> str:
+    """The error with which an engine ended, else the last lines that it wrote."""
+    with log.open("rb") as log_file:
+        # A log that was rotated meanwhile is read from its beginning.
+        log_file.seek(since if since <= os.fstat(log_file.fileno()).st_size else 0)
+        lines = log_file.read().decode(errors="replace").splitlines()
     if not lines:
         return "It gave no reason."
     if lines[-1].startswith("Error: "):
-        # The code in parentheses at its end would stand before that of the error which this becomes
-        # a part of.
+        # The code in parentheses at its end is dropped: the error that this text becomes a part of
+        # has its own.
         return re.sub(r" \(\w+\)$", "", lines[-1].removeprefix("Error: "))
     return "\n".join(["It wrote:", *(f"  {printable(line)}" for line in lines[-LOG_LINES:]), ""])
 
 
 async def _status(client: CacheClient) -> EngineStatus:
     async with client:
-        return await client.status()
+        return await client.system.status()
 
 
 def _status_at(socket: Path) -> EngineStatus:
-    return without_waiting(CacheClient.blocking_at(socket).status())
+    return run_blocking(CacheClient.blocking_at(socket).system.status())
 
 
 def _answers(socket: Path) -> bool:
@@ -266,29 +280,32 @@ def _answers(socket: Path) -> bool:
 
 
 def _answers_again(directories: Directories) -> bool:
-    """Whether an engine that runs on the data answers after a moment; raises `EngineUnreachable`
-    where it does not, False where none runs."""
-    until = time.monotonic() + RUNNING_PATIENCE
+    """Whether an engine that runs on the data directory answers after a moment.
+
+    False where none runs; raises `EngineUnreachable` where one runs and does not answer.
+    """
+    deadline = time.monotonic() + SOCKET_TIMEOUT
     while running_engine(directories.lock) is not None:
         if _answers(directories.socket):
             return True
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise EngineUnreachable(why_no_engine(directories))
         time.sleep(0.1)
     return False
 
 
 def show_keys(*, markdown: bool, check: bool) -> None:
-    """Print all keys of the dashboard, with this user's own; with *check* only what is wrong with
-    those."""
+    """Print all keys of the dashboard, including this user's; with *check* only the problems."""
+    with _dashboard_import():
+        from tui.run import format_keys
     try:
-        told, problems = _dashboard().keys_told(Directories.of_user().config, markdown=markdown)
+        text, problems = format_keys(Directories.of_user().config, markdown=markdown)
     except EntrepotError as error:
         fail(error)
-    for each in problems:
-        note(f"! {each}")
+    for problem in problems:
+        note(f"! {problem}")
     if not check:
-        tell(told)
+        print_text(text)
     elif problems:
         sys.exit(REFUSED)
     else:
@@ -302,38 +319,41 @@ def _run(
     started_engine: bool,
     offered: Sequence[str] = (),
 ) -> bool:
-    """Run the dashboard; whether the engine shall go on afterwards. Ends the program when a signal
-    has ended the dashboard.
+    """Run the dashboard; whether the engine keeps running afterwards.
 
-    *offered* are the images of a demo's source.
+    Ends the program when a signal has ended the dashboard. *offered* are the images of a demo's
+    source.
     """
-    # Colours, keys and faults are this user's, whoever's engine it is: also in a demo, and for one
-    # that runs elsewhere.
+    # Colours, keys and the crash log are this user's, also in a demo and for the engine of another
+    # user or machine.
     own = Directories.of_user()
+    with _dashboard_import():
+        from tui.run import run_dashboard
     try:
-        outcome = _dashboard().run_dashboard(
+        outcome = run_dashboard(
             client,
             config=own.config,
             data=own.data,
             log=own.log,
             chosen=chosen,
             started_engine=started_engine,
-            offered=offered,
+            demo_images=offered,
         )
     except EntrepotError as error:
         fail(error)
     if outcome.status:
         sys.exit(outcome.status)
-    return bool(outcome.keep_engine)
+    return outcome.keep_engine
 
 
-def _dashboard() -> Any:
-    # The dashboard is a client of the engine like any other: the engine's package knows it only
-    # here, by name, and only when it is opened.
-    from importlib import import_module
+@contextmanager
+def _dashboard_import() -> Iterator[None]:
+    """Import the dashboard within it; end the program if it is not installed.
 
+    The dashboard is a client of the engine like any other. It is only imported when it is opened.
+    """
     try:
-        return import_module("tui.run")
+        yield
     except ModuleNotFoundError as error:
         note(
             f"Error: the dashboard is not installed ({error}). Install Entrepot as its README says."

@@ -11,26 +11,27 @@ from pathlib import Path
 import click
 
 from entrepot import __version__
-from entrepot.api.client import CacheClient, EngineUnreachable
-from entrepot.api.models import ActivityCounts
+from entrepot.api.client import EngineUnreachable
+from entrepot.api.models import ActivityCounts, EngineStatus
 from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
-from entrepot.cli.pulls import pull, refresh
-from entrepot.cli.repositories import evict, repository
-from entrepot.cli.rules import rule
-from entrepot.cli.session import (
+from entrepot.cli.events import events
+from entrepot.cli.options import as_json
+from entrepot.cli.output import (
     REFUSED,
     UNREACHABLE,
-    as_json,
-    ask,
-    broken_pipe,
+    exit_on_broken_pipe,
     fail,
     note,
     print_fields,
     print_json,
-    tell,
+    print_text,
 )
+from entrepot.cli.pulls import pull, refresh
+from entrepot.cli.repositories import evict, repository
+from entrepot.cli.rules import rule
+from entrepot.cli.session import call_engine
 from entrepot.cli.verify import verify
 from entrepot.config.directories import Directories
 from entrepot.core.states import Outcome
@@ -38,11 +39,10 @@ from entrepot.errors import EntrepotError
 from entrepot.formatting import counted, duration, printable, size
 
 _LOCAL = frozenset({"demo", "serve", "paths", "management-token", "dial"})
-"""Commands that speak to no engine, or to that of this machine only."""
+"""Commands that need no engine, or only that of this machine."""
 
-
-_LOOKS = "entrepot.dashboard"
-"""Where the options of the dashboard are in click's context."""
+_DASHBOARD_OPTIONS = "entrepot.dashboard"
+"""The key of the dashboard's options in click's context."""
 
 
 class _Commands(click.Group):
@@ -53,8 +53,10 @@ class _Commands(click.Group):
 
 
 def _help_width() -> int | None:
-    """Columns of a help text on a terminal, as many as click would take (F76: there COLUMNS goes
-    before it); None where there is none, and COLUMNS counts."""
+    """Columns of a help text on a terminal, as many as click would take.
+
+    None without a terminal, where click reads COLUMNS. On a terminal COLUMNS would win (F76).
+    """
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (AttributeError, ValueError, OSError):
@@ -71,18 +73,20 @@ def _help_width() -> int | None:
     "--connect",
     metavar="URL",
     envvar="ENTREPOT_CONNECT",
-    help="The engine of another machine: ssh://[USER@]HOST[:PORT], or https://HOST:PORT where it offers its management. [env: ENTREPOT_CONNECT]",
+    help="The engine of another machine: ssh://[USER@]HOST[:PORT], or https://HOST:PORT where it "
+    "offers its management API. [env: ENTREPOT_CONNECT]",
 )
 @click.option(
     "--read-only",
     is_flag=True,
-    help="Change nothing: the engine refuses all changes that this command or dashboard asks for.",
+    help="Change nothing: the engine refuses all changes that this command or dashboard requests.",
 )
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"The token for https://, in a file that only you may use [default: in the environment variable {TOKEN_VARIABLE}].",
+    help="The token for https://, in a file that only you can access "
+    f"[default: in the environment variable {TOKEN_VARIABLE}].",
 )
 @click.option(
     "--ca-file",
@@ -115,25 +119,25 @@ def cli(
     Without a command it opens the dashboard, and starts an engine if none is running.
     """
     context.obj = Connection(connect or None, read_only, token_file, ca_file)
-    looks = {"theme": theme, "ascii": ascii or None, "mouse": False if no_mouse else None}
-    context.meta[_LOOKS] = chosen = {
-        name: value for name, value in looks.items() if value is not None
-    }
+    options = {"theme": theme, "ascii": ascii or None, "mouse": False if no_mouse else None}
+    dashboard_options = {name: value for name, value in options.items() if value is not None}
+    context.meta[_DASHBOARD_OPTIONS] = dashboard_options
     if context.invoked_subcommand is None:
         from entrepot.cli.dashboard import open_dashboard
 
-        open_dashboard(context.obj, chosen)
+        open_dashboard(context.obj, dashboard_options)
     elif (
         context.invoked_subcommand in _LOCAL
         and connect
         and context.get_parameter_source("connect") is not click.core.ParameterSource.ENVIRONMENT
     ):
         raise click.UsageError(
-            f"entrepot {context.invoked_subcommand} is about this machine, and can't be used with --connect."
+            f"entrepot {context.invoked_subcommand} is about this machine, "
+            "and can't be used with --connect."
         )
-    elif chosen and context.invoked_subcommand != "demo":
+    elif dashboard_options and context.invoked_subcommand != "demo":
         raise click.UsageError(
-            "--theme, --ascii and --no-mouse are for the dashboard, and no command takes them but demo."
+            "--theme, --ascii and --no-mouse are for the dashboard, and no command but demo takes them."
         )
 
 
@@ -145,30 +149,31 @@ def cli(
 )
 @click.pass_context
 def demo(context: click.Context, headless: bool) -> None:
-    """Show Entrepot with a make-believe source registry, in a temporary directory. It needs no
+    """Try Entrepot with a simulated source registry, in a temporary directory. It needs no
     internet."""
     from entrepot.cli.dashboard import open_demo
 
-    open_demo(context.meta[_LOOKS], read_only=context.obj.read_only, headless=headless)
+    open_demo(context.meta[_DASHBOARD_OPTIONS], read_only=context.obj.read_only, headless=headless)
 
 
 @cli.command()
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help="Where container clients find the registry [default: from settings.toml, else 127.0.0.1:5000].",
+    help="Where container clients find the registry "
+    "[default: from settings.toml, else 127.0.0.1:5000].",
 )
 @click.option(
     "--read-only",
     is_flag=True,
-    help="Refuse all changes through the management API, whoever asks. Container clients pull as ever.",
+    help="Refuse all changes through the management API. Container clients can still pull.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["plain", "json"]),
     default="plain",
     show_default=True,
-    help="Lines for people or for programs.",
+    help="Log lines for people or for programs.",
 )
 @click.option(
     "--log-file",
@@ -219,36 +224,41 @@ def serve(
 @cli.command()
 @as_json
 def status(as_json: bool) -> None:
-    """Show the engine in one look."""
-    found = ask(CacheClient.status)
+    """Show the status of the engine."""
+    status = call_engine(lambda client: client.system.status())
     if as_json:
-        print_json(found)
-        return
+        print_json(status)
+    else:
+        _print_status(status)
+
+
+def _print_status(status: EngineStatus) -> None:
     print_fields(
         [
             (
                 "Engine",
-                f"entrepot {found.version}, up {duration(time.time() - found.started)}"
-                + (" (demo)" if found.demo else "")
-                + (", read-only" if found.read_only else ""),
+                f"entrepot {status.version}, up {duration(time.time() - status.started)}"
+                + (" (demo)" if status.demo else "")
+                + (", read-only" if status.read_only else ""),
             ),
-            ("Registry", found.address),
-            ("Cache rules", f"{found.rules:,} of {found.rules_limit:,}"),
-            ("Credential sets", f"{found.credential_sets:,}"),
-            ("Repositories", f"{found.repositories:,}"),
+            ("Registry", status.address),
+            ("Cache rules", f"{status.rules:,} of {status.rules_limit:,}"),
+            ("Credential sets", f"{status.credential_sets:,}"),
+            ("Repositories", f"{status.repositories:,}"),
             (
-                "Held",
-                f"{size(found.blobs_size)} of {size(found.space_limit)}, {size(found.space_free)} free on the file system",
+                "Cached",
+                f"{size(status.blobs_size)} of {size(status.space_limit)}, "
+                f"{size(status.space_free)} free on the file system",
             ),
-            ("Pulling", f"{found.pulls_running:,} at {size(found.speed)}/s"),
+            ("Running pulls", f"{status.pulls_running:,} at {size(status.speed)}/s"),
             (
                 "Since the start",
-                f"{size(found.served)} served, {size(found.from_source)} from sources",
+                f"{size(status.served)} served, {size(status.from_source)} from sources",
             ),
-            ("Last 24 hours", _last_day(found.last_day)),
+            ("Last 24 hours", _last_day(status.last_day)),
         ]
     )
-    for notice in found.notices:
+    for notice in status.notices:
         note(f"! {printable(notice)}")
 
 
@@ -256,15 +266,16 @@ def _last_day(counts: ActivityCounts) -> str:
     share = counts.hit_share
     if share is None:
         return "nothing was pulled"
-    answers, saved = (
-        counted(counts.hits + counts.misses, "answer"),
-        counted(counts.requests_saved, "request"),
+    answers = counted(counts.hits + counts.misses, "answer")
+    saved = counted(counts.requests_saved, "request")
+    return (
+        f"{share:.0%} of {answers} from the cache, {size(counts.served)} served, "
+        f"{size(counts.from_source)} from sources, {saved} to them saved"
     )
-    return f"{share:.0%} of {answers} from the cache, {size(counts.served)} served, {size(counts.from_source)} from sources, {saved} to them saved"
 
 
-for _each in (rule, credential_set, repository, evict, verify, pull, refresh):
-    cli.add_command(_each)
+for _command in (rule, credential_set, repository, evict, verify, pull, refresh, events):
+    cli.add_command(_command)
 
 
 @cli.command()
@@ -273,7 +284,7 @@ for _each in (rule, credential_set, repository, evict, verify, pull, refresh):
     "-r",
     metavar="NAME",
     shell_complete=rule_names,
-    help="Look at what this cache rule needs only.",
+    help="Check only what this cache rule needs.",
 )
 @as_json
 @click.pass_context
@@ -281,26 +292,25 @@ def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
     """Check sources, sign-ins and this machine, and say what to do. Exit status 1 when something
     fails."""
     try:
-        found = ask(lambda client: client.examine(rule)).findings
+        findings = call_engine(lambda client: client.system.doctor(rule)).findings
     except SystemExit as end:
-        # Where no engine runs, what keeps one from its start can be looked at from here.
+        # Where no engine runs, what prevents its start can be checked from here.
         if end.code == UNREACHABLE and not context.obj.is_elsewhere:
-            _tell_why_none_starts()
+            _print_start_problem()
         raise
     if as_json:
-        print_json(found)
+        print_json(findings)
     else:
-        for each in found:
-            tell(
-                f"{each.outcome.value:<4}  {printable(f'{each.about}: {each.check}: {each.what} {each.advice}')}"
-            )
-    failed = [each for each in found if each.outcome is Outcome.FAILED]
+        for finding in findings:
+            text = f"{finding.about}: {finding.check}: {finding.what} {finding.advice}"
+            print_text(f"{finding.outcome.value:<4}  {printable(text)}")
+    failed = [finding for finding in findings if finding.outcome is Outcome.FAILED]
     if failed:
-        note(f"{counted(len(failed), 'check')} of {len(found)} failed.")
+        note(f"{counted(len(failed), 'check')} of {len(findings)} failed.")
         sys.exit(REFUSED)
 
 
-def _tell_why_none_starts() -> None:
+def _print_start_problem() -> None:
     import asyncio
 
     from entrepot.config.documents import Documents
@@ -327,10 +337,10 @@ def _tell_why_none_starts() -> None:
 @click.option(
     "--check",
     is_flag=True,
-    help="Print only what is wrong with keymap.toml. Exit status 1 when something is.",
+    help="Print only the problems of keymap.toml. Exit status 1 when there are any.",
 )
 def keys(markdown: bool, check: bool) -> None:
-    """Show all keys of the dashboard, with your own of keymap.toml."""
+    """Show all keys of the dashboard, including those of your keymap.toml."""
     from entrepot.cli.dashboard import show_keys
 
     show_keys(markdown=markdown, check=check)
@@ -339,12 +349,12 @@ def keys(markdown: bool, check: bool) -> None:
 @cli.command()
 @as_json
 def paths(as_json: bool) -> None:
-    """Show where rules, data and the socket live."""
+    """Show where rules, data and the socket are."""
     try:
         directories = Directories.of_user()
     except EntrepotError as error:
         fail(error)
-    found = {
+    paths = {
         "settings": str(directories.settings),
         "rules": str(directories.rules),
         "credentials": str(directories.credentials),
@@ -353,16 +363,16 @@ def paths(as_json: bool) -> None:
         "log": str(directories.log),
     }
     if as_json:
-        print_json(found)
+        print_json(paths)
     else:
-        print_fields(list(found.items()))
+        print_fields(list(paths.items()))
 
 
 @cli.command("management-token")
 @click.argument("file", type=click.Path(path_type=Path))
 def management_token(file: Path) -> None:
-    """Make a token for the management API over HTTPS, and write it into FILE, which must not be
-    there yet and which only you may use."""
+    """Create a token for the management API over HTTPS, and write it to FILE, which must not exist
+    yet and which only you can access."""
     import secrets
 
     try:
@@ -370,25 +380,26 @@ def management_token(file: Path) -> None:
             os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600),
             "w",
             encoding="ascii",
-        ) as written:
-            written.write(f"{secrets.token_urlsafe(32)}\n")
+        ) as token_file:
+            token_file.write(f"{secrets.token_urlsafe(32)}\n")
     except OSError as error:
-        cures = {
+        advice_by_error = {
             errno.EEXIST: " Name another file, or remove this one first.",
-            errno.ENOENT: " Make its directory first.",
+            errno.ENOENT: " Create its directory first.",
         }
-        cure = cures.get(error.errno or 0, "")
-        note(f"Error: The token can't be written to {file}: {error.strerror}.{cure}")
+        advice = advice_by_error.get(error.errno or 0, "")
+        note(f"Error: The token can't be written to {file}: {error.strerror}.{advice}")
         sys.exit(REFUSED)
     note(
-        f"The token is in {file}. Name it as token_file below [management] in settings.toml, and give it to clients with --token-file."
+        f"The token is in {file}. Name it as token_file below [management] in settings.toml, "
+        "and give it to clients with --token-file."
     )
 
 
 @cli.command(hidden=True)
 def dial() -> None:
-    """Tell where the socket of the running engine is, and stay until standard input ends: what
-    --connect ssh:// runs at the far side."""
+    """Print the socket of the running engine, and wait until standard input ends: what
+    --connect ssh:// runs on the remote machine."""
     import socket
 
     from entrepot.cli.tunnel import ANNOUNCEMENT
@@ -396,9 +407,9 @@ def dial() -> None:
     try:
         directories = Directories.of_user()
         path = directories.socket
-        with socket.socket(socket.AF_UNIX) as tried:
-            tried.settimeout(5)
-            tried.connect(str(path))
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(path))
     except OSError:
         from entrepot.cli.no_engine import why_no_engine
 
@@ -423,22 +434,22 @@ def main() -> None:
             # Python would do it later, complain, and end with status 120.
             sys.stdout.flush()
     except BrokenPipeError:
-        broken_pipe()
+        exit_on_broken_pipe()
 
 
 def _open_standard_descriptors() -> None:
-    """Lead standard input, output and error to /dev/null where they were closed (``>&-``).
+    """Open standard input, output and error on /dev/null where they were closed (``>&-``).
 
-    Else the next file that is opened gets the number, such as the catalog, and what is written to
-    standard error would land in it.
+    Otherwise the next file that is opened, such as the catalog, gets the number, and what is
+    written to standard error ends up in it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free is this one.
+            # This is the lowest free number, so the file gets it.
             os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(number, True)
-    # Python has left them out, and click does not expect that.
+    # Python sets them to None, which click does not expect.
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

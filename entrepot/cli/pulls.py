@@ -9,19 +9,22 @@ import time
 import click
 
 from entrepot.api.client import CacheClient
-from entrepot.api.models import PullSnapshot, RefreshedTag
+from entrepot.api.labels import refreshed_tag_text
+from entrepot.api.models import PullSnapshot
 from entrepot.cli.completion import cached_images, images, platforms
-from entrepot.cli.session import REFUSED, as_json, ask, note, print_json, tell
+from entrepot.cli.options import as_json
+from entrepot.cli.output import REFUSED, note, print_json, print_text
+from entrepot.cli.session import call_engine
 from entrepot.core.states import PullState
 from entrepot.formatting import bar, cells, duration, last_cells, printable, size
 
-PLAIN_PROGRESS = 2.0
+PLAIN_PROGRESS_INTERVAL = 2.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""
 
-BAR = 24
-"""Cells of the bar of a pull where there is room for all of it."""
+BAR_WIDTH = 24
+"""Cells of a pull's bar where there is room for all of it."""
 
-SHORTEST_BAR = 6
+MIN_BAR_WIDTH = 6
 """With fewer cells a bar says nothing that the per cent beside it does not say."""
 
 
@@ -30,54 +33,57 @@ SHORTEST_BAR = 6
 @click.option(
     "--platform",
     shell_complete=platforms,
-    help="Such as linux/arm64, arm64, x86_64 or linux/arm/v7 [default: that of the engine's machine].",
+    help="Such as linux/arm64, arm64, x86_64 or linux/arm/v7 "
+    "[default: that of the engine's machine].",
 )
 @as_json
 def pull(image: str, platform: str | None, as_json: bool) -> None:
     """Pull IMAGE (library/nginx:1.27) into the cache, without a container client."""
-    ended = ask(lambda client: _pull(client, image, platform), waits=True)
+    ended_pull = call_engine(lambda client: _pull(client, image, platform), waits=True)
     if as_json:
-        print_json(ended)
-    if ended.state is not PullState.COMPLETED:
-        why = (
-            f": {ended.error_message} ({ended.error_cause or ended.error_code})"
-            if ended.error_message
+        print_json(ended_pull)
+    if ended_pull.state is not PullState.COMPLETED:
+        reason = (
+            f": {ended_pull.error_message} ({ended_pull.error_cause or ended_pull.error_code})"
+            if ended_pull.error_message
             else "."
         )
-        how = "was cancelled" if ended.state is PullState.CANCELLED else "failed"
-        note(printable(f"Error: the pull of {ended.image} {how}{why}"))
+        outcome = "was cancelled" if ended_pull.state is PullState.CANCELLED else "failed"
+        note(printable(f"Error: the pull of {ended_pull.image} {outcome}{reason}"))
         sys.exit(REFUSED)
 
 
 async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSnapshot:
     import asyncio
 
-    started = await client.start_pull(image, platform)
+    started = latest = await client.pulls.start(image, platform)
     in_terminal = sys.stderr.isatty()
-    told = time.monotonic()
-    latest = started
+    printed_at = time.monotonic()
     try:
-        async for latest in client.watch_pull(started.id):
+        async for latest in client.pulls.follow(started.id):
             if in_terminal:
                 click.echo(f"\r{_progress(latest, _columns())}\x1b[K", err=True, nl=False)
-            elif time.monotonic() - told >= PLAIN_PROGRESS and not latest.state.ended:
+            elif (
+                time.monotonic() - printed_at >= PLAIN_PROGRESS_INTERVAL and not latest.state.ended
+            ):
                 note(_progress(latest))
-                told = time.monotonic()
+                printed_at = time.monotonic()
     except asyncio.CancelledError:
         note(
-            f"\nThe pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it. (pull {started.id})"
+            "\nThe pull continues in the engine. The dashboard lists it under Pulls, "
+            f"where x cancels it. (pull {latest.id})"
         )
         raise
     if latest.state is PullState.COMPLETED:
-        took = (latest.ended or latest.started) - latest.started
-        came = (
-            f"{size(latest.from_source)} from {latest.login_server} in {took:.1f} s"
+        seconds = (latest.ended or latest.started) - latest.started
+        origin = (
+            f"{size(latest.from_source)} from {latest.login_server} in {seconds:.1f} s"
             if latest.from_source
-            else "all of it was held already"
+            else "all of it was cached already"
         )
-        start_of_line, to_its_end = ("\r", "\x1b[K") if in_terminal else ("", "")
-        line = printable(f"{latest.image} {latest.platform or ''}: {size(latest.size)}, {came}.")
-        click.echo(f"{start_of_line}{line}{to_its_end}", err=True)
+        line_start, line_end = ("\r", "\x1b[K") if in_terminal else ("", "")
+        line = printable(f"{latest.image} {latest.platform or ''}: {size(latest.size)}, {origin}.")
+        click.echo(f"{line_start}{line}{line_end}", err=True)
     elif in_terminal:
         click.echo(err=True)
     return latest
@@ -87,54 +93,48 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
 @click.argument("image", shell_complete=cached_images)
 @as_json
 def refresh(image: str, as_json: bool) -> None:
-    """Ask the source of IMAGE (library/nginx:1.27) where its tag points now, however fresh it is.
-    No layers are fetched."""
-    found = ask(lambda client: client.refresh(image))
+    """Ask the source of IMAGE (library/nginx:1.27) where its tag points now, whatever its tag
+    lifetime is. No layers are fetched."""
+    refreshed = call_engine(lambda client: client.repositories.refresh_tag(image))
     if as_json:
-        print_json(found)
+        print_json(refreshed)
     else:
-        tell(printable(_refreshed(found)))
-    if found.problem is not None:
+        print_text(printable(refreshed_tag_text(refreshed, short=False)))
+    if refreshed.problem is not None:
         sys.exit(REFUSED)
 
 
-def _refreshed(found: RefreshedTag) -> str:
-    name = f"{found.repository}:{found.tag}"
-    if found.problem is not None:
-        return f"{name} stays at {found.digest}, as it is held: {found.problem}"
-    if found.gone:
-        return f"{name} is gone at {found.source_repository}; {found.digest} is held and stays."
-    if found.before is None:
-        return f"{name} is new here: {found.digest}."
-    return (
-        f"{name} moved from {found.before} to {found.digest}."
-        if found.moved
-        else f"{name} is unchanged: {found.digest}."
-    )
-
-
 def _columns() -> int:
-    """Characters that a line may have: one that reaches the last column makes some terminals go to
-    the next, where a carriage return can't go back from."""
+    """Characters that a progress line may have.
+
+    A line that reaches the last column makes some terminals wrap, and a carriage return can't go
+    back from there.
+    """
     try:
-        found = os.get_terminal_size(sys.stderr.fileno()).columns
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
-        found = 0
-    return (found or 80) - 1
+        columns = 0
+    return (columns or 80) - 1
 
 
 def _progress(pull: PullSnapshot, columns: int | None = None) -> str:
-    """One line of at most *columns* characters: the bar gives way first, then the beginning of the
-    image's name. None: as many as it takes."""
+    """One line of at most *columns* characters; None: as long as it is.
+
+    Where there is too little room, the bar goes first, then the beginning of the image's name.
+    """
     share = pull.received / pull.size if pull.size else 0.0
-    left = f"  {duration(pull.time_left)} left" if pull.time_left is not None else ""
+    time_left = f"  {duration(pull.time_left)} left" if pull.time_left is not None else ""
     numbers = (
-        f"{share:4.0%}  {size(pull.received)} of {size(pull.size)}  {size(pull.speed)}/s{left}"
+        f"{share:4.0%}  {size(pull.received)} of {size(pull.size)}  {size(pull.speed)}/s{time_left}"
     )
     image = printable(pull.image)
-    room = BAR if columns is None else min(BAR, columns - cells(image) - len(numbers) - len(" [] "))
-    if room >= SHORTEST_BAR:
-        return f"{image} {bar(share, room)} {numbers}"
+    bar_width = (
+        BAR_WIDTH
+        if columns is None
+        else min(BAR_WIDTH, columns - cells(image) - len(numbers) - len(" [] "))
+    )
+    if bar_width >= MIN_BAR_WIDTH:
+        return f"{image} {bar(share, bar_width)} {numbers}"
     line = f"{image} {numbers}"
     return (
         line if columns is None or cells(line) <= columns else f"...{last_cells(line, columns - 3)}"

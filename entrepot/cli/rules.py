@@ -10,27 +10,29 @@ import click
 from msgspec import UNSET
 
 from entrepot.api.client import CacheClient
-from entrepot.api.models import ImportEntry, RuleSnapshot
+from entrepot.api.labels import IMPORT_LABELS, match_state, tag_lifetime
+from entrepot.api.models import ImportEntry, ImportPlan, RuleMatch, RuleSnapshot
 from entrepot.cli.completion import credential_set_names, images, rule_names, source_repositories
-from entrepot.cli.session import (
-    REFUSED,
+from entrepot.cli.confirmations import confirm, confirm_programs
+from entrepot.cli.options import (
     as_json,
-    ask,
-    confirm,
-    confirm_programs,
-    date_and_time,
     dry_run_option,
     name_option,
+    run_program_option,
+    yes_option,
+)
+from entrepot.cli.output import (
+    REFUSED,
+    date_and_time,
     note,
     print_fields,
     print_json,
     print_plan,
     print_table,
-    run_program_option,
-    tell,
-    yes_option,
+    print_text,
 )
-from entrepot.core.states import CachedState, ImportOutcome
+from entrepot.cli.session import call_engine
+from entrepot.core.states import ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
 from entrepot.formatting import Column, ago, counted, printable
 
@@ -45,9 +47,9 @@ _RULE_COLUMNS = (
     Column("Source"),
     Column("Target"),
     Column("Credential set"),
-    Column("Freshness"),
+    Column("Tag lifetime"),
     Column("Pulls", right=True),
-    Column("Used", right=True),
+    Column("Last pull", right=True),
 )
 
 
@@ -55,31 +57,35 @@ _RULE_COLUMNS = (
 @as_json
 def list_rules(as_json: bool) -> None:
     """List all cache rules."""
-    found = ask(CacheClient.rules)
+    rules = call_engine(lambda client: client.rules.list())
     if as_json:
-        print_json(found)
+        print_json(rules)
         return
     now = time.time()
     rows = [
         (
-            each.name,
-            each.source_repository,
-            each.target_repository,
-            each.credential_set or "-",
-            each.freshness_in_force,
-            f"{each.pulls:,}",
-            ago(each.last_pull, now),
+            rule.name,
+            rule.source_repository,
+            rule.target_repository,
+            rule.credential_set or "-",
+            rule.freshness_in_force,
+            f"{rule.pulls:,}",
+            ago(rule.last_pull, now),
         )
-        for each in found
+        for rule in rules
     ]
     print_table(
         _RULE_COLUMNS,
         rows,
-        empty="There is no cache rule yet. Make one in the dashboard, or with: entrepot rule create",
+        empty="There is no cache rule yet. Create one in the dashboard, "
+        "or with: entrepot rule create",
     )
 
 
-_FRESHNESS = "How long its tags are believed before the source is asked again: always (asked each time), never (not again), 30s, 10min, 1h"
+_FRESHNESS = (
+    "Tag lifetime: how long a tag's digest is trusted before the source is asked again. "
+    "always (ask each time), never (do not ask again), 30s, 10min, 1h"
+)
 
 
 _existing = click.option(
@@ -92,7 +98,7 @@ _existing = click.option(
 @as_json
 def show_rule(name: str, as_json: bool) -> None:
     """Show a cache rule."""
-    _print_rule(ask(lambda client: client.rule(name)), as_json=as_json)
+    _print_rule(call_engine(lambda client: client.rules.get(name)), as_json=as_json)
 
 
 @rule.command("create")
@@ -123,13 +129,13 @@ def create_rule(
     freshness: str | None,
     as_json: bool,
 ) -> None:
-    """Make a cache rule."""
+    """Create a cache rule."""
 
     async def create(client: CacheClient) -> RuleSnapshot:
-        await client.create_rule(name, source_repo, target_repo, cred_set, freshness)
-        return await client.rule(name)
+        await client.rules.create(name, source_repo, target_repo, cred_set, freshness)
+        return await client.rules.get(name)
 
-    _print_rule(ask(create), as_json=as_json)
+    _print_rule(call_engine(create), as_json=as_json)
 
 
 @rule.command("update")
@@ -148,7 +154,7 @@ def create_rule(
 def update_rule(
     name: str, cred_set: str | None, remove_cred_set: bool, freshness: str | None, as_json: bool
 ) -> None:
-    """Change the credential set or the freshness of a cache rule; nothing else of it can change."""
+    """Change the credential set or the tag lifetime of a cache rule; nothing else can change."""
     if cred_set is not None and remove_cred_set:
         raise click.UsageError("--remove-cred-set can't be used together with --cred-set.")
     if cred_set is None and not remove_cred_set and freshness is None:
@@ -157,14 +163,14 @@ def update_rule(
         )
 
     async def update(client: CacheClient) -> RuleSnapshot:
-        await client.update_rule(
+        await client.rules.update(
             name,
             UNSET if cred_set is None and not remove_cred_set else cred_set,
             freshness=UNSET if freshness is None else freshness,
         )
-        return await client.rule(name)
+        return await client.rules.get(name)
 
-    _print_rule(ask(update), as_json=as_json)
+    _print_rule(call_engine(update), as_json=as_json)
 
 
 @rule.command("delete")
@@ -172,12 +178,12 @@ def update_rule(
 @dry_run_option
 @yes_option
 def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
-    """Delete a cache rule. What it cached stays, and stays pullable."""
+    """Delete a cache rule. What it cached stays, and can still be pulled."""
     if dry_run:
-        print_plan(ask(lambda client: client.plan_delete_rule(name)))
+        print_plan(call_engine(lambda client: client.rules.preview_delete(name)))
         return
     confirm(f"Delete the cache rule {name}? What it cached stays.", yes=yes)
-    ask(lambda client: client.delete_rule(name))
+    call_engine(lambda client: client.rules.delete(name))
     note(f"The cache rule {name} is deleted.")
 
 
@@ -187,107 +193,104 @@ def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
 def match_rule(image: str, as_json: bool) -> None:
     """Show which cache rule answers for IMAGE, as it is named here or at its source. Exit status 1
     when none does."""
-    found = ask(lambda client: client.match(image))
+    match = call_engine(lambda client: client.rules.match(image))
     if as_json:
-        print_json(found)
-    elif found.rule is None:
-        tell(printable(found.why_not or f"No cache rule answers for {image}."))
-        for each in found.near:
-            tell(
-                f"  {printable(f'{each.name}: {each.target_repository} from {each.source_repository}. {each.why}')}"
-            )
+        print_json(match)
     else:
-        held = {
-            CachedState.CACHED: "yes",
-            CachedState.PARTLY_CACHED: "in part",
-            CachedState.NOT_CACHED: "no",
-        }[found.holding]
-        print_fields(
-            [
-                ("Rule", found.rule),
-                ("Source", found.source_repository),
-                ("Here", found.repository),
-                ("Credential set", found.credential_set or "none"),
-                ("Held", held),
-                ("Pull it as", found.pull),
-                ("Also here", ", ".join(found.others)),
-            ]
-        )
-    if found.rule is None:
+        _print_match(match, image)
+    if match.rule is None:
         sys.exit(REFUSED)
+
+
+def _print_match(match: RuleMatch, image: str) -> None:
+    if match.rule is None:
+        print_text(printable(match.why_not or f"No cache rule answers for {image}."))
+        for near_rule in match.near:
+            description = (
+                f"{near_rule.name}: {near_rule.target_repository} "
+                f"from {near_rule.source_repository}. {near_rule.why}"
+            )
+            print_text(f"  {printable(description)}")
+        return
+    print_fields(
+        [
+            ("Rule", match.rule),
+            ("Source", match.source_repository),
+            ("Here", match.repository),
+            ("Credential set", match.credential_set or "none"),
+            ("State", match_state(match)),
+            ("Pull it as", match.pull),
+            ("Also here", ", ".join(match.others)),
+        ]
+    )
 
 
 _IMPORT_COLUMNS = (
     Column("Line", right=True),
-    Column("What"),
+    Column("Kind"),
     Column("Name"),
     Column("Source"),
     Column("Target"),
-    Column("Becomes"),
+    Column("Outcome"),
 )
 _SECRET_COLUMNS = (Column("User name"), Column("Password"))
 _KINDS = {"rule": "rule", "credentialSet": "credential set"}
-_OUTCOMES = {
-    ImportOutcome.CREATE: "new",
-    ImportOutcome.UNCHANGED: "unchanged",
-    ImportOutcome.CONFLICT: "can't be",
-}
 
 
 @rule.command("import")
 @click.argument("file", type=click.File("rb"))
-@click.option("--dry-run", is_flag=True, help="Only show what would become of each.")
+@click.option("--dry-run", is_flag=True, help="Only show what would become of each entry.")
 @run_program_option
 @as_json
 def import_rules(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Make the cache rules and credential sets of FILE (- for standard input), all or none of them.
-    It is written as rules.toml is."""
+    """Create the cache rules and credential sets of FILE (- for standard input), all or none of
+    them. The file is written as rules.toml is."""
     try:
         text = decode_text(file.read())
     except NotUtf8 as error:
         raise click.UsageError(f"{file.name} {error}: save it as UTF-8.") from None
-    planned = ask(lambda client: client.plan_import(text))
-    if not dry_run and planned.possible:
+    plan = call_engine(lambda client: client.rules.preview_import(text))
+    if not dry_run and plan.possible:
         confirm_programs(
             [
                 identifier
-                for each in planned.runs_programs
-                for identifier in (each.username_id, each.password_id)
+                for entry in plan.runs_programs
+                for identifier in (entry.username_id, entry.password_id)
             ],
             yes=yes,
         )
-    done = (
-        planned
-        if dry_run or not planned.possible
-        else ask(lambda client: client.apply_import(text))
-    )
+        plan = call_engine(lambda client: client.rules.apply_import(text))
     if as_json:
-        print_json(done)
+        print_json(plan)
     else:
-        # Where no credential set is among them, there is nothing to say of secrets.
-        signs_in = any(each.kind == "credentialSet" for each in done.entries)
-        rows = [
-            (*_import_row(each), *(_secrets_of(each) if signs_in else ())) for each in done.entries
-        ]
-        print_table(
-            (*_IMPORT_COLUMNS, *(_SECRET_COLUMNS if signs_in else ())),
-            rows,
-            empty="There is nothing to import.",
-        )
-    for each in done.problems:
-        note(printable(f"Error: {_at_line(each.line)}{each.message} ({each.code})"))
-    for entry in done.entries:
+        _print_import(plan)
+    for text_problem in plan.problems:
+        message = f"{_at_line(text_problem.line)}{text_problem.message} ({text_problem.code})"
+        note(printable(f"Error: {message}"))
+    for entry in plan.entries:
         for problem in entry.problems:
-            note(
-                printable(
-                    f"Error: {_at_line(entry.line)}{entry.name}: {problem.message} ({problem.code})"
-                )
-            )
-    if not done.possible:
+            message = f"{_at_line(entry.line)}{entry.name}: {problem.message} ({problem.code})"
+            note(printable(f"Error: {message}"))
+    if not plan.possible:
         note("Nothing is imported.")
         sys.exit(REFUSED)
-    new, same = done.count(ImportOutcome.CREATE), done.count(ImportOutcome.UNCHANGED)
-    note(f"{new:,} {'imported' if done.applied else 'would be imported'}, {same:,} unchanged.")
+    created, unchanged = plan.count(ImportOutcome.CREATE), plan.count(ImportOutcome.UNCHANGED)
+    is_done = "imported" if plan.applied else "would be imported"
+    note(f"{created:,} {is_done}, {unchanged:,} unchanged.")
+
+
+def _print_import(plan: ImportPlan) -> None:
+    # Without a credential set there are no secrets to list.
+    has_secrets = any(entry.kind == "credentialSet" for entry in plan.entries)
+    rows = [
+        (*_import_row(entry), *(_secret_cells(entry) if has_secrets else ()))
+        for entry in plan.entries
+    ]
+    print_table(
+        (*_IMPORT_COLUMNS, *(_SECRET_COLUMNS if has_secrets else ())),
+        rows,
+        empty="There is nothing to import.",
+    )
 
 
 def _import_row(entry: ImportEntry) -> tuple[str, ...]:
@@ -297,11 +300,11 @@ def _import_row(entry: ImportEntry) -> tuple[str, ...]:
         entry.name,
         entry.source_repository or entry.login_server or "-",
         entry.target_repository or "-",
-        f"{_OUTCOMES[entry.outcome]}{', runs a program' if entry.runs_program else ''}",
+        f"{IMPORT_LABELS[entry.outcome]}{', runs a program' if entry.runs_program else ''}",
     )
 
 
-def _secrets_of(entry: ImportEntry) -> tuple[str, str]:
+def _secret_cells(entry: ImportEntry) -> tuple[str, str]:
     return entry.username_id or "-", entry.password_id or "-"
 
 
@@ -309,23 +312,24 @@ def _at_line(line: int | None) -> str:
     return f"line {line}: " if line is not None else ""
 
 
-def _print_rule(found: RuleSnapshot, *, as_json: bool) -> None:
+def _print_rule(rule: RuleSnapshot, *, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(rule)
         return
     print_fields(
         [
-            ("Name", found.name),
-            ("Source", found.source_repository),
-            ("Target", found.target_repository),
-            ("Credential set", found.credential_set or "none"),
-            ("Freshness", found.freshness_in_force + ("" if found.freshness else " (the default)")),
-            ("Created", date_and_time(found.created)),
-            ("Pulls", f"{found.pulls:,}"),
-            ("Used", date_and_time(found.last_pull)),
+            ("Name", rule.name),
+            ("Source", rule.source_repository),
+            ("Target", rule.target_repository),
+            ("Credential set", rule.credential_set or "none"),
+            ("Tag lifetime", tag_lifetime(rule)),
+            ("Created", date_and_time(rule.created)),
+            ("Pulls", f"{rule.pulls:,}"),
+            ("Last pull", date_and_time(rule.last_pull)),
             (
-                "Asked for manifests",
-                f"{counted(found.requests_made, 'time')}, saved {found.requests_saved:,}",
+                "Manifest requests",
+                f"{counted(rule.requests_made, 'request')} to the source, "
+                f"{rule.requests_saved:,} saved",
             ),
         ]
     )

@@ -1,11 +1,10 @@
-"""The way to an engine on another machine over ssh: a Unix socket here that leads to the engine's
-own.
+"""A tunnel over ssh to an engine on another machine: a Unix socket here that leads to its own.
 
-The system's ``ssh`` does the work, so that its configuration, keys, agent and known hosts hold. One
-process of it lives as long as the tunnel: at the far side it runs ``entrepot dial``, which tells
-where the engine's socket is and stays until its standard input ends. So nothing is left behind,
-neither there nor here, however this program ends. The process is also the master of a control
-socket (ssh(1), ``-M``), through which the forwarding is asked for once the far path is known.
+The system's ``ssh`` does the work, so that its configuration, keys, agent and known hosts apply.
+One ssh process lives as long as the tunnel: on the remote machine it runs ``entrepot dial``, which
+prints the path of the engine's socket and waits until its standard input ends. So nothing stays on
+either machine, however this program ends. The process is also the master of a control socket
+(ssh(1), ``-M``), through which forwarding is requested once the remote path is known.
 """
 
 from __future__ import annotations
@@ -31,24 +30,23 @@ from entrepot.config.directories import SOCKET_PATH_LENGTH
 from entrepot.core.reference import quoted
 from entrepot.errors import EntrepotError
 
-CONNECT_PATIENCE: Final = 30.0
-"""Seconds that a connection may take where nobody is asked for a password."""
+CONNECT_TIMEOUT: Final = 30.0
+"""Seconds that a connection may take where ssh asks no question."""
 
-ASKING_PATIENCE: Final = 180.0
-"""Seconds that it may take with a person who looks for a password, and confirms a host key."""
+PASSWORD_TIMEOUT: Final = 180.0
+"""Seconds that it may take with a person who types a password and confirms a host key."""
 
 RETRY_INTERVAL: Final = 2.0
-"""Seconds between two tries to connect again."""
+"""Seconds between two attempts to reconnect."""
 
-TOLD: Final = 64 * 1024
-"""Bytes of what the far side's shell may print before the line that is waited for, and of what ssh
-complains."""
+MAX_OUTPUT: Final = 64 * 1024
+"""Bytes that the remote shell may print before the announcement, and of ssh's error output."""
 
 ANNOUNCEMENT: Final = "entrepot-socket "
-"""What the line begins with that names the socket at the far side."""
+"""The beginning of the line that names the remote socket."""
 
 RANDOM_SUFFIX: Final = 17
-"""Characters that ssh adds to the path of a control socket while it makes it."""
+"""Characters that ssh adds to the path of a control socket while it creates it."""
 
 _OPTIONS: Final = {
     "ControlMaster": "yes",
@@ -59,26 +57,35 @@ _OPTIONS: Final = {
     "ForwardAgent": "no",
     "ForwardX11": "no",
     "ConnectTimeout": "10",
-    # A connection that died without a word is noticed after 15 s.
+    # A connection that died silently is noticed after 15 s.
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
-    # What it says besides errors, such as that nobody listens at the far socket, would be written
-    # again and again.
+    # Other messages, such as that nothing listens on the remote socket, would be repeated at each
+    # request.
     "LogLevel": "ERROR",
 }
-"""What the tunnel depends on goes before the user's configuration; all else is as it says there."""
+"""Options that the tunnel depends on; they override the user's configuration of ssh."""
+
+
+_SSH_ADDRESS: Final = re.compile(
+    r"ssh://(?:(?P<user>[^@:/\s]+)@)?"
+    r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[\w.-]+))"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^\0\n\r]*)?"
+)
 
 
 class ConnectionFailed(EntrepotError):
-    """There is no way to the other machine, or nothing of use at its end."""
+    """The other machine can't be reached, or has no engine that can be used."""
 
     code = "ConnectionFailed"
 
 
 @dataclass(frozen=True, slots=True)
 class SshAddress:
-    """``ssh://[user@]host[:port][/path/of/the/socket]``. Without a path the far side is asked for
-    it."""
+    """``ssh://[user@]host[:port][/path/of/the/socket]``.
+
+    Without a path, the remote machine is asked for it.
+    """
 
     host: str
     user: str | None = None
@@ -88,30 +95,28 @@ class SshAddress:
     @classmethod
     def parse(cls, text: str) -> SshAddress:
         """Read an address; raises `ConnectionFailed`."""
-        found = re.fullmatch(
-            r"ssh://(?:(?P<user>[^@:/\s]+)@)?(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^\0\n\r]*)?",
-            text,
-        )
+        parts = _SSH_ADDRESS.fullmatch(text)
         # A leading dash would be an option of ssh.
-        if found is None or any((found[part] or "").startswith("-") for part in ("user", "host")):
+        if parts is None or any((parts[name] or "").startswith("-") for name in ("user", "host")):
             raise ConnectionFailed(
-                f"{without_password(text)} is no address of a machine that ssh could reach.",
-                "Write ssh://HOST, ssh://USER@HOST:PORT, or ssh://HOST/PATH/OF/THE/SOCKET. A password is asked for, and never stands there.",
+                f"{without_password(text)} is not an address that ssh can reach.",
+                "Write ssh://HOST, ssh://USER@HOST:PORT, or ssh://HOST/PATH/OF/THE/SOCKET. "
+                "ssh asks for a password; it never belongs into the address.",
             )
-        path = unquote(found["path"] or "")
-        port = int(found["port"]) if found["port"] else None
-        user = unquote(found["user"]) if found["user"] else None
-        return cls(found["six"] or found["host"], user, port, path if len(path) > 1 else None)
+        path = unquote(parts["path"] or "")
+        port = int(parts["port"]) if parts["port"] else None
+        user = unquote(parts["user"]) if parts["user"] else None
+        return cls(parts["six"] or parts["host"], user, port, path if len(path) > 1 else None)
 
     def __str__(self) -> str:
-        shown = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host
         return "".join(
-            [f"{self.user}@" if self.user else "", shown, f":{self.port}" if self.port else ""]
+            [f"{self.user}@" if self.user else "", host, f":{self.port}" if self.port else ""]
         )
 
     @property
     def arguments(self) -> list[str]:
-        """How ssh is told where to go."""
+        """The arguments of ssh that name the machine."""
         return [
             *(["-l", self.user] if self.user else []),
             *(["-p", str(self.port)] if self.port else []),
@@ -120,8 +125,8 @@ class SshAddress:
         ]
 
     @property
-    def by_hand(self) -> str:
-        """What a person types to see for themselves."""
+    def ssh_command(self) -> str:
+        """The ssh command with which a person can try the connection."""
         return shlex.join(
             [
                 "ssh",
@@ -133,30 +138,32 @@ class SshAddress:
 
 
 class Tunnel:
-    """Use it with ``with``, after `open`: at the end the connection is closed and all of it
-    removed. `socket` is the near end."""
+    """A tunnel over ssh; `socket` is its local end.
+
+    Use it as ``with``, then call `open`: at the end the connection and its files are removed.
+    """
 
     def __init__(self, address: SshAddress) -> None:
         self.address = address
         self.problem: str | None = None
-        """What is wrong now, in a sentence; None while the connection stands."""
+        """What is wrong now, in a sentence; None while the connection is open."""
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._closing = threading.Event()
         try:
-            # mkdtemp makes it for this user alone (mode 0700).
+            # mkdtemp creates it for this user alone (mode 0700).
             self._directory = tempfile.TemporaryDirectory(
                 prefix="entrepot-", ignore_cleanup_errors=True
             )
         except OSError as error:
             raise ConnectionFailed(
-                f"No temporary directory can be made: {error.strerror}.",
-                "Set TMPDIR to another directory, with room in it.",
+                f"No temporary directory can be created: {error.strerror}.",
+                "Set TMPDIR to another directory, with free space.",
             ) from None
         root = Path(self._directory.name)
         self.socket = root / "engine"
         self._control = root / "control"
-        self._complaints = root / "complaints"
+        self._error_log = root / "errors"
         if len(os.fsencode(self._control)) + RANDOM_SUFFIX > SOCKET_PATH_LENGTH:
             self._directory.cleanup()
             raise ConnectionFailed(
@@ -178,18 +185,18 @@ class Tunnel:
     def open(self, *, asks: bool) -> None:
         """Connect; raises `ConnectionFailed`, or `EngineUnreachable` when no engine runs there.
 
-        *asks* lets ssh ask on the terminal for a password or whether a host key is right. Without
-        it what would have to be asked is an error.
+        *asks* lets ssh ask on the terminal for a password or about a host key. Without it, such a
+        question is an error.
         """
         self._end()
         self._check_open()
-        for each in (self.socket, self._control):
-            each.unlink(missing_ok=True)
-        far = self.address.socket
-        # The semicolon means the same to all shells that somebody may have there.
-        command = "entrepot dial" if far is None else f"echo {ANNOUNCEMENT}; cat"
+        for path in (self.socket, self._control):
+            path.unlink(missing_ok=True)
+        remote_socket = self.address.socket
+        # The semicolon means the same in all login shells.
+        command = "entrepot dial" if remote_socket is None else f"echo {ANNOUNCEMENT}; cat"
         options = _OPTIONS if asks else _OPTIONS | {"BatchMode": "yes"}
-        with self._complaints.open("wb") as complaints:
+        with self._error_log.open("wb") as error_log:
             process = self._start(
                 "-T",
                 "-S",
@@ -197,19 +204,19 @@ class Tunnel:
                 *_as_arguments(options),
                 *self.address.arguments,
                 command,
-                complaints=complaints,
+                error_log=error_log,
                 asks=asks,
             )
         self._process = process
         try:
-            # Whoever closes it meanwhile has seen the process, or is seen here.
+            # A close() in another thread has either terminated the process or is noticed here.
             self._check_open()
-            announced = self._announced(
-                process, time.monotonic() + (ASKING_PATIENCE if asks else CONNECT_PATIENCE)
+            announced_socket = self._read_announcement(
+                process, time.monotonic() + (PASSWORD_TIMEOUT if asks else CONNECT_TIMEOUT)
             )
-            self._forward(far or announced)
-            # Who announced the socket has reached an engine there.
-            if far is None and not self._leads_somewhere():
+            self._forward(remote_socket or announced_socket)
+            # The remote command has reached an engine on the socket that it announced.
+            if remote_socket is None and not self._is_answered():
                 raise ConnectionFailed(
                     f"The ssh server on {self.address} does not forward to the socket of the engine.",
                     "Its sshd_config needs: AllowStreamLocalForwarding yes",
@@ -220,23 +227,25 @@ class Tunnel:
         self.problem = None
 
     def keep(self) -> None:
-        """From now on connect again whenever the connection is lost, until it is closed. Nobody is
-        asked for a password then: who draws has the terminal."""
-        self._keeper = threading.Thread(target=self._keep, name="tunnel", daemon=True)
+        """Reconnect whenever the connection is lost, until it is closed.
+
+        ssh asks no question then: the dashboard has the terminal.
+        """
+        self._keeper = threading.Thread(target=self._reconnect, name="tunnel", daemon=True)
         self._keeper.start()
 
     def close(self) -> None:
-        """End the connection, and remove what was made for it."""
+        """Close the connection and remove its files."""
         self._closing.set()
         if self._keeper is not None:
             if (process := self._process) is not None:
                 process.terminate()
-            self._keeper.join(CONNECT_PATIENCE)
+            self._keeper.join(CONNECT_TIMEOUT)
         self._end()
         self._directory.cleanup()
 
     def absent(self) -> str:
-        """What to tell when no engine answers at the near end."""
+        """The message when no engine answers at the local end."""
         process = self._process
         if self.problem is None and process is not None and process.poll() is not None:
             return self._lost()
@@ -246,9 +255,9 @@ class Tunnel:
         )
 
     def _lost(self) -> str:
-        return f"The connection to {self.address} is lost. It is tried again every few seconds."
+        return f"The connection to {self.address} is lost. Reconnecting every few seconds."
 
-    def _keep(self) -> None:
+    def _reconnect(self) -> None:
         while True:
             if (process := self._process) is not None:
                 process.wait()
@@ -259,9 +268,11 @@ class Tunnel:
                 try:
                     self.open(asks=False)
                 except (ConnectionFailed, EngineUnreachable) as error:
-                    self.problem = f"{error.message} It is tried again every few seconds."
+                    self.problem = f"{error.message} Reconnecting every few seconds."
                 except (OSError, subprocess.SubprocessError) as error:
-                    self.problem = f"The connection to {self.address} is lost, and can't be made again: {error}"
+                    self.problem = (
+                        f"The connection to {self.address} is lost, and reconnecting fails: {error}"
+                    )
                 else:
                     break
 
@@ -269,133 +280,137 @@ class Tunnel:
         if self._closing.is_set():
             raise ConnectionFailed(f"The connection to {self.address} is closed.")
 
-    def _start(self, *arguments: str, complaints: BinaryIO, asks: bool) -> subprocess.Popen[bytes]:
+    def _start(self, *arguments: str, error_log: BinaryIO, asks: bool) -> subprocess.Popen[bytes]:
         try:
-            # In a session of its own it can't reach the terminal.
+            # In its own session it can't reach the terminal.
             return subprocess.Popen(
                 ["ssh", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=complaints,
+                stderr=error_log,
                 start_new_session=not asks,
             )
         except OSError as error:
             cause = program_cause(error, "ssh", where="")
-            more = (
+            package = (
                 " (Debian package: openssh-client)"
                 if cause.code is CauseCode.PROGRAM_MISSING
                 else ""
             )
-            raise ConnectionFailed(cause.what, f"{cause.hint}{more}") from None
+            raise ConnectionFailed(cause.what, f"{cause.hint}{package}") from None
 
-    def _announced(self, process: subprocess.Popen[bytes], until: float) -> str:
-        """The path of the socket at the far side. What its shell prints besides is passed over."""
+    def _read_announcement(self, process: subprocess.Popen[bytes], deadline: float) -> str:
+        """The path of the remote socket; other output of the remote shell is ignored."""
         assert process.stdout is not None
-        told = b""
-        while len(told) < TOLD:
-            left = until - time.monotonic()
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+        output = b""
+        while len(output) < MAX_OUTPUT:
+            time_left = deadline - time.monotonic()
+            if time_left <= 0 or not select.select([process.stdout], [], [], time_left)[0]:
                 raise ConnectionFailed(
                     f"{self.address} does not answer in time.",
-                    f"Look at it with: {self.address.by_hand}",
+                    f"Check it with: {self.address.ssh_command}",
                 )
-            piece = os.read(process.stdout.fileno(), 4096)
-            if not piece:
-                raise self._why(process.wait(CONNECT_PATIENCE))
-            told += piece
-            *lines, _ = told.split(b"\n")
+            chunk = os.read(process.stdout.fileno(), 4096)
+            if not chunk:
+                raise self._failure(process.wait(CONNECT_TIMEOUT))
+            output += chunk
+            *lines, _ = output.split(b"\n")
             for line in lines:
                 if line.startswith(ANNOUNCEMENT.encode().rstrip()):
                     return os.fsdecode(line.rstrip(b"\r")[len(ANNOUNCEMENT) :])
         raise ConnectionFailed(
-            f"The login on {self.address} prints a lot, and not where its engine is.",
-            f"Look at it with: {self.address.by_hand}",
+            f"The login on {self.address} prints a lot of text, and not where its engine is.",
+            f"Check it with: {self.address.ssh_command}",
         )
 
-    def _forward(self, far: str) -> None:
-        # A colon would end the path, and a backslash keeps it from that.
-        ends = ":".join(re.sub(r"([:\\])", r"\\\1", each) for each in (str(self.socket), far))
-        asked = subprocess.run(
+    def _forward(self, remote_socket: str) -> None:
+        # A colon would end the path; a backslash escapes it.
+        paths = (str(self.socket), remote_socket)
+        ends = ":".join(re.sub(r"([:\\])", r"\\\1", path) for path in paths)
+        completed = subprocess.run(
             ["ssh", "-S", str(self._control), "-O", "forward", "-L", ends, *self.address.arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=CONNECT_PATIENCE,
+            timeout=CONNECT_TIMEOUT,
             check=False,
         )
-        if asked.returncode:
+        if completed.returncode:
             raise ConnectionFailed(
-                f"ssh does not forward to {far} on {self.address}: {_last_line(asked.stderr)}"
+                f"ssh does not forward to {remote_socket} on {self.address}: "
+                f"{_last_line(completed.stderr)}"
             )
 
-    def _leads_somewhere(self) -> bool:
+    def _is_answered(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(CONNECT_PATIENCE)
+            connection.settimeout(CONNECT_TIMEOUT)
             try:
                 connection.connect(str(self.socket))
                 connection.sendall(
-                    b"GET /entrepot/v1/status HTTP/1.1\r\nHost: entrepot\r\nConnection: close\r\n\r\n"
+                    b"GET /entrepot/v1/status HTTP/1.1\r\n"
+                    b"Host: entrepot\r\nConnection: close\r\n\r\n"
                 )
                 return bool(connection.recv(1))
             except OSError:
                 return False
 
-    def _why(self, status: int) -> ConnectionFailed | EngineUnreachable:
-        """What the end of ssh means: 255 is its own failure, all else the status of what ran at the
-        far side."""
-        with self._complaints.open("rb") as written:
-            complaints = written.read(TOLD)
-        said, there, try_it = (
-            _last_line(complaints),
-            str(self.address),
-            f"See for yourself with: {self.address.by_hand}",
-        )
+    def _failure(self, status: int) -> ConnectionFailed | EngineUnreachable:
+        """The error for the exit status of ssh.
+
+        255 is ssh's own failure; others are the status of the remote command.
+        """
+        with self._error_log.open("rb") as error_log:
+            errors = error_log.read(MAX_OUTPUT)
+        last_line, host = _last_line(errors), str(self.address)
+        try_it = f"Check it with: {self.address.ssh_command}"
         if status == 255:
-            if b"Could not resolve hostname" in complaints:
+            if b"Could not resolve hostname" in errors:
                 return ConnectionFailed(
                     f"The host {self.address.host} is not known: ssh finds no address for it.",
-                    "Look for a slip in the name.",
+                    "Check the spelling of the name.",
                 )
-            if b"Host key verification failed" in complaints:
+            if b"Host key verification failed" in errors:
                 return ConnectionFailed(
-                    f"The host key of {there} is not known here, or is another than before.", try_it
+                    f"The host key of {host} is not known here, or has changed.", try_it
                 )
-            if b"Permission denied" in complaints:
-                hint = "Where nobody can be asked for a password, a key of the ssh agent is needed."
+            if b"Permission denied" in errors:
+                hint = "Where ssh can't ask for a password, it needs a key of the ssh agent."
                 return ConnectionFailed(
-                    f"Permission denied: {there} does not let you in ({said}).", f"{hint} {try_it}"
+                    f"Permission denied: {host} does not let you in ({last_line}).",
+                    f"{hint} {try_it}",
                 )
-            return ConnectionFailed(f"{there} can't be reached: {said}", try_it)
-        if status == 3 and said.startswith("Error: The engine with pid "):
-            # It runs, and why it can't be reached is known there (F68).
-            return EngineUnreachable(
-                f"On {there}: {said.removeprefix('Error: ').removesuffix(' (EngineUnreachable)')}"
-            )
+            return ConnectionFailed(f"{host} can't be reached: {last_line}", try_it)
+        if status == 3 and last_line.startswith("Error: The engine with pid "):
+            # An engine runs, and the remote command says why it can't be reached (F68).
+            reason = last_line.removeprefix("Error: ").removesuffix(" (EngineUnreachable)")
+            return EngineUnreachable(f"On {host}: {reason}")
         if status == 3:
             return EngineUnreachable(
-                f"No engine is running on {there}. Start one there with: entrepot serve"
+                f"No engine is running on {host}. Start one there with: entrepot serve"
             )
         if status in {126, 127}:
             return ConnectionFailed(
-                f"The command entrepot is not found on {there}.",
-                "Install it there, where a login without a terminal finds it, or name the socket of its engine: "
-                f"ssh://{there}/PATH (entrepot paths prints it there).",
+                f"The command entrepot is not found on {host}.",
+                "Install it there, where a login without a terminal finds it, "
+                "or name the socket of its engine: "
+                f"ssh://{host}/PATH (entrepot paths prints it there).",
             )
         if status == 2:
             return ConnectionFailed(
-                f"Entrepot on {there} is of another version, which can't be reached this way.",
+                f"Entrepot on {host} is of another version, which can't be reached this way.",
                 "Install the same version on both.",
             )
         return ConnectionFailed(
-            f"The connection to {there} ended at once: {said or f'exit status {status}'}", try_it
+            f"The connection to {host} ended at once: {last_line or f'exit status {status}'}",
+            try_it,
         )
 
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        for each in (process.stdin, process.stdout):
-            if each is not None:
-                each.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
         process.terminate()
         try:
             process.wait(5)
@@ -405,8 +420,7 @@ class Tunnel:
 
 
 def without_password(address: str) -> str:
-    """An address that is wrong, as it may be shown: who wrote a password into it did not mean it
-    for the log."""
+    """An invalid address for an error message: a password in it must not reach the log."""
     return quoted(re.sub(r"(?<=//)[^/]*@", "…@", address))
 
 
@@ -414,7 +428,7 @@ def _as_arguments(options: dict[str, str]) -> list[str]:
     return [argument for name, value in options.items() for argument in ("-o", f"{name}={value}")]
 
 
-def _last_line(complaints: bytes) -> str:
-    lines = complaints.decode(errors="replace").split("\n")
-    told = [re.sub(r"[\x00-\x1f\x7f]", "", each).strip() for each in lines]
-    return next((each for each in reversed(told) if each), "")
+def _last_line(output: bytes) -> str:
+    lines = output.decode(errors="replace").split("\n")
+    cleaned = [re.sub(r"[\x00-\x1f\x7f]", "", line).strip() for line in lines]
+    return next((line for line in reversed(cleaned) if line), "")

@@ -1,8 +1,8 @@
-"""Cache rules and credential sets as TOML documents: validated, replaced whole, hand edits noticed.
+"""Cache rules and credential sets as TOML documents, replaced whole; hand edits are noticed.
 
-``rules.toml`` and ``credentials.toml`` belong to the engine. What is in force is always one whole
-that was valid together: an edit by hand that breaks a limit is refused as a whole,
-`Documents.problem` says why, and the last good state stays.
+``rules.toml`` and ``credentials.toml`` belong to the engine. The state in force was always valid as
+a whole: an edit by hand that breaks a limit is refused as a whole, `Documents.problem` says why,
+and the last valid state stays.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import tomli_w
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 
 from entrepot.causes import user_name
 from entrepot.config.settings import Directories
+from entrepot.core.book import to_the_second
 from entrepot.core.credentials import (
     CredentialBook,
     CredentialSet,
     CredentialSetDraft,
     CredentialSetsInvalid,
-    to_the_second,
 )
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rule_import import (
@@ -42,34 +42,38 @@ from entrepot.core.rule_import import (
 from entrepot.core.rules import CacheRule, RuleBook, RuleDraft, RulesInvalid
 from entrepot.errors import EngineError, Refusal
 from entrepot.files import READABLE_STORES, replace_file
-from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
+from entrepot.toml import ENTRY_NAME_LENGTH, TomlDocument, TomlInvalid
 
 DOCUMENT_SIZE: Final = 8 * 1024 * 1024
-"""The largest document that is read, in bytes. A thousand rules with the longest names take about
-0.7 MB."""
+"""The largest document that is read, in bytes; 1,000 rules with the longest names take 0.7 MB."""
 
 LOCK_TIMEOUT: Final = 10.0
-"""Seconds that a change waits for another one to be written, which takes milliseconds unless its
-disk hangs."""
+"""How long a change waits for another one to be written, in seconds.
 
-SHOWN: Final = 5
-"""So many problems are told in a message; `DocumentInvalid.problems` has them all."""
+That takes milliseconds unless the disk hangs.
+"""
 
-_STAYS = "Mend the file: until then, what was read before stays in force, and nothing is written over it."
-_START = "Mend the file and start again."
+PROBLEMS_IN_MESSAGE: Final = 5
+"""Problems that `DocumentInvalid` names in its message; ``problems`` has all of them."""
+
+_FIX: Final = (
+    "Fix the file: until then, what was read before stays in force, and nothing is written over it."
+)
+_FIX_AND_START: Final = "Fix the file and start again."
 
 _EDIT: Final = "Edit it where it comes from: the engine picks that up within seconds."
 _EDIT_OR_OPEN: Final = f"{_EDIT} Or let the engine's user write it and its directory."
 
-_HEADER = """\
+_HEADER: Final = """\
 # {what} of Entrepot.
 #
-# The engine replaces this file whole whenever {kind} changes, so comments and blank lines do not last. What is edited
-# here by hand is picked up within seconds, and checked as a whole: if anything breaks a limit, nothing of it is taken.
+# The engine replaces this file whole whenever {kind} changes, so comments and blank lines do not
+# last. An edit by hand is picked up within seconds, and checked as a whole: if any part of it
+# breaks a limit, none of it is taken.
 """
 
-Row = TypeVar("Row", bound=Struct)
-Made = TypeVar("Made")
+Row = TypeVar("Row", RuleRow, CredentialSetRow)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,12 @@ class DocumentProblem:
 
     file: Path
     line: int | None
-    """Where it stands, counted from 1; None where nobody can tell."""
+    """Counted from 1; None where it is not known."""
     entry: str | None
     """``rule hub-library``"""
     message: str
     code: str
-    """Of the refusal, or `DocumentInvalid.code`."""
+    """That of the refusal, or of `DocumentInvalid`."""
 
     def __str__(self) -> str:
         place = [
@@ -95,50 +99,62 @@ class DocumentProblem:
 
 
 class DocumentInvalid(Refusal):
-    """``rules.toml`` or ``credentials.toml``, as it stands on the disk, can't be used; ``problems``
-    says all that is wrong."""
+    """``rules.toml`` or ``credentials.toml`` can't be used as it is on the disk.
+
+    ``problems`` has everything that is wrong.
+    """
 
     code = "DocumentInvalid"
     status = 409
 
     def __init__(self, problems: tuple[DocumentProblem, ...], hint: str) -> None:
-        more = (
-            f" There are {len(problems) - SHOWN:,} more problems." if len(problems) > SHOWN else ""
-        )
-        super().__init__(" ".join(str(each) for each in problems[:SHOWN]) + more, hint)
+        omitted = len(problems) - PROBLEMS_IN_MESSAGE
+        more = f" There are {omitted:,} more problems." if omitted > 0 else ""
+        super().__init__(" ".join(map(str, problems[:PROBLEMS_IN_MESSAGE])) + more, hint)
         self.problems = problems
 
 
 class ConfigurationReadOnly(Refusal):
-    """``rules.toml`` or ``credentials.toml`` can't be written where it is: a store, a read-only
-    mount, a file of another user (F78). Nothing is changed."""
+    """``rules.toml`` or ``credentials.toml`` can't be written where it is (F78).
+
+    It is in a store, on a read-only mount, or another user's. Nothing is changed.
+    """
 
     code = "ConfigurationReadOnly"
     status = 409
 
 
 Signature = tuple[int, int, int] | None
-"""Time of the last change, size and inode of a file, which tell one version from another; None if
-there is no file."""
+"""A version of a file: the time of its last change, its size and inode; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is in force. Replaced whole, so that a reader in another thread never sees half a
-    change."""
+    """The rules and credential sets in force.
+
+    Replaced whole, so that a reader in another thread never sees half a change.
+    """
 
     rules: RuleBook
     credential_sets: CredentialBook
     signatures: tuple[Signature, Signature]
-    """Of ``rules.toml`` and ``credentials.toml`` as they were read or written."""
+    """Those of ``rules.toml`` and ``credentials.toml`` as they were read or written."""
     problem: DocumentInvalid | None = None
 
 
-class Documents:
-    """The two documents of one engine, and the books that they make.
+@dataclass(frozen=True, slots=True)
+class _Unusable:
+    """Why documents can't be put in force, and which versions of the files these were."""
 
-    Every change is one piece of work in a thread under one lock: check, write, put in force.
-    Whoever waits for it may be cancelled; the work is not, so file and memory never part.
+    problems: tuple[DocumentProblem, ...]
+    signatures: tuple[Signature, Signature]
+
+
+class Documents:
+    """The two documents of one engine, and the books in force.
+
+    Every change is one piece of work in a thread under one lock: check, write, put in force. The
+    task that waits for it may be cancelled; the work goes on, so file and memory stay the same.
     """
 
     def __init__(self, directories: Directories, registries: SourceRegistries) -> None:
@@ -149,7 +165,7 @@ class Documents:
         self._state = _State(RuleBook(registries, credential_sets), credential_sets, (None, None))
         self._lock = threading.Lock()
         self.revision = 0
-        """Grows with every change of what is in force."""
+        """Grows with every change of the state in force."""
 
     @property
     def rules(self) -> RuleBook:
@@ -163,8 +179,10 @@ class Documents:
 
     @property
     def problem(self) -> DocumentInvalid | None:
-        """Why the documents on the disk are not in force; None when they are. It stays the same
-        object until something else is wrong."""
+        """Why the documents on the disk are not in force; None when they are.
+
+        It stays the same object until something else is wrong.
+        """
         return self._state.problem
 
     async def load(self) -> None:
@@ -172,25 +190,24 @@ class Documents:
         await asyncio.to_thread(self._load)
 
     async def edited(self) -> bool:
-        """Whether a hand edit waits to be judged, or a refused one to be judged again. It costs two
-        looks at the disk."""
+        """Whether a hand edit has to be read, or a refused one read again; costs two stat(2)."""
         return await asyncio.to_thread(self._edited)
 
     async def reload_if_changed(self, existing_repositories: Collection[str] = ()) -> bool:
-        """Put a hand edit in force; whether there was one. If it can't be, `problem` says why and
-        what was in force stays.
+        """Put a hand edit in force; return whether the state in force changed.
 
-        The target of a rule that is new must not be among *existing_repositories*.
+        Where it is refused, `problem` says why and the state in force stays. The target of a new
+        rule must not be among *existing_repositories*.
         """
         return await asyncio.to_thread(self._reload_if_changed, existing_repositories)
 
     async def create_rule(
         self, draft: RuleDraft, existing_repositories: Collection[str] = ()
     ) -> CacheRule:
-        """Make a cache rule; raises a `Refusal`, and then nothing is changed."""
+        """Create a cache rule; raises a `Refusal`, and then nothing is changed."""
 
         def create(state: _State) -> tuple[CacheRule, RuleBook, CredentialBook]:
-            rule = state.rules.check(draft, existing_repositories=existing_repositories)
+            rule = state.rules.parse(draft, existing_repositories=existing_repositories)
             return rule, state.rules.with_rule(rule), state.credential_sets
 
         return await self._change(create)
@@ -202,8 +219,11 @@ class Documents:
         *,
         freshness: str | float | UnsetType | None = UNSET,
     ) -> CacheRule:
-        """Give a rule another credential set, or none, and another freshness, or that of the
-        settings; raises `CacheRuleNotFound` or a `Refusal`."""
+        """Change the credential set and the tag lifetime of a rule.
+
+        None takes the credential set away, or leaves the tag lifetime to the settings; UNSET leaves
+        one as it is. Raises `CacheRuleNotFound` or a `Refusal`.
+        """
 
         def update(state: _State) -> tuple[CacheRule, RuleBook, CredentialBook]:
             rules = state.rules
@@ -216,7 +236,7 @@ class Documents:
         return await self._change(update)
 
     async def delete_rule(self, name: str) -> CacheRule:
-        """Delete a rule, and give back what it was; raises `CacheRuleNotFound`."""
+        """Delete a rule and return it; raises `CacheRuleNotFound`."""
 
         def delete(state: _State) -> tuple[CacheRule, RuleBook, CredentialBook]:
             return state.rules.get(name), state.rules.without(name), state.credential_sets
@@ -224,20 +244,22 @@ class Documents:
         return await self._change(delete)
 
     async def create_credential_set(self, draft: CredentialSetDraft) -> CredentialSet:
-        """Make a credential set; raises a `Refusal`, and then nothing is changed."""
+        """Create a credential set; raises a `Refusal`, and then nothing is changed."""
 
         def create(state: _State) -> tuple[CredentialSet, RuleBook, CredentialBook]:
-            made = state.credential_sets.check(draft)
-            sets = state.credential_sets.with_set(made)
-            return made, state.rules.with_credential_sets(sets), sets
+            credential_set = state.credential_sets.parse(draft)
+            sets = state.credential_sets.with_set(credential_set)
+            return credential_set, state.rules.with_credential_sets(sets), sets
 
         return await self._change(create)
 
     async def update_credential_set(
         self, name: str, *, username_id: str | None = None, password_id: str | None = None
     ) -> CredentialSet:
-        """Give a credential set other secret identifiers; None leaves one as it is. Raises
-        `CredentialSetNotFound` or a `Refusal`."""
+        """Change the secret identifiers of a credential set; None leaves one as it is.
+
+        Raises `CredentialSetNotFound` or a `Refusal`.
+        """
 
         def update(state: _State) -> tuple[CredentialSet, RuleBook, CredentialBook]:
             sets = state.credential_sets.with_identifiers(
@@ -248,8 +270,10 @@ class Documents:
         return await self._change(update)
 
     async def delete_credential_set(self, name: str) -> CredentialSet:
-        """Delete a credential set, and give back what it was; raises `CredentialSetNotFound`, or
-        `CredentialSetInUse` if a rule uses it."""
+        """Delete a credential set and return it.
+
+        Raises `CredentialSetNotFound`, or `CredentialSetInUse` if a rule uses it.
+        """
 
         def delete(state: _State) -> tuple[CredentialSet, RuleBook, CredentialBook]:
             sets = state.credential_sets.without(name)
@@ -267,7 +291,6 @@ class Documents:
             text,
             state.rules,
             state.credential_sets,
-            self._registries,
             existing_repositories,
         )
 
@@ -280,9 +303,7 @@ class Documents:
         """
 
         def apply(state: _State) -> tuple[ImportResult, RuleBook, CredentialBook]:
-            result = read_import(
-                text, state.rules, state.credential_sets, self._registries, existing_repositories
-            )
+            result = read_import(text, state.rules, state.credential_sets, existing_repositories)
             if not result.possible:
                 raise ImportRefused(result)
             return result, result.rules, result.credential_sets
@@ -290,16 +311,18 @@ class Documents:
         return await self._change(apply)
 
     async def _change(
-        self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]
-    ) -> Made:
+        self, change: Callable[[_State], tuple[Result, RuleBook, CredentialBook]]
+    ) -> Result:
         return await asyncio.to_thread(self._change_now, change)
 
     # What follows runs in a thread, under the lock.
 
     @contextmanager
     def _lock_for_change(self) -> Iterator[None]:
-        """The lock; raises `EngineError` while another change hangs on its disk, so that not each
-        of them holds a thread."""
+        """Hold the lock; raises `EngineError` while another change hangs on its disk.
+
+        Otherwise each waiting change would hold a thread.
+        """
         if not self._lock.acquire(timeout=LOCK_TIMEOUT):
             directory = self._rules_file.parent
             raise EngineError(
@@ -312,15 +335,15 @@ class Documents:
             self._lock.release()
 
     def _change_now(
-        self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]
-    ) -> Made:
+        self, change: Callable[[_State], tuple[Result, RuleBook, CredentialBook]]
+    ) -> Result:
         with self._lock_for_change():
             state = self._state
             self._refuse_to_overwrite(state)
-            made, rules, credential_sets = change(state)
+            result, rules, credential_sets = change(state)
             rules_signature, credentials_signature = state.signatures
-            # The credential sets first: should the engine be killed in between, none is missing
-            # that a rule uses.
+            # The credential sets first: if the engine is killed in between, every rule still has
+            # the credential set that it uses.
             new_sets = credential_sets != state.credential_sets
             for file, is_new in (
                 (self._credentials_file, new_sets),
@@ -338,32 +361,34 @@ class Documents:
                     rules_signature = _replace(self._rules_file, _rules_document(rules))
                 except (EngineError, ConfigurationReadOnly):
                     if new_sets:
-                        kept = _replace(
+                        credentials_signature = _replace(
                             self._credentials_file,
                             before or _credentials_document(state.credential_sets),
                         )
-                        self._put_in_force(
-                            _State(state.rules, state.credential_sets, (rules_signature, kept))
-                        )
+                        signatures = (rules_signature, credentials_signature)
+                        self._put_in_force(_State(state.rules, state.credential_sets, signatures))
                     raise
             self._put_in_force(
                 _State(rules, credential_sets, (rules_signature, credentials_signature))
             )
-            return made
+            return result
 
     def _put_in_force(self, state: _State) -> None:
         self._state = state
         self.revision += 1
 
     def _refuse_to_overwrite(self, state: _State) -> None:
-        """An edit by hand that is not in force must not be lost to a change of ours."""
+        """Raise `DocumentInvalid` where a change would overwrite a hand edit not yet in force."""
         if state.problem is not None:
             raise state.problem
-        for file, known in zip(
+        for file, signature in zip(
             (self._rules_file, self._credentials_file), state.signatures, strict=True
         ):
-            if _signature(file) != known:
-                what = "It was edited by hand a moment ago and has not been read yet, so nothing is written over it."
+            if _signature(file) != signature:
+                what = (
+                    "It was edited by hand a moment ago and has not been read yet, so nothing is "
+                    "written over it."
+                )
                 raise DocumentInvalid(
                     (DocumentProblem(file, None, None, what, DocumentInvalid.code),),
                     "Try again in a few seconds.",
@@ -371,16 +396,14 @@ class Documents:
 
     def _load(self) -> None:
         with self._lock:
-            read = self._read(known=None, existing_repositories=())
-            if isinstance(read, _State):
-                self._put_in_force(read)
-                return
-            raise DocumentInvalid(read[0], _START)
+            outcome = self._read(current=None, existing_repositories=())
+            if isinstance(outcome, _Unusable):
+                raise DocumentInvalid(outcome.problems, _FIX_AND_START)
+            self._put_in_force(outcome)
 
     def _edited(self) -> bool:
         state = self._state
-        # A refused edit is judged again at each look: a repository that stood in its way may be
-        # gone.
+        # A refused edit is read again each time: the repository that was in its way may be deleted.
         return (
             state.problem is not None
             or (_signature(self._rules_file), _signature(self._credentials_file))
@@ -392,38 +415,38 @@ class Documents:
             state = self._state
             if not self._edited():
                 return False
-            read = self._read(known=state, existing_repositories=existing_repositories)
-            if isinstance(read, _State):
-                self._put_in_force(read)
-                return state.problem is not None or (read.rules, read.credential_sets) != (
+            outcome = self._read(current=state, existing_repositories=existing_repositories)
+            if isinstance(outcome, _State):
+                self._put_in_force(outcome)
+                return state.problem is not None or (outcome.rules, outcome.credential_sets) != (
                     state.rules,
                     state.credential_sets,
                 )
-            problems, signatures = read
             problem = state.problem
-            if problem is None or problem.problems != problems:
-                problem = DocumentInvalid(problems, _STAYS)
-            self._put_in_force(_State(state.rules, state.credential_sets, signatures, problem))
+            if problem is None or problem.problems != outcome.problems:
+                problem = DocumentInvalid(outcome.problems, _FIX)
+            self._put_in_force(
+                _State(state.rules, state.credential_sets, outcome.signatures, problem)
+            )
             return False
 
     def _read(
-        self, *, known: _State | None, existing_repositories: Collection[str]
-    ) -> _State | tuple[tuple[DocumentProblem, ...], tuple[Signature, Signature]]:
-        """Both documents as one whole; or all that is wrong with them, and which versions of the
-        files that was."""
-        rules_file = _Document(
+        self, *, current: _State | None, existing_repositories: Collection[str]
+    ) -> _State | _Unusable:
+        """Read both documents as one whole."""
+        rules_file = _DocumentFile(
             self._rules_file,
             "rules",
             "rule",
             RuleRow,
-            had_entries=known is not None and len(known.rules) > 0,
+            had_entries=current is not None and len(current.rules) > 0,
         )
-        credentials_file = _Document(
+        credentials_file = _DocumentFile(
             self._credentials_file,
             "credential_sets",
             "credential set",
             CredentialSetRow,
-            had_entries=known is not None and len(known.credential_sets) > 0,
+            had_entries=current is not None and len(current.credential_sets) > 0,
         )
         now = to_the_second(datetime.now(UTC))
         credential_sets = CredentialBook(self._registries)
@@ -431,17 +454,17 @@ class Documents:
             credential_sets = CredentialBook.read(
                 (
                     (
-                        CredentialSetDraft(
-                            row.name, row.login_server, row.username_id, row.password_id
-                        ),
-                        row.created or _created(row.name, known, "sets") or now,
+                        row.draft,
+                        row.created
+                        or (_created(row.name, current.credential_sets) if current else None)
+                        or now,
                     )
                     for row in credentials_file.rows
                 ),
                 self._registries,
             )
         except CredentialSetsInvalid as invalid:
-            credentials_file.refuse(invalid.refusals)
+            credentials_file.add_refusals(invalid.refusals)
         rules = RuleBook(self._registries, credential_sets)
         # Against credential sets that can't be read, every rule that uses one would be wrong too,
         # and hide what really is.
@@ -450,124 +473,99 @@ class Documents:
                 rules = RuleBook.read(
                     (
                         (
-                            RuleDraft(
-                                row.name,
-                                row.source_repository,
-                                row.target_repository,
-                                row.credential_set,
-                                row.freshness,
-                            ),
-                            row.created or _created(row.name, known, "rules") or now,
+                            row.draft,
+                            row.created
+                            or (_created(row.name, current.rules) if current else None)
+                            or now,
                         )
                         for row in rules_file.rows
                     ),
                     self._registries,
                     credential_sets,
-                    known=known.rules if known is not None else None,
+                    current=current.rules if current is not None else None,
                     existing_repositories=existing_repositories,
                 )
             except RulesInvalid as invalid:
-                rules_file.refuse(invalid.refusals)
+                rules_file.add_refusals(invalid.refusals)
         signatures = (rules_file.signature, credentials_file.signature)
         if problems := (*rules_file.problems, *credentials_file.problems):
-            return problems, signatures
+            return _Unusable(problems, signatures)
         return _State(rules, credential_sets, signatures)
 
 
-class _Document:
-    """One document as it stands on the disk: its entries as far as they can be read, and what is
-    wrong with it."""
+class _DocumentFile(Generic[Row]):
+    """One document as it is on the disk: the entries that can be read, and what is wrong."""
 
     def __init__(
         self, file: Path, table: str, kind: str, row: type[Row], *, had_entries: bool
     ) -> None:
         self.file = file
         self.problems: list[DocumentProblem] = []
-        self.rows: list[Any] = []
+        self.rows: list[Row] = []
         self._table = table
         self._kind = kind
         self._lines: list[int | None] = []
+        """The line of each of ``rows``."""
         self.signature: Signature = None
         try:
             content, self.signature = _contents(file)
         except OSError as error:
-            cure = (
+            hint = (
                 f" Let the engine's user, {user_name(os.geteuid(), before_number='user ')}, read it."
                 if error.errno == errno.EACCES
                 else ""
             )
-            self._problem(f"It can't be read: {error.strerror}.{cure}")
+            self._add_problem(f"It can't be read: {error.strerror}.{hint}")
             return
-        place = Path(os.path.realpath(file))
-        if content is None and not place.parent.is_dir() and file.is_symlink():
-            # A link to a file that the engine may create is none yet. This one leads nowhere: its
-            # disk is not mounted, or its store was cleaned.
-            self._problem(f"It is a link to {place}, and {place.parent} is not there.")
+        target = Path(os.path.realpath(file))
+        if content is None and not target.parent.is_dir() and file.is_symlink():
+            # A link to a missing file is fine, the engine may create that. The directory of this
+            # one is missing: its disk is not mounted, or its store was cleaned.
+            self._add_problem(f"It is a link to {target}, and {target.parent} is not there.")
             return
         if had_entries and not (content or b"").strip():
-            # An editor may be at work, or a hand slipped. Whoever wants it empty leaves the comment
-            # at its head, which the engine writes too.
+            # An editor may be at work, or a hand slipped. To have no entries, a person leaves the
+            # comment at the head of the file, which the engine writes too.
             state = "is gone" if content is None else "is empty"
-            self._problem(
-                f"The file {state}, so the {kind}s that it held stay in force. To have none, write a line that begins with # into it."
+            self._add_problem(
+                f"The file {state}, so the {kind}s that it held stay in force. To have none, write a "
+                "line that begins with # into it."
             )
             return
         try:
-            self._read(Text(content or b""), row)
+            self._read(TomlDocument(content or b""), row)
         except TomlInvalid as invalid:
-            self._problem(invalid.what, line=invalid.line)
+            self._add_problem(invalid.what, line=invalid.line)
 
-    def refuse(self, refusals: Iterable[tuple[int | None, Refusal]]) -> None:
-        """Take what the books refuse as problems, each with its line."""
+    def add_refusals(self, refusals: Sequence[tuple[int | None, Refusal]]) -> None:
+        """Add what a book refuses as problems, each with its line."""
         for position, refusal in refusals:
             if position is None:
-                self._problem(refusal.message, code=refusal.code)
+                self._add_problem(refusal.message, code=refusal.code)
             else:
-                self._problem(
+                self._add_problem(
                     refusal.message,
                     line=self._lines[position],
                     entry=self.rows[position].name,
                     code=refusal.code,
                 )
 
-    def _read(self, text: Text, row: type[Row]) -> None:
-        for key, what in unknown_keys(text.values, (self._table,)):
-            self._problem(
-                what,
-                line=text.line_of_key(key) or text.line_of_entry(key, 0) or text.line_of_table(key),
-            )
-        entries = text.values.get(self._table, [])
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            self._problem(
-                f"Write each {self._kind} below a line [[{self._table}]].",
-                line=text.line_of_table(self._table) or text.line_of_key(self._table),
-            )
-            return
-        for number, entry in enumerate(entries):
-            head = text.line_of_entry(self._table, number)
-            name = entry.get("name")
-            shown = name if isinstance(name, str) and name else f"number {number + 1}"
-            unknown = list(unknown_keys(entry, row.__struct_fields__))
-            for key, what in unknown:
-                self._problem(what, line=text.line_of_key(key, below=head) or head, entry=shown)
-            try:
-                made = converted(
-                    {key: value for key, value in entry.items() if key in row.__struct_fields__},
-                    row,
-                )
-            except TomlInvalid as invalid:
-                # The nearest key was named already when a misspelt one left a key out.
-                if not unknown or invalid.key is not None:
-                    self._problem(
-                        invalid.what,
-                        line=text.line_of_key(invalid.key or "", below=head) or head,
-                        entry=shown,
-                    )
-            else:
-                self.rows.append(made)
-                self._lines.append(head)
+    def _read(self, document: TomlDocument, row: type[Row]) -> None:
+        for unknown_key in document.unknown_keys((self._table,)):
+            self._add_problem(unknown_key.what, line=unknown_key.line)
+        for entry in document.table_entries(self._table, row, noun=self._kind):
+            invalid_parts = list(entry.unknown_keys)
+            # A misspelt key leaves the right one out: then the nearest key is named already.
+            if entry.misfit is not None and not (entry.unknown_keys and entry.misfit.key is None):
+                invalid_parts.append(entry.misfit)
+            for invalid in invalid_parts:
+                line = document.line_of_key(invalid.key or "", below=entry.line) or entry.line
+                self._add_problem(invalid.what, line=line, entry=entry.name)
+            if entry.row is not None:
+                self.rows.append(entry.row)
+                self._lines.append(entry.line)
 
-    def _problem(
+    def _add_problem(
         self,
         message: str,
         *,
@@ -575,18 +573,14 @@ class _Document:
         entry: str | None = None,
         code: str = DocumentInvalid.code,
     ) -> None:
-        named = f"{self._kind} {entry[:60]}" if entry else None
-        self.problems.append(DocumentProblem(self.file, line, named, message, code))
+        name = f"{self._kind} {entry[:ENTRY_NAME_LENGTH]}" if entry else None
+        self.problems.append(DocumentProblem(self.file, line, name, message, code))
 
 
-def _created(name: str, known: _State | None, book: str) -> datetime | None:
-    """When an entry without ``created`` came to be, if it was in force before."""
-    if known is None:
-        return None
-    found: CacheRule | CredentialSet | None = (
-        known.credential_sets.find(name) if book == "sets" else known.rules.find(name)
-    )
-    return found.created if found is not None else None
+def _created(name: str, book: RuleBook | CredentialBook) -> datetime | None:
+    """When the item of that name in a book was created; for an entry without ``created``."""
+    item = book.find(name)
+    return item.created if item is not None else None
 
 
 def _rules_document(rules: RuleBook) -> bytes:
@@ -621,14 +615,14 @@ def _credentials_document(credential_sets: CredentialBook) -> bytes:
         (
             (
                 {
-                    "name": each.name,
-                    "login_server": each.login_server,
-                    "username_id": str(each.username),
-                    "password_id": str(each.password),
+                    "name": credential_set.name,
+                    "login_server": credential_set.login_server,
+                    "username_id": str(credential_set.username),
+                    "password_id": str(credential_set.password),
                 },
-                each.created,
+                credential_set.created,
             )
-            for each in credential_sets
+            for credential_set in credential_sets
         ),
     )
 
@@ -645,7 +639,7 @@ def _document(header: str, table: str, entries: Iterable[tuple[dict[str, str], d
 
 
 def _contents(file: Path) -> tuple[bytes | None, Signature]:
-    """A file's bytes and the signature of that very version; None and None if there is no file."""
+    """The bytes of a file and the signature of that version; None and None if there is none."""
     try:
         with file.open("rb") as opened:
             signature = _signature_of(os.fstat(opened.fileno()))
@@ -669,14 +663,12 @@ def _signature_of(status: os.stat_result) -> Signature:
 
 
 def _obstacle(file: Path) -> tuple[str, str] | None:
-    """Why a document can't be written, as part of a sentence, and what to do; None where nothing
-    stands in the way. Blocks."""
+    """Why a document can't be written, as part of a sentence, and what to do; else None. Blocks."""
     place = Path(os.path.realpath(file))
     if any(place.is_relative_to(store) for store in READABLE_STORES):
         return f"it is in {place.parent}, where nothing may be changed by hand", _EDIT
     if place.exists():
-        # A file that may only be read could be replaced by another one, against the will of its
-        # owner.
+        # A read-only file in a writable directory could be replaced, against the will of its owner.
         return _protection(place, "it") or _protection(place.parent, "its directory")
     existing = next((parent for parent in place.parents if parent.is_dir()), place.parent)
     protection = _protection(
@@ -690,7 +682,8 @@ def _obstacle(file: Path) -> tuple[str, str] | None:
         if protection is None
         else (
             protection[0],
-            "Set XDG_CONFIG_HOME to a directory that the engine's user can write, and start the engine again.",
+            "Set XDG_CONFIG_HOME to a directory that the engine's user can write, and start the "
+            "engine again.",
         )
     )
 
@@ -706,7 +699,8 @@ def _protection(path: Path, what: str) -> tuple[str, str] | None:
         return f"{what} is on a read-only file system", _EDIT
     if status.st_uid != os.geteuid():
         return (
-            f"{what} belongs to {user_name(status.st_uid, before_number='user ')}, and the engine's user may only read it",
+            f"{what} belongs to {user_name(status.st_uid, before_number='user ')}, and the engine's "
+            "user may only read it",
             _EDIT_OR_OPEN,
         )
     # Root may write its own files whatever the mode says, unless the system forbids it.

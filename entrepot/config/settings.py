@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 from entrepot.certificates import CertificatesInvalid, foreign_format, read_certificates
 from entrepot.config.directories import SOCKET_PATH_LENGTH, Directories
 from entrepot.core.freshness import FreshnessInvalid, parse_freshness
+from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import (
     DEFAULT_OVER_TCP,
     KINDS_OVER_TCP,
@@ -20,9 +21,8 @@ from entrepot.core.permitted_identifiers import (
 )
 from entrepot.core.reference import quoted
 from entrepot.core.registries import (
-    DeclaredUpstream,
+    DeclaredRegistry,
     SourceRegistries,
-    is_loopback,
     parse_login_server,
 )
 from entrepot.core.secret_identifiers import KINDS
@@ -30,7 +30,7 @@ from entrepot.core.states import SignIn
 from entrepot.errors import EngineError, Refusal
 from entrepot.formatting import parse_size
 from entrepot.secrets.exposure import find_exposure
-from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
+from entrepot.toml import TomlDocument, TomlInvalid, convert, unknown_keys
 
 MANIFEST_LIMIT: Final = 4 * 1024 * 1024
 """The largest manifest that is taken from a source, in bytes, unless the settings raise it: what
@@ -158,7 +158,7 @@ class Settings:
     """Names under which browsers may ask a registry that listens on loopback, besides localhost and
     addresses: those of a proxy in front of it."""
     management: ManagementOverTcp | None = None
-    upstreams: tuple[DeclaredUpstream, ...] = ()
+    upstreams: tuple[DeclaredRegistry, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Settings:
@@ -174,7 +174,7 @@ class Settings:
             )
             raise SettingsInvalid(f"{path} can't be read: {error.strerror}.", hint) from None
         try:
-            return _settings(Text(content), path)
+            return _settings(TomlDocument(content), path)
         except TomlInvalid as error:
             raise _invalid(path, error.line, error.what, error.key) from None
 
@@ -327,14 +327,14 @@ class _ManagementTable(Struct, kw_only=True):
     secret_variables: Annotated[str, Meta(min_length=1)] | None = None
 
 
-def _settings(text: Text, path: Path) -> Settings:
+def _settings(text: TomlDocument, path: Path) -> Settings:
     values = dict(text.values)
     for key, what in unknown_keys(values, (each.name for each in fields(Settings))):
         raise _invalid(path, text.line_of_key(key) or text.line_of_table(key), what, key)
     upstreams = _upstreams(text, values.pop("upstreams", {}), path)
     management = _management(text, values.pop("management", None), path)
     try:
-        table = converted(values, _SettingsTable)
+        table = convert(values, _SettingsTable)
     except TomlInvalid as error:
         raise _invalid(path, text.line_of_key(error.key or ""), error.what, error.key) from None
     told = to_builtins(table)
@@ -358,7 +358,7 @@ def _settings(text: Text, path: Path) -> Settings:
     return settings
 
 
-def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | None:
+def _management(text: TomlDocument, values: object, path: Path) -> ManagementOverTcp | None:
     if values is None:
         return None
     head = text.line_of_table("management")
@@ -376,7 +376,7 @@ def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | N
             path, text.line_of_key(key, below=head) or head, f"In management: {what}", key
         )
     try:
-        table = converted(values, _ManagementTable)
+        table = convert(values, _ManagementTable)
     except TomlInvalid as error:
         raise _invalid(
             path,
@@ -505,7 +505,7 @@ def _check_certificate(certificate: Path, key: Path) -> None:
         ) from None
 
 
-def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream, ...]:
+def _upstreams(text: TomlDocument, tables: object, path: Path) -> tuple[DeclaredRegistry, ...]:
     example = 'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in, endpoint and realms below it.'
     if not isinstance(tables, dict):
         raise _invalid(
@@ -515,7 +515,7 @@ def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream
             "upstreams",
             example,
         )
-    declared: dict[str, DeclaredUpstream] = {}
+    declared: dict[str, DeclaredRegistry] = {}
     for login_server, values in tables.items():
         head = text.line_of_table("upstreams", login_server)
         place = f'upstreams."{login_server}"'
@@ -541,7 +541,7 @@ def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream
                 path, text.line_of_key(key, below=head) or head, f"In {place}: {what}", key
             )
         try:
-            table = converted(values, _UpstreamTable)
+            table = convert(values, _UpstreamTable)
         except TomlInvalid as error:
             raise _invalid(
                 path,
@@ -549,7 +549,7 @@ def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream
                 f"In {place}: {error.what}",
                 error.key,
             ) from None
-        upstream = DeclaredUpstream(
+        upstream = DeclaredRegistry(
             login_server, table.name, table.sign_in, table.endpoint, table.realms
         )
         try:
@@ -575,4 +575,4 @@ def _invalid(
     path: Path, line: int | None, what: str, key: str | None, hint: str = ""
 ) -> SettingsInvalid:
     place = f"{path}, line {line}" if line else str(path)
-    return SettingsInvalid(f"{place}: {what}", hint or "Mend it and start again.", field=key)
+    return SettingsInvalid(f"{place}: {what}", hint or "Fix it and start again.", field=key)

@@ -1,28 +1,26 @@
-"""Rules and credential sets out of a TOML text in the format of ``rules.toml`` and
-``credentials.toml``, held against those in force. Pure: no I/O."""
+"""Import rules and credential sets from a TOML text. Pure: no I/O.
+
+The text has the format of ``rules.toml`` and ``credentials.toml`` and is checked against the books
+in force.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from entrepot.core.credentials import (
-    CredentialBook,
-    CredentialSet,
-    CredentialSetDraft,
-    to_the_second,
-)
+from entrepot.core.book import to_the_second
+from entrepot.core.credentials import CredentialBook, CredentialSet, CredentialSetDraft
 from entrepot.core.permitted_identifiers import PermittedIdentifiers, SecretKindNotAllowed
-from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import CacheRule, RuleBook, RuleDraft
 from entrepot.core.secret_identifiers import SecretIdentifier, SecretIdentifierInvalid
 from entrepot.core.states import ImportOutcome
 from entrepot.errors import Refusal
-from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
+from entrepot.toml import TableEntry, TomlDocument, TomlInvalid
 
 PROBLEMS_IN_MESSAGE: Final = 5
 """Problems that `ImportRefused` names in its message; its result has all of them."""
@@ -31,7 +29,7 @@ Row = TypeVar("Row", bound=Struct)
 
 
 class RuleRow(Struct, kw_only=True):
-    """A ``[[rules]]`` of ``rules.toml``."""
+    """One ``[[rules]]`` of ``rules.toml``."""
 
     name: str
     source_repository: str
@@ -42,7 +40,7 @@ class RuleRow(Struct, kw_only=True):
 
     @property
     def draft(self) -> RuleDraft:
-        """As a person types it."""
+        """The draft, with an empty credential set where the entry names none."""
         return RuleDraft(
             self.name,
             self.source_repository,
@@ -53,7 +51,7 @@ class RuleRow(Struct, kw_only=True):
 
 
 class CredentialSetRow(Struct, kw_only=True):
-    """A ``[[credential_sets]]`` of ``credentials.toml``."""
+    """One ``[[credential_sets]]`` of ``credentials.toml``."""
 
     name: str
     login_server: str
@@ -122,7 +120,7 @@ class CredentialSetEntryResult(EntryResult):
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import would do, and the books as they would be. It is applied whole or not at all."""
+    """What an import would do, and the books after it; it is applied whole or not at all."""
 
     entries: tuple[RuleEntryResult | CredentialSetEntryResult, ...]
     """Credential sets first, then rules, each in the order of the text."""
@@ -164,39 +162,33 @@ def read_import(
     text: str,
     rules: RuleBook,
     credential_sets: CredentialBook,
-    registries: SourceRegistries,
     existing_repositories: Collection[str] = (),
 ) -> ImportResult:
-    """Check a text against the books in force: its credential sets first, then its rules, each
-    together with those before it. Raises nothing."""
+    """Check a text against the books in force: its credential sets first, then its rules.
+
+    Each is checked together with those before it. Raises nothing.
+    """
     try:
-        document = Text(text.encode("utf-8", "surrogatepass"))
+        document = TomlDocument(text.encode("utf-8", "surrogatepass"))
     except TomlInvalid as invalid:
-        problem = ImportTextProblem(ImportInvalid(invalid.what), invalid.line)
-        return ImportResult((), (problem,), rules, credential_sets)
+        return ImportResult((), (_text_problem(invalid),), rules, credential_sets)
     problems = [
-        ImportTextProblem(
-            ImportInvalid(what),
-            document.line_of_key(key)
-            or document.line_of_entry(key, 0)
-            or document.line_of_table(key),
-        )
-        for key, what in unknown_keys(document.values, ("rules", "credential_sets"))
+        _text_problem(invalid) for invalid in document.unknown_keys(("rules", "credential_sets"))
     ]
-    set_entries = list(_entries(document, "credential_sets", CredentialSetRow, problems))
-    rule_entries = list(_entries(document, "rules", RuleRow, problems))
+    set_entries = _entries(document, "credential_sets", CredentialSetRow, problems)
+    rule_entries = _entries(document, "rules", RuleRow, problems)
     if not (problems or set_entries or rule_entries):
         what = "It holds no rule and no credential set. Write each rule below a line [[rules]]."
         problems.append(ImportTextProblem(ImportInvalid(what), None))
     now = to_the_second(datetime.now(UTC))
     results: list[RuleEntryResult | CredentialSetEntryResult] = []
-    for entry in set_entries:
-        set_result, credential_sets = _import_set(entry, credential_sets, registries, now)
+    for set_entry in set_entries:
+        set_result, credential_sets = _import_set(set_entry, credential_sets, now)
         results.append(set_result)
     rules_before, rules = rules, rules.with_credential_sets(credential_sets)
-    for entry in rule_entries:
+    for rule_entry in rule_entries:
         rule_result, rules = _import_rule(
-            entry, rules_before, rules, credential_sets, registries, existing_repositories, now
+            rule_entry, rules_before, rules, existing_repositories, now
         )
         results.append(rule_result)
     return ImportResult(tuple(results), tuple(problems), rules, credential_sets)
@@ -232,48 +224,18 @@ def _restrict_entry(
     return replace(entry, outcome=ImportOutcome.CONFLICT, problems=tuple(refusals))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An entry as far as it can be read."""
-
-    name: str
-    line: int | None
-    values: Mapping[str, Any]
-    row: Any
-    problems: tuple[ImportInvalid, ...]
-
-
 def _entries(
-    text: Text, table: str, row: type[Row], problems: list[ImportTextProblem]
-) -> Iterator[_Entry]:
-    entries = text.values.get(table, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        line = text.line_of_table(table) or text.line_of_key(table)
-        problems.append(
-            ImportTextProblem(ImportInvalid(f"Write each entry below a line [[{table}]]."), line)
-        )
-        return
-    for number, entry in enumerate(entries):
-        name = entry.get("name")
-        wrong = [what for _, what in unknown_keys(entry, row.__struct_fields__)]
-        converted_row: Any = None
-        try:
-            converted_row = converted(
-                {key: value for key, value in entry.items() if key in row.__struct_fields__}, row
-            )
-        except TomlInvalid as invalid:
-            wrong.append(invalid.what)
-        yield _Entry(
-            name[:60] if isinstance(name, str) and name else f"number {number + 1}",
-            text.line_of_entry(table, number),
-            entry,
-            converted_row,
-            tuple(ImportInvalid(what) for what in wrong),
-        )
+    document: TomlDocument, table: str, row: type[Row], problems: list[ImportTextProblem]
+) -> list[TableEntry[Row]]:
+    try:
+        return document.table_entries(table, row)
+    except TomlInvalid as invalid:
+        problems.append(_text_problem(invalid))
+        return []
 
 
 def _import_set(
-    entry: _Entry, sets: CredentialBook, registries: SourceRegistries, now: datetime
+    entry: TableEntry[CredentialSetRow], sets: CredentialBook, now: datetime
 ) -> tuple[CredentialSetEntryResult, CredentialBook]:
     def result(
         outcome: ImportOutcome,
@@ -292,28 +254,23 @@ def _import_set(
             entry.name, outcome, entry.line, problems, login_server, username, password
         )
 
-    if entry.problems:
-        return result(ImportOutcome.CONFLICT, problems=entry.problems), sets
-    draft = entry.row.draft
-    existing = sets.find(entry.row.name)
-    try:
-        if existing is not None:
-            same = CredentialBook(registries).check(draft)
-            if replace(same, name=existing.name, created=existing.created) == existing:
-                return result(ImportOutcome.UNCHANGED, existing), sets
-        created = sets.check(draft, created=entry.row.created or now)
-        return result(ImportOutcome.CREATE, created), sets.with_set(created)
-    except Refusal as refusal:
-        problems = sets.problems(draft).problems or (refusal,)
-        return result(ImportOutcome.CONFLICT, problems=problems), sets
+    row = entry.row
+    if row is None or entry.unknown_keys:
+        return result(ImportOutcome.CONFLICT, problems=_unreadable(entry)), sets
+    candidate = sets.candidate(row.draft)
+    existing = sets.find(row.name)
+    if existing is not None and candidate.describes(existing):
+        return result(ImportOutcome.UNCHANGED, existing), sets
+    if candidate.refusals:
+        return result(ImportOutcome.CONFLICT, problems=tuple(candidate.refusals)), sets
+    credential_set = candidate.credential_set(row.created or now)
+    return result(ImportOutcome.CREATE, credential_set), sets.with_set(credential_set)
 
 
 def _import_rule(
-    entry: _Entry,
+    entry: TableEntry[RuleRow],
     rules_before: RuleBook,
     rules: RuleBook,
-    sets: CredentialBook,
-    registries: SourceRegistries,
     existing_repositories: Collection[str],
     now: datetime,
 ) -> tuple[RuleEntryResult, RuleBook]:
@@ -330,30 +287,30 @@ def _import_rule(
             rule.credential_set if rule is not None else _text(entry, "credential_set"),
         )
 
-    if entry.problems:
-        return result(ImportOutcome.CONFLICT, problems=entry.problems), rules
-    draft = entry.row.draft
-    existing = rules_before.find(entry.row.name)
-    try:
-        if existing is not None:
-            same = RuleBook(registries, sets).check(draft)
-            if (same.source, same.target, same.credential_set, same.freshness) == (
-                existing.source,
-                existing.target,
-                existing.credential_set,
-                existing.freshness,
-            ):
-                return result(ImportOutcome.UNCHANGED, existing), rules
-        created = rules.check(
-            draft, existing_repositories=existing_repositories, created=entry.row.created or now
-        )
-        return result(ImportOutcome.CREATE, created), rules.with_rule(created)
-    except Refusal as refusal:
-        problems = rules.problems(draft, existing_repositories=existing_repositories).problems
-        return result(ImportOutcome.CONFLICT, problems=problems or (refusal,)), rules
+    row = entry.row
+    if row is None or entry.unknown_keys:
+        return result(ImportOutcome.CONFLICT, problems=_unreadable(entry)), rules
+    candidate = rules.candidate(row.draft, existing_repositories=existing_repositories)
+    existing = rules_before.find(row.name)
+    if existing is not None and candidate.describes(existing):
+        return result(ImportOutcome.UNCHANGED, existing), rules
+    if candidate.refusals:
+        return result(ImportOutcome.CONFLICT, problems=tuple(candidate.refusals)), rules
+    rule = candidate.rule(row.created or now)
+    return result(ImportOutcome.CREATE, rule), rules.with_rule(rule)
 
 
-def _identifier(entry: _Entry, key: str) -> SecretIdentifier | None:
+def _unreadable(entry: TableEntry[Row]) -> tuple[ImportInvalid, ...]:
+    """What is wrong with the keys and values of an entry."""
+    invalid_parts = (*entry.unknown_keys, *((entry.misfit,) if entry.misfit is not None else ()))
+    return tuple(ImportInvalid(invalid.what) for invalid in invalid_parts)
+
+
+def _text_problem(invalid: TomlInvalid) -> ImportTextProblem:
+    return ImportTextProblem(ImportInvalid(invalid.what), invalid.line)
+
+
+def _identifier(entry: TableEntry[CredentialSetRow], key: str) -> SecretIdentifier | None:
     """A valid identifier of an entry that can't be created, else None: it may be the secret."""
     try:
         return SecretIdentifier.parse(_text(entry, key) or "")
@@ -361,7 +318,7 @@ def _identifier(entry: _Entry, key: str) -> SecretIdentifier | None:
         return None
 
 
-def _text(entry: _Entry, key: str) -> str | None:
+def _text(entry: TableEntry[Row], key: str) -> str | None:
     value = entry.values.get(key)
     return value if isinstance(value, str) else None
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
 from entrepot.engine.engine import Engine
@@ -81,7 +81,7 @@ async def _serve(root: Path, prepare: Callable[[Engine], Awaitable[None]]) -> No
     directories = Directories.under(root)
     async with served_on_loopback(demo_registry_app()) as port:
         declared = tuple(
-            DeclaredUpstream(login_server, endpoint=f"http://127.0.0.1:{port}")
+            DeclaredRegistry(login_server, endpoint=f"http://127.0.0.1:{port}")
             for login_server in REPLACED_LOGIN_SERVERS
         )
         settings = replace(Settings(), listen="127.0.0.1:0", upstreams=declared)
@@ -97,9 +97,9 @@ def set_secrets() -> None:
 
 async def prepare(engine: Engine) -> None:
     """Give the engine a credential set and two rules to begin with."""
-    await engine.create_credential_set(_CREDENTIAL_SET)
+    await engine.credential_sets.create(_CREDENTIAL_SET)
     for rule in _RULES:
-        await engine.create_rule(rule)
+        await engine.rules.create(rule)
 
 
 if __name__ == "__main__":

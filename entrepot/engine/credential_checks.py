@@ -1,186 +1,198 @@
-"""Trying the credential sets: at the start, when one is new or changed, every few minutes, and
-whenever somebody asks for it.
+"""Sign-ins that keep the health of credential sets: at the start, when a set is new or changed,
+every few minutes, and on request.
 
-A set that fails is used all the same, as in ACR: the next pull may be the one with which it works
-again.
+A set that fails is used all the same, as in ACR: it may work again at the next pull.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from entrepot.core.credentials import CredentialBook, CredentialHealth, CredentialSet
+from entrepot.config.documents import Documents
+from entrepot.core.credentials import CredentialHealth, CredentialSet
+from entrepot.core.registries import SourceRegistries
 from entrepot.core.states import HealthStatus
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.secrets import SecretUnavailable
-from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceRefused
+from entrepot.source.sources import Sources
 from entrepot.tasks import OwnedTasks
 
 INTERVAL = 300.0
-"""Seconds between two tries of a set that a rule uses, give or take `JITTER`."""
+"""Seconds between two sign-ins with a set that a rule uses, give or take `JITTER`."""
 
 INTERVAL_UNUSED = 3600.0
-"""Seconds between two tries of a set that no rule uses."""
+"""Seconds between two sign-ins with a set that no rule uses."""
 
 JITTER = 0.2
-"""The share by which an interval is longer or shorter, at random, so that not all sets are tried at
+"""The share by which an interval is longer or shorter, at random, so that not all sets sign in at
 the same moment."""
 
-LOOK = 5.0
-"""Seconds between two looks at which sets are to be tried: one may have been written into its
-document by hand."""
+POLL_INTERVAL = 5.0
+"""Seconds between two looks at which sets are due: one may have been written into its document by
+hand."""
 
-AT_ONCE = 4
-"""Sets that are tried at the same time. One whose source is silent takes a minute."""
+MAX_CONCURRENT_SIGN_INS = 4
+"""Scheduled sign-ins under way at once. One whose source is silent takes a minute."""
 
 
 @dataclass(slots=True)
-class _Tried:
-    """A set that was tried, or is being tried, as it was then."""
+class _Check:
+    """A set as it was when it was last tried, or is being tried."""
 
     credential_set: CredentialSet
     health: CredentialHealth = field(default_factory=CredentialHealth)
-    at: float | None = None
-    """When the last try began, on the monotonic clock."""
-    share: float = 1.0
-    """Of the interval, after which it is tried again."""
+    started: float | None = None
+    """When the last sign-in began, on the monotonic clock; None: it is due now."""
+    interval_factor: float = 1.0
     under_way: bool = False
 
 
-class SignIns:
-    """How the sign-in goes with each credential set. *clock* is in seconds since the epoch, *timer*
-    monotonic."""
+class CredentialChecks:
+    """The checks of one engine. *clock* is in seconds since the epoch, *timer* monotonic."""
 
     def __init__(
         self,
         *,
-        sets: Callable[[], CredentialBook],
-        used: Callable[[], Collection[str]],
-        client: Callable[[CredentialSet], SourceClient],
+        documents: Documents,
+        registries: SourceRegistries,
+        sources: Sources,
         events: EventLog,
         clock: Callable[[], float],
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sets = sets
-        self._used = used
-        self._client = client
+        self._documents = documents
+        self._registries = registries
+        self._sources = sources
         self._events = events
         self._clock = clock
         self._timer = timer
-        self._tried: dict[str, _Tried] = {}
-        self._wanted = asyncio.Event()
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._checks: dict[str, _Check] = {}
+        self._wakeup = asyncio.Event()
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_SIGN_INS)
 
     def health(self, name: str) -> CredentialHealth:
-        """How the last sign-in went. That of another set which had the name before does not count."""
-        current, tried = self._sets().find(name), self._tried.get(name.casefold())
-        return (
-            tried.health
-            if tried is not None and tried.credential_set == current
-            else CredentialHealth()
-        )
+        """The result of the last sign-in with a set.
 
-    def look_now(self, name: str) -> None:
-        """Try a set that is new or changed, without waiting for it. Where only the secrets changed
-        that it leads to, it looks as before."""
-        tried = self._tried.get(name.casefold())
-        if tried is not None:
-            tried.at = None
-        self._wanted.set()
+        That of another set which had the name before does not count.
+        """
+        current = self._documents.credential_sets.find(name)
+        check = self._checks.get(name.casefold())
+        if check is None or check.credential_set != current:
+            return CredentialHealth()
+        return check.health
 
-    async def watch(self) -> None:
-        """Try all sets again and again, until cancelled."""
+    def check_soon(self, name: str) -> None:
+        """Try a set that is new or changed without waiting for its turn.
+
+        A set whose secrets alone changed looks the same as before.
+        """
+        check = self._checks.get(name.casefold())
+        if check is not None:
+            check.started = None
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Try each set when it is due, until cancelled."""
         async with OwnedTasks() as tasks:
             while True:
-                self._wanted.clear()
-                for each in self._due():
-                    each.under_way = True
+                self._wakeup.clear()
+                for check in self._due():
+                    check.under_way = True
                     tasks.start(
-                        self._try_in_turn(each), f"the sign-in with {each.credential_set.name}"
+                        self._sign_in_in_turn(check),
+                        f"the sign-in with {check.credential_set.name}",
                     )
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
-                        await self._wanted.wait()
+                    async with asyncio.timeout(POLL_INTERVAL):
+                        await self._wakeup.wait()
 
-    def _due(self) -> list[_Tried]:
-        sets, used, now = self._sets(), self._used(), self._timer()
-        self._tried = {
-            key: each for key, each in self._tried.items() if sets.find(key) == each.credential_set
+    def _due(self) -> list[_Check]:
+        sets, now = self._documents.credential_sets, self._timer()
+        used = {rule.credential_set for rule in self._documents.rules}
+        self._checks = {
+            key: check
+            for key, check in self._checks.items()
+            if sets.find(key) == check.credential_set
         }
         due = []
         for credential_set in sets:
-            each = self._of(credential_set)
+            check = self._check_of(credential_set)
             interval = INTERVAL if credential_set.name in used else INTERVAL_UNUSED
-            if not each.under_way and (each.at is None or now >= each.at + interval * each.share):
-                due.append(each)
+            if not check.under_way and (
+                check.started is None or now >= check.started + interval * check.interval_factor
+            ):
+                due.append(check)
         return due
 
-    def _of(self, credential_set: CredentialSet) -> _Tried:
+    def _check_of(self, credential_set: CredentialSet) -> _Check:
         key = credential_set.name.casefold()
-        found = self._tried.get(key)
-        if found is None or found.credential_set != credential_set:
-            found = self._tried[key] = _Tried(credential_set)
-        return found
+        check = self._checks.get(key)
+        if check is None or check.credential_set != credential_set:
+            check = self._checks[key] = _Check(credential_set)
+        return check
 
-    async def _try_in_turn(self, each: _Tried) -> None:
+    async def _sign_in_in_turn(self, check: _Check) -> None:
         try:
-            async with self._room:
-                await self._try(each)
+            async with self._slots:
+                await self._run_check(check)
         finally:
-            each.under_way = False
+            check.under_way = False
 
-    async def check(self, name: str) -> CredentialHealth:
-        """Try a set now, whenever it was tried last; raises `CredentialSetNotFound`."""
-        each = self._of(self._sets().get(name))
-        await self._try(each)
-        return each.health
+    async def verify(self, name: str) -> CredentialHealth:
+        """Sign in with a set now, whenever it was last tried, and keep the result as its health;
+        raises `CredentialSetNotFound`."""
+        check = self._check_of(self._documents.credential_sets.get(name))
+        await self._run_check(check)
+        return check.health
 
-    async def outcome(self, credential_set: CredentialSet) -> CredentialHealth:
-        """How a sign-in goes right now with a set that need not be among those that are kept;
-        nothing is kept of it here."""
+    async def sign_in(self, credential_set: CredentialSet) -> CredentialHealth:
+        """Sign in now with a set that need not be among those in force; nothing of it is kept
+        here."""
         now = datetime.fromtimestamp(self._clock(), UTC)
+        registry = self._registries.find(credential_set.login_server)
         try:
-            await self._client(credential_set).verify_credentials()
+            await self._sources.client(registry, credential_set).verify_credentials()
         except (SourceRefused, SecretUnavailable) as error:
             return CredentialHealth(HealthStatus.UNHEALTHY, error.code, error.message, now)
         except EntrepotError as error:
-            # The bad day of a source says nothing about the credentials.
+            # A source that fails says nothing about the credentials.
             return CredentialHealth(HealthStatus.UNKNOWN, error.code, error.message, now)
         return CredentialHealth(HealthStatus.HEALTHY, None, None, now)
 
-    async def _try(self, each: _Tried) -> None:
-        each.at = self._timer()
-        each.share = random.uniform(1 - JITTER, 1 + JITTER)
-        found = await self.outcome(each.credential_set)
-        before, each.health = each.health, found
-        if self._sets().find(each.credential_set.name) == each.credential_set:
-            self._tell(each.credential_set.name, before, found)
+    async def _run_check(self, check: _Check) -> None:
+        check.started = self._timer()
+        check.interval_factor = random.uniform(1 - JITTER, 1 + JITTER)
+        health = await self.sign_in(check.credential_set)
+        before, check.health = check.health, health
+        name = check.credential_set.name
+        if self._documents.credential_sets.find(name) == check.credential_set:
+            self._record_change(name, before, health)
 
-    def _tell(self, name: str, before: CredentialHealth, now: CredentialHealth) -> None:
+    def _record_change(self, name: str, before: CredentialHealth, now: CredentialHealth) -> None:
         if (before.status, before.error_code) == (now.status, now.error_code):
             return
         if now.status is HealthStatus.UNHEALTHY:
             self._events.record(
-                "credential-set-unhealthy",
+                EventKind.CREDENTIAL_SET_UNHEALTHY,
                 f"{name} is unhealthy: {now.error_message}",
                 name,
-                level=logging.WARNING,
+                severity=Severity.WARNING,
             )
         elif now.status is HealthStatus.UNKNOWN:
             self._events.record(
-                "credential-set-unknown",
+                EventKind.CREDENTIAL_SET_UNKNOWN,
                 f"Whether {name} can sign in is not known: {now.error_message}",
                 name,
-                level=logging.WARNING,
+                severity=Severity.WARNING,
             )
         elif before.checked is not None:
-            self._events.record("credential-set-healthy", f"{name} is healthy again.", name)
+            self._events.record(EventKind.CREDENTIAL_SET_HEALTHY, f"{name} is healthy again.", name)

@@ -1,18 +1,48 @@
-"""Whether a listing would show something else than a moment ago, told without making it: a
-dashboard asks every two seconds, and most often nothing changed.
+"""Revisions of listings: whether a listing would show something else than a moment ago, told
+without making it.
 
-What counts as a change is what somebody did to rules, credential sets, repositories or tags. How
+The server sends a revision as the listing's ETag. A dashboard asks every two seconds, and most often
+nothing changed. A change is what was done to rules, credential sets, repositories or tags. How
 often something was pulled changes with every pull; a listing of ten thousand repositories is not
-sent again for that more often than every `USAGE_TOLD` seconds.
+sent again for that more often than every `USAGE_INTERVAL` seconds.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable
+from typing import Protocol
 
-USAGE_TOLD = 30.0
+USAGE_INTERVAL = 30.0
 """Seconds by which counts and times of pulls may be late for a client that has the listing already."""
+
+
+class HasRevision(Protocol):
+    """The documents: rules and credential sets."""
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of what is in force."""
+
+
+class HasChangeCounts(Protocol):
+    """The catalog: repositories, tags, and their use."""
+
+    @property
+    def changes(self) -> int:
+        """Grows with every change of repositories and tags."""
+
+    @property
+    def uses(self) -> int:
+        """Grows with every pull that is written down."""
+
+
+class HasOldCounts(Protocol):
+    """The counter of the rules' use."""
+
+    @property
+    def answers_with_old_counts(self) -> int:
+        """Answers given while the catalog could not be read."""
 
 
 class Revisions:
@@ -22,66 +52,69 @@ class Revisions:
     def __init__(
         self,
         *,
-        documents: Callable[[], int],
+        documents: HasRevision,
+        catalog: HasChangeCounts,
+        usage: HasOldCounts,
         health: Callable[[], Hashable],
-        held: Callable[[], int],
-        usage: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
-        """*documents*, *held* and *usage* count the changes of rules and credential sets, of
-        repositories and tags, and of how often something was pulled.
-
-        *health* is that of all credential sets; *clock* is monotonic, in seconds.
-        """
+        """*health* is that of all credential sets; *clock* is monotonic, in seconds."""
         self._documents = documents
-        self._health = health
-        self._held = held
+        self._catalog = catalog
         self._usage = usage
+        self._health = health
         self._clock = clock
         # Small enough for a double, as some readers of JSON have it.
         self._start = random.getrandbits(48)
-        self._health_seen = health()
-        self._usage_seen = usage()
-        self._usage_told: float | None = None
-        self._counts = {"health": 0, "usage": 0}
+        self._last_health = health()
+        self._last_use = self._use()
+        self._use_counted_at: float | None = None
+        self._health_changes = 0
+        self._use_changes = 0
 
     @property
     def rules(self) -> str:
         """Of the listing of cache rules."""
-        return self._of(self._documents(), self._look("usage"), self._held())
+        self._update()
+        return self._text(self._documents.revision, self._use_changes, self._catalog.changes)
 
     @property
     def credential_sets(self) -> str:
         """Of the listing of credential sets."""
-        return self._of(self._documents(), self._look("health"))
+        self._update()
+        return self._text(self._documents.revision, self._health_changes)
 
     @property
     def repositories(self) -> str:
         """Of the listing of cached repositories."""
-        return self._of(self._documents(), self._look("usage"), self._held())
+        self._update()
+        return self._text(self._documents.revision, self._use_changes, self._catalog.changes)
 
     @property
     def whole(self) -> int:
         """Another number whenever one of the others is another."""
+        self._update()
         return (
             self._start
-            + self._documents()
-            + self._look("health")
-            + self._look("usage")
-            + self._held()
+            + self._documents.revision
+            + self._health_changes
+            + self._use_changes
+            + self._catalog.changes
         )
 
-    def _of(self, *counts: int) -> str:
-        return "-".join(f"{each:x}" for each in (self._start, *counts))
+    def _text(self, *counts: int) -> str:
+        return "-".join(f"{count:x}" for count in (self._start, *counts))
 
-    def _look(self, name: str) -> int:
-        health, usage = self._health(), self._usage()
-        if health != self._health_seen:
-            self._health_seen = health
-            self._counts["health"] += 1
-        if usage != self._usage_seen and (
-            self._usage_told is None or self._clock() >= self._usage_told + USAGE_TOLD
+    def _use(self) -> int:
+        return self._catalog.uses + self._usage.answers_with_old_counts
+
+    def _update(self) -> None:
+        health, use = self._health(), self._use()
+        if health != self._last_health:
+            self._last_health = health
+            self._health_changes += 1
+        if use != self._last_use and (
+            self._use_counted_at is None or self._clock() >= self._use_counted_at + USAGE_INTERVAL
         ):
-            self._usage_seen, self._usage_told = usage, self._clock()
-            self._counts["usage"] += 1
-        return self._counts[name]
+            self._last_use, self._use_counted_at = use, self._clock()
+            self._use_changes += 1

@@ -1,8 +1,8 @@
 """Whether the engine can do its work: what ``/readyz`` says.
 
-A process that answers is not yet one that serves: a peer stayed "healthy" for hours while every
-pull hung behind a fill that made no step. So it is looked at what pulls need: the disk, the
-catalog, and fills that move.
+A process that answers need not serve: another cache stayed "healthy" for hours while every pull hung
+behind a fill that made no progress. So the engine checks what pulls need: the disk, the catalog, and
+fills that move.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Protocol
 
 from entrepot.cache.fill import Fill, FillState
 from entrepot.causes import Cause, CauseCode, disk_cause
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
+from entrepot.events import EventLog
 from entrepot.files import file_system
 
-INTERVAL = 15.0
-"""Seconds between two looks at disk and catalog."""
+CHECK_INTERVAL = 15.0
+"""Seconds between two checks of disk and catalog."""
 
-PATIENCE = 10.0
+PROBE_TIMEOUT = 10.0
 """Seconds that disk and catalog have to answer."""
 
 _PROBE = os.urandom(4096)
@@ -31,8 +34,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def probe_disk(directory: Path) -> None:
-    """Write, sync, read and remove a small file; raises OSError. A full disk is well: what is held
-    is served, and what is not is passed on."""
+    """Write, sync, read and remove a small file; raises OSError.
+
+    A full disk is healthy: what is cached is served, and what is not is passed on.
+    """
     path = directory / "probe"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -49,106 +54,151 @@ def probe_disk(directory: Path) -> None:
             raise
 
 
-class Health:
-    """What keeps an engine from its work. *on_change* is told each new list of problems."""
+class FillsUnderWay(Protocol):
+    """The fills that may be stuck (`entrepot.cache.fill.Fills`)."""
+
+    @property
+    def under_way(self) -> Collection[Fill]:
+        """The fills that have not ended."""
+
+
+class CatalogFailures(Protocol):
+    """What the catalog's users met."""
+
+    @property
+    def problem(self) -> EntrepotError | None:
+        """What failed since the catalog last worked."""
+
+
+class CatalogToProbe(Protocol):
+    """The catalog (`entrepot.store.catalog.Catalog`)."""
+
+    @property
+    def health(self) -> CatalogFailures:
+        """What its users met: an examination may well succeed beside that (L12)."""
+
+    async def probe(self) -> None:
+        """Read and write a little; raises when that fails."""
+
+
+class EngineHealth:
+    """What keeps one engine from its work; each change becomes an event.
+
+    A fill is stuck after *stuck_after* seconds without progress; *clock* is monotonic, in seconds;
+    *probe* takes the place of the disk.
+    """
 
     def __init__(
         self,
         directory: Path,
         *,
-        fills: Callable[[], Collection[Fill]],
-        ask_catalog: Callable[[], Awaitable[object]],
+        fills: FillsUnderWay,
+        catalog: CatalogToProbe,
+        events: EventLog,
         stuck_after: float,
-        on_change: Callable[[tuple[str, ...]], None],
         clock: Callable[[], float],
         probe: Callable[[Path], None] = probe_disk,
-        failed_requests: Callable[[], EntrepotError | None] = lambda: None,
     ) -> None:
-        """*failed_requests* tells what the catalog's users met since it last worked: a look at it
-        may well succeed beside that (L12)."""
         self._directory = directory
         self._fills = fills
-        self._ask_catalog = ask_catalog
+        self._catalog = catalog
+        self._events = events
         self._stuck_after = stuck_after
-        self._on_change = on_change
         self._clock = clock
         self._probe = probe
-        self._failed_requests = failed_requests
         self._probing: asyncio.Future[Cause | None] | None = None
-        self._since = 0.0
+        self._probe_started = 0.0
         self._disk: Cause | None = None
-        self._catalog: str | None = None
-        self._told: tuple[str, ...] = ()
-
-    def problems(self) -> tuple[str, ...]:
-        """What keeps the engine from its work, in sentences; nothing when all is well."""
-        disk = self._disk.what if self._disk is not None else None
-        return tuple(
-            each for each in (disk, self._catalog_problem(), self._stuck_fill()) if each is not None
-        )
+        self._failed_examination: str | None = None
+        self._recorded: tuple[str, ...] = ()
 
     @property
     def disk(self) -> Cause | None:
-        """What is wrong with the disk, and its cure."""
+        """What is wrong with the disk, and what to do; None when it is healthy."""
         return self._disk
 
+    def problems(self) -> tuple[str, ...]:
+        """What keeps the engine from its work, in sentences; nothing when it is healthy."""
+        disk = self._disk.what if self._disk is not None else None
+        problems = (disk, self._catalog_problem(), self._stuck_fill())
+        return tuple(problem for problem in problems if problem is not None)
+
     def messages(self) -> tuple[str, ...]:
-        """The same as `problems`, with the cure where one is known."""
-        failed = self._failed_requests() if self._disk is None else None
-        cures = (
+        """The same as `problems`, with what to do where that is known."""
+        failure = self._catalog.health.problem if self._disk is None else None
+        hints = (
             {self._disk.what: self._disk.hint}
             if self._disk is not None
-            else {failed.what: failed.hint}
-            if failed is not None
+            else {failure.what: failure.hint}
+            if failure is not None
             else {}
         )
-        return tuple(f"{each} {cures.get(each, '')}".strip() for each in self.problems())
+        return tuple(f"{problem} {hints.get(problem, '')}".strip() for problem in self.problems())
 
     def _catalog_problem(self) -> str | None:
         if self._disk is not None:
-            # The catalog is on that disk: that it fails with it, nobody needs to be told.
+            # The catalog is on that disk: that it fails as well is no news.
             return None
-        failed = self._failed_requests()
-        return self._catalog if failed is None else failed.what
+        failure = self._catalog.health.problem
+        return self._failed_examination if failure is None else failure.what
 
-    async def watch(self) -> None:
-        """Look again and again, until cancelled."""
+    def _stuck_fill(self) -> str | None:
+        now = self._clock()
+        stuck = [
+            fill
+            for fill in self._fills.under_way
+            if fill.state in {FillState.RUNNING, FillState.RESUMED}
+            and now - fill.last_progress > self._stuck_after
+        ]
+        if not stuck:
+            return None
+        first = min(stuck, key=lambda fill: fill.last_progress)
+        more = f", and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+        return f"The fill of {first.digest} has made no step for {now - first.last_progress:.0f} s{more}."
+
+    async def run(self) -> None:
+        """Check disk and catalog again and again, until cancelled."""
         while True:
-            await self.look()
-            await asyncio.sleep(INTERVAL)
+            await self.check()
+            await asyncio.sleep(CHECK_INTERVAL)
 
-    async def look(self) -> None:
-        """Look at disk and catalog once."""
-        self._disk = await self._look_at_disk()
-        self._catalog = await self._look_at_catalog() if self._disk is None else None
+    async def check(self) -> None:
+        """Check disk and catalog once, and record what changed."""
+        self._disk = await self._check_disk()
+        self._failed_examination = await self._check_catalog() if self._disk is None else None
         problems = self.problems()
-        if problems != self._told:
-            self._told = problems
-            self._on_change(problems)
+        if problems == self._recorded:
+            return
+        self._recorded = problems
+        for message in self.messages():
+            self._events.record(EventKind.ENGINE_UNREADY, message, severity=Severity.ERROR)
+        if not problems:
+            self._events.record(EventKind.ENGINE_READY, "The engine is well again.")
 
-    async def _look_at_disk(self) -> Cause | None:
+    async def _check_disk(self) -> Cause | None:
         if self._probing is None:
-            self._since = self._clock()
-            self._probing = self._begin_probe()
-        done, _ = await asyncio.wait({self._probing}, timeout=PATIENCE)
+            self._probe_started = self._clock()
+            self._probing = self._start_probe()
+        done, _ = await asyncio.wait({self._probing}, timeout=PROBE_TIMEOUT)
         if not done:
             # It is not asked again before it has answered: a disk that hangs would hold one more
             # thread each time.
+            seconds = self._clock() - self._probe_started
             return Cause(
                 CauseCode.DISK_FAILS,
-                f"The disk of {self._directory} has not answered for {self._clock() - self._since:.0f} s.",
+                f"The disk of {self._directory} has not answered for {seconds:.0f} s.",
                 "Look at the kernel's log (dmesg), and at the server or the cable of that disk.",
             )
         probing, self._probing = self._probing, None
         return probing.result()
 
-    def _begin_probe(self) -> asyncio.Future[Cause | None]:
+    def _start_probe(self) -> asyncio.Future[Cause | None]:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Cause | None] = loop.create_future()
+        result: asyncio.Future[Cause | None] = loop.create_future()
 
-        def told(problem: Cause | None) -> None:
-            if not answer.done():
-                answer.set_result(problem)
+        def set_result(problem: Cause | None) -> None:
+            if not result.done():
+                result.set_result(problem)
 
         def run() -> None:
             problem = None
@@ -157,35 +207,21 @@ class Health:
             except OSError as error:
                 problem = disk_cause(error, self._directory, file_system(self._directory))
             try:
-                loop.call_soon_threadsafe(told, problem)
+                loop.call_soon_threadsafe(set_result, problem)
             except RuntimeError:
                 # The engine has ended meanwhile.
                 return
 
         # A thread of its own, which may hang for ever without keeping the process from its end.
         threading.Thread(target=run, name="entrepot-probe", daemon=True).start()
-        return answer
+        return result
 
-    async def _look_at_catalog(self) -> str | None:
+    async def _check_catalog(self) -> str | None:
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self._ask_catalog()
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._catalog.probe()
         except TimeoutError:
-            return f"The catalog has not answered for {PATIENCE:.0f} s."
+            return f"The catalog has not answered for {PROBE_TIMEOUT:.0f} s."
         except Exception as error:
             return error.what if isinstance(error, EntrepotError) else f"The catalog fails: {error}"
         return None
-
-    def _stuck_fill(self) -> str | None:
-        now = self._clock()
-        stuck = [
-            each
-            for each in self._fills()
-            if each.state in {FillState.RUNNING, FillState.RESUMED}
-            and now - each.moved > self._stuck_after
-        ]
-        if not stuck:
-            return None
-        first = min(stuck, key=lambda fill: fill.moved)
-        more = f", and {len(stuck) - 1} more" if len(stuck) > 1 else ""
-        return f"The fill of {first.digest} has made no step for {now - first.moved:.0f} s{more}."

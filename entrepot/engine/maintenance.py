@@ -13,12 +13,13 @@ from contextlib import suppress
 
 from entrepot.api.models import EvictedImage, EvictionSnapshot
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
 from entrepot.store.blobs import LEASE_DURATION, BlobStore
@@ -56,8 +57,8 @@ blobs on their way in, the catalog, and other programs."""
 _log = logging.getLogger("entrepot.housekeeping")
 
 
-class Housekeeping:
-    """Of one engine, which runs `watch` in one of *tasks*."""
+class MaintenanceService:
+    """The maintenance of one engine, which runs `run` in one of *tasks*."""
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class Housekeeping:
         """Bytes that are held: all blobs, and what counts of the catalog (S11)."""
         return self.held_size + self.catalog_size
 
-    async def begin(self) -> None:
+    async def load(self) -> None:
         """Count what is held."""
         self.held_size = await self._catalog.blobs_size()
         await self._measure_catalog()
@@ -114,7 +115,7 @@ class Housekeeping:
         self._catalog_measured = time.monotonic()
         self.catalog_size = max(0, await self._catalog.size() - CATALOG_ALLOWANCE)
 
-    async def kept(self, digest: Digest, count: int, origin: str) -> None:
+    async def blob_kept(self, digest: Digest, count: int, origin: str) -> None:
         """A blob of *count* bytes has come from the login server *origin* and is held; from another
         one it may have come before."""
         if await self._cache.copies.add(
@@ -123,7 +124,7 @@ class Housekeeping:
             self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
         if self._full_at is None:
-            self.look_now()
+            self.check_space_soon()
 
     def _size_changed(self, change: int) -> None:
         self.held_size = max(0, self.held_size + change)
@@ -132,19 +133,19 @@ class Housekeeping:
         """The disk did not take a blob."""
         self._refusal_cause = None
         self._tasks.start(self._tell_refusal(error), "looking why the disk refuses")
-        self.look_now()
+        self.check_space_soon()
 
     async def _tell_refusal(self, error: OSError) -> None:
         self._refusal_cause = await self._blobs.cause(error)
         self._events.record(
-            "disk-refuses", _refusal(error, self._refusal_cause), level=logging.ERROR
+            EventKind.DISK_REFUSES, _refusal(error, self._refusal_cause), severity=Severity.ERROR
         )
 
-    def look_now(self) -> None:
+    def check_space_soon(self) -> None:
         """See whether there is room enough: something has changed."""
         self._room_wanted.set()
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Heal the catalog, and then keep what is held within its limit: beside all else, so that
         nothing waits for it."""
         try:
@@ -209,7 +210,7 @@ class Housekeeping:
         before, self._full_at = self._full_at, limit
         if before is None:
             self._events.record(
-                "eviction-impossible", self._room_wanting(limit), level=logging.WARNING
+                EventKind.EVICTION_IMPOSSIBLE, self._room_wanting(limit), severity=Severity.WARNING
             )
 
     def _room_wanting(self, limit: int) -> str:
@@ -253,15 +254,16 @@ class Housekeeping:
             )
         if adopted or dropped:
             self._events.record(
-                "catalog-healed",
+                EventKind.CATALOG_HEALED,
                 f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.",
             )
         foreign = self._blobs.foreign
         if foreign.count:
             none = "is no blob and was" if foreign.count == 1 else "are no blobs and were"
             self._events.record(
-                "foreign-names",
+                EventKind.FOREIGN_NAMES,
                 f"{self._directories.blobs} has {counted(foreign.count, 'name')} in it that {none} passed over: {foreign}.",
+                severity=Severity.WARNING,
             )
         await self.collect()
 
@@ -303,7 +305,7 @@ class Housekeeping:
         (None: the low-water mark). *dry_run* only says which."""
         done = await self._evict(dry_run=dry_run, target=target)
         if not dry_run:
-            self.look_now()
+            self.check_space_soon()
         return done
 
     async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
@@ -379,19 +381,20 @@ class Housekeeping:
             manifests += len(done.manifests)
         if made.adopted:
             self._events.record(
-                "evicted",
+                EventKind.EVICTED,
                 f"Removed {counted(len(made.adopted), 'blob')} that no manifest referred to since the catalog lost them, because room was needed: "
                 f"{size(made.adopted_size)} freed.",
             )
         if manifests and not images:
             self._events.record(
-                "evicted", f"Evicted {counted(manifests, 'manifest')} without any cached blob."
+                EventKind.EVICTED,
+                f"Evicted {counted(manifests, 'manifest')} without any cached blob.",
             )
         if images:
             repositories = len({each.manifest.repository for each in images})
             oldest = duration(max(0.0, self._clock() - min(each.last_used for each in images)))
             self._events.record(
-                "evicted",
+                EventKind.EVICTED,
                 f"Evicted {counted(len(images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
                 f"least recently used {oldest} ago.",
             )

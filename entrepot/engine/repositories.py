@@ -3,7 +3,7 @@ take, and their locks."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from entrepot.api.models import (
     DeletionPlan,
@@ -14,58 +14,75 @@ from entrepot.api.models import (
 )
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.pull import Pull
+from entrepot.config.documents import Documents
 from entrepot.config.settings import Settings
 from entrepot.core.freshness import NEVER
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route, RuleBook
 from entrepot.engine.api_models import tag_image
-from entrepot.engine.maintenance import Housekeeping
+from entrepot.engine.maintenance import MaintenanceService
 from entrepot.errors import Locked, NotFound
+from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
+from entrepot.store.catalog import CachedManifest as CachedManifest
 from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
 from entrepot.store.eviction import locked_above
 
-NAMED = 100
-"""Names in a plan of a deletion; the rest is counted."""
+NAMES_IN_PREVIEW = 100
+"""Names in the preview of a deletion; the rest is counted."""
 
 
-class CachedRepositories:
-    """Those of one engine."""
+class RepositoryService:
+    """The cached repositories of one engine."""
 
     def __init__(
         self,
         *,
         settings: Settings,
-        rules: Callable[[], RuleBook],
+        documents: Documents,
         catalog: Catalog,
         cache: ArtifactCache,
-        housekeeping: Housekeeping,
+        maintenance: MaintenanceService,
         events: EventLog,
     ) -> None:
         self._settings = settings
-        self._rules = rules
+        self._documents = documents
         self._catalog = catalog
         self._cache = cache
-        self._housekeeping = housekeeping
+        self._maintenance = maintenance
         self._events = events
 
-    async def all(self) -> list[RepositorySnapshot]:
+    async def names(self) -> Sequence[str]:
+        """The names of all cached repositories, in their order."""
+        return await self._catalog.repository_names()
+
+    async def list(self) -> Sequence[RepositorySnapshot]:
         """All cached repositories, by name."""
-        rules = self._rules()
+        rules = self._documents.rules
         return await self._catalog.map_repositories(lambda each: _repository_snapshot(each, rules))
 
-    async def detail(self, name: str) -> RepositoryDetail:
+    async def get(self, name: str) -> RepositoryDetail:
         """A cached repository with its tags; raises `NotFound`."""
         found = await self._catalog.repositories(Repository(name))
         if not found:
             raise _no_repository(name)
         tags = await self._catalog.tags(Repository(name))
         return RepositoryDetail(
-            repository=_repository_snapshot(found[0], self._rules()),
-            tags=tuple(self._tag_snapshot(each, self._rules().route(name)) for each in tags),
+            repository=_repository_snapshot(found[0], self._documents.rules),
+            tags=tuple(
+                self._tag_snapshot(each, self._documents.rules.route(name)) for each in tags
+            ),
         )
 
-    async def tag(self, name: str, tag: str) -> TagDetail:
+    async def manifests(self, name: str) -> Sequence[CachedManifest]:
+        """The manifests of a cached repository, by digest; raises `NotFound`."""
+        manifests = await self._catalog.manifests(Repository(name))
+        if not manifests:
+            # Without manifests there is no repository, unless one has just come.
+            await self.get(name)
+        return sorted(manifests, key=lambda manifest: str(manifest.digest))
+
+    async def get_tag(self, name: str, tag: str) -> TagDetail:
         """A tag of a cached repository with all that is behind it; raises `NotFound`."""
         repository = Repository(name)
         found = await self._catalog.tag_contents(repository, Tag(tag))
@@ -73,7 +90,7 @@ class CachedRepositories:
             raise await self._no_tag(repository, tag)
         return TagDetail(
             repository=name,
-            tag=self._tag_snapshot(found.tag, self._rules().route(name)),
+            tag=self._tag_snapshot(found.tag, self._documents.rules.route(name)),
             media_type=found.media_type,
             is_index=found.is_index,
             images=tuple(tag_image(image) for image in found.images),
@@ -91,7 +108,7 @@ class CachedRepositories:
         )
 
     def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
-        freshness = self._settings.freshness if route is None else self._cache.freshness(route)
+        freshness = self._settings.freshness if route is None else self._cache.tag_lifetime(route)
         return TagSnapshot(
             name=each.name,
             digest=str(each.entry.digest),
@@ -105,18 +122,25 @@ class CachedRepositories:
             locked=each.locked,
         )
 
-    async def delete(self, name: str) -> None:
-        """Delete a cached repository with all that only it holds, and end its pulls; raises
-        `NotFound`, or `Locked` when it or a part of it is locked."""
+    async def delete(self, name: str) -> Sequence[CachedManifest]:
+        """Delete a cached repository with all that only it needs, and cancel its pulls; the
+        manifests that went.
+
+        Raises `NotFound`, or `Locked` when it or a part of it is locked.
+        """
         repository = Repository(name)
+        manifests = await self._catalog.manifests(repository)
         await self._check_unlocked(repository)
         await self._end_pulls(lambda pull: pull.repository == repository)
         if not await self._catalog.delete_repository(repository):
             raise _no_repository(name)
         self._cache.index.invalidate(repository)
         self._cache.forget_failures()
-        self._events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
-        await self._housekeeping.collect()
+        self._events.record(
+            EventKind.REPOSITORY_DELETED, f"The cached repository {name} is deleted.", name
+        )
+        await self._maintenance.collect()
+        return manifests
 
     async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
         """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when
@@ -135,20 +159,20 @@ class CachedRepositories:
             )
             raise _locked(f"A part of {repository}, {part},", part)
 
-    async def plan_delete(self, name: str) -> DeletionPlan:
+    async def preview_delete(self, name: str) -> DeletionPlan:
         """What goes and what stays when a cached repository is deleted; raises `NotFound`."""
         repository = Repository(name)
         if not await self._catalog.is_cached(repository):
             raise _no_repository(name)
         refusal = await _refusal_of(self._check_unlocked(repository))
         found = await self._catalog.repository_contents(repository)
-        route = self._rules().route(name)
+        route = self._documents.rules.route(name)
         return DeletionPlan(
             kind="repository",
             name=name,
             refused_code=refusal.code if refusal else None,
             refused=refusal.message if refusal else None,
-            tags=found.tags[:NAMED],
+            tags=found.tags[:NAMES_IN_PREVIEW],
             tag_count=len(found.tags),
             manifest_count=found.manifests,
             freed=found.own,
@@ -160,7 +184,7 @@ class CachedRepositories:
             fetched_again_by=route.rule.name if route is not None else None,
         )
 
-    async def plan_delete_tag(self, name: str, tag: str) -> DeletionPlan:
+    async def preview_delete_tag(self, name: str, tag: str) -> DeletionPlan:
         """What goes and what stays when a tag is deleted: all but the tag stays until it is
         evicted. Raises `NotFound`."""
         repository = Repository(name)
@@ -168,7 +192,7 @@ class CachedRepositories:
         if found is None:
             raise await self._no_tag(repository, tag)
         refusal = await _refusal_of(self._check_unlocked(repository, tag))
-        route = self._rules().route(name)
+        route = self._documents.rules.route(name)
         return DeletionPlan(
             kind="tag",
             name=f"{name}:{tag}",
@@ -187,9 +211,11 @@ class CachedRepositories:
         repository = Repository(name)
         await self._check_unlocked(repository, tag)
         if not await self._catalog.delete_tag(repository, Tag(tag)):
-            raise holds_no(name, f"tag {tag}")
+            raise not_in_repository(name, f"tag {tag}")
         self._cache.index.invalidate(repository)
-        self._events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
+        self._events.record(
+            EventKind.TAG_DELETED, f"The tag {name}:{tag} is deleted.", f"{name}:{tag}"
+        )
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
         """Delete a manifest of a repository, the tags that point at it, and the blobs that only it
@@ -219,12 +245,14 @@ class CachedRepositories:
             )
         )
         if not await self._catalog.delete_manifest(repository, digest):
-            raise holds_no(name, f"manifest {digest}")
+            raise not_in_repository(name, f"manifest {digest}")
         self._cache.index.invalidate(repository)
         self._events.record(
-            "manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}"
+            EventKind.MANIFEST_DELETED,
+            f"The manifest {name}@{digest} is deleted.",
+            f"{name}@{digest}",
         )
-        await self._housekeeping.collect()
+        await self._maintenance.collect()
 
     async def _end_pulls(self, concerns: Callable[[Pull], bool]) -> None:
         ending = [
@@ -246,19 +274,19 @@ class CachedRepositories:
         """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when
         that moves at its source. Raises `NotFound`."""
         if not await self._catalog.lock_tag(Repository(name), Tag(tag), locked):
-            raise holds_no(name, f"tag {tag}")
+            raise not_in_repository(name, f"tag {tag}")
         self._lock_changed(f"{name}:{tag}", locked)
 
     async def lock_manifest(self, name: str, digest: Digest, *, locked: bool = True) -> None:
         """Lock a manifest with all that is held below it, or unlock it. Raises `NotFound`."""
         if not await self._catalog.lock_manifest(Repository(name), digest, locked):
-            raise holds_no(name, f"manifest {digest}")
+            raise not_in_repository(name, f"manifest {digest}")
         self._lock_changed(f"{name}@{digest}", locked)
 
     def _lock_changed(self, what: str, locked: bool) -> None:
-        self._housekeeping.look_now()
+        self._maintenance.check_space_soon()
         self._events.record(
-            "locked" if locked else "unlocked",
+            EventKind.LOCKED if locked else EventKind.UNLOCKED,
             f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.",
             what,
         )
@@ -292,7 +320,7 @@ def _locked(what: str, unlock: str) -> Locked:
     return Locked(f"{what} is locked.", f"Unlock it first: entrepot repository unlock {unlock}")
 
 
-def holds_no(name: str, what: str) -> NotFound:
+def not_in_repository(name: str, what: str) -> NotFound:
     """A repository holds no such tag or manifest: *what* names it."""
     return NotFound(f"{name} holds no {what}.", "See its tags with: entrepot repository show")
 

@@ -26,22 +26,31 @@ from starlette.types import Receive, Scope, Send
 from entrepot import __version__
 from entrepot.config.lock_file import record_engine
 from entrepot.config.settings import Directories, Settings, parse_listen
+from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
-from entrepot.core.registries import is_loopback
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import counted, escaped, printable, printable_json
 from entrepot.httpd.asgi import Application
 from entrepot.httpd.server import RETRY_AFTER, HttpServer, bind_tcp
 from entrepot.server.access import ReadOnly, TokenRequired
-from entrepot.server.acr import management, repositories
+from entrepot.server.acr.data import DataResources
+from entrepot.server.acr.management import CacheRuleResources, CredentialSetResources
+from entrepot.server.acr.registries import RegistryResources
 from entrepot.server.host_check import LocalHosts
+from entrepot.server.identifier_check import IdentifierCheck
 from entrepot.server.log_limit import LogLimit
 from entrepot.server.log_output import LogFile, LogOutput, StandardError
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
+from entrepot.server.responses import error_response, exception_handlers
 from entrepot.server.shutdown import Deadline, Ending, answer_signals, survive_harmless_signals
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
-from entrepot.server.v1 import system
+from entrepot.server.v1.credentials import CredentialSetEndpoints
+from entrepot.server.v1.pulls import PullEndpoints
+from entrepot.server.v1.repositories import RepositoryEndpoints
+from entrepot.server.v1.rules import RuleEndpoints
+from entrepot.server.v1.system import SystemEndpoints
 from entrepot.tasks import OwnedTasks, uninterrupted
 
 GRACE = 10.0
@@ -69,7 +78,14 @@ _log = logging.getLogger("entrepot.server")
 
 def registry_app(engine: Engine) -> RegistryApp:
     """What container clients see."""
-    return RegistryApp(engine)
+    return RegistryApp(
+        cache=engine.cache,
+        routing=engine.routing,
+        repositories=engine.repositories,
+        health=engine.health,
+        traffic=engine.traffic,
+        via=engine.sources.via,
+    )
 
 
 def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
@@ -79,22 +95,40 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
     With a token only the secret identifiers that the settings permit over TCP can be made (S13).
     """
     over_tcp = engine.settings.management
-    identifiers = (
+    permitted = (
         EVERY_IDENTIFIER
         if token is None
         else over_tcp.secret_identifiers
         if over_tcp is not None
         else DEFAULT_OVER_TCP
     )
-    access = [Middleware(ReadOnly, engine)]
+    identifiers = IdentifierCheck(engine.credential_sets, permitted)
+    endpoints = (
+        RegistryResources(engine.endpoints),
+        CacheRuleResources(engine.rules),
+        CredentialSetResources(engine.credential_sets, identifiers),
+        DataResources(engine.repositories),
+        RuleEndpoints(engine.rules, engine.revisions, permitted),
+        CredentialSetEndpoints(engine.credential_sets, engine.revisions, identifiers),
+        RepositoryEndpoints(engine.repositories, engine.revisions),
+        PullEndpoints(engine.pulls),
+        SystemEndpoints(
+            settings=engine.settings,
+            status=engine.status,
+            traffic=engine.traffic,
+            maintenance=engine.maintenance,
+            verification=engine.verification,
+            events=engine.events,
+            doctor=engine.doctor,
+            stopping=engine.stopping,
+        ),
+    )
+    routes = [route for group in endpoints for route in group.routes()]
+    access = [Middleware(ReadOnly, engine.settings, routes)]
     return Starlette(
-        routes=[
-            *management.routes(engine, identifiers),
-            *repositories.routes(engine),
-            *system.routes(engine),
-        ],
+        routes=routes,
         middleware=access if token is None else [Middleware(TokenRequired, token), *access],
-        exception_handlers=management.exception_handlers(),
+        exception_handlers=exception_handlers(),
     )
 
 
@@ -168,7 +202,7 @@ async def _serve(
     ):
         if deadline is not None:
             waits = f"A thread waits for a program, or for the disk of {directories.data}."
-            deadline.reason = lambda: " ".join(engine.health_of_engine.problems()) or waits
+            deadline.reason = lambda: " ".join(engine.health.problems()) or waits
         if prepare is not None:
             await prepare(engine)
         async with listening(engine, ending):
@@ -179,7 +213,7 @@ async def _serve(
                 ready(engine)
             await engine.stopping.wait()
             ending.begin()
-            engine.events.record("engine-stopping", "Stopping.")
+            engine.events.record(EventKind.ENGINE_STOPPING, "Stopping.")
 
 
 @asynccontextmanager
@@ -189,7 +223,7 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
     host, port = parse_listen(engine.settings.listen)
     listener = _listener(host, port)
     shown = f"[{host}]" if ":" in host else host
-    engine.address = f"{shown}:{listener.getsockname()[1]}"
+    engine.endpoints.registry = f"{shown}:{listener.getsockname()[1]}"
     path = engine.directories.socket
     app = registry_app(engine)
     # What is offered on this machine alone is not shown to the web pages of others.
@@ -206,13 +240,13 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
                 await administration.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine)) is not None:
                     servers.append(over_tcp)
-                rules = counted(len(engine.documents.rules), "cache rule")
+                rules = counted(len(engine.rules.book), "cache rule")
                 engine.events.record(
-                    "engine-started",
+                    EventKind.ENGINE_STARTED,
                     f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; management on {path}"
                     + (
-                        f" and {engine.management_address}"
-                        if engine.management_address is not None
+                        f" and {engine.endpoints.management}"
+                        if engine.endpoints.management is not None
                         else ""
                     )
                     + (", read-only." if engine.settings.read_only else "."),
@@ -271,23 +305,23 @@ async def _look_after_socket(
             if isinstance(error, EngineError)
             else f"The management socket {owned.path} can't be made again: {error.strerror}."
         )
-        if message != engine.socket_problem:
-            engine.socket_problem = message
+        if message != engine.endpoints.socket_problem:
+            engine.endpoints.socket_problem = message
             engine.events.record(
-                "socket-lost",
+                EventKind.SOCKET_LOST,
                 f"{message} Commands and dashboards do not reach this engine; clients pull as ever.",
-                level=logging.ERROR,
+                severity=Severity.ERROR,
             )
         return
     if renewed is not None:
         await server.listen(renewed)
         server.stop_listening(before)
         engine.events.record(
-            "socket-restored",
+            EventKind.SOCKET_RESTORED,
             f"The management socket {owned.path} was gone or replaced; it is there again.",
-            level=logging.WARNING,
+            severity=Severity.WARNING,
         )
-    engine.socket_problem = None
+    engine.endpoints.socket_problem = None
 
 
 _ANOTHER = "choose another with --listen HOST:PORT or in settings.toml."
@@ -345,7 +379,7 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
         what="The management API",
         choose="choose another below [management] in settings.toml.",
     )
-    engine.management_address = replace(
+    engine.endpoints.management = replace(
         wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     ).shown
     # No web page knows the token, so here a name that its owner lets point to this machine opens
@@ -361,7 +395,7 @@ def _management_server(app: Application) -> HttpServer:
     )
 
     async def refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
-        response = management.error_response(busy, scope["path"])
+        response = error_response(busy, scope["path"])
         response.headers["retry-after"] = str(busy.retry_after)
         await response(scope, receive, send)
 

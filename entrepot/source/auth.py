@@ -1,17 +1,16 @@
-"""Signing in at a source registry: challenges, realms, tokens.
+"""Signing in at a source registry: credentials and challenges become an Authorization header.
 
-A registry answers 401 with one or more challenges (RFC 9110, 11.6.1). A bearer challenge names a
-realm, where a token for a service and a scope is given, with or without credentials (distribution
-specification, "Token Authentication"). A token is kept until shortly before it expires; whoever
-needs the same one meanwhile waits for the same request.
+A registry answers 401 with one or more challenges (`entrepot.source.challenges`; RFC 9110, section
+11.6.1). A bearer challenge names a realm (`entrepot.source.realms`) that gives a token for a
+service and a scope, with or without credentials (distribution specification, "Token
+Authentication"). A token is reused until shortly before it expires; requests that need the same
+token at the same time wait for one fetch.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import codecs
-import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from typing import TYPE_CHECKING
 import httpx
 import msgspec
 
-from entrepot.core.registries import LoginServerInvalid, parse_login_server
+from entrepot.core.hosts import is_loopback
 from entrepot.errors import EntrepotError
 from entrepot.formatting import printable
-from entrepot.source.addresses import Reach, is_loopback, literal_address, parse_address
+from entrepot.source.challenges import Challenge, parse_challenges
 from entrepot.source.decoding import Undecodable, decode
 from entrepot.source.errors import (
     CredentialUnavailable,
@@ -34,188 +33,61 @@ from entrepot.source.errors import (
     SourceRateLimited,
     SourceRefused,
 )
-from entrepot.source.http import SourceHttp, origin_of, same_origin
+from entrepot.source.http import SourceHttp
 from entrepot.source.rate_limit import read_retry_after
+from entrepot.source.realms import check_realm, read_realm, rule_elsewhere
+from entrepot.source.singleflight import SingleFlight
 
 if TYPE_CHECKING:
-    from publicsuffixlist import PublicSuffixList
-
     from entrepot.core.credentials import CredentialSet
     from entrepot.core.registries import SourceRegistry
     from entrepot.secrets import Credential
 
 DEFAULT_LIFETIME = 60.0
-"""Seconds that a token lives when its answer says nothing that can be read, and at least ("Token
-Response Fields" of the token specification).
+"""Seconds that a token lives when its response names no lifetime that can be read, and the minimum
+("Token Response Fields" of the token specification).
 
-The clients in Go take a shorter lifetime for this one too (minimumTokenLifetimeSeconds).
+The clients in Go also raise a shorter lifetime to this one (minimumTokenLifetimeSeconds).
 """
 
-RENEWED_BEFORE = 30.0
+MAX_LIFETIME = 24 * 3600.0
+"""Seconds for which a token is cached at the most, whatever its response says."""
+
+RENEWAL_MARGIN = 30.0
 """Seconds before its end at which a token is no longer used, or a tenth of its life where that is
-shorter: a request must get there while it is good."""
+shorter: a request must arrive while its token is valid."""
 
-TOKEN_ANSWER_LIMIT = 1024 * 1024
-"""The largest answer of a token endpoint that is read, in bytes. Tokens that list many rights reach
-some 10 KB."""
-
-REMEMBERED = 10_000
-"""Tokens, and repositories of which it is remembered how their registry lets us in."""
-
-LONGEST_LIFETIME = 24 * 3600.0
-"""Seconds that a token is kept at the most, whatever its answer says."""
+TOKEN_RESPONSE_LIMIT = 1024 * 1024
+"""The largest response of a token endpoint that is read, in bytes. Tokens that list many rights
+reach some 10 KB."""
 
 TOKEN_LENGTH = 64 * 1024
-"""The longest token, in characters: what any server takes as a header is far below it."""
-
-CHALLENGES_LENGTH = 16 * 1024
-"""Characters of all challenges of an answer that are looked at; those with a scope for many
-repositories reach 1 kB."""
+"""The longest token, in characters: what any server accepts as a header is far below it."""
 
 PARAMETER_LENGTH = 2 * 1024
-"""The longest realm, service or scope, in characters. Tokens are remembered by them."""
+"""The longest realm, service or scope, in characters. They are keys of the token cache."""
 
-SHARED_DOMAINS = frozenset(
-    {
-        # Registries of which each customer has a name: no neighbour's credentials go there.
-        "azurecr.cn",
-        "azurecr.io",
-        "azurecr.us",
-        "cloudsmith.io",
-        "container-registry.com",
-        "jfrog.info",
-        "jfrog.io",
-        "myhuaweicloud.com",
-        "ocir.io",
-        "pkg.dev",
-        "tencentcloudcr.com",
-        "vultrcr.com",
-        # Clouds of which the public suffix list has some services only; ECR is not one of them.
-        "aliyuncs.com",
-        "amazonaws.com",
-        "amazonaws.com.cn",
-        "azure.com",
-        "container-registry.ovh.net",
-        "myqcloud.com",
-        "scw.cloud",
-        "windows.net",
-        # Platforms and tunnels that the list does not have.
-        "app.github.dev",
-        "azurecontainerapps.io",
-        "devtunnels.ms",
-        "gitpod.io",
-        "koyeb.app",
-        "lhr.life",
-        "loca.lt",
-        "localhost.run",
-        "railway.app",
-        "serveo.net",
-        # Names for any address.
-        "nip.io",
-        "sslip.io",
-    }
-)
-"""Domains under which anybody can have a name, besides those of the public suffix list: a neighbour
-there is a stranger."""
-
-_SCHEMES = frozenset(
-    {
-        "basic",
-        "bearer",
-        "digest",
-        "hoba",
-        "mutual",
-        "negotiate",
-        "ntlm",
-        "oauth",
-        "scram-sha-1",
-        "scram-sha-256",
-        "vapid",
-    }
-)
-_TOKEN = re.compile(r"[\x21-\x7e]+")
-_SECONDS = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,3})?")
-_WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_ALIYUN = re.compile(r"[a-z0-9-]+\.([a-z0-9-]+)(?:\.cr)?\.aliyuncs\.com")
-_ALIYUN_SIGN_IN = re.compile(r"dockerauth(?:-[a-z]+)*\.([a-z0-9-]+)\.aliyuncs\.com")
-_PARAMETER = re.compile(r"\s*=\s*(?:\"((?:[^\"\\]|\\.)*)(?:\"|$)|([^\s,]*))", re.DOTALL)
-
+MAX_CACHED = 10_000
+"""Tokens that are cached, and repositories whose challenge is remembered."""
 
 CREDENTIALS_CURE = (
     "Check the user name and the password or token behind it, and that neither has expired."
 )
-_NOT_SENT = "No credential was sent."
 _NO_TOKEN_SERVER = "A sign-in page of the network, or a proxy, can cause this. No token was kept."
 
-
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """One challenge of a WWW-Authenticate header: its scheme and the names of its parameters in
-    lower case."""
-
-    scheme: str
-    parameters: Mapping[str, str]
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+_SECONDS = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
-def parse_challenges(values: Iterable[str]) -> list[Challenge]:
-    """Read all challenges of all WWW-Authenticate headers, several in one header too, forgiving
-    what registries and proxies get wrong: commas left out or doubled, values unquoted or in single
-    quotes, a quote that is never closed. No more than `CHALLENGES_LENGTH` is looked at.
-    """
-    challenges: list[Challenge] = []
-    left = CHALLENGES_LENGTH
-    for value in values:
-        value = value[:left]
-        left -= len(value)
-        at = 0
-        parameters: dict[str, str] | None = None
-        last_unquoted: str | None = None
-        while at < len(value):
-            word = _WORD.match(value, at)
-            if word is None:
-                at += 1
-                continue
-            found = _PARAMETER.match(value, word.end()) if parameters is not None else None
-            name = word[0].lower()
-            if found is not None and parameters is not None:
-                quoted, bare = found[1], found[2]
-                # Of one that comes twice the last counts, as in Go.
-                parameters[name] = (
-                    re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare.strip("'")
-                )
-                last_unquoted = name if quoted is None else None
-                at = found.end()
-            elif name in _SCHEMES or parameters is None or last_unquoted is None:
-                parameters = {}
-                last_unquoted = None
-                challenges.append(Challenge(name, parameters))
-                at = word.end()
-            else:
-                # The comma stood inside an unquoted value: scope=repository:a:pull,push
-                parameters[last_unquoted] += f",{word[0]}"
-                at = word.end()
-    return challenges
+def parse_token_response(content: bytes) -> tuple[str, float]:
+    """The token of a response and its lifetime in seconds.
 
+    Raises `Undecodable`, whose text ends a sentence that says that there is no token.
 
-def asks_for_sign_in(values: Iterable[str], *, basic: bool) -> bool:
-    """Whether challenges are those of a registry, and not of storage whose presigned address has
-    expired. *basic*: those for Basic are too."""
-    return any(
-        (each.scheme == "bearer" and each.parameters.get("realm"))
-        or (basic and each.scheme == "basic")
-        for each in parse_challenges(values)
-    )
-
-
-def parse_token_answer(content: bytes) -> tuple[str, float]:
-    """The token of an answer and the seconds that it lives; raises `Undecodable`, whose text ends a
-    sentence that says there is none.
-
-    It is read as the clients in Go read it (distribution, internal/client/auth/session.go):
+    It reads what the clients in Go read (distribution, internal/client/auth/session.go):
     ``access_token`` comes before ``token``, the case of names does not matter, and a lifetime below
-    the default is the default. More than these read is a byte order mark, UTF-16, white space
-    around the token, and a lifetime of any other kind than a number. ``issued_at`` is of another
-    clock, and not looked at.
+    the default is the default. It also accepts a byte order mark, UTF-16, white space around the
+    token, and a lifetime that is not a number. ``issued_at`` is of another clock and is ignored.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = content.decode("utf-16", "replace").encode()
@@ -230,8 +102,8 @@ def parse_token_answer(content: bytes) -> tuple[str, float]:
         bytes(fields.get("expires_in", b""))[:100].decode("ascii", "replace").strip('" \t\r\n')
     )
     if _SECONDS.fullmatch(seconds):
-        lifetime = min(max(float(seconds), DEFAULT_LIFETIME), LONGEST_LIFETIME)
-    unusable = ""
+        lifetime = min(max(float(seconds), DEFAULT_LIFETIME), MAX_LIFETIME)
+    reason = ""
     for name in ("access_token", "token"):
         try:
             token = decode(bytes(fields.get(name, b"null")), str).strip()
@@ -240,126 +112,40 @@ def parse_token_answer(content: bytes) -> tuple[str, float]:
         if token and len(token) <= TOKEN_LENGTH and _TOKEN.fullmatch(token):
             return token, lifetime
         if token:
-            unusable = f" that can be used: it has {len(token):,} characters, or some that no header may have"
-    raise Undecodable(unusable)
-
-
-def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
-    """The address of a realm to which credentials for *registry* may go; raises `SourceRefused`.
-
-    It must be of the registry's own host or domain, or one of its realms in the table and the
-    settings, and https unless the registry's endpoint itself is http (GHSA-3p65-76g6-3w7r tells
-    what happens otherwise).
-    """
-    url, is_own = read_realm(realm, registry)
-    if is_own:
-        return url
-    host = printable(url.host, 253)
-    raise SourceRefused(
-        f"{registry.login_server} wants us to sign in at {host}, which is not its own.",
-        f"{_NOT_SENT} Make a cache rule with {host} as its source, where the image is; or, if the registry really signs in there, "
-        f'declare it in settings.toml: realms = ["{origin_of(url)}"] below [upstreams."{registry.login_server}"].',
-    )
-
-
-def read_realm(realm: str, registry: SourceRegistry) -> tuple[httpx.URL, bool]:
-    """The address of a realm, and whether it is the registry's own; raises `SourceRefused`.
-
-    At a realm that is not, a registry that hands requests on to another one has its clients get
-    their tokens: without credentials that does no harm.
-    """
-    endpoint = httpx.URL(registry.endpoint)
-    url = parse_address(realm)
-    if url is None or url.scheme not in {"http", "https"} or url.userinfo:
-        raise SourceRefused(
-            f"{registry.login_server} wants us to sign in at an address that can't be used.",
-            _NOT_SENT,
-        )
-    host = printable(url.host, 253)
-    if url.scheme == "http" and endpoint.scheme == "https":
-        raise SourceRefused(
-            f"{registry.login_server} wants us to sign in at {host} over http, where anybody could read the password.",
-            _NOT_SENT,
-        )
-    return url, _is_own(url, endpoint, registry) or any(
-        same_origin(url, httpx.URL(each)) for each in registry.realms
-    )
-
-
-def rule_elsewhere(host: str) -> str:
-    """What to do where a registry hands requests on to *host*, which wants credentials."""
-    try:
-        name = parse_login_server(host)
-    except LoginServerInvalid:
-        name = printable(host, 253)
-    return f"Make a cache rule with {name} as its source, and give it a credential set for {name}: those of another registry are never sent there."
-
-
-def _is_own(realm: httpx.URL, endpoint: httpx.URL, registry: SourceRegistry) -> bool:
-    own = {endpoint.host, httpx.URL(f"//{registry.login_server}").host}
-    if realm.host in own:
-        return True
-    if is_loopback(realm.host):
-        return Reach.of(registry).loopback
-    if registrable_domain(realm.host) in {registrable_domain(each) for each in own}:
-        return True
-    # Alibaba's registries sign in at another host of their region, which no customer can have.
-    sign_in = _ALIYUN_SIGN_IN.fullmatch(realm.host)
-    return sign_in is not None and any(
-        (found := _ALIYUN.fullmatch(each)) and found[1] == sign_in[1] for each in own
-    )
-
-
-def registrable_domain(host: str) -> str:
-    """The part of a host name that one owner registered; the host itself below a shared domain, and
-    where it is an address.
-
-    By the public suffix list, its private section too (https://publicsuffix.org):
-    ``example.co.uk``, ``acme.gitlab.io``. Names are ASCII or decoded IDNA.
-    """
-    name = host.lower().rstrip(".")
-    labels = name.split(".")
-    if literal_address(host) is not None:
-        return host
-    if any(".".join(labels[at:]) in SHARED_DOMAINS for at in range(len(labels))):
-        return name
-    return _private_suffix(name) or name
-
-
-def _private_suffix(name: str) -> str | None:
-    domain = _public_suffixes().privatesuffix(name)
-    return domain if isinstance(domain, str) else None
-
-
-@functools.cache
-def _public_suffixes() -> PublicSuffixList:
-    # 40 ms to load, and only needed once a realm has another host than its registry.
-    from publicsuffixlist import PublicSuffixList
-
-    return PublicSuffixList()
+            reason = (
+                f" that can be used: it has {len(token):,} characters, or some that no header "
+                "may have"
+            )
+    raise Undecodable(reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who signs in where. Without a credential set, nobody in particular."""
+    """A source registry and the credential set to sign in with; anonymous without one."""
 
     registry: SourceRegistry
     credential_set: CredentialSet | None
-    handed_on_by: str = ""
-    """The login server whose redirects lead to this registry; its credentials are never sent here."""
+    redirected_by: str = ""
+    """The login server whose redirects lead to this registry; its credentials are never sent
+    here."""
 
     @property
     def identity(self) -> str:
-        """Tells one login from another, without a secret: a set that was deleted and made anew is
-        another one."""
-        each = self.credential_set
-        if each is None:
-            return f"sent by {self.handed_on_by}" if self.handed_on_by else ""
-        return f"{each.name} {each.username} {each.password} {each.created.isoformat()}"
+        """Tells one login from another, without a secret.
+
+        A credential set that was deleted and created again is another one.
+        """
+        credential_set = self.credential_set
+        if credential_set is None:
+            return f"sent by {self.redirected_by}" if self.redirected_by else ""
+        return (
+            f"{credential_set.name} {credential_set.username} {credential_set.password} "
+            f"{credential_set.created.isoformat()}"
+        )
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The login in messages: ``without credentials``, ``with credential set hub-login``."""
         return (
             "without credentials"
             if self.credential_set is None
@@ -368,7 +154,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class _TokenKey:
     """What a token is for. *realm* is empty for basic credentials."""
 
     login_server: str
@@ -378,17 +164,26 @@ class _Key:
     scope: str
 
 
+_ChallengeKey = tuple[str, str, str]
+"""Login server, identity and repository of which a challenge is remembered."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Authorization:
-    """The value of an Authorization header. *expires* is on the clock of `Authorizer`; None: never."""
+    """The value of an Authorization header.
+
+    *expires* is on the clock of `Authorizer`, in seconds; None: never.
+    """
 
     value: str
     expires: float | None
 
 
 class Authorizer:
-    """What lets us in at all source registries. *clock* is monotonic, in seconds; *wall_clock* is
-    since the epoch."""
+    """Signs in at all source registries, and caches their tokens.
+
+    *clock* is monotonic, *wall_clock* since the epoch, both in seconds.
+    """
 
     def __init__(
         self,
@@ -400,80 +195,64 @@ class Authorizer:
         self._read_credential = read_credential
         self._clock = clock
         self._wall_clock = wall_clock
-        self._authorizations: dict[_Key, Authorization] = {}
-        self._ways_in: dict[tuple[str, str, str], _Key] = {}
-        """How a login gets to a repository, learned from an earlier challenge: it saves the 401."""
-        self._flights: dict[_Key, asyncio.Future[Authorization]] = {}
+        self._authorizations: dict[_TokenKey, Authorization] = {}
+        self._challenges: dict[_ChallengeKey, _TokenKey] = {}
+        """What earlier challenges asked for: a request that has it at once saves a 401."""
+        self._fetches: SingleFlight[Authorization] = SingleFlight(cancels_unawaited=True)
 
-    async def known(
-        self, login: Login, repository: str, exchange: SourceHttp
+    async def close(self) -> None:
+        """Cancel the token requests that run."""
+        await self._fetches.close()
+
+    async def authorization(
+        self, login: Login, repository: str, http: SourceHttp
     ) -> Authorization | None:
-        """What an earlier challenge for this repository asked for, renewed if it has expired; None
-        when there was none."""
-        way = (login.registry.login_server, login.identity, repository)
-        key = self._ways_in.get(way)
-        return None if key is None else await self._enter(way, key, login, exchange)
+        """What an earlier challenge for this repository asked for, renewed if it has expired.
 
-    async def answer(
+        None when there was no challenge.
+        """
+        challenge_key = (login.registry.login_server, login.identity, repository)
+        key = self._challenges.get(challenge_key)
+        return None if key is None else await self._authorize(challenge_key, key, login, http)
+
+    async def answer_challenges(
         self,
         values: Iterable[str],
         login: Login,
         repository: str,
-        exchange: SourceHttp,
+        http: SourceHttp,
         *,
         used: Authorization | None,
         renewed: bool = False,
     ) -> Authorization:
-        """What the challenges of a 401 ask for. *used* is what the refused request carried: it is
-        not tried again. *renewed*: it was new.
+        """What the challenges of a 401 ask for; *values* are its WWW-Authenticate headers.
 
-        Raises `SourceRefused`, and whatever keeps a token endpoint from answering.
+        *used* is what the refused request carried: it is not tried again. *renewed*: it was new.
+        Raises `SourceRefused`, and what keeps a token endpoint from answering.
         """
         challenges = parse_challenges(values)
         server = login.registry.login_server
         bearer = next(
             (
-                each
-                for each in challenges
-                if each.scheme == "bearer" and each.parameters.get("realm")
+                challenge
+                for challenge in challenges
+                if challenge.scheme == "bearer" and challenge.parameters.get("realm")
             ),
             None,
         )
         if bearer is not None:
-            scope = bearer.parameters.get("scope") or (
-                f"repository:{repository}:pull" if repository else ""
-            )
-            key = _Key(
-                server,
-                login.identity,
-                bearer.parameters["realm"],
-                bearer.parameters.get("service", ""),
-                scope,
-            )
-            if max(map(len, (key.realm, key.service, key.scope))) > PARAMETER_LENGTH:
-                raise SourceAnswerInvalid(
-                    f"{server} asks for a sign-in that is too long to be one.", "Nothing was sent."
-                )
-        elif any(each.scheme == "basic" for each in challenges):
+            key = _token_key(bearer, login, repository)
+        elif any(challenge.scheme == "basic" for challenge in challenges):
             if login.credential_set is None:
                 raise SourceRefused(
-                    f"{server} lets nobody in without a user name and a password.",
+                    f"{server} requires a user name and a password.",
                     "Give the cache rule a credential set.",
                 )
-            key = _Key(server, login.identity, "", "", "")
+            key = _TokenKey(server, login.identity, "", "", "")
         else:
-            if any(each.scheme == "bearer" for each in challenges):
-                raise SourceRefused(
-                    f"{server} wants us to sign in and does not say where: its challenge has no realm.",
-                    "The fault is there; no credential was sent.",
-                )
-            offered = printable(", ".join(each.scheme for each in challenges), 100) or "none"
-            raise SourceRefused(
-                f"{server} refuses us and offers no way to sign in that Entrepot knows (offered: {offered}).",
-                "It must offer Bearer or Basic.",
-            )
-        way = (server, login.identity, repository)
-        earlier = self._ways_in.get(way)
+            raise _unusable_challenges(server, challenges)
+        challenge_key = (server, login.identity, repository)
+        earlier = self._challenges.get(challenge_key)
         if (
             bearer is not None
             and used is not None
@@ -481,91 +260,71 @@ class Authorizer:
             and not renewed
             and bearer.parameters.get("error") == "invalid_token"
         ):
-            # The token alone is bad (RFC 6750, 3.1), so another one from where it came from will
-            # do. NVIDIA NGC names a realm here that lets in users only.
+            # The token alone is bad (RFC 6750, section 3.1), so another one from the same realm
+            # will do. NVIDIA NGC names a realm here that accepts users only.
             key = earlier
         if used is not None and self._authorizations.get(key) is used:
             del self._authorizations[key]
-        self._ways_in[way] = key
-        while len(self._ways_in) > REMEMBERED:
-            del self._ways_in[next(iter(self._ways_in))]
-        return await self._enter(way, key, login, exchange)
+        self._challenges[challenge_key] = key
+        while len(self._challenges) > MAX_CACHED:
+            del self._challenges[next(iter(self._challenges))]
+        return await self._authorize(challenge_key, key, login, http)
 
-    def forget(self, login: Login) -> None:
-        """Sign in anew the next time. As soon as it is known how the sign-in itself is asked for,
-        what was given for repositories stays."""
-        key = self._ways_in.get((login.registry.login_server, login.identity, ""))
+    def invalidate(self, login: Login) -> None:
+        """Sign in again the next time.
+
+        Once the challenge of the sign-in itself is known, the tokens of repositories stay.
+        """
+        key = self._challenges.get((login.registry.login_server, login.identity, ""))
         if key is not None:
             self._authorizations.pop(key, None)
             return
-        mine = (login.registry.login_server, login.identity)
+        owner = (login.registry.login_server, login.identity)
         self._authorizations = {
-            key: each
-            for key, each in self._authorizations.items()
-            if (key.login_server, key.identity) != mine
+            key: authorization
+            for key, authorization in self._authorizations.items()
+            if (key.login_server, key.identity) != owner
         }
 
-    async def _enter(
-        self, way: tuple[str, str, str], key: _Key, login: Login, exchange: SourceHttp
+    async def _authorize(
+        self, challenge_key: _ChallengeKey, key: _TokenKey, login: Login, http: SourceHttp
     ) -> Authorization:
-        try:
-            return await self._get(key, login, exchange)
-        except SourceError:
-            # The next request asks the registry again how it lets us in: it may name another realm
-            # by then.
-            if self._ways_in.get(way) == key:
-                del self._ways_in[way]
-            raise
-
-    async def _get(self, key: _Key, login: Login, exchange: SourceHttp) -> Authorization:
-        while True:
-            held = self._authorizations.get(key)
-            if held is not None and (held.expires is None or self._clock() < held.expires):
-                return held
-            flight = self._flights.get(key)
-            if flight is None:
-                return await self._fly(key, login, exchange)
-            try:
-                return await asyncio.shield(flight)
-            except asyncio.CancelledError:
-                # The one that we waited for left before it had its token: one of those who still
-                # wait goes instead.
-                task = asyncio.current_task()
-                if not flight.cancelled() or (task is not None and task.cancelling()):
-                    raise
-            except EntrepotError as error:
-                raise error.with_traceback(None)  # noqa: B904 - it is one error for all who waited, not one that followed from another
-
-    async def _fly(self, key: _Key, login: Login, exchange: SourceHttp) -> Authorization:
-        flight = self._flights[key] = asyncio.get_running_loop().create_future()
-        try:
-            authorization = await self._fetch(key, login, exchange)
-        except EntrepotError as error:
-            flight.set_exception(error)
-            flight.exception()  # looked at: it is no fault when nobody else waits
-            raise
-        else:
-            self._keep(key, authorization)
-            flight.set_result(authorization)
+        authorization = self._authorizations.get(key)
+        if authorization is not None and self._is_valid(authorization):
             return authorization
-        finally:
-            flight.cancel()
-            del self._flights[key]
+        try:
+            return await self._fetches.join(key, lambda: self._fetch_token_once(key, login, http))
+        except SourceError:
+            # The next request meets the registry's challenge again: it may name another realm then.
+            if self._challenges.get(challenge_key) == key:
+                del self._challenges[challenge_key]
+            raise
 
-    def _keep(self, key: _Key, authorization: Authorization) -> None:
-        if len(self._authorizations) >= REMEMBERED:
-            now = self._clock()
-            good = {
-                each: held
-                for each, held in self._authorizations.items()
-                if held.expires is None or now < held.expires
+    async def _fetch_token_once(
+        self, key: _TokenKey, login: Login, http: SourceHttp
+    ) -> Authorization:
+        authorization = (
+            await self._fetch_token(key, login, http)
+            if key.realm
+            else Authorization(await self._basic(login, httpx.URL(login.registry.endpoint)), None)
+        )
+        self._store(key, authorization)
+        return authorization
+
+    def _is_valid(self, authorization: Authorization) -> bool:
+        return authorization.expires is None or self._clock() < authorization.expires
+
+    def _store(self, key: _TokenKey, authorization: Authorization) -> None:
+        if len(self._authorizations) >= MAX_CACHED:
+            valid = {
+                key: authorization
+                for key, authorization in self._authorizations.items()
+                if self._is_valid(authorization)
             }
-            self._authorizations = good if len(good) < REMEMBERED else {}
+            self._authorizations = valid if len(valid) < MAX_CACHED else {}
         self._authorizations[key] = authorization
 
-    async def _fetch(self, key: _Key, login: Login, exchange: SourceHttp) -> Authorization:
-        if not key.realm:
-            return Authorization(await self._basic(login, httpx.URL(login.registry.endpoint)), None)
+    async def _fetch_token(self, key: _TokenKey, login: Login, http: SourceHttp) -> Authorization:
         try:
             realm, is_own = read_realm(key.realm, login.registry)
             if not is_own and login.credential_set is not None:
@@ -573,25 +332,27 @@ class Authorizer:
         except SourceRefused as refusal:
             raise SignInUnsafe(refusal.what, refusal.hint) from None
         parameters = [("service", key.service)] if key.service else []
-        parameters += [("scope", each) for each in key.scope.split(" ") if each]
+        parameters += [("scope", scope) for scope in key.scope.split(" ") if scope]
         headers = {"Accept": "application/json"}
         if login.credential_set is not None:
             headers["Authorization"] = await self._basic(login, realm)
-        asked = self._clock()
+        requested_at = self._clock()
         url = realm.copy_with(params=[*realm.params.multi_items(), *parameters])
-        # A redirect would lose the credentials and end in a token for nobody: it is no answer. What
-        # a realm of a stranger answers goes to the registry as a token: nothing of a private
+        # A redirect would lose the credentials and end in an anonymous token: it is no answer. What
+        # another owner's realm answers goes to the registry as a token: nothing of a private
         # network may.
-        way = exchange if is_own else exchange.public
-        async with await way.open("GET", url, headers, about="a token", redirects=0) as answer:
-            if not 200 <= answer.status < 300:
-                raise self._refusal(answer.status, answer.headers, login, realm.host, is_own=is_own)
-            content = await answer.read(TOKEN_ANSWER_LIMIT)
+        way = http if is_own else http.public
+        async with await way.request("GET", url, headers, about="a token", redirects=0) as response:
+            if not 200 <= response.status < 300:
+                raise self._refusal(
+                    response.status, response.headers, login, realm.host, is_own=is_own
+                )
+            content = await response.read(TOKEN_RESPONSE_LIMIT)
         try:
-            token, lifetime = parse_token_answer(content)
+            token, lifetime = parse_token_response(content)
         except Undecodable as error:
-            where = f"{realm.host}, where {key.login_server} signs us in,"
-            if answer.is_page:
+            where = f"{realm.host}, where {key.login_server} signs clients in,"
+            if response.is_page:
                 raise SourceAnswerInvalid(
                     f"{where} answers without a token: it sends a web page.", _NO_TOKEN_SERVER
                 ) from None
@@ -599,14 +360,15 @@ class Authorizer:
                 f"{where} answers without a token{error}.", "The fault is there; try again later."
             ) from None
         return Authorization(
-            f"Bearer {token}", asked + lifetime - min(RENEWED_BEFORE, lifetime / 10)
+            f"Bearer {token}", requested_at + lifetime - min(RENEWAL_MARGIN, lifetime / 10)
         )
 
-    async def _basic(self, login: Login, to: httpx.URL) -> str:
-        assert login.credential_set is not None  # every caller has looked
-        if to.scheme != "https" and not is_loopback(to.host):
+    async def _basic(self, login: Login, destination: httpx.URL) -> str:
+        assert login.credential_set is not None  # the callers have checked it
+        if destination.scheme != "https" and not is_loopback(destination.host):
             raise SourceRefused(
-                f"{login.registry.login_server} wants the password over http, where anybody could read it.",
+                f"{login.registry.login_server} asks for the password over http, "
+                "where it could be read on the way.",
                 "Give it an https endpoint.",
             )
         try:
@@ -615,7 +377,8 @@ class Authorizer:
             raise
         except EntrepotError as error:
             unavailable = CredentialUnavailable(
-                f"Credential set {login.credential_set.name} can't be used for {login.registry.login_server}: {error.what}",
+                f"Credential set {login.credential_set.name} can't be used for "
+                f"{login.registry.login_server}: {error.what}",
                 error.hint,
             )
             unavailable.cause = error.cause
@@ -627,28 +390,60 @@ class Authorizer:
         self, status: int, headers: Mapping[str, str], login: Login, host: str, *, is_own: bool
     ) -> SourceError:
         server = login.registry.login_server
+        where = f"{host}, where {server} signs clients in,"
         if status == 429:
             return SourceRateLimited(
-                f"{host}, where {server} signs us in, gives no more tokens for now.",
+                f"{where} gives no more tokens for now.",
                 "Try again later.",
                 retry_after=read_retry_after(headers, self._wall_clock()),
             )
         if status >= 500:
             return SourceFailed(
-                f"{host}, where {server} signs us in, fails with status {status}.",
-                "The fault is there; try again later.",
+                f"{where} fails with status {status}.", "The fault is there; try again later."
             )
         if status < 400:
             return SourceAnswerInvalid(
-                f"{host}, where {server} signs us in, answers with status {status} instead of a token.",
+                f"{where} answers with status {status} instead of a token.",
                 "No credential was sent on.",
             )
         if login.credential_set is None:
             hint = "Give the cache rule a credential set." if is_own else rule_elsewhere(host)
-            return SourceRefused(
-                f"{server} lets us in only with credentials ({host} answers {status}).", hint
-            )
+            return SourceRefused(f"{server} requires credentials ({host} answers {status}).", hint)
         return SourceRefused(
-            f"{server} does not accept the credentials of credential set {login.credential_set.name} ({host} answers {status}).",
+            f"{server} does not accept the credentials of credential set "
+            f"{login.credential_set.name} ({host} answers {status}).",
             CREDENTIALS_CURE,
         )
+
+
+def _token_key(bearer: Challenge, login: Login, repository: str) -> _TokenKey:
+    server = login.registry.login_server
+    scope = bearer.parameters.get("scope") or (
+        f"repository:{repository}:pull" if repository else ""
+    )
+    key = _TokenKey(
+        server,
+        login.identity,
+        bearer.parameters["realm"],
+        bearer.parameters.get("service", ""),
+        scope,
+    )
+    if max(map(len, (key.realm, key.service, key.scope))) > PARAMETER_LENGTH:
+        raise SourceAnswerInvalid(
+            f"{server} asks for a sign-in that is too long to be one.", "Nothing was sent."
+        )
+    return key
+
+
+def _unusable_challenges(server: str, challenges: list[Challenge]) -> SourceRefused:
+    if any(challenge.scheme == "bearer" for challenge in challenges):
+        return SourceRefused(
+            f"{server} asks for a sign-in and does not say where: its challenge has no realm.",
+            "The fault is there; no credential was sent.",
+        )
+    offered = printable(", ".join(challenge.scheme for challenge in challenges), 100) or "none"
+    return SourceRefused(
+        f"{server} refuses the request and offers no sign-in that Entrepot supports "
+        f"(offered: {offered}).",
+        "It must offer Bearer or Basic.",
+    )

@@ -1,14 +1,14 @@
-"""Hosts that can't be reached, and when they are tried again.
+"""Circuit breakers: hosts that can't be reached get no requests until they answer again.
 
-A host that takes no connection or stays silent costs every request its time-outs, and clients wait
-with us. So after the first request that failed in this way, with all its attempts, nothing is sent
-to that host any more: what is held is served at once, and what is not held fails at once. Meanwhile
-one small request after another tries whether the host answers again, with growing pauses in
-between; the first answer lets all requests pass.
+A host that accepts no connection or stays silent costs every request its time-outs, and clients
+wait. So after the first request that failed in this way, with all its attempts, the breaker of that
+host opens: no request is sent to it. What is cached is served at once, and what is not cached fails
+at once. Meanwhile small probes try whether the host answers again, with growing delays in between;
+the first response closes the breaker.
 
-Only connections count: a name that is not known, no connection, no TLS, silence. A host that
-answers is there, whatever it says; and a repository that never gets its answer does not speak for
-the host while others get theirs.
+Only connections count: an unknown name, no connection, no TLS, silence. A host that answers is
+reachable, whatever the status; and a repository that never gets a response does not speak for the
+host while others get theirs.
 """
 
 from __future__ import annotations
@@ -23,28 +23,31 @@ import httpx
 from entrepot.source.errors import SourceAvoided, SourceUnreachable
 from entrepot.tasks import OwnedTasks
 
-FIRST_PAUSE = 1.0
-"""Seconds until a host that could not be reached is first tried again; doubled each time, and made
-a little longer or shorter at random."""
+FIRST_PROBE_DELAY = 1.0
+"""Seconds from the opening of a breaker to the first probe; doubled each time, and made a little
+longer or shorter at random."""
 
-LONGEST_PAUSE = 60.0
-"""Seconds between two tries at the most, so that a source that is back is used within about a
+MAX_PROBE_DELAY = 60.0
+"""Seconds between two probes at the most, so that a source that is back is used within about a
 minute."""
 
-SUSPECTED_FOR = 30.0
-"""Seconds for which a host that kept a client waiting is not waited for again, unless it answers
+SUSPICION_TIME = 30.0
+"""Seconds for which requests do not wait for a host that kept a client waiting, unless it answers
 before."""
 
-GIVEN_UP_AT_ONCE = 32
-"""Hosts of one source that are tried again at the same time: a source that redirects to ever more
-hosts that are not there starts no more tasks than that."""
+MAX_OPEN_PER_SOURCE = 32
+"""Breakers of one source that are open at once: a source that redirects to ever more hosts that do
+not exist starts no more probes than that."""
 
-REMEMBERED = 1_000
+MAX_BREAKERS = 1_000
 """Hosts that are remembered. Storage behind a redirect may have many names."""
 
 
 class CircuitBreaker:
-    """One host of a source registry. *origin* is its scheme, name and port; `CircuitBreakers` owns it."""
+    """The breaker of one host of a source registry; `CircuitBreakers` owns it.
+
+    *origin* is the host's scheme, name and port.
+    """
 
     def __init__(
         self,
@@ -55,54 +58,61 @@ class CircuitBreaker:
     ) -> None:
         self.login_server = login_server
         self.origin = origin
-        self.answers = 0
-        """Counts the answers that came from it."""
+        self.responses = 0
+        """Counts the responses that came from the host."""
         self.since: float | None = None
-        """Since when nothing is sent to it, in seconds since the epoch; None: it is asked as usual."""
+        """When the breaker opened, in seconds since the epoch; None: it is closed."""
         self.next_try_at: float | None = None
-        """When it is next tried, on the monotonic clock."""
+        """When the host is next probed, on the monotonic clock."""
         self.error: SourceUnreachable | None = None
+        """Why the breaker is open; None: it is closed."""
         self._clock = clock
         self._wall_clock = wall_clock
         self._suspected_until: float | None = None
 
     def check(self) -> None:
-        """Raise `SourceAvoided` when nothing may be sent to the host."""
+        """Raise `SourceAvoided` while the breaker is open."""
         if self.error is None:
             return
-        left = max(1.0, (self.next_try_at or 0.0) - self._clock())
-        hint = f"{self.error.hint} {self.login_server} is not asked before it can be reached again; the next try is in {left:.0f} s."
-        raise SourceAvoided(self.error.what, hint.strip(), left, cause=self.error.cause)
+        wait = max(1.0, (self.next_try_at or 0.0) - self._clock())
+        hint = (
+            f"{self.error.hint} {self.login_server} is not asked before it can be reached again; "
+            f"the next try is in {wait:.0f} s."
+        )
+        raise SourceAvoided(self.error.what, hint.strip(), wait, cause=self.error.cause)
 
     @property
     def next_try(self) -> float | None:
-        """When it is next tried, in seconds since the epoch, on the wall clock as it stands now."""
+        """When the host is next probed, in seconds since the epoch.
+
+        It is on the wall clock as it stands now.
+        """
         return (
             None
             if self.next_try_at is None
             else self._wall_clock() + (self.next_try_at - self._clock())
         )
 
-    def answered(self) -> None:
-        """An answer came, of whatever kind."""
-        self.answers += 1
+    def record_response(self) -> None:
+        """Count a response, with any status."""
+        self.responses += 1
         self._suspected_until = None
 
     def suspect(self) -> None:
-        """It keeps a client waiting for too long."""
-        self._suspected_until = self._clock() + SUSPECTED_FOR
+        """Note that the host keeps a client waiting for too long."""
+        self._suspected_until = self._clock() + SUSPICION_TIME
 
     @property
     def is_suspected(self) -> bool:
-        """Whether it kept a client waiting lately and has not answered anybody since."""
+        """Whether the host kept a client waiting lately and has not answered any since."""
         return self._suspected_until is not None and self._clock() < self._suspected_until
 
 
 class CircuitBreakers:
-    """All hosts of all source registries. It owns the tasks that try again.
+    """The breakers of all hosts of all source registries, and the tasks that probe.
 
-    *wait* waits between two tries; *on_change* is told when a host is given up and when it answers
-    again. *clock* is monotonic, *wall_clock* since the epoch.
+    *wait* waits between two probes; `on_change` is called when a breaker opens and when it closes.
+    *clock* is monotonic, *wall_clock* since the epoch.
     """
 
     def __init__(
@@ -120,64 +130,72 @@ class CircuitBreakers:
         self._tasks = OwnedTasks()
 
     async def close(self) -> None:
-        """Try no more."""
+        """End all probes."""
         async with self._tasks:
             pass
 
     def of(self, login_server: str, url: httpx.URL) -> CircuitBreaker:
-        """The breaker of the host of *url* on behalf of a source registry."""
+        """The breaker of the host of *url*, on behalf of a source registry."""
         key = (login_server, f"{url.scheme}://{url.netloc.decode('ascii')}")
-        found = self._breakers.get(key)
-        if found is None:
-            found = self._breakers[key] = CircuitBreaker(*key, self._clock, self._wall_clock)
-            for each in [each for each, breaker in self._breakers.items() if breaker.since is None][
-                : max(0, len(self._breakers) - REMEMBERED)
-            ]:
-                del self._breakers[each]
-        return found
+        breaker = self._breakers.get(key)
+        if breaker is None:
+            breaker = CircuitBreaker(*key, self._clock, self._wall_clock)
+            self._breakers[key] = breaker
+            self._forget_oldest()
+        return breaker
 
-    def open_of(self, login_server: str) -> CircuitBreaker | None:
-        """A host of a source registry to which nothing is sent now, the one that was given up
-        first."""
-        found = [
-            each
-            for each in self._breakers.values()
-            if each.login_server == login_server and each.since is not None
+    def _forget_oldest(self) -> None:
+        excess = max(0, len(self._breakers) - MAX_BREAKERS)
+        closed = [key for key, breaker in self._breakers.items() if breaker.since is None]
+        for key in closed[:excess]:
+            del self._breakers[key]
+
+    def opened_first(self, login_server: str) -> CircuitBreaker | None:
+        """The open breaker of a source registry; of several, the one that opened first."""
+        return min(
+            self._open_breakers(login_server),
+            key=lambda breaker: breaker.since or 0.0,
+            default=None,
+        )
+
+    def _open_breakers(self, login_server: str) -> list[CircuitBreaker]:
+        return [
+            breaker
+            for breaker in self._breakers.values()
+            if breaker.login_server == login_server and breaker.since is not None
         ]
-        return min(found, key=lambda each: each.since or 0.0, default=None)
 
-    def give_up(
+    def open(
         self,
         breaker: CircuitBreaker,
         error: SourceUnreachable,
-        reaches: Callable[[str], Awaitable[bool]],
+        probe: Callable[[str], Awaitable[bool]],
     ) -> None:
-        """Send nothing to a host until *reaches* says that its origin answers again."""
-        given_up = sum(
-            each.since is not None and each.login_server == breaker.login_server
-            for each in self._breakers.values()
-        )
-        if breaker.since is not None or given_up >= GIVEN_UP_AT_ONCE:
+        """Send nothing to a host until *probe* says that its origin answers again."""
+        if (
+            breaker.since is not None
+            or len(self._open_breakers(breaker.login_server)) >= MAX_OPEN_PER_SOURCE
+        ):
             return
-        breaker.since, breaker.error, breaker.next_try_at = (
-            self._wall_clock(),
-            error,
-            self._clock() + FIRST_PAUSE,
-        )
+        breaker.since = self._wall_clock()
+        breaker.error = error
+        breaker.next_try_at = self._clock() + FIRST_PROBE_DELAY
         self.on_change(breaker)
-        self._tasks.start(self._try_again(breaker, reaches), f"trying {breaker.origin} again")
+        self._tasks.start(
+            self._probe_until_it_answers(breaker, probe), f"trying {breaker.origin} again"
+        )
 
-    async def _try_again(
-        self, breaker: CircuitBreaker, reaches: Callable[[str], Awaitable[bool]]
+    async def _probe_until_it_answers(
+        self, breaker: CircuitBreaker, probe: Callable[[str], Awaitable[bool]]
     ) -> None:
-        pause = FIRST_PAUSE
+        delay = FIRST_PROBE_DELAY
         while True:
-            wait = pause * random.uniform(0.8, 1.2)
+            wait = delay * random.uniform(0.8, 1.2)
             breaker.next_try_at = self._clock() + wait
             await self.wait(wait)
-            if await reaches(breaker.origin):
+            if await probe(breaker.origin):
                 break
-            pause = min(pause * 2, LONGEST_PAUSE)
+            delay = min(delay * 2, MAX_PROBE_DELAY)
         breaker.since = breaker.error = breaker.next_try_at = None
-        breaker.answered()
+        breaker.record_response()
         self.on_change(breaker)

@@ -1,5 +1,4 @@
-"""One flight for many passengers: whoever asks for what is being fetched already waits for that one
-answer."""
+"""Single flight: one fetch for all clients that need the same thing at the same time."""
 
 from __future__ import annotations
 
@@ -12,11 +11,11 @@ from entrepot.formatting import duration
 from entrepot.source.errors import SourceAvoided, SourceUnreachable
 from entrepot.source.loop_detection import is_from_engine
 
-FETCHES = 2_000
-"""Fetches under way at once. They go on when those who waited for them have left: without a bound,
-clients that come and leave would pile them up."""
+MAX_FETCHES = 2_000
+"""Fetches that run at once. Most go on when their clients have left: without a bound, clients that
+come and leave would pile them up."""
 
-FETCHES_OF_GROUP = 1_000
+MAX_FETCHES_OF_GROUP = 1_000
 """Of them, those that one source registry may have."""
 
 FETCH_TIMEOUT = 300.0
@@ -29,57 +28,66 @@ Result = TypeVar("Result")
 
 
 class TooManyFetches(SourceAvoided):
-    """The source registry was not asked because too much is under way already."""
+    """The source registry was not asked because too many fetches run already."""
 
 
 class FetchAbandoned(SourceUnreachable):
-    """A fetch took too long, or ended without an answer and without an error."""
+    """A fetch took too long, or ended with neither a result nor an error."""
 
 
 class SingleFlight(Generic[Result]):
-    """Runs one fetch for each key at a time, and another one for clients that are engines.
+    """Runs one fetch for each key at a time, and a second one for clients that are engines.
 
-    A passenger who leaves changes nothing for the others, nor for the fetch.
+    A waiting client that leaves changes nothing for the others. When the last one has left, the
+    fetch goes on, or is cancelled where *cancels_unawaited*.
     """
 
     def __init__(
         self,
         *,
-        limit: int = FETCHES,
-        group_limit: int = FETCHES_OF_GROUP,
+        limit: int = MAX_FETCHES,
+        group_limit: int = MAX_FETCHES_OF_GROUP,
         timeout: float = FETCH_TIMEOUT,
+        cancels_unawaited: bool = False,
     ) -> None:
         self._limit = limit
         self._group_limit = group_limit
         self._timeout = timeout
+        self._cancels_unawaited = cancels_unawaited
         self._flights: dict[Hashable, asyncio.Future[Result]] = {}
+        self._running: set[asyncio.Future[Result]] = set()
+        """Those, and the cancelled ones that have not ended yet."""
+        self._waiting: Counter[asyncio.Future[Result]] = Counter()
+        """How many clients wait for a fetch."""
         self._groups: Counter[Hashable] = Counter()
         self._closed = False
 
     async def join(
         self, key: Hashable, fetch: Callable[[], Awaitable[Result]], *, group: Hashable = None
     ) -> Result:
-        """The answer of the fetch under way for *key*, or of a new one; raises what the fetch
-        raises, and `FetchAbandoned`.
+        """Return the result of the running fetch for *key*, or of a new one.
 
-        *group* is what the fetch burdens, a source registry: one of them does not take all the
-        room. Raises `TooManyFetches` where there is none.
+        *group* names the source registry that the fetch burdens: one registry does not take the
+        whole capacity. Raises what the fetch raises, `FetchAbandoned`, and `TooManyFetches` where
+        no capacity is left.
         """
-        # In a ring, what an engine asks for may be what another engine waits for already: it would
-        # join that fetch, and both would wait for each other.
+        # In a ring, the fetch that an engine asks for may be the one that another engine waits for
+        # already: it would join that fetch, and both would wait for each other.
         key = (key, is_from_engine())
         flight = self._flights.get(key)
         if flight is None:
-            if len(self._flights) >= self._limit or (
+            if len(self._running) >= self._limit or (
                 group is not None and self._groups[group] >= self._group_limit
             ):
                 raise TooManyFetches(
-                    "So many requests to source registries are under way that this one was not made.",
+                    "Too many requests to source registries are under way: this one was not made.",
                     "Try again in a moment.",
                 )
-            flight = self._flights[key] = asyncio.ensure_future(self._bounded(fetch))
+            flight = self._flights[key] = asyncio.ensure_future(self._fetch_in_time(fetch))
+            self._running.add(flight)
             self._groups[group] += 1
-            flight.add_done_callback(lambda done: self._landed(key, group, done))
+            flight.add_done_callback(lambda ended: self._remove(key, group, ended))
+        self._waiting[flight] += 1
         try:
             return await asyncio.shield(flight)
         except asyncio.CancelledError:
@@ -90,45 +98,52 @@ class SingleFlight(Generic[Result]):
                 or task.cancelling()
             ):
                 raise
-            # Something within the fetch was cancelled, and not who waits for it.
+            # Something inside the fetch was cancelled, and not the task that waits for it.
             raise FetchAbandoned(
                 "What was being fetched was given up on the way.", "Try again."
             ) from None
         finally:
-            # An error refers to this frame, which must not refer to it in turn: what failed would
-            # stay until a collection of garbage.
+            self._waiting[flight] -= 1
+            if not self._waiting[flight]:
+                del self._waiting[flight]
+                if self._cancels_unawaited and not flight.done():
+                    del self._flights[key]
+                    flight.cancel()
+            # An error refers to this frame, which must not refer to it in turn: the error would
+            # stay in memory until a garbage collection.
             del flight
 
-    async def _bounded(self, fetch: Callable[[], Awaitable[Result]]) -> Result:
-        bound = asyncio.timeout(self._timeout)
+    async def _fetch_in_time(self, fetch: Callable[[], Awaitable[Result]]) -> Result:
+        time_limit = asyncio.timeout(self._timeout)
         try:
-            async with bound:
+            async with time_limit:
                 return await fetch()
         except TimeoutError:
-            if not bound.expired():
+            if not time_limit.expired():
                 raise
             raise FetchAbandoned(
                 f"The source did not answer to the end within {duration(self._timeout)}.",
                 "Try again.",
             ) from None
         finally:
-            # It refers to the task, and the task to its error: see above.
-            del bound
+            # It refers to the task, and the task to its error: see `join`.
+            del time_limit
 
-    def _landed(self, key: Hashable, group: Hashable, flight: asyncio.Future[Result]) -> None:
-        del self._flights[key]
+    def _remove(self, key: Hashable, group: Hashable, flight: asyncio.Future[Result]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        self._running.discard(flight)
         self._groups[group] -= 1
         if not self._groups[group]:
             del self._groups[group]
-        # Its passengers may all have left: then nobody else would look at the error, and asyncio
-        # would complain.
+        # All clients may have left: asyncio logs the error of a task that was never looked at.
         if not flight.cancelled():
             flight.exception()
 
     async def close(self) -> None:
-        """Cancel every fetch under way and wait for their end."""
+        """Cancel every running fetch and wait for its end."""
         self._closed = True
-        flights = list(self._flights.values())
+        flights = list(self._running)
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)

@@ -25,9 +25,9 @@ import msgspec
 from entrepot.core.media_types import INDEXES
 from entrepot.core.platforms import OS_FEATURES_LIMIT, Platform, best_match
 from entrepot.core.reference import Digest, is_of_other_algorithm
+from entrepot.encoding import first_json_value
 from entrepot.errors import DigestInvalid
 from entrepot.formatting import printable
-from entrepot.jsontext import first_value
 
 PLATFORM_PART_LENGTH = 64
 
@@ -254,7 +254,7 @@ def attestations(content: bytes) -> dict[str, str]:
     """
     images = {}
     try:
-        for entry in _entries(_odd_decoder.decode(first_value(content)).manifests):
+        for entry in _entries(_odd_decoder.decode(first_json_value(content)).manifests):
             with suppress(*_UNDECODABLE):
                 descriptor = _odd_descriptor_decoder.decode(entry)
                 annotations = _loose(descriptor.annotations)
@@ -279,7 +279,7 @@ def _digest_or_nothing(text: Any) -> str:
 
 def config_platform(content: bytes) -> str | None:
     """The platform that an image's config states; other artifacts have none."""
-    text = first_value(content)
+    text = first_json_value(content)
     try:
         platform = _platform_decoder.decode(text)
     except _UNDECODABLE:
@@ -296,7 +296,7 @@ def _references(content: bytes) -> list[Descriptor]:
     except DigestInvalid as error:
         raise ManifestUnreadable(printable(str(error), 200)) from error
     try:
-        return _references_of(_read_odd(first_value(content)))
+        return _references_of(_read_odd(first_json_value(content)))
     except (*_UNDECODABLE, DigestInvalid) as error:
         raise ManifestUnreadable(printable(str(error), 200)) from error
 

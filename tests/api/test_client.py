@@ -16,9 +16,10 @@ import pytest
 
 from entrepot.api.client import CacheClient, EngineAnswerInvalid, EngineRefused, EngineUnreachable
 from entrepot.api.models import Event
-from entrepot.api.transport import HttpxWire
+from entrepot.api.transport import HttpxTransport
 from entrepot.core.states import HealthStatus, LayerState, PullState, SignIn
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening, management_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry
@@ -33,7 +34,7 @@ async def client(engine: Engine) -> AsyncIterator[CacheClient]:
 def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
     """A client of something that answers as a test says."""
     return CacheClient(
-        HttpxWire(
+        HttpxTransport(
             httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://entrepot")
         )
     )
@@ -43,15 +44,15 @@ def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
 
 
 async def test_the_status(client: CacheClient, engine: Engine) -> None:
-    found = await client.status()
+    found = await client.system.status()
     assert found == msgspec.structs.replace(
-        await engine.status(), space_free=found.space_free, space_limit=found.space_limit
+        await engine.status.get(), space_free=found.space_free, space_limit=found.space_limit
     )
 
 
 async def test_source_registries(client: CacheClient, engine: Engine) -> None:
-    found = await client.upstreams()
-    assert found == engine.upstream_snapshots()
+    found = await client.system.source_registries()
+    assert found == engine.status.source_registries()
     assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
 
 
@@ -59,104 +60,114 @@ async def test_what_is_behind_a_tag(
     client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
-    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
-    async for _ in client.watch_pull(started.id, interval=0.0):
+    started = await client.pulls.start("library/nginx:1.27", "linux/amd64")
+    async for _ in client.pulls.follow(started.id, interval=0.0):
         pass
-    assert await client.tag("library/nginx", "1.27") == await engine.repositories.tag(
+    assert await client.repositories.get_tag(
         "library/nginx", "1.27"
-    )
+    ) == await engine.repositories.get_tag("library/nginx", "1.27")
     with pytest.raises(EngineRefused, match="library/nginx holds no tag 2"):
-        await client.tag("library/nginx", "2")
+        await client.repositories.get_tag("library/nginx", "2")
 
 
 async def test_a_listing_that_did_not_change_is_the_very_same(
     client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
-    await client.create_credential_set("example-set", LOGIN_SERVER, "env:USER_NAME", "env:PASSWORD")
+    await client.credential_sets.create(
+        "example-set", LOGIN_SERVER, "env:USER_NAME", "env:PASSWORD"
+    )
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
-    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
-    async for _ in client.watch_pull(started.id, interval=0.0):
+    started = await client.pulls.start("library/nginx:1.27", "linux/amd64")
+    async for _ in client.pulls.follow(started.id, interval=0.0):
         pass
     await engine.cache.usage.write()
-    [repository], revision = await client.repositories(), (await client.status()).revision
-    assert await client.repositories() is await client.repositories()
-    assert await client.rules() is await client.rules()
-    rules = await client.rules()
-    await client.lock("library/nginx", "1.27")
-    await client.lock("library/nginx")
-    assert (await client.status()).revision != revision
-    assert await client.rules() == rules
-    assert await client.repositories() == [msgspec.structs.replace(repository, locked=True)]
-    await client.create_rule("example-more", f"{LOGIN_SERVER}/more/*", "more/*")
-    assert len(await client.rules()) == len(rules) + 1
-    assert len(await client.credential_sets()) == 1
-    assert await client.rules() == await engine.rule_snapshots()
+    [repository], revision = (
+        await client.repositories.list(),
+        (await client.system.status()).revision,
+    )
+    assert await client.repositories.list() is await client.repositories.list()
+    assert await client.rules.list() is await client.rules.list()
+    rules = await client.rules.list()
+    await client.repositories.lock("library/nginx", "1.27")
+    await client.repositories.lock("library/nginx")
+    assert (await client.system.status()).revision != revision
+    assert await client.rules.list() == rules
+    assert await client.repositories.list() == [msgspec.structs.replace(repository, locked=True)]
+    await client.rules.create("example-more", f"{LOGIN_SERVER}/more/*", "more/*")
+    assert len(await client.rules.list()) == len(rules) + 1
+    assert len(await client.credential_sets.list()) == 1
+    assert await client.rules.list() == await engine.rules.list()
 
 
 async def test_the_last_24_hours(client: CacheClient, engine: Engine) -> None:
-    assert await client.activity() == engine.activity.snapshot()
+    assert await client.system.activity() == engine.traffic.snapshot()
 
 
 async def test_a_listing_is_fetched_again_only_when_something_has_changed(
     client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
     async def listings() -> tuple[list[Any], ...]:
-        return await client.rules(), await client.credential_sets(), await client.repositories()
+        return (
+            await client.rules.list(),
+            await client.credential_sets.list(),
+            await client.repositories.list(),
+        )
+
+    await engine.cache.usage.write()
+    revision, before = (await client.system.status()).revision, await listings()
 
     async def changed() -> bool:
         nonlocal before, revision
-        now, after = (await client.status()).revision, await listings()
+        now, after = (await client.system.status()).revision, await listings()
         same = [one is other for one, other in zip(before, after, strict=True)]
         # Whoever follows the revision misses nothing, and does not ask in vain.
         assert all(same) == (revision == now)
         assert after == (
-            await engine.rule_snapshots(),
-            engine.credential_set_snapshots(),
-            await engine.repositories.all(),
+            await engine.rules.list(),
+            engine.credential_sets.list(),
+            await engine.repositories.list(),
         )
         before, revision = after, now
         return not all(same)
 
-    await engine.cache.usage.write()
-    revision, before = (await client.status()).revision, await listings()
     assert not await changed()
-    await client.create_credential_set("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
-    await client.check_sign_in("example-set")
+    await client.credential_sets.create("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
+    await client.credential_sets.sign_in("example-set")
     assert await changed()
-    await client.create_rule("acme-api", f"{LOGIN_SERVER}/acme/api", "api")
+    await client.rules.create("acme-api", f"{LOGIN_SERVER}/acme/api", "api")
     assert await changed()
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
-    async for _ in client.watch_pull(
-        (await client.start_pull("library/nginx:1.27", "linux/amd64")).id, interval=0.0
+    async for _ in client.pulls.follow(
+        (await client.pulls.start("library/nginx:1.27", "linux/amd64")).id, interval=0.0
     ):
         pass
     await engine.cache.usage.write()
     assert await changed()
-    await client.delete_tag("library/nginx", "1.27")
+    await client.repositories.delete_tag("library/nginx", "1.27")
     assert await changed()
-    await engine.activity.write()
+    await engine.traffic.write()
     await engine.cache.history.write()
     assert not await changed()
 
 
 async def test_a_rule(client: CacheClient, engine: Engine) -> None:
-    await client.create_credential_set("example-set", LOGIN_SERVER, "env:A", "env:B")
-    await client.create_rule("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
-    made = await client.rule("Acme-Api")
+    await client.credential_sets.create("example-set", LOGIN_SERVER, "env:A", "env:B")
+    await client.rules.create("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
+    made = await client.rules.get("Acme-Api")
     assert (made.name, made.source_repository, made.target_repository, made.credential_set) == (
         "acme-api",
         f"{LOGIN_SERVER}/acme/api",
         "api",
         "example-set",
     )
-    assert await client.rules() == await engine.rule_snapshots()
-    await client.update_rule("acme-api", None)
-    assert (await client.rule("acme-api")).credential_set is None
-    await client.update_rule("acme-api", "example-set")
-    assert (await client.rule("acme-api")).credential_set == "example-set"
-    await client.delete_rule("acme-api")
+    assert await client.rules.list() == await engine.rules.list()
+    await client.rules.update("acme-api", None)
+    assert (await client.rules.get("acme-api")).credential_set is None
+    await client.rules.update("acme-api", "example-set")
+    assert (await client.rules.get("acme-api")).credential_set == "example-set"
+    await client.rules.delete("acme-api")
     with pytest.raises(EngineRefused) as refused:
-        await client.rule("acme-api")
+        await client.rules.get("acme-api")
     assert (refused.value.code, refused.value.status) == ("CacheRuleNotFound", 404)
 
 
@@ -165,110 +176,112 @@ async def test_a_credential_set(
 ) -> None:
     for name in ("A", "B", "C"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
-    await client.create_credential_set(
+    await client.credential_sets.create(
         "example-set", LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_B"
     )
-    await client.update_credential_set("example-set", password_id="env:EXAMPLE_C")
-    await engine.check_sign_in("example-set")
-    [found] = await client.credential_sets()
-    assert found == await client.credential_set("EXAMPLE-set")
+    await client.credential_sets.update("example-set", password_id="env:EXAMPLE_C")
+    await engine.credential_sets.verify("example-set")
+    [found] = await client.credential_sets.list()
+    assert found == await client.credential_sets.get("EXAMPLE-set")
     assert (found.login_server, found.username_id, found.password_id) == (
         LOGIN_SERVER,
         "env:EXAMPLE_A",
         "env:EXAMPLE_C",
     )
     assert found.health is HealthStatus.HEALTHY
-    await client.delete_credential_set("example-set")
-    assert await client.credential_sets() == []
+    await client.credential_sets.delete("example-set")
+    assert await client.credential_sets.list() == []
 
 
 async def test_a_sign_in_is_tried(client: CacheClient, engine: Engine) -> None:
-    await client.create_credential_set(
+    await client.credential_sets.create(
         "example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:NONE_SUCH"
     )
-    found = await client.check_sign_in("Example-Set")
+    found = await client.credential_sets.sign_in("Example-Set")
     assert (found.name, found.health, found.error_code) == (
         "example-set",
         HealthStatus.UNHEALTHY,
         "SecretUnavailable",
     )
-    assert found == await client.credential_set("example-set")
+    assert found == await client.credential_sets.get("example-set")
     with pytest.raises(EngineRefused, match="no credential set none-such"):
-        await client.check_sign_in("none-such")
+        await client.credential_sets.sign_in("none-such")
 
 
 async def test_an_examination(client: CacheClient) -> None:
-    assert {each.about for each in (await client.examine("example-library")).findings} == {
+    assert {each.about for each in (await client.system.doctor("example-library")).findings} == {
         LOGIN_SERVER,
         "this machine",
     }
     with pytest.raises(EngineRefused, match="no cache rule none-such"):
-        await client.examine("none-such")
+        await client.system.doctor("none-such")
 
 
 async def test_locks_and_eviction(
     client: CacheClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
-    pull = engine.cache.pulls.get((await client.start_pull("library/nginx:1.27", "linux/amd64")).id)
+    pull = engine.cache.pulls.get(
+        (await client.pulls.start("library/nginx:1.27", "linux/amd64")).id
+    )
     async with asyncio.timeout(30):
         await pull.finished.wait()
     clock.now += 3600
     for tag, digest in ((None, None), ("1.27", None), (None, str(image.digest))):
-        await client.lock("library/nginx", tag, digest)
-        assert (await client.evict(target=0)).images == ()
+        await client.repositories.lock("library/nginx", tag, digest)
+        assert (await client.system.evict(target=0)).images == ()
         with pytest.raises(EngineRefused) as refused:
-            await client.delete_repository("library/nginx")
+            await client.repositories.delete("library/nginx")
         assert (refused.value.code, refused.value.status) == ("REGISTRY_DISALLOWED_OPERATION", 405)
-        await client.unlock("library/nginx", tag, digest)
-    await client.lock("library/nginx", "1.27")
-    detail = await client.repository("library/nginx")
+        await client.repositories.unlock("library/nginx", tag, digest)
+    await client.repositories.lock("library/nginx", "1.27")
+    detail = await client.repositories.get("library/nginx")
     assert (detail.repository.locked, [tag.locked for tag in detail.tags]) == (False, [True])
-    await client.unlock("library/nginx", "1.27")
-    planned = await client.evict(dry_run=True, target=0)
+    await client.repositories.unlock("library/nginx", "1.27")
+    planned = await client.system.preview_eviction(target=0)
     assert [(each.repository, each.tags, each.digest, each.freed) for each in planned.images] == [
         ("library/nginx", ("1.27",), str(image.digest), image.size)
     ]
-    assert (await client.status()).repositories == 1
-    assert (await client.evict()).images == ()
-    done = await client.evict(target=0)
+    assert (await client.system.status()).repositories == 1
+    assert (await client.system.evict()).images == ()
+    done = await client.system.evict(target=0)
     assert (done.dry_run, done.images, done.freed) == (False, planned.images, image.size)
-    assert (await client.status()).repositories == 0
+    assert (await client.system.status()).repositories == 0
 
 
 async def test_a_pull_and_what_it_leaves(client: CacheClient, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
-    started = await client.start_pull("library/nginx:1.27", "linux/arm64", asked_by="test")
-    seen = [pull async for pull in client.watch_pull(started.id, interval=0.01)]
+    started = await client.pulls.start("library/nginx:1.27", "linux/arm64", asked_by="test")
+    seen = [pull async for pull in client.pulls.follow(started.id, interval=0.01)]
     assert seen[-1].state is PullState.COMPLETED
     assert all(not pull.state.ended for pull in seen[:-1])
     assert {layer.state for layer in seen[-1].layers} == {LayerState.VERIFIED}
     assert seen[-1].asked_by == ("test",)
     # Once it has ended, its layers are told only to whoever asks for it alone.
-    assert await client.pulls() == [msgspec.structs.replace(seen[-1], layers=())]
-    assert await client.pull(seen[-1].id) == seen[-1]
-    assert [each.name for each in await client.repositories()] == ["library/nginx"]
-    detail = await client.repository("library/nginx")
+    assert await client.pulls.list() == [msgspec.structs.replace(seen[-1], layers=())]
+    assert await client.pulls.get(seen[-1].id) == seen[-1]
+    assert [each.name for each in await client.repositories.list()] == ["library/nginx"]
+    detail = await client.repositories.get("library/nginx")
     assert [(tag.name, tag.digest, tag.platforms) for tag in detail.tags] == [
         ("1.27", str(image.digest), ("linux/arm64",))
     ]
-    await client.delete_tag("library/nginx", "1.27")
-    assert (await client.repository("library/nginx")).tags == ()
-    await client.delete_repository("library/nginx")
-    assert await client.repositories() == []
+    await client.repositories.delete_tag("library/nginx", "1.27")
+    assert (await client.repositories.get("library/nginx")).tags == ()
+    await client.repositories.delete("library/nginx")
+    assert await client.repositories.list() == []
 
 
 async def test_a_pull_is_cancelled(client: CacheClient, source: FakeRegistry) -> None:
     source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
     gate = source.hold("/blobs/", after_bytes=10, method="GET")
-    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
+    started = await client.pulls.start("library/nginx:1.27", "linux/amd64")
     await gate.reached
-    assert (await client.cancel_pull(started.id)).state is PullState.CANCELLED
-    assert (await client.pull(started.id)).state is PullState.CANCELLED
+    assert (await client.pulls.cancel(started.id)).state is PullState.CANCELLED
+    assert (await client.pulls.get(started.id)).state is PullState.CANCELLED
 
 
 async def test_checks(client: CacheClient) -> None:
-    rule = await client.check_rule(
+    rule = await client.rules.validate(
         name="abc", source_repository="docker.io/nginx", credential_set=""
     )
     assert rule.source_repository == "docker.io/library/nginx"
@@ -276,13 +289,16 @@ async def test_checks(client: CacheClient) -> None:
         ("InvalidResourceName", "name"),
         ("EnforceDockerAuthentication", "credentialSet"),
     ]
-    found = await client.check_credential_set(name="good-name", password_id="s3cret")
+    found = await client.credential_sets.validate(name="good-name", password_id="s3cret")
     assert [each.field for each in found.problems] == ["passwordSecretIdentifier"]
 
 
 async def test_events(client: CacheClient, engine: Engine) -> None:
-    await engine.delete_rule("example-library")
-    assert [each.kind for each in await client.recent_events()] == ["rule-created", "rule-deleted"]
+    await engine.rules.delete("example-library")
+    assert [each.kind for each in await client.system.recent_events()] == [
+        "rule-created",
+        "rule-deleted",
+    ]
 
 
 async def test_events_come_over_the_socket_until_the_engine_ends(engine: Engine) -> None:
@@ -291,19 +307,19 @@ async def test_events_come_over_the_socket_until_the_engine_ends(engine: Engine)
         CacheClient.at(engine.directories.socket) as client,
         asyncio.timeout(30),
     ):
-        events = client.events()
+        events = client.system.events()
         coming = asyncio.ensure_future(anext(events))
         while not coming.done():
             # The stream tells what happens after it began, and nothing says when that was.
-            engine.events.record("told", "Again.")
+            engine.events.record(EventKind.RULE_UPDATED, "Again.")
             await asyncio.wait({coming}, timeout=0.02)
-        assert (coming.result().kind, coming.result().message) == ("told", "Again.")
-        await client.stop()
-        assert {each.kind async for each in events} <= {"told"}
+        assert (coming.result().kind, coming.result().message) == ("rule-updated", "Again.")
+        await client.system.stop()
+        assert {each.kind async for each in events} <= {"rule-updated"}
 
 
 async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:
-    await client.stop()
+    await client.system.stop()
     assert engine.stopping.is_set()
 
 
@@ -329,7 +345,7 @@ async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str)
     """Below ``/acr/v1/`` an engine may have that of ACR's data API only."""
     async with answering(lambda _: httpx.Response(405, json=body)) as client:
         with pytest.raises(EngineRefused, match=r"It is locked\.") as refused:
-            await client.delete_repository("library/nginx")
+            await client.repositories.delete("library/nginx")
         assert (refused.value.code, refused.value.status) == (code, 405)
 
 
@@ -337,12 +353,12 @@ async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str)
 async def test_an_error_without_words_is_no_engine_s(body: object) -> None:
     async with answering(lambda _: httpx.Response(500, json=body)) as client:
         with pytest.raises(EngineAnswerInvalid):
-            await client.delete_repository("library/nginx")
+            await client.repositories.delete("library/nginx")
 
 
 async def test_a_refusal_comes_in_the_engine_s_words(client: CacheClient) -> None:
     with pytest.raises(EngineRefused) as refused:
-        await client.create_rule("docker-hub", "docker.io/library/nginx", "nginx")
+        await client.rules.create("docker-hub", "docker.io/library/nginx", "nginx")
     error = refused.value
     assert (error.code, error.field, error.status) == (
         "EnforceDockerAuthentication",
@@ -353,11 +369,11 @@ async def test_a_refusal_comes_in_the_engine_s_words(client: CacheClient) -> Non
 
 
 async def test_what_is_there_is_not_replaced(client: CacheClient, engine: Engine) -> None:
-    await client.create_credential_set("example-set", LOGIN_SERVER, "env:A", "env:B")
+    await client.credential_sets.create("example-set", LOGIN_SERVER, "env:A", "env:B")
     with pytest.raises(EngineRefused, match="example-set already"):
-        await client.create_credential_set("Example-Set", LOGIN_SERVER, "env:C", "env:D")
+        await client.credential_sets.create("Example-Set", LOGIN_SERVER, "env:C", "env:D")
     with pytest.raises(EngineRefused, match="example-library already"):
-        await client.create_rule("Example-Library", f"{LOGIN_SERVER}/library/*", "library/*")
+        await client.rules.create("Example-Library", f"{LOGIN_SERVER}/library/*", "library/*")
     assert str(engine.documents.credential_sets.get("example-set").username) == "env:A"
 
 
@@ -366,9 +382,9 @@ async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(
     name: str, client: CacheClient
 ) -> None:
     with pytest.raises(EngineRefused) as refused:
-        await client.create_rule(name, f"{LOGIN_SERVER}/a", "a")
+        await client.rules.create(name, f"{LOGIN_SERVER}/a", "a")
     assert refused.value.status in {400, 404}
-    assert [rule.name for rule in await client.rules()] == ["example-library"]
+    assert [rule.name for rule in await client.rules.list()] == ["example-library"]
 
 
 async def test_dots_lead_to_no_other_resource(
@@ -376,20 +392,20 @@ async def test_dots_lead_to_no_other_resource(
 ) -> None:
     """httpx took the last dots off the path, and so asked for the deletion of something else."""
     source.add_image("library/nginx", "1")
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     for ask in (
-        client.delete_repository("library/none/../nginx"),
-        client.delete_tag("library/nginx/x", "../.."),
-        client.delete_tag("library/nginx", ".."),
-        client.delete_rule(".."),
+        client.repositories.delete("library/none/../nginx"),
+        client.repositories.delete_tag("library/nginx/x", "../.."),
+        client.repositories.delete_tag("library/nginx", ".."),
+        client.rules.delete(".."),
     ):
         with suppress(EngineRefused):
             await ask
-    assert [each.name for each in await client.repositories()] == ["library/nginx"]
-    assert [rule.name for rule in await client.rules()] == ["example-library"]
+    assert [each.name for each in await client.repositories.list()] == ["library/nginx"]
+    assert [rule.name for rule in await client.rules.list()] == ["example-library"]
     with pytest.raises(EngineRefused) as refused:
-        await client.create_rule("..", f"{LOGIN_SERVER}/a", "a")
+        await client.rules.create("..", f"{LOGIN_SERVER}/a", "a")
     assert (refused.value.code, refused.value.status) == ("InvalidResourceName", 400)
 
 
@@ -397,18 +413,18 @@ async def test_dots_lead_to_no_other_resource(
 
 
 EVERY_QUESTION: list[Callable[[CacheClient], Awaitable[Any]]] = [
-    lambda client: client.status(),
-    lambda client: client.rules(),
-    lambda client: client.rule("example"),
-    lambda client: client.create_rule("example", "a.example.com/a", "a"),
-    lambda client: client.credential_sets(),
-    lambda client: client.repositories(),
-    lambda client: client.repository("library/nginx"),
-    lambda client: client.start_pull("library/nginx:1"),
-    lambda client: client.pulls(),
-    lambda client: client.recent_events(),
-    lambda client: anext(client.events()),
-    lambda client: client.stop(),
+    lambda client: client.system.status(),
+    lambda client: client.rules.list(),
+    lambda client: client.rules.get("example"),
+    lambda client: client.rules.create("example", "a.example.com/a", "a"),
+    lambda client: client.credential_sets.list(),
+    lambda client: client.repositories.list(),
+    lambda client: client.repositories.get("library/nginx"),
+    lambda client: client.pulls.start("library/nginx:1"),
+    lambda client: client.pulls.list(),
+    lambda client: client.system.recent_events(),
+    lambda client: anext(client.system.events()),
+    lambda client: client.system.stop(),
 ]
 
 
@@ -434,8 +450,10 @@ async def test_no_engine(question: Callable[[CacheClient], Awaitable[Any]], tmp_
 )
 async def test_something_else_than_an_engine(answer: httpx.Response) -> None:
     async with answering(lambda _: answer) as client:
-        with pytest.raises(EngineAnswerInvalid, match="is no engine, or one of another version"):
-            await client.status()
+        with pytest.raises(
+            EngineAnswerInvalid, match="is no engine, or an engine of another version"
+        ):
+            await client.system.status()
 
 
 @pytest.mark.parametrize(
@@ -454,20 +472,20 @@ async def test_an_engine_that_breaks_off(failure: type[httpx.TransportError]) ->
 
     async with answering(fail) as client:
         with pytest.raises(EngineUnreachable):
-            await client.status()
+            await client.system.status()
 
 
 async def test_an_event_that_is_none() -> None:
     async with answering(lambda _: httpx.Response(200, text="data: nonsense\n\n")) as client:
         with pytest.raises(EngineAnswerInvalid):
-            await anext(client.events())
+            await anext(client.system.events())
 
 
 async def test_an_engine_may_refuse_the_stream() -> None:
     document = {"error": {"code": "InternalError", "message": "It failed."}}
     async with answering(lambda _: httpx.Response(500, json=document)) as client:
         with pytest.raises(EngineRefused, match="It failed"):
-            await anext(client.events())
+            await anext(client.system.events())
 
 
 async def test_an_event_may_hold_any_character() -> None:
@@ -482,7 +500,7 @@ async def test_an_event_may_hold_any_character() -> None:
             yield chunk
 
     async with answering(lambda _: httpx.Response(200, content=body())) as client:
-        assert [each async for each in client.events()] == [event]
+        assert [each async for each in client.system.events()] == [event]
 
 
 async def test_proxies_of_the_environment_are_left_aside(
@@ -491,4 +509,4 @@ async def test_proxies_of_the_environment_are_left_aside(
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with listening(engine), CacheClient.at(engine.directories.socket) as client:
-        assert (await client.status()).rules == 1
+        assert (await client.system.status()).rules == 1

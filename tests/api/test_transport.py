@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from entrepot.api.client import CacheClient, EngineAnswerInvalid, EngineRefused, EngineUnreachable
-from entrepot.api.transport import BlockingWire, HttpxWire, WireAnswer, WireBroken, WireSilent
+from entrepot.api.transport import (
+    ApiResponse,
+    BlockingTransport,
+    HttpxTransport,
+    TransportBroken,
+    TransportTimeout,
+)
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
 from tests.authority import Authority
@@ -40,10 +46,12 @@ async def answering(
         silent.set()
 
 
-async def ask(path: Path, *, patience: float = 30.0) -> WireAnswer:
-    """Ask in a thread: a question on a blocking wire blocks."""
+async def ask(path: Path, *, patience: float = 30.0) -> ApiResponse:
+    """Ask in a thread: a request over a blocking transport blocks."""
     return await asyncio.to_thread(
-        lambda: asyncio.run(BlockingWire(path).ask("GET", "/x", {"A": "b"}, None, patience))
+        lambda: asyncio.run(
+            BlockingTransport(path).request("GET", "/x", {"A": "b"}, None, patience)
+        )
     )
 
 
@@ -87,7 +95,7 @@ async def test_an_answer_however_its_length_is_told(
 )
 async def test_what_breaks_off_or_is_no_answer(answer: bytes, tmp_path: Path) -> None:
     async with answering(tmp_path, answer) as (path, _):
-        with pytest.raises(WireBroken):
+        with pytest.raises(TransportBroken):
             await ask(path)
 
 
@@ -95,14 +103,14 @@ async def test_a_silent_server(tmp_path: Path) -> None:
     async with answering(
         tmp_path, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na", closes=False
     ) as (path, _):
-        with pytest.raises(WireSilent):
+        with pytest.raises(TransportTimeout):
             await ask(path, patience=0.01)
 
 
 async def test_nobody_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("none", "file", "x" * 200):
-        with pytest.raises(WireBroken):
+        with pytest.raises(TransportBroken):
             await ask(tmp_path / name)
 
 
@@ -122,29 +130,31 @@ async def blocking(engine: Engine, question: Callable[[CacheClient], Awaitable[o
 async def test_it_is_the_same_client(engine: Engine) -> None:
     async with listening(engine):
         assert (
-            await blocking(engine, lambda client: client.rules()) == await engine.rule_snapshots()
+            await blocking(engine, lambda client: client.rules.list()) == await engine.rules.list()
         )
         await blocking(
             engine,
-            lambda client: client.create_rule(
+            lambda client: client.rules.create(
                 "acme-api", "registry.example.com/acme/api", "acme/api"
             ),
         )
-        assert (await blocking(engine, lambda client: client.rule("ACME-api"))).name == "acme-api"  # type: ignore[attr-defined]
+        assert (
+            await blocking(engine, lambda client: client.rules.get("ACME-api"))
+        ).name == "acme-api"  # type: ignore[attr-defined]
         with pytest.raises(EngineRefused, match="already"):
             await blocking(
                 engine,
-                lambda client: client.create_rule(
+                lambda client: client.rules.create(
                     "acme-api", "registry.example.com/acme/api", "acme/api"
                 ),
             )
-        await blocking(engine, lambda client: client.delete_rule("acme-api"))
-        await blocking(engine, lambda client: client.stop())
+        await blocking(engine, lambda client: client.rules.delete("acme-api"))
+        await blocking(engine, lambda client: client.system.stop())
         assert engine.stopping.is_set()
-        first = await blocking(engine, lambda client: anext(client.events(), None))
+        first = await blocking(engine, lambda client: anext(client.system.events(), None))
         assert first is None
     with pytest.raises(EngineUnreachable, match="entrepot serve"):
-        await blocking(engine, lambda client: client.status())
+        await blocking(engine, lambda client: client.system.status())
 
 
 async def test_a_server_that_is_no_engine(engine: Engine) -> None:
@@ -154,8 +164,8 @@ async def test_a_server_that_is_no_engine(engine: Engine) -> None:
         _,
     ):
         os.rename(path, engine.directories.socket)
-        with pytest.raises(EngineAnswerInvalid, match="no engine, or one of another version"):
-            await blocking(engine, lambda client: client.status())
+        with pytest.raises(EngineAnswerInvalid, match="no engine, or an engine of another version"):
+            await blocking(engine, lambda client: client.system.status())
 
 
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "http_proxy"])
@@ -172,14 +182,14 @@ async def test_no_proxy_of_the_environment_stands_between_a_client_and_its_engin
         path,
         questions,
     ):
-        wire = HttpxWire.at(path)
-        assert (await wire.ask("GET", "/entrepot/v1/status", {}, None, 30.0)).status == 200
-        await wire.close()
+        transport = HttpxTransport.at(path)
+        assert (await transport.request("GET", "/entrepot/v1/status", {}, None, 30.0)).status == 200
+        await transport.close()
         assert (await ask(path)).status == 200
         assert len(questions) == 2
-    over_https = HttpxWire.over_https("https://127.0.0.1:1")
-    with pytest.raises(WireBroken):
-        await over_https.ask("GET", "/entrepot/v1/status", {}, None, 30.0)
+    over_https = HttpxTransport.over_https("https://127.0.0.1:1")
+    with pytest.raises(TransportBroken):
+        await over_https.request("GET", "/entrepot/v1/status", {}, None, 30.0)
     await over_https.close()
 
 
@@ -189,6 +199,6 @@ async def test_an_issuer_below_another_authority_is_trusted_where_it_is_named(
     """OpenSSL wants the root too, unless it is told that what is named is trusted."""
     issuer = Authority(tmp_path, "Example Issuer", Authority(tmp_path, "Example Root"))
     async with FakeRegistry(tls=issuer.server()) as server:
-        wire = HttpxWire.over_https(server.url, issuer.path)
-        assert (await wire.ask("GET", "/v2/", {}, None, 30.0)).status == 200
-        await wire.close()
+        transport = HttpxTransport.over_https(server.url, issuer.path)
+        assert (await transport.request("GET", "/v2/", {}, None, 30.0)).status == 200
+        await transport.close()

@@ -324,7 +324,7 @@ def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement
         book = RuleBook(registries, CredentialBook(registries))
         for number, (upstream, target) in enumerate(drafts):
             book = book.with_rule(
-                book.check(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target))
+                book.parse(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target))
             )
         for _ in range(bench.rounds):
             started, processor = time.perf_counter(), time.process_time()
@@ -345,13 +345,13 @@ async def _ask_as_a_dashboard(bench: Bench, directories: Directories, what: str)
     """What a dashboard asks every two seconds, once when it comes and once when nothing has changed
     since; and what an eviction of everything would take."""
     async with CacheClient.at(directories.socket) as client:
-        await client.status()
+        await client.system.status()
         questions: dict[str, Callable[[], Awaitable[object]]] = {
-            "listing of the rules": client.rules,
-            "listing of the repositories": client.repositories,
-            "listing again of the rules": client.rules,
-            "listing again of the repositories": client.repositories,
-            "plan of an eviction": lambda: client.evict(dry_run=True, target=0),
+            "listing of the rules": client.rules.list,
+            "listing of the repositories": client.repositories.list,
+            "listing again of the rules": client.rules.list,
+            "listing again of the repositories": client.repositories.list,
+            "plan of an eviction": lambda: client.system.preview_eviction(target=0),
         }
         for name, ask in questions.items():
             started = time.perf_counter()

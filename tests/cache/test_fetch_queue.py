@@ -17,20 +17,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from entrepot.cache import fetch_queue as turns_module
+from entrepot.cache import fetch_queue as queue_module
 from entrepot.cache.fetch_queue import FetchQueue, TooManyFills
 from entrepot.cache.fill import (
     MAX_CRAWL_TIME,
     MAX_UNWANTED_TIME,
     MIN_RATE,
-    PACE_INTERVAL,
     RATE_WINDOW,
     TAIL,
     Fill,
-    Fills,
     FillState,
     FillUnwanted,
 )
+from entrepot.cache.fills import PACE_INTERVAL, Fills
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import (
@@ -73,6 +72,9 @@ class Drip:
     def send(self, count: int) -> None:
         self._sent.put_nowait(count)
 
+    async def until_requested(self) -> None:
+        await until(lambda: len(self.offsets) == 1)
+
     @asynccontextmanager
     async def __call__(self, *, offset: int, validator: str | None) -> AsyncIterator[Stream]:
         self.offsets.append(offset)
@@ -102,9 +104,9 @@ class Place:
 
     async def join_queue(self, source: Drip) -> Fill:
         """Join, and wait until the fill waits for its turn."""
-        before = self.fills._turns[ORIGIN].waiting
+        before = self.fills._queues[ORIGIN].waiting
         fill = await self.join(source)
-        await until(lambda: self.fills._turns[ORIGIN].waiting == before + 1)
+        await until(lambda: self.fills._queues[ORIGIN].waiting == before + 1)
         return fill
 
     def look_after(self, seconds: float) -> None:
@@ -167,7 +169,7 @@ async def test_only_so_many_blobs_come_at_once_and_the_others_follow_in_order(pl
     sources = drips(5)
     fills = [await place.join(each) for each in sources]
     for number in range(5):
-        await until(lambda number=number: len(sources[number].offsets) == 1)
+        await sources[number].until_requested()
         assert [each.open for each in sources[number + 2 :]] == [0] * len(sources[number + 2 :])
         sources[number].send(CHUNK * 4)
         await fills[number].wait()
@@ -176,8 +178,8 @@ async def test_only_so_many_blobs_come_at_once_and_the_others_follow_in_order(pl
 async def test_a_source_that_has_all_its_turns_taken_keeps_no_other_source_waiting(
     place: Place,
 ) -> None:
-    for each in drips(5):
-        await place.join(each)
+    for source in drips(5):
+        await place.join(source)
     [other] = drips(1)
     fill = await place.join(other, "quick.example")
     other.send(CHUNK * 4)
@@ -199,8 +201,8 @@ async def test_s10_fills_that_wait_for_their_turn_cost_no_file_descriptor(place:
     """A manifest of some thousand layers took all file descriptors of the engine."""
     before = place.descriptors()
     sources = drips(300, 100)
-    for each in sources:
-        await place.join(each)
+    for source in sources:
+        await place.join(source)
     await until(lambda: sources[0].open == sources[1].open == 1)
     assert len(place.fills.under_way) == 300
     assert place.descriptors() - before == 2
@@ -210,8 +212,8 @@ async def test_s10_fills_that_wait_for_their_turn_cost_no_file_descriptor(place:
 async def test_s10_beyond_a_bound_fills_of_one_source_are_begun_in_order_as_others_end(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns_module, "FILLS_PER_SOURCE", 3)
-    monkeypatch.setattr(turns_module, "MAX_WAITING_REQUESTS", 2)
+    monkeypatch.setattr(queue_module, "FILLS_PER_SOURCE", 3)
+    monkeypatch.setattr(queue_module, "MAX_WAITING_REQUESTS", 2)
     sources = drips(6, 100)
     joining = [asyncio.create_task(place.join(each)) for each in sources[:5]]
     await until(lambda: len(place.fills.under_way) == 3)
@@ -220,23 +222,23 @@ async def test_s10_beyond_a_bound_fills_of_one_source_are_begun_in_order_as_othe
     # Another source has places of its own, and a blob that comes in already needs none.
     await place.join(sources[5], "other.example")
     assert await place.join(sources[0]) is joining[0].result()
-    for each in sources[:5]:
-        each.send(100)
-    for each in joining:
-        await (await each).wait()
+    for source in sources[:5]:
+        source.send(100)
+    for task in joining:
+        await (await task).wait()
 
 
 async def test_s10_one_that_waits_to_begin_and_leaves_takes_no_place(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns_module, "FILLS_PER_SOURCE", 1)
+    monkeypatch.setattr(queue_module, "FILLS_PER_SOURCE", 1)
     sources = drips(3, 100)
     await place.join(sources[0])
     leaves, stays = (asyncio.create_task(place.join(each)) for each in sources[1:])
     await asyncio.sleep(0)
     leaves.cancel()
-    for each in sources:
-        each.send(100)
+    for source in sources:
+        source.send(100)
     await (await stays).wait()
     assert leaves.cancelled()
     assert sources[1].offsets == []
@@ -247,8 +249,8 @@ async def test_l05_blobs_that_trickle_give_their_turns_to_those_that_wait(place:
     slow = drips(2, CHUNK * 4)
     pulls = [waits(await place.join(each)) for each in slow]
     await until(lambda: all(each.open for each in slow))
-    for each in slow:
-        each.send(60)
+    for source in slow:
+        source.send(60)
     await until(lambda: place.fills.fetched == 120)
     [quick] = drips(1)
     fill = await place.join_queue(quick)
@@ -263,8 +265,8 @@ async def test_l05_blobs_that_trickle_give_their_turns_to_those_that_wait(place:
     # The other one goes on where it stood, when its turn comes again.
     await until(lambda: all(each.open for each in slow))
     assert sorted(each.offsets for each in slow) == [[0], [0, 60]]
-    for each in slow:
-        each.send(CHUNK * 4)
+    for source in slow:
+        source.send(CHUNK * 4)
     await asyncio.gather(*pulls)
 
 
@@ -292,8 +294,8 @@ async def test_l05_one_that_comes_when_a_blob_crawls_already_has_its_turn_soon(
     await place.join_queue(quick)
     place.look_after(PACE_INTERVAL)
     await until(lambda: quick.open == 1)
-    for each in pulls:
-        each.cancel()
+    for pull in pulls:
+        pull.cancel()
 
 
 async def test_l05_a_blob_that_comes_fast_enough_keeps_its_turn(place: Place) -> None:
@@ -301,15 +303,15 @@ async def test_l05_a_blob_that_comes_fast_enough_keeps_its_turn(place: Place) ->
     fills = [await place.join(each) for each in sources]
     pulls = [waits(each) for each in fills]
     await until(lambda: sources[1].open == 1)
-    for each in sources[:2]:
-        each.send(int(MIN_RATE * RATE_WINDOW))
+    for source in sources[:2]:
+        source.send(int(MIN_RATE * RATE_WINDOW))
     await until(lambda: fills[0].received == fills[1].received > 0)
     place.look_after(RATE_WINDOW)
     await asyncio.sleep(0)
     assert sources[2].offsets == []
     assert not fills[0].crawls
-    for each in pulls:
-        each.cancel()
+    for pull in pulls:
+        pull.cancel()
 
 
 async def test_l05_a_blob_that_crawls_for_ten_minutes_fails_and_leaves_its_part(
@@ -343,8 +345,8 @@ async def test_l05_the_time_in_the_queue_is_not_the_time_of_the_source(place: Pl
     place.fills.check_pace()
     assert not fills[2].crawls
     assert fills[1].crawls
-    for each in pulls:
-        each.cancel()
+    for pull in pulls:
+        pull.cancel()
 
 
 async def test_l05_the_time_in_which_the_engine_itself_stood_still_is_not_the_time_of_the_source(
@@ -395,7 +397,7 @@ async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(
     pull = waits(fill)
     source.send(CHUNK * 64)
     source.send(CHUNK * 64)
-    await until(lambda: fill._window.is_full)
+    await until(lambda: fill._buffer.is_full)
     for _ in range(20):
         place.look_after(RATE_WINDOW)
         await asyncio.sleep(0)
@@ -410,26 +412,26 @@ async def test_a_fill_that_gave_its_turn_away_costs_no_file_descriptor_and_its_r
     before = place.descriptors()
     slow = drips(2, TAIL + 2000)
     fills = [await place.join(each) for each in slow]
-    for each in slow:
-        each.send(1000)
+    for source in slow:
+        source.send(1000)
     await until(lambda: fills[0].received == fills[1].received == 1000)
     client = fills[0].read(0, 1000)
     assert await anext(client)
     pulls = [waits(each) for each in fills]
     quick = drips(2)
-    for each in quick:
-        await place.join_queue(each)
+    for source in quick:
+        await place.join_queue(source)
     place.look_after(RATE_WINDOW)
     await until(lambda: all(each.open for each in quick))
     await until(lambda: place.descriptors() - before == 3)
     # The client that reads one of the slow ones has that open.
     await client.aclose()  # type: ignore[attr-defined]
     await until(lambda: place.descriptors() - before == 2)
-    for each in quick:
-        each.send(CHUNK * 4)
+    for source in quick:
+        source.send(CHUNK * 4)
     await until(lambda: all(each.open for each in slow))
-    for each in slow:
-        each.send(TAIL + 2000)
+    for source in slow:
+        source.send(TAIL + 2000)
     await asyncio.gather(*pulls)
     pieces = [piece async for piece in fills[0].read(0, fills[0].size)]
     assert (
@@ -467,8 +469,8 @@ async def test_l05_a_fill_that_nobody_reads_and_no_pull_wants_is_ended(
         # What had come is left over for the next one.
         await until(lambda: len(source.offsets) == 2)
         assert source.offsets == [0, MIN_RESUMABLE_SIZE]
-    for each in busy:
-        each.cancel()
+    for pull in busy:
+        pull.cancel()
 
 
 async def test_a_fill_that_is_wanted_again_in_time_goes_on(place: Place) -> None:
@@ -498,8 +500,8 @@ async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_
     one, other = place.fills.notices()
     assert one.startswith("2 blobs from slow.example come in at less than 1.0 kB/s (sha256:")
     assert other.startswith("A blob from very.slow.example comes in at less than 1.0 kB/s (sha256:")
-    for each in sources[:2]:
-        each.send(CHUNK * 4)
+    for source in sources[:2]:
+        source.send(CHUNK * 4)
     await asyncio.gather(*pulls[:2])
     await until(lambda: len(place.fills.under_way) == 1)
     assert len(list(place.fills.notices())) == 1
@@ -507,20 +509,20 @@ async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_
 
 
 async def test_turns_are_given_in_order() -> None:
-    turns = FetchQueue(1)
+    queue = FetchQueue(1)
     order: list[int] = []
 
     async def take_turn(number: int) -> None:
-        async with turns.turn():
+        async with queue.turn():
             order.append(number)
             await asyncio.sleep(0)
 
     await asyncio.gather(*(take_turn(number) for number in range(20)))
     assert order == list(range(20))
-    assert turns.waiting == 0
+    assert queue.waiting == 0
 
 
-# Whatever a source does, it ends, and nobody waits for ever (S02)
+# Whatever a source does, it ends, and no one waits for ever (S02)
 
 STEPS = st.lists(
     st.one_of(
@@ -570,7 +572,7 @@ class Scripted:
 
     @asynccontextmanager
     async def __call__(self, *, offset: int, validator: str | None) -> AsyncIterator[Stream]:
-        script = (
+        script: list[tuple[str, object]] = (
             self.scripts.pop(0)
             if self.scripts
             else [("send", len(self.content)) if self.good_at_last else ("silence", None)]
@@ -648,7 +650,7 @@ async def test_s02_whatever_a_source_does_a_fill_ends_and_all_who_wait_are_relea
         ] == []
         assert fill.state is (FillState.VERIFIED if fill.is_stored else FillState.FAILED)
         assert (place.store.size(fill.digest) == len(content)) == fill.is_stored
-        # Nobody ever finishes a wrong blob.
+        # No client ever finishes a wrong blob.
         assert [each for each in ends if isinstance(each, bytes) and each != content] == []
         assert not place.fills._fills
         place.store.path(fill.digest).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from entrepot.source.transport import SourceTransport
 from entrepot.store.catalog import TagEntry
 from tests.conftest import LOGIN_SERVER, Clock
@@ -44,7 +44,7 @@ async def running(
     directories: Directories, settings: Settings, clock: Clock
 ) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=30
         ) as registry:
@@ -60,7 +60,7 @@ async def test_s08_who_brings_the_bytes_of_an_image_first_does_not_say_what_it_i
     as_docker = {"Accept": OCI_MANIFEST}
     async with running(directories, settings, clock) as (engine, registry):
         for name in ("evil", "g"):
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*")
             )
         first = await registry.get(f"/v2/evil/app/manifests/{good.digest}")
@@ -243,7 +243,7 @@ async def test_f67_an_invalid_manifest_is_told_and_not_kept_and_not_fetched_for_
 
 
 @pytest.mark.parametrize("kind", INVALID)
-async def test_f67_a_tag_that_was_cached_before_is_served_while_its_source_gives_an_invalid_manifest(
+async def test_f67_a_cached_tag_is_served_while_its_source_gives_an_invalid_manifest(
     kind: str, registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     good = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "1")
@@ -294,7 +294,7 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
     cached = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "1")
     assert (await registry.get("/v2/library/nginx/manifests/1")).status_code == 200
     clock.now += engine.settings.freshness
-    monkeypatch.setattr(engine.cache._flights, "_group_limit", 3)
+    monkeypatch.setattr(engine.cache._manifests._fetches, "_group_limit", 3)
     gate = source.hold("/manifests/")
     asking = [
         asyncio.create_task(registry.get(f"/v2/library/nginx/manifests/u{number}"))
@@ -303,21 +303,21 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
     for refused in islice(asyncio.as_completed(asking), 17):
         response = await refused
         assert (response.status_code, "retry-after" in response.headers) == (503, True)
-    assert len(engine.cache._flights._flights) == 3
+    assert len(engine.cache._manifests._fetches._flights) == 3
     stale = await registry.get("/v2/library/nginx/manifests/1")
     assert (stale.status_code, stale.content, stale.headers["entrepot-origin"]) == (
         200,
         cached.content,
         "stale",
     )
-    for each in asking:
-        each.cancel()
+    for task in asking:
+        task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
     gate.open()
     async with asyncio.timeout(30):
-        while engine.cache._flights._flights:
+        while engine.cache._manifests._fetches._flights:
             await asyncio.sleep(0)
-    assert not engine.cache._flights._groups
+    assert not engine.cache._manifests._fetches._groups
     # What was not even asked is not remembered as a failure.
     source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "u19")
     assert (await registry.get("/v2/library/nginx/manifests/u19")).status_code == 200

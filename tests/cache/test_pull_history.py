@@ -63,21 +63,21 @@ async def test_after_a_restart_it_is_known_how_each_pull_ended(
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "dashboard")
+        started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "dashboard")
         whole = pull_snapshot((await over(engine, started.id)).progress())
-        started = await engine.start_pull("library/none:1", "linux/amd64", "cli")
+        started = await engine.pulls.start("library/none:1", "linux/amd64", "cli")
         failed = pull_snapshot((await over(engine, started.id)).progress())
         source.add_image("library/redis", "7", platforms=["linux/amd64"])
         gate = source.hold("library/redis/blobs/", after_bytes=10, method="GET")
-        under_way = await engine.start_pull("library/redis:7", "linux/amd64", "cli")
+        under_way = await engine.pulls.start("library/redis:7", "linux/amd64", "cli")
         async with asyncio.timeout(30):
             await gate.reached
     assert (whole.state, failed.state) == (PullState.COMPLETED, PullState.FAILED)
     async with Engine.open(directories, settings, clock=clock) as engine:
-        listed = engine.pull_snapshots()
+        listed = engine.pulls.list()
         assert [each.id for each in listed] == [under_way.id, failed.id, whole.id]
         assert [each.state for each in listed] == [
             PullState.CANCELLED,
@@ -91,11 +91,11 @@ async def test_after_a_restart_it_is_known_how_each_pull_ended(
             failed.error_message,
             ("cli",),
         )
-        assert await engine.pull_snapshot(whole.id) == whole
-        assert await engine.cancel_pull(whole.id) == whole
+        assert await engine.pulls.get(whole.id) == whole
+        assert await engine.pulls.cancel(whole.id) == whole
         with pytest.raises(NotFound):
-            await engine.pull_snapshot("99")
-        again = await engine.start_pull("library/none:2", "linux/amd64", "cli")
+            await engine.pulls.get("99")
+        again = await engine.pulls.start("library/none:2", "linux/amd64", "cli")
         assert int(again.id) > int(under_way.id)
 
 
@@ -104,11 +104,11 @@ async def test_a_pull_that_has_just_ended_has_its_layers_before_it_is_written(
 ) -> None:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         history = PullHistory(catalog, clock)
-        ended = pull(1, clock.now, LAYER)
-        history.add(ended)
-        assert await history.get("1") == ended
+        ended_pull = pull(1, clock.now, LAYER)
+        history.add(ended_pull)
+        assert await history.get("1") == ended_pull
         await history.write()
-        assert await history.get("1") == ended
+        assert await history.get("1") == ended_pull
         assert history.all()[0].layers == ()
 
 
@@ -170,8 +170,8 @@ async def test_an_engine_on_an_old_data_directory_has_its_ended_pulls(
         connection.executescript((DATA / "catalog-version-4.sql").read_text())
     answers = json.loads((DATA / "ended-pulls-version-1.json").read_text())
     async with Engine.open(directories, settings, clock=clock) as engine:
-        pulls = [await engine.pull_snapshot(id) for id in ("3", "2", "1")]
-        listing = engine.pull_snapshots()
+        pulls = [await engine.pulls.get(id) for id in ("3", "2", "1")]
+        listing = engine.pulls.list()
     assert json.loads(msgspec.json.encode(pulls)) == answers
     assert [each.state for each in listing] == [
         PullState.CANCELLED,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.cli.completion import MOST, _items
+from entrepot.cli.completion import MAX_VALUES, _items
 from entrepot.config.settings import Directories
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.engine.engine import Engine
@@ -26,7 +26,7 @@ from tui.theme import theme_names
 async def filled(entrepot: CommandLine, engine: Engine, source: FakeRegistry) -> CommandLine:
     """An engine with a rule, a credential set and cached tags, and ``entrepot`` on the PATH as pip
     installs it."""
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:U", "env:P")
     )
     for image in ("library/nginx:1.27", "library/nginx:1.28", "library/node:22"):
@@ -223,7 +223,7 @@ def test_only_what_no_shell_could_take_for_anything_else_is_offered() -> None:
         "library/ok",
     ]
     assert [item.value for item in _items(hostile, "")] == ["library/ok"]
-    assert len(_items((f"rule-{number}" for number in range(1000)), "")) == MOST
+    assert len(_items((f"rule-{number}" for number in range(1000)), "")) == MAX_VALUES
 
 
 async def test_all_themes_of_the_dashboard_are_offered(engine: Engine) -> None:

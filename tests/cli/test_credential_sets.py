@@ -55,10 +55,10 @@ async def test_a_credential_set_from_its_creation_to_its_end(
     assert refused.status == 1
     assert "example-library" in refused.errors
     assert refused.errors.endswith("(CredentialSetInUse)\n")
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     told = (await entrepot.done("credential-set", "show", "-n", "example-set")).output
     assert "Used by       example-library\n" in told
-    assert "Health        Unhealthy\n" in told
+    assert "Health        unhealthy\n" in told
     assert (await entrepot.done("credential-set", "list")).output.splitlines()[1].split()[-2:] == [
         "1",
         "rule",
@@ -80,9 +80,11 @@ async def test_a_check_of_a_credential_set_tells_its_health_with_its_status(
     monkeypatch.delenv("EXAMPLE_PASSWORD")
     ended = await entrepot.run("credential-set", "check", "--name", "example-set")
     assert ended.status == 1
-    assert "Health        Unhealthy\n" in ended.output
+    assert "Health        unhealthy\n" in ended.output
     assert "EXAMPLE_PASSWORD is not set" in ended.output
-    missing = await entrepot.run("credential-set", "check", "--name", "none-such")
+    verified = await entrepot.run("credential-set", "verify", "--name", "example-set")
+    assert verified == ended
+    missing = await entrepot.run("credential-set", "verify", "--name", "none-such")
     assert (missing.status, "(CredentialSetNotFound)" in missing.errors) == (1, True)
 
 
@@ -93,11 +95,11 @@ async def test_a_set_that_can_t_sign_in_is_made_and_the_reason_is_printed_at_onc
     status is 0."""
     ended = await entrepot.run("credential-set", "create", "--name", "example-set", *SET)
     assert ended.status == 0
-    assert "Health        Unhealthy\n" in ended.output
-    assert re.search(r"^Why +.*EXAMPLE_USER is not set", ended.output, re.MULTILINE)
+    assert "Health        unhealthy\n" in ended.output
+    assert re.search(r"^Reason +.*EXAMPLE_USER is not set", ended.output, re.MULTILINE)
     assert ended.errors == (
         "! The credential set example-set is stored, but its sign-in fails, for the reason above. "
-        "When it is corrected, try again with: entrepot credential-set check --name example-set\n"
+        "When it is corrected, try again with: entrepot credential-set verify --name example-set\n"
     )
     changed = await entrepot.ask(
         "credential-set", "update", "--name", "example-set", "--username-id", "env:OTHER_USER"
@@ -113,7 +115,7 @@ async def test_a_set_that_can_sign_in_says_so_and_no_more(
     for name in ("USER", "PASSWORD"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
     ended = await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
-    assert "Health        Healthy\n" in ended.output
+    assert "Health        healthy\n" in ended.output
     assert ended.errors == ""
 
 
@@ -129,18 +131,18 @@ async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
 
     monkeypatch.setattr(SourceClient, "verify_credentials", silent)
     async with answering(engine), CacheClient.at(directories.socket) as client:
-        await client.create_credential_set(
+        await client.credential_sets.create(
             "example-set", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
-        current = await client.credential_set_once_tried("example-set", patience=0)
+        current = await client.credential_sets.wait_for_sign_in("example-set", patience=0)
         assert (current.health, current.checked) == (HealthStatus.UNKNOWN, None)
         assert sign_in_remark(current) == (
             "! The credential set example-set is stored. Whether it can sign in is not known yet: registry.example.com has not answered. "
-            "See it later with: entrepot credential-set check --name example-set"
+            "Check it later with: entrepot credential-set verify --name example-set"
         )
         answer.set()
         assert (
-            await client.credential_set_once_tried("example-set", patience=60)
+            await client.credential_sets.wait_for_sign_in("example-set", patience=60)
         ).health is HealthStatus.HEALTHY
 
 
@@ -166,7 +168,7 @@ async def test_a_program_is_run_only_after_somebody_said_so(
     refused = await entrepot.run(*create)
     assert refused.status == 2
     assert f"The engine runs this each time it signs in: {identifier}." in refused.errors
-    assert "Without a terminal, say so with --yes." in refused.errors
+    assert "Without a terminal, confirm with --yes." in refused.errors
     assert len(engine.documents.credential_sets) == 0
     await entrepot.done(*create, "--yes")
     update = ("credential-set", "update", "--name", "example-login", "--username-id", identifier)

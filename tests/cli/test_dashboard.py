@@ -18,7 +18,7 @@ from entrepot.errors import EngineError
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.processes import children, is_running
 
-INSTEAD = "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all of them: entrepot --help\n"
+INSTEAD = "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all commands: entrepot --help\n"
 INSTEAD_OF_A_DEMO = "entrepot demo --headless; all commands: entrepot --help\n"
 REFUSALS = [
     ([], INSTEAD),
@@ -62,7 +62,7 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(
     process = await alone.start("demo", "--headless")
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE):
-        told = (await process.stdout.readuntil(b"ctrl+c ends it.\n")).decode()
+        told = (await process.stdout.readuntil(b"ctrl+c stops it.\n")).decode()
         found = re.search(r"answers container clients on (127\.0\.0\.1:\d+)\.", told)
         assert found is not None
         # Newcomer: nothing said which images there are.
@@ -74,7 +74,7 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(
         process.send_signal(end)
         _, errors = await process.communicate()
     assert errors.decode().startswith(
-        "This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.\n"
+        "This is a demo: a simulated source registry, in a temporary directory. Nothing of it stays.\n"
     )
     assert "Traceback" not in errors.decode()
     assert process.returncode == (0 if end is signal.SIGINT else 128 + end)
@@ -92,7 +92,7 @@ async def test_a_demo_that_is_killed_takes_its_engine_and_its_directory_along(
     process = await alone.start("demo", "--headless")
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE):
-        await process.stdout.readuntil(b"ctrl+c ends it.\n")
+        await process.stdout.readuntil(b"ctrl+c stops it.\n")
         [engine] = children(process.pid)
         process.kill()
         await process.wait()
@@ -110,7 +110,7 @@ async def test_a_terminal_that_can_not_place_characters_is_none(
     assert status == 2
     assert (
         told
-        == f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}"
+        == f"Error: the dashboard needs a terminal that can move its cursor; TERM says that this one can't. Without one: {instead}"
     )
 
 
@@ -141,7 +141,7 @@ async def test_an_engine_that_can_not_start_is_told_in_its_own_words_and_in_no_o
     status, told = await alone.in_terminal()
     assert status == 1
     assert told == (
-        f"Error: The engine did not come up. {directories.settings}, line 1: There is no key fresness. Did you mean freshness? Mend it and start again. "
+        f"Error: The engine did not start. {directories.settings}, line 1: There is no key fresness. Did you mean freshness? Fix it and start again. "
         f"Its log: {log} (EngineUnavailable)\n"
     )
 
@@ -160,7 +160,7 @@ async def test_an_engine_that_breaks_is_told_with_the_last_lines_of_its_log(
         await asyncio.to_thread(start_engine, directories)
     assert (
         raised.value.what
-        == "The engine did not come up. It wrote:\n  line 3\n  line 4\n  line 5\n  line 6\n  line 7\n"
+        == "The engine did not start. It wrote:\n  line 3\n  line 4\n  line 5\n  line 6\n  line 7\n"
     )
 
 

@@ -29,10 +29,10 @@ async def test_the_command_and_the_toml_of_a_draft_make_the_same(
         engine.documents.rules.get("team-apps").draft,
         engine.documents.credential_sets.get("example-login").draft,
     )
-    again = await engine.plan_import(f"{credential_set_toml(*SET)}\n{rule_toml(*RULE)}\n")
+    again = await engine.rules.preview_import(f"{credential_set_toml(*SET)}\n{rule_toml(*RULE)}\n")
     assert {each.outcome for each in again.entries} == {"unchanged"}
-    await engine.delete_rule("team-apps")
-    await engine.delete_credential_set("example-login")
-    await engine.apply_import(f"{credential_set_toml(*SET)}\n{rule_toml(*RULE)}\n")
+    await engine.rules.delete("team-apps")
+    await engine.credential_sets.delete("example-login")
+    await engine.rules.apply_import(f"{credential_set_toml(*SET)}\n{rule_toml(*RULE)}\n")
     assert engine.documents.rules.get("team-apps").draft == rule
     assert engine.documents.credential_sets.get("example-login").draft == credential_set

@@ -11,9 +11,10 @@ import pytest
 
 from entrepot.api.client import EngineRefused
 from entrepot.api.models import Event
-from entrepot.cli.session import fail, note, print_fields, print_json, print_table, tell
+from entrepot.cli.output import fail, note, print_fields, print_json, print_table, print_text
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
+from entrepot.event_kinds import EventKind
 from entrepot.formatting import Column
 from entrepot.server.run import _JsonFormatter, _PlainFormatter
 from entrepot.store import manifests
@@ -103,7 +104,7 @@ def test_cells_and_fields_stay_in_their_line(capsys: pytest.CaptureFixture[str])
 
 
 def test_texts_of_our_own_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(f"one\n  two {HOSTILE[:5]}")
+    print_text(f"one\n  two {HOSTILE[:5]}")
     note("three\n\nfour")
     told = capsys.readouterr()
     assert told.out == "one\n  two \\x1b]0;O\n"
@@ -159,7 +160,7 @@ def test_a_traceback_in_the_log_can_not_pass_for_records() -> None:
 
 
 async def test_an_event_is_one_printable_line_for_whoever_watches(engine: Engine) -> None:
-    engine.events.record("odd", HOSTILE, HOSTILE)
+    engine.events.record(EventKind.RULE_UPDATED, HOSTILE, HOSTILE)
     event = engine.events.recent()[-1]
     assert event.message.isprintable()
     assert event.subject is not None

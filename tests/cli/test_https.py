@@ -16,6 +16,7 @@ from entrepot.api.client import CacheClient, EngineRefused, EngineUnreachable, E
 from entrepot.api.models import EngineStatus
 from entrepot.config.settings import ManagementOverTcp, Settings
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import EventKind
 from tests.cli.conftest import CommandLine
 from tests.conftest import answering
 from tests.e2e.registries.certificates import Authority
@@ -56,8 +57,8 @@ def settings(
 async def address(engine: Engine) -> AsyncIterator[str]:
     """Where the engine offers its management; its certificate is for ``localhost``."""
     async with answering(engine):
-        assert engine.management_address is not None
-        yield engine.management_address.replace("127.0.0.1", "localhost")
+        assert engine.endpoints.management is not None
+        yield engine.endpoints.management.replace("127.0.0.1", "localhost")
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def near(alone: CommandLine, address: str) -> CommandLine:
 
 async def status(address: str, token: str = TOKEN, ca_file: Path | None = None) -> EngineStatus:
     async with CacheClient.over_https(address, token, ca_file=ca_file) as client:
-        return await client.status()
+        return await client.system.status()
 
 
 async def test_commands_speak_to_the_engine_with_its_token(
@@ -131,7 +132,7 @@ async def test_nothing_there(unused_tcp_port: int) -> None:
 
 
 async def test_something_there_that_speaks_no_tls(engine: Engine, address: str) -> None:
-    with pytest.raises(EngineUntrusted, match="No TLS connection comes about"):
+    with pytest.raises(EngineUntrusted, match="The TLS handshake failed"):
         await status(f"https://{engine.address}")
 
 
@@ -140,13 +141,13 @@ async def test_events_come_over_https(address: str, authority: Authority, engine
         CacheClient.over_https(address, TOKEN, ca_file=authority.path) as client,
         asyncio.timeout(30),
     ):
-        events = client.events()
+        events = client.system.events()
         coming = asyncio.ensure_future(anext(events))
         while not coming.done():
-            engine.events.record("told", "Again.")
+            engine.events.record(EventKind.RULE_UPDATED, "Again.")
             await asyncio.wait({coming}, timeout=0.02)
         assert coming.result().message == "Again."
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 NO_TOKENS = [

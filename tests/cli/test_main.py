@@ -146,12 +146,12 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(
         (["pull"], "Missing argument 'IMAGE'"),
         (["status", "--nonsense"], "No such option"),
         (["serve", "--log-format", "xml"], "is not one of"),
-        (["rule", "delete", "--name", "example"], "Without a terminal, say so with --yes."),
+        (["rule", "delete", "--name", "example"], "Without a terminal, confirm with --yes."),
         (
             ["credential-set", "delete", "--name", "example"],
-            "Without a terminal, say so with --yes.",
+            "Without a terminal, confirm with --yes.",
         ),
-        (["repository", "delete", "library/nginx"], "Without a terminal, say so with --yes."),
+        (["repository", "delete", "library/nginx"], "Without a terminal, confirm with --yes."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -236,7 +236,7 @@ async def test_what_an_administrator_should_know_goes_to_standard_error(
     entrepot: CommandLine, engine: Engine
 ) -> None:
     await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     ended = await entrepot.done("status")
     assert ended.errors.startswith("! example-set is unhealthy: ")
     assert "unhealthy" not in ended.output
@@ -479,7 +479,7 @@ async def test_a_read_only_command_changes_nothing(entrepot: CommandLine, engine
         "Error: Nothing was changed: this client bound itself to reading. Start it without --read-only to change something. (EngineReadOnly)\n"
     )
     assert (await entrepot.done("--read-only", "evict", "--dry-run")).errors.startswith(
-        "Nothing goes"
+        "Nothing to evict"
     )
     assert "read-only" in (await entrepot.done("--read-only", "status")).output
     assert len(engine.documents.rules) == 1

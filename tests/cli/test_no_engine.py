@@ -32,7 +32,7 @@ async def test_f68_a_command_names_the_pid_of_an_engine_whose_socket_is_gone(
         ended = await alone.run("status")
     assert ended.status == 3
     assert (
-        f"The engine with pid {os.getpid()} runs, but its socket {engine.directories.socket} is gone. It makes it again within seconds"
+        f"The engine with pid {os.getpid()} is running, but its socket {engine.directories.socket} is gone. It creates it again within seconds"
         in ended.errors
     )
     assert f"kill {os.getpid()}" in ended.errors
@@ -44,8 +44,8 @@ def test_f68_a_socket_that_is_gone(directories: Directories) -> None:
     record_engine(directories.lock, directories.socket)
     pid = os.getpid()
     assert why_no_engine(directories) == (
-        f"The engine with pid {pid} runs, but its socket {directories.socket} is gone. It makes it again within seconds, unless it is ending. "
-        f"If it stays so, end it (kill {pid}) and start it again: entrepot serve"
+        f"The engine with pid {pid} is running, but its socket {directories.socket} is gone. It creates it again within seconds, unless it is stopping. "
+        f"If this persists, stop it (kill {pid}) and start it again with: entrepot serve"
     )
 
 
@@ -54,7 +54,7 @@ def test_f68_an_engine_that_starts(directories: Directories) -> None:
     directories.lock.touch()
     record_engine(directories.lock, None)
     assert (
-        f"The engine with pid {os.getpid()} runs, but it has not answered yet: it starts."
+        f"The engine with pid {os.getpid()} is running, but it has not answered yet: it is starting."
         in why_no_engine(directories)
     )
 
@@ -66,7 +66,7 @@ def test_f68_an_engine_that_does_not_answer(directories: Directories) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directories.socket))
     assert (
-        f"The engine with pid {os.getpid()} runs, but does not answer on its socket {directories.socket}"
+        f"The engine with pid {os.getpid()} is running, but does not answer on its socket {directories.socket}"
         in why_no_engine(directories)
     )
 
@@ -78,7 +78,7 @@ async def test_f68_a_shell_with_another_runtime_directory_is_told_where_the_engi
     ended = await entrepot.run("status", variables={"XDG_RUNTIME_DIR": str(tmp_path / "other")})
     assert ended.status == 3
     assert (
-        f"runs, but on the socket {engine.directories.socket}, and this shell looks for {tmp_path}/other/entrepot/entrepot.sock"
+        f"is running, but on the socket {engine.directories.socket}, and this shell looks for {tmp_path}/other/entrepot/entrepot.sock"
         in ended.errors
     )
     assert f"Set XDG_RUNTIME_DIR={engine.directories.runtime.parent} here as well." in ended.errors
@@ -210,7 +210,7 @@ async def test_f68_the_far_side_of_ssh_says_why_too(
     ended = await entrepot.run("dial", variables={"XDG_RUNTIME_DIR": str(tmp_path / "other")})
     assert ended.status == 3
     assert (
-        f"The engine with pid {os.getpid()} runs, but on the socket {engine.directories.socket}"
+        f"The engine with pid {os.getpid()} is running, but on the socket {engine.directories.socket}"
         in ended.errors
     )
 

@@ -62,4 +62,4 @@ def test_serve_doctor_and_dashboard_have_the_same_words_for_it(environment: dict
     # The dashboard starts an engine where none runs.
     with pytest.raises(EngineError) as refused:
         start_engine(directories, {"LD_PRELOAD": environment["LD_PRELOAD"]})
-    assert refused.value.what == f"The engine did not come up. {sentence}"
+    assert refused.value.what == f"The engine did not start. {sentence}"

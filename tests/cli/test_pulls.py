@@ -42,25 +42,25 @@ async def test_a_tag_is_refreshed_and_it_is_told_what_became_of_it(
     old = source.add_image("library/nginx", "1", layers=[b"old"])
     assert (
         await entrepot.done("refresh", "library/nginx:1")
-    ).output == f"library/nginx:1 is new here: {old.digest}.\n"
+    ).output == f"library/nginx:1 is new here: it points to {old.digest}.\n"
     assert (
         await entrepot.done("refresh", "library/nginx:1")
-    ).output == f"library/nginx:1 is unchanged: {old.digest}.\n"
+    ).output == f"library/nginx:1 is unchanged at {LOGIN_SERVER}: {old.digest}.\n"
     new = source.add_image("library/nginx", "1", layers=[b"new"])
     assert (
         await entrepot.done("refresh", "library/nginx:1")
-    ).output == f"library/nginx:1 moved from {old.digest} to {new.digest}.\n"
+    ).output == f"library/nginx:1 has moved from {old.digest} to {new.digest}.\n"
     assert source.count("GET", "/blobs/") == 0
     source.remove_tag("library/nginx", "1")
     assert (
         (await entrepot.done("refresh", "library/nginx:1")).output
-        == f"library/nginx:1 is gone at {LOGIN_SERVER}/library/nginx; {new.digest} is held and stays.\n"
+        == f"library/nginx:1 is gone at {LOGIN_SERVER}. What is cached of it stays: {new.digest}.\n"
     )
     await source.stop()
     ended = await entrepot.run("refresh", "library/nginx:1")
     assert ended.status == 1
     assert (
-        f"library/nginx:1 stays at {new.digest}, as it is held: {LOGIN_SERVER} (127.0.0.1) can't be reached"
+        f"library/nginx:1 stays at {new.digest}: {LOGIN_SERVER} (127.0.0.1) can't be reached"
         in ended.output
     )
     by_digest = await entrepot.run("refresh", f"library/nginx@{new.digest}")
@@ -98,7 +98,7 @@ async def test_a_pull_ends_in_one_line_and_the_image_is_held(
     assert last.startswith("library/nginx:1.27 linux/arm64: ")
     assert f"from {LOGIN_SERVER} in " in last
     again = await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/arm64")
-    assert again.errors.endswith("all of it was held already.\n")
+    assert again.errors.endswith("all of it was cached already.\n")
 
     [listed] = await entrepot.ask("repository", "list")
     assert (listed["name"], listed["sourceRepository"], listed["rule"], listed["tags"]) == (
@@ -211,7 +211,7 @@ async def test_ctrl_c_leaves_the_pull_to_the_engine(
         _, errors = await process.communicate()
     assert process.returncode == 1
     assert (
-        "The pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it."
+        "The pull continues in the engine. The dashboard lists it under Pulls, where x cancels it."
         in errors.decode()
     )
     assert "Traceback" not in errors.decode()

@@ -39,17 +39,17 @@ async def test_a_tag_with_its_images_and_layers(
     ]
     assert found["sharedSize"] == len(shared)
     told = (await entrepot.done("repository", "show", "library/nginx:1.27")).output
-    assert "Tag     library/nginx:1.27\n" in told
+    assert "Tag         library/nginx:1.27\n" in told
     arm = image.platforms["linux/arm64"]
-    assert re.search(rf"^linux/arm64  {arm.digest.short}  .* whole ", told, re.MULTILINE)
-    assert re.search(r"^linux/amd64  .* no ", told, re.MULTILINE)
+    assert re.search(rf"^linux/arm64  {arm.digest.short}  .* cached ", told, re.MULTILINE)
+    assert re.search(r"^linux/amd64  .* not cached ", told, re.MULTILINE)
     assert re.search(
-        rf"^{arm.layers[0].digest.short}  6\.0 kB  yes   layer   library/debian:12$",
+        rf"^{arm.layers[0].digest.short}  6\.0 kB  cached  layer   1 image: library/debian:12$",
         told,
         re.MULTILINE,
     )
     assert re.search(
-        rf"^{arm.layers[1].digest.short}     3 B  yes   layer   -$", told, re.MULTILINE
+        rf"^{arm.layers[1].digest.short}     3 B  cached  layer   not shared$", told, re.MULTILINE
     )
 
 
@@ -62,7 +62,7 @@ async def test_a_locked_repository_shows_its_lock_and_can_not_be_deleted(
     assert (await entrepot.ask("repository", "list"))[0]["locked"] is True
     assert (await entrepot.done("repository", "list")).output.splitlines()[1].endswith("  locked")
     assert (
-        "Locked  yes: nothing of it is evicted or deleted\n"
+        "Locked     yes: neither evicted nor deleted\n"
         in (await entrepot.done("repository", "show", "library/nginx")).output
     )
     refused = await entrepot.run("repository", "delete", "library/nginx", "--yes")
@@ -110,7 +110,7 @@ async def test_a_dry_run_shows_what_would_go(
     assert title.split() == ["Image", "Platform", "Digest", "Frees", "Used"]
     assert line.startswith("library/a:1  linux/amd64  ")
     assert " 100.4 kB " in line
-    assert ended.errors == "1 image would go, and free 100.4 kB.\n"
+    assert ended.errors == "1 image would be evicted, which frees 100.4 kB.\n"
     planned = await entrepot.ask("evict", "--dry-run", "--to", "150kB")
     assert (planned["dryRun"], [each["repository"] for each in planned["images"]]) == (
         True,
@@ -124,12 +124,12 @@ async def test_eviction_says_what_went_and_what_could_not(
 ) -> None:
     await _cached(entrepot, engine, source, clock, "a", "b")
     nothing = await entrepot.done("evict")
-    assert nothing.errors.startswith("Nothing goes: 200.8 kB of ")
+    assert nothing.errors.startswith("Nothing to evict: 200.8 kB of ")
     await entrepot.done("repository", "lock", "library/b")
     unasked = await entrepot.run("evict", "--to", "0")
     assert (
         unasked.status,
-        "Evict 1 image and free 100.4 kB? See them with --dry-run. Without a terminal, say so with --yes."
+        "Evict 1 image and free 100.4 kB? See them with --dry-run. Without a terminal, confirm with --yes."
         in unasked.errors,
     ) == (2, True)
     ended = await entrepot.done("evict", "--to", "0", "--yes")
@@ -140,7 +140,7 @@ async def test_eviction_says_what_went_and_what_could_not(
     assert [each["name"] for each in await entrepot.ask("repository", "list")] == ["library/b"]
     status = (await entrepot.done("status")).output
     assert re.search(
-        r"^Held +100\.4 kB of \d+\.\d [GT]B, \d+\.\d [GT]B free on the file system$",
+        r"^Cached +100\.4 kB of \d+\.\d [GT]B, \d+\.\d [GT]B free on the file system$",
         status,
         re.MULTILINE,
     )

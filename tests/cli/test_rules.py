@@ -79,9 +79,9 @@ async def test_rules_are_listed_in_columns(entrepot: CommandLine) -> None:
 
 async def test_a_rule_is_shown_in_lines(entrepot: CommandLine) -> None:
     told = (await entrepot.done("rule", "show", "--name", "example-library")).output
-    assert f"Source               {LOGIN_SERVER}/library/*\n" in told
-    assert "Credential set       none\n" in told
-    assert "Freshness            5 min (the default)\n" in told
+    assert f"Source             {LOGIN_SERVER}/library/*\n" in told
+    assert "Credential set     none\n" in told
+    assert "Tag lifetime       5 min (default)\n" in told
 
 
 async def test_rules_are_imported_all_or_none(
@@ -121,7 +121,7 @@ async def test_a_dry_run_of_a_deletion_deletes_nothing(
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/amd64")
     told = (await entrepot.done("repository", "delete", "library/nginx", "--dry-run")).output
-    assert "Would be deleted  library/nginx\nGoes              1 tag, 2 manifests, " in told
+    assert "Would be deleted  library/nginx\nDeletes           1 tag, 2 manifests, " in told
     assert (
         await entrepot.done("rule", "delete", "--name", "example-library", "--dry-run")
     ).output.endswith("Left without a rule  library/nginx\n")
@@ -148,7 +148,7 @@ async def test_the_freshness_of_a_rule_is_given_changed_and_taken_back(
     assert (changed["freshness"], changed["freshnessInForce"]) == (None, "5 min")
     refused = await entrepot.run("rule", "update", "-n", "acme-api", "--freshness", "soon")
     assert refused.status == 1
-    assert "'soon' is not a freshness" in refused.errors
+    assert "'soon' is not a tag lifetime" in refused.errors
     assert "FreshnessInvalid" in refused.errors
 
 
@@ -166,9 +166,10 @@ async def test_an_import_shows_where_its_secrets_are_kept_and_asks_before_progra
     head, first, second = shown.output.splitlines()
     assert head.split("  ")[-1].strip() == "Password"
     assert all(
-        part in first for part in (LOGIN_SERVER, "new, runs a program", "env:AWS_SECRET", program)
+        part in first
+        for part in (LOGIN_SERVER, "create, runs a program", "env:AWS_SECRET", program)
     )
-    assert all(part in second for part in ("contoso.azurecr.io", "can't be", "env:P"))
+    assert all(part in second for part in ("contoso.azurecr.io", "conflict", "env:P"))
     # What is no identifier may be the secret itself.
     assert "hunter2" not in shown.output + shown.errors
     text = file.read_text()

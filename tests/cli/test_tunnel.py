@@ -260,7 +260,7 @@ def test_an_address_in_all_its_parts() -> None:
         str(SshAddress.parse("ssh://[fe80::1%eth0]:22")),
         SshAddress.parse("ssh://[::1]").host,
     ) == ("[fe80::1%eth0]:22", "::1")
-    assert SshAddress.parse("ssh://me@h:22").by_hand == "ssh -l me -p 22 h"
+    assert SshAddress.parse("ssh://me@h:22").ssh_command == "ssh -l me -p 22 h"
 
 
 # The end of it
@@ -319,24 +319,24 @@ async def test_a_connection_that_was_lost_is_told_and_made_again(
         CacheClient.at(tunnel.socket, absent=tunnel.absent) as client,
         asyncio.timeout(PATIENCE),
     ):
-        assert (await client.status()).rules == 1
+        assert (await client.system.status()).rules == 1
         for _ in range(2):
             (far.root / "key").rename(far.root / "hidden")
             far.cut()
             while True:
                 with suppress(EngineUnreachable):
-                    await client.status()
+                    await client.system.status()
                 if "Permission denied" in (tunnel.problem or ""):
                     break
             with pytest.raises(
                 EngineUnreachable,
                 match=r"Permission denied: far does not let you in .* It is tried again every few seconds",
             ):
-                await client.status()
+                await client.system.status()
             (far.root / "hidden").rename(far.root / "key")
             while tunnel.problem is not None:
                 await asyncio.sleep(0)
-            assert (await client.status()).rules == 1
+            assert (await client.system.status()).rules == 1
 
 
 async def test_an_engine_that_starts_again_is_found_through_the_same_tunnel(
@@ -349,9 +349,9 @@ async def test_an_engine_that_starts_again_is_found_through_the_same_tunnel(
             EngineUnreachable,
             match=r"No engine answers on far\. Start one there with: entrepot serve",
         ):
-            await client.status()
+            await client.system.status()
         moved.rename(path)
-        assert (await client.status()).rules == 1
+        assert (await client.system.status()).rules == 1
 
 
 async def test_a_tunnel_that_is_closed_while_it_connects_again_stays_closed(

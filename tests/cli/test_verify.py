@@ -24,7 +24,7 @@ AMD64 = "linux/amd64"
 async def image(engine: Engine, source: FakeRegistry) -> PlatformImage:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(200_000)], platforms=[AMD64])
     await engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1", AMD64, "test")).id
+        (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
     ).finished.wait()
     return image.platforms[AMD64]
 
@@ -65,7 +65,7 @@ async def test_ctrl_c_ends_it_in_the_engine_too(
         assert other.stderr is not None
         assert (
             await other.stderr.readline()
-        ).decode() == "A verification is under way already; this is it.\n"
+        ).decode() == "A verification is already running; this is it.\n"
         process.send_signal(2)
         _, errors = await process.communicate()
         _, other_errors = await other.communicate()

@@ -701,7 +701,7 @@ async def test_at_the_start_the_targets_of_rules_may_exist_but_limits_hold(
     with pytest.raises(DocumentInvalid) as caught:
         await opened(directories)
     assert "no credential set hub-login" in caught.value.what
-    assert caught.value.hint == "Mend the file and start again."
+    assert caught.value.hint == "Fix the file and start again."
     directories.credentials.write_text(CREDENTIALS_TOML)
     assert names(await opened(directories)) == ["hub-library"]
 
@@ -779,7 +779,7 @@ async def test_the_freshness_of_a_rule_is_kept_changed_and_left_out_where_it_is_
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ('"soon"', "is not a freshness"),
+        ('"soon"', "is not a tag lifetime"),
         ("-5", "lies between 0 and 365 days"),
         ("true", "does not fit"),
     ],

@@ -18,7 +18,7 @@ from entrepot.config.settings import (
     parse_listen,
     parse_size_limit,
 )
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries
 from entrepot.core.states import SignIn
 from entrepot.errors import EngineError
 from tests.e2e.registries.certificates import Authority
@@ -78,14 +78,14 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         low_water=0.85,
         manifest_limit=8 * 1024**2,
         upstreams=(
-            DeclaredUpstream(
+            DeclaredRegistry(
                 "registry.example.com",
                 "Ours",
                 SignIn.REQUIRED,
                 "https://mirror.example.com",
                 ("https://auth.example.net",),
             ),
-            DeclaredUpstream("docker.io", endpoint="http://127.0.0.1:5002"),
+            DeclaredRegistry("docker.io", endpoint="http://127.0.0.1:5002"),
         ),
     )
     assert (

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
+from entrepot.core.book import parse_name
 from entrepot.core.credentials import (
     CredentialBook,
     CredentialHealth,
     CredentialSet,
     CredentialSetDraft,
     CredentialSetsInvalid,
-    parse_name,
 )
 from entrepot.core.registries import SourceRegistries
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import HealthStatus
 from entrepot.errors import NameInvalid, NotFound, Refusal
-from entrepot.secrets import SecretIdentifier
 
 EXAMPLES: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "swagger-examples-2023-01-01-preview.json").read_text()
@@ -44,21 +44,21 @@ def refused(book: CredentialBook, wrong: CredentialSetDraft) -> Refusal:
     """The refusal of a draft, after a look that nothing changed."""
     before = list(book)
     with pytest.raises(Refusal) as caught:
-        book.check(wrong)
+        book.parse(wrong)
     assert list(book) == before
     refusal = caught.value
     judged = CredentialSetDraft(
         wrong.name or "", wrong.login_server or "", wrong.username_id or "", wrong.password_id or ""
     )
     assert (refusal.code, refusal.message, refusal.field) in [
-        (each.code, each.message, each.field) for each in book.problems(judged).problems
+        (each.code, each.message, each.field) for each in book.validate(judged).problems
     ]
     assert refusal.hint, "a refusal says what to do"
     return refusal
 
 
 def test_a_credential_set_is_made_of_identifiers_in_their_normal_form() -> None:
-    made = CredentialBook(REGISTRIES).check(
+    made = CredentialBook(REGISTRIES).parse(
         draft("Hub-Login", "index.docker.io", "ENV:U", "file:///run/p"), created=NOW
     )
     assert made == CredentialSet(
@@ -103,7 +103,7 @@ def test_a_credential_set_that_can_not_stand_is_refused_for_its_field(
 def test_the_vault_of_acrs_own_example_is_taken() -> None:
     properties = EXAMPLES["CredentialSetCreate"]["body"]["properties"]
     credential = properties["authCredentials"][0]
-    made = CredentialBook(REGISTRIES).check(
+    made = CredentialBook(REGISTRIES).parse(
         CredentialSetDraft(
             "myCredentialSet",
             properties["loginServer"],
@@ -119,8 +119,8 @@ def test_the_vault_of_acrs_own_example_is_taken() -> None:
 
 def test_all_problems_of_a_draft_are_told_and_what_is_left_out_is_not_judged() -> None:
     book = CredentialBook(REGISTRIES)
-    assert book.problems(CredentialSetDraft()).problems == ()
-    assert [each.field for each in book.problems(draft("x", "x", "x", "x")).problems] == [
+    assert book.validate(CredentialSetDraft()).problems == ()
+    assert [each.field for each in book.validate(draft("x", "x", "x", "x")).problems] == [
         "name",
         "loginServer",
         "usernameSecretIdentifier",
@@ -160,7 +160,7 @@ def test_a_credential_set_is_found_without_regard_to_case_and_sets_come_by_name(
 
 def test_a_book_never_changes() -> None:
     book = book_of(draft())
-    book.with_set(book.check(draft("another")))
+    book.with_set(book.parse(draft("another")))
     book.without("hub-login")
     assert [each.name for each in book] == ["hub-login"]
     assert len(book.without("hub-login")) == 0
@@ -184,7 +184,8 @@ def test_all_that_is_wrong_with_a_whole_book_is_told_together() -> None:
 
 def test_a_book_reads_back_from_its_own_sets() -> None:
     book = book_of(draft(), draft("ghcr-login", "ghcr.io"))
-    assert CredentialBook.of(book, REGISTRIES) == book
+    drafts = ((credential_set.draft, credential_set.created) for credential_set in book)
+    assert CredentialBook.read(drafts, REGISTRIES) == book
 
 
 def test_the_health_of_a_set_is_unknown_until_somebody_tried() -> None:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.core.patterns import SourceRepository, Target, WildcardInvalid
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries
+from entrepot.core.patterns import SourceRepository, TargetRepository, WildcardInvalid
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries
 from entrepot.core.states import SignIn
 from entrepot.errors import RepositoryNameInvalid
 
 REGISTRIES = SourceRegistries(
-    [DeclaredUpstream("localhost:5001", sign_in=SignIn.NONE, endpoint="http://localhost:5001")]
+    [DeclaredRegistry("localhost:5001", sign_in=SignIn.NONE, endpoint="http://localhost:5001")]
 )
 
 
@@ -51,7 +51,7 @@ def test_a_source_is_read_in_its_normal_form(
     ],
 )
 def test_a_target_is_read(typed: str, path: str, wildcard: bool) -> None:
-    target = Target.parse(typed)
+    target = TargetRepository.parse(typed)
     assert (target.path, target.wildcard, str(target)) == (path, wildcard, typed.strip())
 
 
@@ -70,8 +70,10 @@ def test_a_target_is_read(typed: str, path: str, wildcard: bool) -> None:
 def test_a_target_covers_what_lies_below_its_wildcard(
     target: str, repository: str, covers: bool
 ) -> None:
-    assert Target.parse(target).covers(repository) is covers
-    assert list(Target.parse(target).covered([repository])) == ([repository] if covers else [])
+    assert TargetRepository.parse(target).covers(repository) is covers
+    assert list(TargetRepository.parse(target).covered([repository])) == (
+        [repository] if covers else []
+    )
 
 
 def test_what_can_not_be_read_is_refused_for_its_side() -> None:
@@ -79,5 +81,5 @@ def test_what_can_not_be_read_is_refused_for_its_side() -> None:
         SourceRepository.parse("docker.io/nginx:1", REGISTRIES)
     assert caught.value.field == "sourceRepository"
     with pytest.raises(WildcardInvalid) as wrong:
-        Target.parse("a*")
+        TargetRepository.parse("a*")
     assert wrong.value.field == "targetRepository"

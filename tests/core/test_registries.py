@@ -8,11 +8,11 @@ import pytest
 
 from entrepot.core.registries import (
     TABLE,
-    DeclaredUpstream,
+    DeclaredRegistry,
     LoginServerInvalid,
+    LoginServerNotSupported,
+    RegistryDeclarationInvalid,
     SourceRegistries,
-    UpstreamDeclarationInvalid,
-    UpstreamNotSupported,
     parse_login_server,
 )
 from entrepot.core.states import SignIn
@@ -90,7 +90,7 @@ def test_a_pattern_itself_is_not_a_registry_to_pull_from() -> None:
     ],
 )
 def test_a_login_server_outside_the_table_is_refused_in_the_words_of_acr(name: str) -> None:
-    with pytest.raises(UpstreamNotSupported) as caught:
+    with pytest.raises(LoginServerNotSupported) as caught:
         SourceRegistries().find(name, field="sourceRepository")
     refusal = caught.value
     assert (refusal.code, refusal.field, refusal.status) == (
@@ -105,7 +105,7 @@ def test_a_login_server_outside_the_table_is_refused_in_the_words_of_acr(name: s
 
 
 def test_a_misspelt_login_server_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UpstreamNotSupported, match=r"Did you mean ghcr\.io\?"):
+    with pytest.raises(LoginServerNotSupported, match=r"Did you mean ghcr\.io\?"):
         SourceRegistries().find("ghrc.io")
 
 
@@ -164,7 +164,7 @@ def test_library_is_put_in_front_of_one_part_names_of_docker_hub_only(
 def test_a_declared_registry_is_found_and_comes_after_the_table() -> None:
     registries = SourceRegistries(
         [
-            DeclaredUpstream(
+            DeclaredRegistry(
                 "Registry.Example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com:8443/"
             )
         ]
@@ -181,7 +181,7 @@ def test_a_declared_registry_is_found_and_comes_after_the_table() -> None:
 
 
 def test_a_declared_registry_needs_nothing_but_its_name() -> None:
-    found = SourceRegistries([DeclaredUpstream("registry.example.com:5000")]).find(
+    found = SourceRegistries([DeclaredRegistry("registry.example.com:5000")]).find(
         "registry.example.com:5000"
     )
     assert (found.name, found.sign_in, found.endpoint) == (
@@ -193,7 +193,7 @@ def test_a_declared_registry_needs_nothing_but_its_name() -> None:
 
 def test_a_declaration_overrides_the_endpoint_of_a_known_registry_and_nothing_else() -> None:
     registries = SourceRegistries(
-        [DeclaredUpstream("index.docker.io", endpoint="https://mirror.example.com")]
+        [DeclaredRegistry("index.docker.io", endpoint="https://mirror.example.com")]
     )
     found = registries.find("docker.io")
     assert (found.name, found.sign_in, found.endpoint, found.declared) == (
@@ -208,7 +208,7 @@ def test_a_declaration_overrides_the_endpoint_of_a_known_registry_and_nothing_el
 
 def test_a_declared_registry_of_a_pattern_keeps_the_sign_in_of_the_pattern() -> None:
     registries = SourceRegistries(
-        [DeclaredUpstream("acme.azurecr.io", endpoint="https://10.0.0.5")]
+        [DeclaredRegistry("acme.azurecr.io", endpoint="https://10.0.0.5")]
     )
     assert registries.find("acme.azurecr.io").sign_in is SignIn.REQUIRED
     assert registries.find("acme.azurecr.io").endpoint == "https://10.0.0.5"
@@ -216,11 +216,11 @@ def test_a_declared_registry_of_a_pattern_keeps_the_sign_in_of_the_pattern() -> 
 
 
 def test_a_pattern_can_be_declared_and_has_no_endpoint_of_its_own() -> None:
-    registries = SourceRegistries([DeclaredUpstream("*.registry.example.com", sign_in=SignIn.NONE)])
+    registries = SourceRegistries([DeclaredRegistry("*.registry.example.com", sign_in=SignIn.NONE)])
     assert registries.find("a.registry.example.com").endpoint == "https://a.registry.example.com"
-    with pytest.raises(UpstreamDeclarationInvalid):
+    with pytest.raises(RegistryDeclarationInvalid):
         SourceRegistries(
-            [DeclaredUpstream("*.registry.example.com", endpoint="https://one.example.com")]
+            [DeclaredRegistry("*.registry.example.com", endpoint="https://one.example.com")]
         )
 
 
@@ -239,16 +239,16 @@ def test_a_pattern_can_be_declared_and_has_no_endpoint_of_its_own() -> None:
     ],
 )
 def test_an_endpoint_that_is_not_the_address_of_a_registry_is_refused(endpoint: str) -> None:
-    with pytest.raises(UpstreamDeclarationInvalid) as caught:
-        SourceRegistries([DeclaredUpstream("registry.example.com", endpoint=endpoint)])
+    with pytest.raises(RegistryDeclarationInvalid) as caught:
+        SourceRegistries([DeclaredRegistry("registry.example.com", endpoint=endpoint)])
     assert caught.value.field == "endpoint"
 
 
 def test_an_endpoint_with_a_password_is_refused_and_not_repeated() -> None:
-    with pytest.raises(UpstreamDeclarationInvalid) as caught:
+    with pytest.raises(RegistryDeclarationInvalid) as caught:
         SourceRegistries(
             [
-                DeclaredUpstream(
+                DeclaredRegistry(
                     "registry.example.com", endpoint="https://me:hunter2@mirror.example.com"
                 )
             ]
@@ -258,14 +258,14 @@ def test_an_endpoint_with_a_password_is_refused_and_not_repeated() -> None:
 
 def test_declared_realms_join_those_of_the_table() -> None:
     registries = SourceRegistries(
-        [DeclaredUpstream("registry.redhat.io", realms=("https://auth.example.com/",))]
+        [DeclaredRegistry("registry.redhat.io", realms=("https://auth.example.com/",))]
     )
     assert registries.find("registry.redhat.io").realms == (
         "https://sso.redhat.com",
         "https://auth.example.com",
     )
     assert SourceRegistries(
-        [DeclaredUpstream("*.r.example.com", realms=("https://a.example.net",))]
+        [DeclaredRegistry("*.r.example.com", realms=("https://a.example.net",))]
     ).find("x.r.example.com").realms == ("https://a.example.net",)
 
 
@@ -281,18 +281,18 @@ def test_declared_realms_join_those_of_the_table() -> None:
     ],
 )
 def test_a_realm_that_is_not_the_address_of_a_host_is_refused(realm: str) -> None:
-    with pytest.raises(UpstreamDeclarationInvalid, match="is not the address of a host") as caught:
-        SourceRegistries([DeclaredUpstream("registry.example.com", realms=(realm,))])
+    with pytest.raises(RegistryDeclarationInvalid, match="is not the address of a host") as caught:
+        SourceRegistries([DeclaredRegistry("registry.example.com", realms=(realm,))])
     assert caught.value.field == "realms"
 
 
 def test_a_realm_over_http_is_allowed_on_loopback_only() -> None:
-    with pytest.raises(UpstreamDeclarationInvalid, match="in clear"):
+    with pytest.raises(RegistryDeclarationInvalid, match="in clear"):
         SourceRegistries(
-            [DeclaredUpstream("registry.example.com", realms=("http://auth.example.com",))]
+            [DeclaredRegistry("registry.example.com", realms=("http://auth.example.com",))]
         )
     assert SourceRegistries(
-        [DeclaredUpstream("registry.example.com", realms=("http://127.0.0.1:5001",))]
+        [DeclaredRegistry("registry.example.com", realms=("http://127.0.0.1:5001",))]
     )
 
 
@@ -301,7 +301,7 @@ def test_a_realm_over_http_is_allowed_on_loopback_only() -> None:
 )
 def test_credentials_may_go_over_http_on_loopback(endpoint: str) -> None:
     assert (
-        SourceRegistries([DeclaredUpstream("docker.io", endpoint=endpoint)])
+        SourceRegistries([DeclaredRegistry("docker.io", endpoint=endpoint)])
         .find("docker.io")
         .endpoint
         == endpoint
@@ -310,17 +310,17 @@ def test_credentials_may_go_over_http_on_loopback(endpoint: str) -> None:
 
 @pytest.mark.parametrize("sign_in", [SignIn.OPTIONAL, SignIn.REQUIRED])
 def test_credentials_may_not_go_over_http_anywhere_else(sign_in: SignIn) -> None:
-    with pytest.raises(UpstreamDeclarationInvalid, match="in clear"):
+    with pytest.raises(RegistryDeclarationInvalid, match="in clear"):
         SourceRegistries(
             [
-                DeclaredUpstream(
+                DeclaredRegistry(
                     "registry.example.com", sign_in=sign_in, endpoint="http://10.0.0.5:5000"
                 )
             ]
         )
     assert SourceRegistries(
         [
-            DeclaredUpstream(
+            DeclaredRegistry(
                 "registry.example.com", sign_in=SignIn.NONE, endpoint="http://10.0.0.5:5000"
             )
         ]

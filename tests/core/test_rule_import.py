@@ -38,11 +38,11 @@ def read(
 ) -> ImportResult:
     credentials = CredentialBook(REGISTRIES)
     for each in sets:
-        credentials = credentials.with_set(credentials.check(each))
+        credentials = credentials.with_set(credentials.parse(each))
     rules = RuleBook(REGISTRIES, credentials)
     for draft in there:
-        rules = rules.with_rule(rules.check(draft))
-    return read_import(text, rules, credentials, REGISTRIES, existing)
+        rules = rules.with_rule(rules.parse(draft))
+    return read_import(text, rules, credentials, existing)
 
 
 def told(done: ImportResult) -> list[tuple[str, str, list[str]]]:

@@ -25,7 +25,7 @@ def book(rules: dict[str, tuple[str, str]]) -> RuleBook:
     registries = SourceRegistries()
     made = RuleBook(registries, CredentialBook(registries))
     for name, (source, target) in rules.items():
-        made = made.with_rule(made.check(RuleDraft(name, source, target)))
+        made = made.with_rule(made.parse(RuleDraft(name, source, target)))
     return made
 
 
@@ -138,7 +138,7 @@ def test_where_no_rule_answers_those_that_come_near_are_named(
 @pytest.mark.parametrize(
     ("image", "rules", "told"),
     [
-        ("nginx", {}, "There is no rule at all. Make one"),
+        ("nginx", {}, "There is no rule at all. Create one"),
         ("nothing/like/it", RULES, "No cache rule answers for nothing/like/it. Make one"),
         (
             "ghcr.io/acme/app",

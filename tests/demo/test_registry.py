@@ -20,8 +20,9 @@ from entrepot.demo.registry import (
     demo_registry_app,
     served_on_loopback,
 )
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceNotFound
+from entrepot.source.sources import Sources
 
 SHARED = LayerRecipe("shared", 200_000)
 SMALL = (

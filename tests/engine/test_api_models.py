@@ -28,7 +28,7 @@ def credential_set(name: str, login_server: str) -> str:
 def plan(text: str) -> ImportPlan:
     credentials = CredentialBook(REGISTRIES)
     rules = RuleBook(REGISTRIES, credentials)
-    return import_plan_model(read_import(text, rules, credentials, REGISTRIES))
+    return import_plan_model(read_import(text, rules, credentials))
 
 
 def test_a_plan_says_where_secrets_are_kept_and_shows_no_secret() -> None:

@@ -43,15 +43,15 @@ class Tried:
                 await asyncio.sleep(0)
 
     async def health_is(self, status: HealthStatus, name: str = "example-login") -> None:
-        await self.until(lambda: self.engine.health(name).status is status)
+        await self.until(lambda: self.engine.credential_sets.health(name).status is status)
 
     async def nothing_due(self) -> None:
         """Wait until no set is being tried or waits for it. A new one may be tried twice: by a
-        look, and because `SignIns.look_now` was called during that."""
+        look, and because `CredentialChecks.check_soon` was called during that."""
         await self.until(
             lambda: all(
-                each.at is not None and not each.under_way
-                for each in self.engine.sign_ins._tried.values()
+                check.started is not None and not check.under_way
+                for check in self.engine.credential_checks._checks.values()
             )
         )
 
@@ -59,7 +59,7 @@ class Tried:
         """Time for anything that is due to be tried."""
         for _ in range(3):
             looked = asyncio.Event()
-            asyncio.get_running_loop().call_later(module.LOOK, looked.set)
+            asyncio.get_running_loop().call_later(module.POLL_INTERVAL, looked.set)
             await looked.wait()
 
 
@@ -71,12 +71,12 @@ async def tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Tried]:
     """A healthy credential set that no rule uses."""
-    monkeypatch.setattr(module, "LOOK", 0.01)
+    monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
     monkeypatch.setenv("EXAMPLE_USER", "ann")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "right")
     source.sign_in = BasicSignIn({"ann": "right"})
     async with _opened(directories, settings, source) as opened:
-        await opened.engine.create_credential_set(
+        await opened.engine.credential_sets.create(
             CredentialSetDraft(
                 "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
             )
@@ -92,14 +92,14 @@ async def _opened(
 ) -> AsyncIterator[Tried]:
     async with Engine.open(directories, settings) as engine:
         opened = Tried(engine, source)
-        engine.sign_ins._timer = opened.timer
+        engine.credential_checks._timer = opened.timer
         yield opened
 
 
 async def use(tried: Tried) -> None:
     from entrepot.core.rules import RuleDraft
 
-    await tried.engine.create_rule(
+    await tried.engine.rules.create(
         RuleDraft("example-rule", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
     )
 
@@ -151,20 +151,20 @@ async def test_a_set_that_is_changed_is_tried_at_once_also_where_only_its_secret
     tried: Tried, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTHER_PASSWORD", "wrong")
-    await tried.engine.update_credential_set("example-login", password_id="env:OTHER_PASSWORD")
+    await tried.engine.credential_sets.update("example-login", password_id="env:OTHER_PASSWORD")
     await tried.health_is(HealthStatus.UNHEALTHY)
     monkeypatch.setenv("OTHER_PASSWORD", "right")
-    await tried.engine.update_credential_set("Example-Login", password_id="env:OTHER_PASSWORD")
+    await tried.engine.credential_sets.update("Example-Login", password_id="env:OTHER_PASSWORD")
     await tried.health_is(HealthStatus.HEALTHY)
 
 
 async def test_the_health_of_a_set_is_not_inherited_by_another_of_its_name(tried: Tried) -> None:
     gate = tried.source.hold("/v2/")
-    await tried.engine.delete_credential_set("EXAMPLE-login")
-    await tried.engine.create_credential_set(
+    await tried.engine.credential_sets.delete("EXAMPLE-login")
+    await tried.engine.credential_sets.create(
         CredentialSetDraft("Example-Login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:NONE_SUCH")
     )
-    assert tried.engine.health("example-login").status is HealthStatus.UNKNOWN
+    assert tried.engine.credential_sets.health("example-login").status is HealthStatus.UNKNOWN
     gate.open()
     await tried.health_is(HealthStatus.UNHEALTHY)
 
@@ -173,7 +173,9 @@ async def test_a_set_that_was_written_by_hand_is_tried(tried: Tried) -> None:
     document = tried.engine.directories.credentials
     document.write_text(document.read_text().replace("env:EXAMPLE_PASSWORD", "env:NONE_SUCH"))
     await tried.health_is(HealthStatus.UNHEALTHY)
-    assert "NONE_SUCH is not set" in str(tried.engine.health("example-login").error_message)
+    assert "NONE_SUCH is not set" in str(
+        tried.engine.credential_sets.health("example-login").error_message
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ async def test_what_a_source_tells_of_its_rate_limit_or_does_not_is_no_matter_of
     tried: Tried, headers: dict[str, str]
 ) -> None:
     tried.source.fault("/v2/", Headers(headers))
-    found = await tried.engine.check_sign_in("example-login")
+    found = await tried.engine.credential_sets.verify("example-login")
     assert (found.health, found.error_code) == (HealthStatus.HEALTHY, None)
 
 
@@ -196,16 +198,18 @@ async def test_the_bad_day_of_a_source_says_nothing_about_the_credentials(tried:
     for fault, code in (
         (Status(500), "SourceFailed"),
         (Html(), "SourceAnswerInvalid"),
-        (Status(429), "SourceOverAllowance"),
+        (Status(429), "SourceRateLimited"),
     ):
         tried.source.clear_faults()
         tried.source.fault("/v2/", fault)
-        found = await tried.engine.check_sign_in("example-login")
+        found = await tried.engine.credential_sets.verify("example-login")
         assert (found.health, found.error_code) == (HealthStatus.UNKNOWN, code)
         assert found.error_message
-    assert (await tried.engine.status()).notices == ()
+    assert (await tried.engine.status.get()).notices == ()
     tried.source.clear_faults()
-    assert (await tried.engine.check_sign_in("example-login")).health is HealthStatus.HEALTHY
+    assert (
+        await tried.engine.credential_sets.verify("example-login")
+    ).health is HealthStatus.HEALTHY
     assert tried.events[-1] == "credential-set-healthy"
 
 
@@ -216,12 +220,14 @@ async def test_an_unhealthy_set_is_used_all_the_same(
     tried.source.sign_in = TokenSignIn({"ann": "right"}, anonymous=False)
     tried.source.add_image("library/nginx", "1.27")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "expired")
-    assert (await tried.engine.check_sign_in("example-login")).health is HealthStatus.UNHEALTHY
+    assert (
+        await tried.engine.credential_sets.verify("example-login")
+    ).health is HealthStatus.UNHEALTHY
     monkeypatch.setenv("EXAMPLE_PASSWORD", "right")
     pull = tried.engine.cache.pulls.get(
-        (await tried.engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+        (await tried.engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
         await pull.finished.wait()
     assert pull.state.value == "completed"
-    assert tried.engine.health("example-login").status is HealthStatus.UNHEALTHY
+    assert tried.engine.credential_sets.health("example-login").status is HealthStatus.UNHEALTHY

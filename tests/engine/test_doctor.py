@@ -21,15 +21,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from entrepot.api.models import Examination, Finding
+from entrepot.api.models import DoctorReport, Finding
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream, UpstreamNotSupported
+from entrepot.core.registries import DeclaredRegistry, LoginServerNotSupported
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import Outcome, SignIn
-from entrepot.engine import doctor
-from entrepot.engine.doctor import examine
+from entrepot.engine import source_checks
 from entrepot.engine.engine import Engine
+from entrepot.engine.source_checks import SourceChecks
 from entrepot.errors import EngineError
 from entrepot.files import file_system
 from entrepot.source.proxies import Proxy
@@ -37,7 +37,7 @@ from tests.conftest import LOGIN_SERVER
 from tests.fakes import BasicSignIn, FakeRegistry, Headers, Html, Status
 
 
-def finding(found: Examination, check: str, about: str | None = None) -> Finding:
+def finding(found: DoctorReport, check: str, about: str | None = None) -> Finding:
     [each] = [
         each for each in found.findings if each.check == check and about in {None, each.about}
     ]
@@ -45,23 +45,23 @@ def finding(found: Examination, check: str, about: str | None = None) -> Finding
     return each
 
 
-def checks(found: Examination, about: str = LOGIN_SERVER) -> list[str]:
+def checks(found: DoctorReport, about: str = LOGIN_SERVER) -> list[str]:
     return [each.check for each in found.findings if each.about == about]
 
 
 async def examined(
     directories: Directories, endpoint: str, *, ca_file: Path | None = None
-) -> Examination:
+) -> DoctorReport:
     """What is found with a source at an endpoint, on an engine of its own."""
-    upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
+    upstream = DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
     settings = Settings(
         listen="127.0.0.1:0", connect_timeout=5, ca_file=ca_file, upstreams=(upstream,)
     )
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        return await examine(engine)
+        return await engine.doctor().examine()
 
 
 def certificate(path: Path, *, days: float) -> Path:
@@ -100,20 +100,21 @@ def served_with(path: Path) -> ssl.SSLContext:
 async def test_one_source_can_be_looked_at_alone(
     directories: Directories, settings: Settings, source: FakeRegistry
 ) -> None:
-    other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, source.url)
+    other = DeclaredRegistry("other.example.com", "Other", SignIn.OPTIONAL, source.url)
     async with Engine.open(
         directories, replace(settings, upstreams=(*settings.upstreams, other))
     ) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("other-things", "other.example.com/things/*", "things/*")
         )
         assert {
-            each.about for each in (await examine(engine, source="other.example.com")).findings
+            each.about
+            for each in (await engine.doctor().examine(source="other.example.com")).findings
         } == {"other.example.com", "this machine"}
-        assert {each.about for each in (await examine(engine)).findings} == {
+        assert {each.about for each in (await engine.doctor().examine()).findings} == {
             LOGIN_SERVER,
             "other.example.com",
             "this machine",
@@ -124,8 +125,8 @@ async def test_all_is_well_and_nothing_counts_as_a_pull(
     engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("acme/api", "latest")
-    await engine.create_rule(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
-    found = await examine(engine)
+    await engine.rules.create(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    found = await engine.doctor().examine()
     assert {each.outcome for each in found.findings} == {Outcome.OK}
     assert checks(found) == ["name", "connection", "registry", "sign-in", "manifest", "allowance"]
     assert checks(found, "this machine") == ["space", "data directory", "open files"]
@@ -149,16 +150,16 @@ async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
 
     monkeypatch.setattr(socket, "getaddrinfo", here)
     async with Engine.open(directories, Settings()) as engine:
-        await engine.create_rule(RuleDraft("quay-things", "quay.io/things/*", "things/*"))
-        found = await examine(engine)
+        await engine.rules.create(RuleDraft("quay-things", "quay.io/things/*", "things/*"))
+        found = await engine.doctor().examine()
     assert checks(found, "quay.io") == ["name"]
-    assert "address of this machine's own surroundings" in finding(found, "name").what
+    assert "a local address" in finding(found, "name").what
 
 
 async def test_a_connection_that_is_refused(directories: Directories, source: FakeRegistry) -> None:
     await source.stop()
     found = finding(await examined(directories, source.url), "connection")
-    assert (found.outcome, "takes no connections" in found.what) == (Outcome.FAILED, True)
+    assert (found.outcome, "accepts no connections" in found.what) == (Outcome.FAILED, True)
 
 
 async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ async def test_what_answers_as_no_registry(
     engine: Engine, source: FakeRegistry, fault: Html | Status, told: str
 ) -> None:
     source.fault("/v2/", fault)
-    found = await examine(engine)
+    found = await engine.doctor().examine()
     assert finding(found, "registry").outcome is Outcome.FAILED
     assert told in finding(found, "registry").what
     assert checks(found) == ["name", "connection", "registry"]
@@ -219,22 +220,22 @@ async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(
     source.sign_in = BasicSignIn({"ann": "right"})
     monkeypatch.setenv("EXAMPLE_USER", "ann")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "hunter2")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft(
             "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
     )
     for name in ("one", "two"):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft(f"rule-{name}", f"{LOGIN_SERVER}/{name}/api", f"{name}/api", "example-login")
         )
-    found = await examine(engine, "rule-one")
+    found = await engine.doctor().examine("rule-one")
     sign_in = finding(found, "sign-in")
     assert sign_in.outcome is Outcome.FAILED
     assert sign_in.what.startswith(f"example-login: {LOGIN_SERVER} refuses")
     assert "hunter2" not in str(found)
     assert "manifest" not in checks(found)
-    both = await examine(engine)
+    both = await engine.doctor().examine()
     assert [
         each.what.partition(":")[0]
         for each in both.findings
@@ -247,11 +248,11 @@ async def test_a_repository_that_the_source_does_not_have_and_one_without_a_tag_
 ) -> None:
     source.add_image("acme/api", "1.0")
     for name in ("api", "none"):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft(f"acme-{name}", f"{LOGIN_SERVER}/acme/{name}", f"acme/{name}")
         )
-    assert finding(await examine(engine, "acme-api"), "manifest").outcome is Outcome.OK
-    missing = finding(await examine(engine, "acme-none"), "manifest")
+    assert finding(await engine.doctor().examine("acme-api"), "manifest").outcome is Outcome.OK
+    missing = finding(await engine.doctor().examine("acme-none"), "manifest")
     assert (missing.outcome, "acme/none" in missing.what) == (Outcome.FAILED, True)
 
 
@@ -265,12 +266,12 @@ async def test_the_allowance(
         "/v2/",
         Headers({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": f"{remaining};w=21600"}),
     )
-    assert finding(await examine(engine), "allowance").outcome is outcome
+    assert finding(await engine.doctor().examine(), "allowance").outcome is outcome
 
 
 async def test_a_disk_without_space(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.blobs, "free", lambda: 1000)
-    found = finding(await examine(engine), "space")
+    found = finding(await engine.doctor().examine(), "space")
     assert (found.outcome, "is full" in found.what) == (Outcome.FAILED, True)
 
 
@@ -278,14 +279,14 @@ async def test_foreign_names_in_the_data_directory_are_counted(engine: Engine) -
     """F84: they are passed over, and stop nothing."""
     (engine.directories.blobs / "lost+found").mkdir()
     (engine.directories.blobs / ".DS_Store").write_bytes(b"")
-    await engine.housekeeping.heal()
-    data = finding(await examine(engine), "data directory")
+    await engine.maintenance.heal()
+    data = finding(await engine.doctor().examine(), "data directory")
     assert data.outcome is Outcome.OK
     assert "; 2 names in " in data.what
     assert "lost+found" in data.what
     (engine.directories.blobs / ".DS_Store").unlink()
-    await engine.housekeeping.heal()
-    data = finding(await examine(engine), "data directory")
+    await engine.maintenance.heal()
+    data = finding(await engine.doctor().examine(), "data directory")
     assert "belongs to no blob and was passed over: lost+found" in data.what
 
 
@@ -294,7 +295,7 @@ async def test_a_directory_of_blobs_that_can_not_be_used_is_no_foreign_name(
 ) -> None:
     """It was counted as one name more that is no blob, and all was said to be well."""
     monkeypatch.setattr(engine.blobs, "forbidden_directory", lambda: engine.directories.blobs)
-    data = finding(await examine(engine), "data directory")
+    data = finding(await engine.doctor().examine(), "data directory")
     assert (data.outcome, data.cause) == (Outcome.FAILED, "permission")
 
 
@@ -303,7 +304,7 @@ async def test_a_data_directory_that_is_gone_is_not_told_as_full(engine: Engine)
     data = engine.directories.data
     data.rename(data.with_name("moved"))
     try:
-        space = finding(await examine(engine), "space")
+        space = finding(await engine.doctor().examine(), "space")
     finally:
         data.with_name("moved").rename(data)
     assert (space.outcome, "is not there" in space.what) == (Outcome.FAILED, True)
@@ -322,8 +323,10 @@ async def test_a_data_directory_that_is_gone_is_not_told_as_full(engine: Engine)
 async def test_the_limit_of_open_files(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int, outcome: Outcome
 ) -> None:
-    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (limit, limit))
-    assert finding(await examine(engine), "open files").outcome is outcome
+    monkeypatch.setattr(
+        "entrepot.engine.machine_checks.resource.getrlimit", lambda _: (limit, limit)
+    )
+    assert finding(await engine.doctor().examine(), "open files").outcome is outcome
 
 
 @pytest.mark.parametrize(
@@ -339,7 +342,7 @@ async def test_the_clock_is_held_against_what_the_sources_say(
     engine: Engine, source: FakeRegistry, off: int, outcome: Outcome, told: str
 ) -> None:
     source.fault("/v2/", Headers({"Date": formatdate(time.time() + off + 1, usegmt=True)}))
-    found = finding(await examine(engine), "clock")
+    found = finding(await engine.doctor().examine(), "clock")
     assert (found.outcome, told in found.what) == (outcome, True)
 
 
@@ -347,11 +350,11 @@ async def test_behind_a_proxy_the_proxy_is_named_without_its_password(
     engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        doctor,
+        source_checks,
         "proxy_of",
         lambda _: Proxy("http", "proxy.example.com", 3128, "HTTPS_PROXY", "me", "hunter2"),
     )
-    found = await examine(engine)
+    found = await engine.doctor().examine()
     assert finding(found, "connection").what == "goes through the proxy proxy.example.com:3128"
     assert "hunter2" not in str(found)
 
@@ -363,8 +366,8 @@ async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(
     """S27: it was sent as another path with the rule's credentials, or ended the report for all."""
     image = source.add_image("acme/api", "1.0")
     source.fault("/tags/", Status(200, body=json.dumps({"tags": [odd, "1.0"]}).encode()))
-    await engine.create_rule(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
-    found = await examine(engine)
+    await engine.rules.create(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    found = await engine.doctor().examine()
     assert finding(found, "manifest").outcome is Outcome.OK
     assert [each.path for each in source.requests if "/manifests/" in each.path] == [
         f"/v2/acme/api/manifests/{tag}" for tag in ("latest", "1.0")
@@ -372,18 +375,18 @@ async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(
     assert image.tag == "1.0"
     source.clear_faults()
     source.fault("/tags/", Status(200, body=json.dumps({"tags": [odd]}).encode()))
-    only = finding(await examine(engine), "manifest")
+    only = finding(await engine.doctor().examine(), "manifest")
     assert (only.outcome, "no tags" in only.what) == (Outcome.WARNING, True)
 
 
 @pytest.mark.parametrize(
     ("broken", "check"),
     [
-        ("_name", "name"),
-        ("_connection", "connection"),
-        ("_registry", "registry"),
-        ("_sign_in", "sign-in"),
-        ("_manifest", "manifest"),
+        ("_check_name", "name"),
+        ("_check_connection", "connection"),
+        ("_check_registry", "registry"),
+        ("_check_sign_in", "sign-in"),
+        ("_check_manifest", "manifest"),
     ],
 )
 async def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(
@@ -399,10 +402,10 @@ async def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(
     async def fail(*_: object) -> Finding:
         raise ValueError("odd \x1b[31m thing")
 
-    monkeypatch.setattr(doctor, broken, fail)
+    monkeypatch.setattr(SourceChecks, broken, fail)
     source.add_image("acme/api", "latest")
-    await engine.create_rule(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
-    found = await examine(engine)
+    await engine.rules.create(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    found = await engine.doctor().examine()
     failed = finding(found, check, LOGIN_SERVER)
     assert failed.outcome is Outcome.FAILED
     assert failed.what == r"This could not be checked: ValueError: odd \x1b[31m thing."
@@ -418,8 +421,8 @@ async def test_a_catalog_that_fails_is_a_finding_too(
     async def fail() -> None:
         raise EngineError("The catalog fails: disk I/O error.", "Look at the disk.")
 
-    monkeypatch.setattr(engine, "status", fail)
-    found = await examine(engine)
+    monkeypatch.setattr(engine.status, "get", fail)
+    found = await engine.doctor().examine()
     assert finding(found, "space") == Finding(
         about="this machine",
         check="space",
@@ -436,10 +439,10 @@ async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(
     """S27."""
 
     def find(*_: object, **__: object) -> None:
-        raise UpstreamNotSupported("Unsupported upstream or login server.", "Declare it.")
+        raise LoginServerNotSupported("Unsupported upstream or login server.", "Declare it.")
 
     monkeypatch.setattr(engine.registries, "find", find)
-    found = await examine(engine)
+    found = await engine.doctor().examine()
     assert finding(found, "registry", LOGIN_SERVER).outcome is Outcome.FAILED
     assert checks(found, "this machine")
 
@@ -453,14 +456,16 @@ async def test_an_absurd_date_of_a_source_says_nothing_of_the_clock(
 ) -> None:
     """S02."""
     source.fault("/v2/", Headers({"Date": date[:8_000]}))
-    found = await examine(engine)
+    found = await engine.doctor().examine()
     assert finding(found, "registry").outcome is Outcome.OK
 
 
 async def test_the_file_system_of_the_data_is_named(engine: Engine) -> None:
     """F88."""
     [finding] = [
-        each for each in (await examine(engine)).findings if each.check == "data directory"
+        each
+        for each in (await engine.doctor().examine()).findings
+        if each.check == "data directory"
     ]
     assert finding.outcome is Outcome.OK
     assert f"({file_system(engine.directories.data)})" in finding.what
@@ -472,14 +477,14 @@ async def test_a_disk_that_can_not_be_written_is_not_told_to_be_full(
     def refuse(_: Path) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(engine.health_of_engine, "_probe", refuse)
+    monkeypatch.setattr(engine.health, "_probe", refuse)
     monkeypatch.setattr(engine.blobs, "free", lambda: 0)
-    await engine.health_of_engine.look()
-    found = await examine(engine)
+    await engine.health.check()
+    found = await engine.doctor().examine()
     assert "space" not in checks(found, "this machine")
     data = finding(found, "data directory")
     assert (data.outcome, data.cause) == (Outcome.FAILED, "file-system-read-only")
     engine.fills.refusal = OSError(errno.EROFS, os.strerror(errno.EROFS))
-    await engine.housekeeping._tell_refusal(engine.fills.refusal)
-    notices = [notice for notice in (await engine.status()).notices if data.what in notice]
+    await engine.maintenance._tell_refusal(engine.fills.refusal)
+    notices = [notice for notice in (await engine.status.get()).notices if data.what in notice]
     assert notices == [f"{data.what} {data.advice}"], "once"

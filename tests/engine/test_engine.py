@@ -15,9 +15,9 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
 from entrepot.core.rules import CacheRuleTargetOverlap, RuleDraft, TargetPrefixPresent
 from entrepot.core.states import HealthStatus, LayerState, PullState
-from entrepot.engine import engine as engine_module
 from entrepot.engine.api_models import pull_snapshot
-from entrepot.engine.engine import Engine, own_platform
+from entrepot.engine.engine import Engine
+from entrepot.engine.pulls import own_platform
 from entrepot.errors import NotFound, RepositoryUnknown
 from entrepot.store.catalog import CatalogFailed
 from tests.conftest import LOGIN_SERVER, Clock
@@ -36,27 +36,27 @@ async def test_rules_and_cached_images_are_there_after_a_restart(
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         pull = await ended(
-            engine, await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")
+            engine, await engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")
         )
         assert pull.state is PullState.COMPLETED
     await source.stop()
     async with Engine.open(directories, settings) as engine:
-        assert [rule.name for rule in await engine.rule_snapshots()] == ["example-library"]
+        assert [rule.name for rule in await engine.rules.list()] == ["example-library"]
         answer = await engine.cache.manifest(
             Repository("library/nginx"), image.platforms["linux/amd64"].digest
         )
         assert answer.manifest.content == image.platforms["linux/amd64"].manifest.content
-        status = await engine.status()
+        status = await engine.status.get()
         assert (status.rules, status.repositories, status.blobs_size) == (
             1,
             1,
             image.platforms["linux/amd64"].size,
         )
-        detail = await engine.repositories.detail("library/nginx")
+        detail = await engine.repositories.get("library/nginx")
         assert [(tag.name, tag.platforms) for tag in detail.tags] == [("1.27", ("linux/amd64",))]
         assert detail.repository.pulls == 1
 
@@ -67,8 +67,8 @@ async def test_a_pull_tells_what_came_and_what_was_held(
     base = os.urandom(50_000)
     first = source.add_image("library/a", "1", layers=[base, 10_000])
     second = source.add_image("library/b", "1", layers=[base, 20_000])
-    await ended(engine, await engine.start_pull("library/a:1", "linux/amd64", "cli"))
-    pull = await ended(engine, await engine.start_pull("library/b:1", "linux/amd64", "cli"))
+    await ended(engine, await engine.pulls.start("library/a:1", "linux/amd64", "cli"))
+    pull = await ended(engine, await engine.pulls.start("library/b:1", "linux/amd64", "cli"))
     states = {layer.digest: layer.state for layer in pull.layers}
     wanted = second.platforms["linux/amd64"]
     assert states[str(Digest.of(base))] is LayerState.HELD
@@ -89,7 +89,7 @@ async def test_a_pull_resumes_where_the_source_broke_off(
         .layers[0]
     )
     source.fault(str(layer.digest), DropAfter(200_000), method="GET")
-    pull = await ended(engine, await engine.start_pull("library/nginx:1", "linux/amd64", "cli"))
+    pull = await ended(engine, await engine.pulls.start("library/nginx:1", "linux/amd64", "cli"))
     assert pull.state is PullState.COMPLETED
     resumed = next(each for each in pull.layers if each.digest == str(layer.digest))
     assert resumed.resumed_at is not None
@@ -101,7 +101,7 @@ async def test_a_pull_that_fails_says_why_and_keeps_what_came(
 ) -> None:
     image = source.add_image("library/nginx", "1", layers=[10_000, 20_000]).platforms["linux/amd64"]
     source.fault(str(image.layers[1].digest), Status(404))
-    pull = await ended(engine, await engine.start_pull("library/nginx:1", "linux/amd64", "cli"))
+    pull = await ended(engine, await engine.pulls.start("library/nginx:1", "linux/amd64", "cli"))
     assert (pull.state, pull.error_code) == (PullState.FAILED, "SourceNotFound")
     assert pull.error_message
     assert pull.error_message.startswith(
@@ -118,7 +118,7 @@ async def test_a_cancelled_pull_gives_up_what_nobody_else_wants(
         "linux/amd64"
     ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000)
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "cli")
+    started = await engine.pulls.start("library/nginx:1", "linux/amd64", "cli")
     async with asyncio.timeout(30):
         await gate.reached
     engine.cache.pulls.cancel(started.id)
@@ -132,7 +132,7 @@ async def test_the_same_image_is_pulled_once(engine: Engine, source: FakeRegistr
     image = source.add_image("library/nginx", "1", layers=[100_000])
     pulls = await asyncio.gather(
         *(
-            engine.start_pull("library/nginx:1", "linux/amd64", f"client {number}")
+            engine.pulls.start("library/nginx:1", "linux/amd64", f"client {number}")
             for number in range(5)
         )
     )
@@ -145,7 +145,7 @@ async def test_a_platform_that_the_image_does_not_have_is_named_with_those_that_
     engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
-    pull = await ended(engine, await engine.start_pull("library/nginx:1", "linux/s390x", "cli"))
+    pull = await ended(engine, await engine.pulls.start("library/nginx:1", "linux/s390x", "cli"))
     assert pull.state is PullState.FAILED
     assert (
         pull.error_message
@@ -157,15 +157,15 @@ async def test_the_platform_of_an_image_without_an_index_comes_from_its_config(
     engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1", platforms=["linux/riscv64"], index=False)
-    pull = await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
+    pull = await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
     assert pull.platform == "linux/riscv64"
-    [tag] = (await engine.repositories.detail("library/nginx")).tags
+    [tag] = (await engine.repositories.get("library/nginx")).tags
     assert tag.platforms == ("linux/riscv64",)
 
 
 async def test_no_rule_no_pull(engine: Engine) -> None:
     with pytest.raises(RepositoryUnknown, match="No cache rule answers for other/thing"):
-        await engine.start_pull("other/thing:1", None, "cli")
+        await engine.pulls.start("other/thing:1", None, "cli")
     assert engine.cache.pulls.all() == []
 
 
@@ -178,21 +178,21 @@ async def test_a_rule_over_a_cached_repository_is_refused_until_that_is_deleted(
     engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
-    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
-    await engine.delete_rule("example-library")
+    await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
+    await engine.rules.delete("example-library")
     draft = RuleDraft("again", f"{LOGIN_SERVER}/library/*", "library/*")
     with pytest.raises(TargetPrefixPresent, match="library/nginx"):
-        await engine.create_rule(draft)
+        await engine.rules.create(draft)
     await engine.repositories.delete("library/nginx")
-    await engine.create_rule(draft)
+    await engine.rules.create(draft)
 
 
 async def test_a_refused_rule_changes_nothing(engine: Engine) -> None:
     before = engine.directories.rules.read_bytes()
     with pytest.raises(CacheRuleTargetOverlap):
-        await engine.create_rule(RuleDraft("everything", f"{LOGIN_SERVER}/*", "*"))
+        await engine.rules.create(RuleDraft("everything", f"{LOGIN_SERVER}/*", "*"))
     assert engine.directories.rules.read_bytes() == before
-    assert [rule.name for rule in await engine.rule_snapshots()] == ["example-library"]
+    assert [rule.name for rule in await engine.rules.list()] == ["example-library"]
 
 
 async def test_a_credential_set_is_tried_when_it_is_made(
@@ -205,20 +205,20 @@ async def test_a_credential_set_is_tried_when_it_is_made(
     monkeypatch.setenv("EXAMPLE_USER", "reader")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "wrong")
     async with Engine.open(directories, settings) as engine:
-        await engine.create_credential_set(
+        await engine.credential_sets.create(
             CredentialSetDraft(
                 "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
             )
         )
-        await engine.check_sign_in("example-login")
-        [unhealthy] = engine.credential_set_snapshots()
+        await engine.credential_sets.verify("example-login")
+        [unhealthy] = engine.credential_sets.list()
         assert (unhealthy.health, unhealthy.error_code) == (HealthStatus.UNHEALTHY, "SourceRefused")
         assert any(
-            "example-login is unhealthy" in notice for notice in (await engine.status()).notices
+            "example-login is unhealthy" in notice for notice in (await engine.status.get()).notices
         )
         monkeypatch.setenv("EXAMPLE_PASSWORD", "right")
-        await engine.check_sign_in("example-login")
-        assert engine.credential_set_snapshots()[0].health is HealthStatus.HEALTHY
+        await engine.credential_sets.verify("example-login")
+        assert engine.credential_sets.list()[0].health is HealthStatus.HEALTHY
 
 
 async def test_a_hand_edit_is_picked_up(engine: Engine) -> None:
@@ -229,7 +229,7 @@ async def test_a_hand_edit_is_picked_up(engine: Engine) -> None:
             async for event in events:
                 if event.kind == "documents-read":
                     break
-    assert [rule.name for rule in await engine.rule_snapshots()] == ["edited-by-hand"]
+    assert [rule.name for rule in await engine.rules.list()] == ["edited-by-hand"]
 
 
 async def test_a_broken_hand_edit_is_refused_shown_and_not_overwritten(engine: Engine) -> None:
@@ -239,10 +239,10 @@ async def test_a_broken_hand_edit_is_refused_shown_and_not_overwritten(engine: E
             async for event in events:
                 if event.kind == "documents-refused":
                     break
-    assert [rule.name for rule in await engine.rule_snapshots()] == ["example-library"]
-    assert any("rules.toml" in notice for notice in (await engine.status()).notices)
+    assert [rule.name for rule in await engine.rules.list()] == ["example-library"]
+    assert any("rules.toml" in notice for notice in (await engine.status.get()).notices)
     with pytest.raises(DocumentInvalid):
-        await engine.create_rule(RuleDraft("another-one", f"{LOGIN_SERVER}/other/*", "other/*"))
+        await engine.rules.create(RuleDraft("another-one", f"{LOGIN_SERVER}/other/*", "other/*"))
     assert engine.directories.rules.read_text() == "[[rules]\n"
 
 
@@ -251,13 +251,15 @@ async def test_a_catalog_without_its_file_and_a_file_without_its_row_both_heal(
 ) -> None:
     image = source.add_image("library/nginx", "1", layers=[10_000, 20_000]).platforms["linux/amd64"]
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        await ended(engine, await engine.start_pull("library/nginx:1", "linux/amd64", "cli"))
+        await ended(engine, await engine.pulls.start("library/nginx:1", "linux/amd64", "cli"))
         engine.blobs.path(image.layers[0].digest).unlink()
     async with Engine.open(directories, settings) as engine:
-        pull = await ended(engine, await engine.start_pull("library/nginx:1", "linux/amd64", "cli"))
+        pull = await ended(
+            engine, await engine.pulls.start("library/nginx:1", "linux/amd64", "cli")
+        )
         assert pull.state is PullState.COMPLETED
         assert engine.blobs.path(image.layers[0].digest).read_bytes() == image.layers[0].content
 
@@ -266,8 +268,8 @@ async def test_the_sources_are_listed_with_their_rules(
     engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
-    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
-    found = {each.login_server: each for each in engine.upstream_snapshots()}
+    await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
+    found = {each.login_server: each for each in engine.status.source_registries()}
     assert (
         found[LOGIN_SERVER].rules,
         found[LOGIN_SERVER].declared,
@@ -281,27 +283,27 @@ async def test_use_is_written_down_by_the_end(
 ) -> None:
     image = source.add_image("library/nginx", "1").platforms["linux/amd64"]
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         for _ in range(3):
             await engine.cache.manifest(Repository("library/nginx"), image.digest)
     async with Engine.open(directories, settings, clock=clock) as engine:
-        [rule] = await engine.rule_snapshots()
+        [rule] = await engine.rules.list()
         assert (rule.pulls, rule.last_pull) == (3, clock.now)
 
 
 async def test_a_rule_counts_what_is_held_through_it(engine: Engine, source: FakeRegistry) -> None:
     for name in ("nginx", "alpine"):
         source.add_image(f"library/{name}", "1")
-        await ended(engine, await engine.start_pull(f"library/{name}:1", None, "cli"))
-    [rule] = await engine.rule_snapshots()
+        await ended(engine, await engine.pulls.start(f"library/{name}:1", None, "cli"))
+    [rule] = await engine.rules.list()
     assert rule.repositories == 2
-    assert rule.size == sum(each.size for each in await engine.repositories.all()) > 0
+    assert rule.size == sum(each.size for each in await engine.repositories.list()) > 0
 
 
 def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("entrepot.engine.pulls.platform.machine", lambda: "aarch64")
     assert own_platform() == "linux/arm64"
 
 
@@ -311,8 +313,8 @@ def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_f79_while_the_catalog_fails_rules_are_listed_with_what_was_last_known(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, failure: CatalogFailed | None
 ) -> None:
-    monkeypatch.setattr("entrepot.engine.etags.USAGE_TOLD", 0)
-    [before] = await engine.rule_snapshots()
+    monkeypatch.setattr("entrepot.engine.etags.USAGE_INTERVAL", 0)
+    [before] = await engine.rules.list()
 
     async def ask() -> dict[str, tuple[int, int]]:
         if failure is not None:
@@ -321,12 +323,12 @@ async def test_f79_while_the_catalog_fails_rules_are_listed_with_what_was_last_k
         return {}
 
     with monkeypatch.context() as patched:
-        patched.setattr("entrepot.engine.engine.RULE_COUNTS_TIMEOUT", 0.01)
+        patched.setattr("entrepot.engine.rule_usage.COUNT_TIMEOUT", 0.01)
         patched.setattr(engine.catalog, "rule_requests", ask)
         revision = engine.revisions.rules
-        assert await engine.rule_snapshots() == [before]
+        assert await engine.rules.list() == [before]
         # A client that keeps this answer is not told later that nothing has changed.
         assert engine.revisions.rules != revision
     revision = engine.revisions.rules
-    assert await engine.rule_snapshots() == [before]
+    assert await engine.rules.list() == [before]
     assert engine.revisions.rules == revision

@@ -3,23 +3,24 @@ would not."""
 
 from __future__ import annotations
 
-from entrepot.engine.etags import USAGE_TOLD, Revisions
+from entrepot.engine.etags import USAGE_INTERVAL, Revisions
 
 
 class Engine:
     """What a revision depends on."""
 
     def __init__(self) -> None:
-        self.documents = 1
+        self.revision = 1
         self.health = "healthy"
-        self.held = 0
-        self.usage = 0
+        self.changes = 0
+        self.uses = 0
+        self.answers_with_old_counts = 0
         self.now = 1000.0
         self.revisions = Revisions(
-            documents=lambda: self.documents,
+            documents=self,
+            catalog=self,
+            usage=self,
             health=lambda: self.health,
-            held=lambda: self.held,
-            usage=lambda: self.usage,
             clock=lambda: self.now,
         )
 
@@ -30,14 +31,14 @@ class Engine:
 def test_nothing_happens_and_nothing_changes() -> None:
     engine = Engine()
     before, whole = engine.all(), engine.revisions.whole
-    engine.now += 10 * USAGE_TOLD
+    engine.now += 10 * USAGE_INTERVAL
     assert (engine.all(), engine.revisions.whole) == (before, whole)
 
 
 def test_another_rule_is_told_in_every_listing_for_each_names_rules() -> None:
     engine = Engine()
     before, whole = engine.all(), engine.revisions.whole
-    engine.documents += 1
+    engine.revision += 1
     assert engine.revisions.whole != whole
     assert all(now != then for now, then in zip(engine.all(), before, strict=True))
 
@@ -54,7 +55,7 @@ def test_the_health_of_a_credential_set_changes_nothing_else() -> None:
 def test_a_new_image_changes_the_repositories_and_what_is_held_through_rules() -> None:
     engine = Engine()
     (rules, sets, repositories), whole = engine.all(), engine.revisions.whole
-    engine.held += 1
+    engine.changes += 1
     assert engine.revisions.credential_sets == sets
     assert engine.revisions.rules != rules
     assert engine.revisions.repositories != repositories
@@ -64,11 +65,11 @@ def test_a_new_image_changes_the_repositories_and_what_is_held_through_rules() -
 def test_pulls_are_told_at_once_where_none_were_told_lately_and_else_late_but_surely() -> None:
     engine = Engine()
     before = engine.revisions.repositories
-    engine.usage += 1
+    engine.uses += 1
     first, whole = engine.revisions.repositories, engine.revisions.whole
     assert first != before
-    engine.usage += 1
-    engine.now += USAGE_TOLD - 1
+    engine.uses += 1
+    engine.now += USAGE_INTERVAL - 1
     assert (engine.revisions.repositories, engine.revisions.whole) == (first, whole)
     engine.now += 1
     assert engine.revisions.rules != before

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -15,7 +16,9 @@ from entrepot.cache.fetch_queue import FetchQueue
 from entrepot.cache.fill import Fill, FillState
 from entrepot.core.reference import Digest, Repository
 from entrepot.engine.engine import Engine
-from entrepot.engine.health import Health, probe_disk
+from entrepot.engine.health import EngineHealth, probe_disk
+from entrepot.errors import EntrepotError
+from entrepot.events import EventLog
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
 from entrepot.store.connections import CatalogOperation
@@ -24,26 +27,41 @@ from tests.fakes import FakeRegistry
 from tests.store.damage import damage_table
 
 
+def never_asked(*, offset: int, validator: str | None) -> NoReturn:
+    """The source of a fill that does not run."""
+    raise AssertionError(f"Asked for the bytes from {offset} on.")
+
+
 class Watched:
-    """A health with parts of its own: *probe* takes the place of the disk, *ask_catalog* that of
-    the catalog."""
+    """A health with parts of its own: *probe* takes the place of the disk, this object that
+    of fills and catalog."""
 
     def __init__(self, directory: Path, probe: Callable[[Path], None] = probe_disk) -> None:
         self.now = 0.0
-        self.fills: list[Fill] = []
-        self.changes: list[tuple[str, ...]] = []
+        self.under_way: list[Fill] = []
+        self.events = EventLog(lambda: 0.0)
+        self.problem: EntrepotError | None = None
         self.catalog_error: Exception | None = None
-        self.health = Health(
+        self.engine_health = EngineHealth(
             directory,
-            fills=lambda: self.fills,
-            ask_catalog=self._ask_catalog,
+            fills=self,
+            catalog=self,
+            events=self.events,
             stuck_after=60,
-            on_change=self.changes.append,
             clock=lambda: self.now,
             probe=probe,
         )
 
-    async def _ask_catalog(self) -> None:
+    @property
+    def health(self) -> Watched:
+        """What the users of the catalog met."""
+        return self
+
+    @property
+    def changes(self) -> list[tuple[str, str]]:
+        return [(event.kind, event.message) for event in self.events.recent()]
+
+    async def probe(self) -> None:
         if self.catalog_error is not None:
             raise self.catalog_error
 
@@ -52,8 +70,8 @@ async def test_a_disk_that_takes_and_gives_is_well_and_nothing_is_left_on_it(
     tmp_path: Path,
 ) -> None:
     watched = Watched(tmp_path)
-    await watched.health.look()
-    assert watched.health.problems() == ()
+    await watched.engine_health.check()
+    assert watched.engine_health.problems() == ()
     assert watched.changes == []
     assert os.listdir(tmp_path) == []
 
@@ -61,13 +79,20 @@ async def test_a_disk_that_takes_and_gives_is_well_and_nothing_is_left_on_it(
 async def test_a_disk_that_fails_is_told_and_its_recovery_too(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     watched = Watched(directory)
-    await watched.health.look()
-    [problem] = watched.health.problems()
+    await watched.engine_health.check()
+    [problem] = watched.engine_health.problems()
     assert problem == f"The disk of {directory} fails: No such file or directory."
-    await watched.health.look()
+    await watched.engine_health.check()
     directory.mkdir()
-    await watched.health.look()
-    assert watched.changes == [(problem,), ()]
+    await watched.engine_health.check()
+    assert watched.changes == [
+        (
+            "engine-unready",
+            f"{problem} The directory was moved or removed: put it back, or restart the engine, "
+            "which makes a new one.",
+        ),
+        ("engine-ready", "The engine is well again."),
+    ]
 
 
 def test_a_full_disk_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +113,7 @@ def test_a_full_disk_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_disk_that_hangs_is_told_and_not_asked_again_before_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entrepot.engine.health.PATIENCE", 0.01)
+    monkeypatch.setattr("entrepot.engine.health.PROBE_TIMEOUT", 0.01)
     going_on = threading.Event()
     asked: list[Path] = []
 
@@ -99,22 +124,22 @@ async def test_a_disk_that_hangs_is_told_and_not_asked_again_before_it_answers(
     watched = Watched(tmp_path, hangs)
     for seconds in (0, 25):
         watched.now = seconds
-        await watched.health.look()
-        assert watched.health.problems() == (
+        await watched.engine_health.check()
+        assert watched.engine_health.problems() == (
             f"The disk of {tmp_path} has not answered for {seconds} s.",
         )
     assert len(asked) == 1
-    monkeypatch.setattr("entrepot.engine.health.PATIENCE", 30)
+    monkeypatch.setattr("entrepot.engine.health.PROBE_TIMEOUT", 30)
     going_on.set()
-    await watched.health.look()
-    assert watched.health.problems() == ()
+    await watched.engine_health.check()
+    assert watched.engine_health.problems() == ()
 
 
 async def test_a_catalog_that_fails_is_told(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.catalog_error = RuntimeError("the database is gone")
-    await watched.health.look()
-    assert watched.health.problems() == ("The catalog fails: the database is gone",)
+    await watched.engine_health.check()
+    assert watched.engine_health.problems() == ("The catalog fails: the database is gone",)
 
 
 async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn_is_not(
@@ -127,20 +152,20 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
         fill = Fill(
             digest,
             1,
-            None,
+            never_asked,
             store,
             origin="registry.example.com",
-            turns=FetchQueue(1),
+            queue=FetchQueue(1),
             clock=lambda: watched.now,
-        )  # type: ignore[arg-type]
+        )
         fill.state = state
-        watched.fills.append(fill)
+        watched.under_way.append(fill)
     store.close()
     watched.now = 60
-    assert watched.health.problems() == ()
+    assert watched.engine_health.problems() == ()
     watched.now = 61
-    assert watched.health.problems() == (
-        f"The fill of {watched.fills[0].digest} has made no step for 61 s.",
+    assert watched.engine_health.problems() == (
+        f"The fill of {watched.under_way[0].digest} has made no step for 61 s.",
     )
 
 
@@ -151,16 +176,16 @@ async def test_where_the_catalog_fails_the_status_still_tells_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source.add_image("library/nginx", "1")
-    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
-    assert (await engine.status()).repositories == 1
+    await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
+    assert (await engine.status.get()).repositories == 1
 
     async def fails(*_: object) -> int:
         raise CatalogFailed("The catalog fails: unable to open database file.")
 
     monkeypatch.setattr(engine.catalog, "repositories_count", fails)
-    monkeypatch.setattr(engine.health_of_engine, "_ask_catalog", fails)
-    await engine.health_of_engine.look()
-    status = await engine.status()
+    monkeypatch.setattr(engine.catalog, "probe", fails)
+    await engine.health.check()
+    status = await engine.status.get()
     assert status.notices == ("The catalog fails: unable to open database file.",)
     assert status.repositories == 1
     # Where a rule answers, the source is asked in its place (L02); where none does, nobody else
@@ -187,7 +212,7 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(
     async with engine.catalog._writing:
         os.rename(data, elsewhere)
         try:
-            await engine.health_of_engine.look()
+            await engine.health.check()
             unready = await registry.get("/readyz")
             assert unready.status_code == 503
             assert unready.json() == {
@@ -196,12 +221,12 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(
             }
             assert (await registry.get("/healthz")).status_code == 200
             cure = "The directory was moved or removed: put it back, or restart the engine, which makes a new one."
-            assert (await engine.status()).notices[
+            assert (await engine.status.get()).notices[
                 0
             ] == f"The disk of {data} fails: No such file or directory. {cure}"
         finally:
             os.rename(elsewhere, data)
-    await engine.health_of_engine.look()
+    await engine.health.check()
     assert (await registry.get("/readyz")).status_code == 200
     kinds = [event.kind for event in engine.events.recent()]
     assert kinds[-2:] == ["engine-unready", "engine-ready"]
@@ -218,8 +243,8 @@ async def test_a_failure_that_requests_met_is_told_until_one_succeeds(
         engine.catalog.health.record_failure(CatalogOperation.WRITING, failed)
         unready = await registry.get("/readyz")
         assert (unready.status_code, unready.json()["problems"]) == (503, [failed.what])
-        assert failed.message in (await engine.status()).notices
-    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
+        assert failed.message in (await engine.status.get()).notices
+    await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
     assert (await registry.get("/readyz")).status_code == 200
 
 
@@ -228,7 +253,7 @@ async def test_a_page_that_is_damaged_is_told_although_others_can_be_read(
 ) -> None:
     """L12: 16 KiB of random bytes in the middle of the file, and `/readyz` said ready."""
     source.add_image("library/nginx", "1")
-    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
+    await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
     await engine.catalog._engine.dispose()
     engine.catalog._readers.close_idle()
     damage_table(engine.directories.catalog, "tags")

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from entrepot.cache.cache import CachedBlob
 from entrepot.cache.fill import Fill
+from entrepot.cache.results import CachedBlob
 from entrepot.config.settings import Directories, Settings, SizeLimit
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
@@ -26,6 +26,7 @@ from entrepot.core.states import PullState
 from entrepot.engine import maintenance as maintenance_module
 from entrepot.engine.engine import Engine
 from entrepot.errors import Locked
+from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore
@@ -41,7 +42,7 @@ LAYER = 100_000
 
 
 async def pull(engine: Engine, image: str) -> None:
-    pulled = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
+    pulled = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
     async with asyncio.timeout(30):
         await pulled.finished.wait()
     assert pulled.state is PullState.COMPLETED
@@ -91,7 +92,7 @@ async def limited(
         directories, replace(settings, size_limit=SizeLimit(size=size)), clock=clock
     ) as engine:
         if not list(engine.documents.rules):
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
             )
         yield engine
@@ -111,7 +112,7 @@ async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_
         async with event(engine, "evicted"):
             await cached(engine, source, clock, "d")
         assert await names(engine) == ["c", "d"]
-        status = await engine.status()
+        status = await engine.status.get()
         assert status.space_limit == int(3.5 * LAYER)
         assert 2 * LAYER < status.blobs_size <= 0.7 * status.space_limit
         assert sum((await engine.blobs.sizes()).values()) == status.blobs_size
@@ -129,7 +130,7 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(
     """F31."""
     base = os.urandom(2 * LAYER)
     old, new = await cached(engine, source, clock, "old", "new", layers=[base])
-    done = await engine.housekeeping.evict(target=4 * LAYER - 1)
+    done = await engine.maintenance.evict(target=4 * LAYER - 1)
     assert [each.repository for each in done.images] == ["library/old"]
     assert done.freed == old.size - len(base)
     assert set(await engine.blobs.sizes()) == {blob.digest for blob in new.blobs}
@@ -149,10 +150,10 @@ async def test_many_images_go_in_steps(
     monkeypatch.setattr(maintenance_module, "EVICTED_AT_ONCE", 1)
     base = os.urandom(LAYER)
     images = await cached(engine, source, clock, "a", "b", "c", layers=[base])
-    done = await engine.housekeeping.evict(target=0)
+    done = await engine.maintenance.evict(target=0)
     assert [each.repository for each in done.images] == ["library/a", "library/b", "library/c"]
     assert done.freed == sum(image.size for image in images) - 2 * len(base)
-    assert (await engine.blobs.sizes(), (await engine.status()).blobs_size) == ({}, 0)
+    assert (await engine.blobs.sizes(), (await engine.status.get()).blobs_size) == ({}, 0)
     [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
     assert evicted.message.startswith("Evicted 3 images of 3 repositories: 401.")
 
@@ -161,11 +162,11 @@ async def test_an_evicted_image_is_fetched_again_at_its_next_pull(
     engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
-    await engine.housekeeping.evict(target=0)
+    await engine.maintenance.evict(target=0)
     assert (await names(engine), await engine.blobs.sizes()) == ([], {})
     await pull(engine, "library/a:1")
     assert set(await engine.blobs.sizes()) == {blob.digest for blob in image.blobs}
-    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
+    assert [tag.name for tag in (await engine.repositories.get("library/a")).tags] == ["1"]
 
 
 async def test_of_a_repository_only_the_old_image_goes(
@@ -180,8 +181,8 @@ async def test_of_a_repository_only_the_old_image_goes(
         await pull(engine, f"library/a:{tag}")
         clock.now += HOUR
     old, new = images
-    await engine.housekeeping.evict(target=LAYER + 5000)
-    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["2"]
+    await engine.maintenance.evict(target=LAYER + 5000)
+    assert [tag.name for tag in (await engine.repositories.get("library/a")).tags] == ["2"]
     index = await engine.cache.index.of(repository)
     assert new.digest in index.manifests
     assert old.digest not in index.manifests
@@ -210,16 +211,20 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(
         free: int
 
     await cached(engine, source, clock, "a", "b", "c")
-    held = (await engine.status()).blobs_size
+    held = (await engine.status.get()).blobs_size
     total, reserve = 50 * LAYER, LAYER
-    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
-    assert (await engine.status()).space_limit == held - reserve
     monkeypatch.setattr(
-        maintenance_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held)
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
     )
-    assert (await engine.status()).space_limit == int(total * 0.8)
-    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
-    done = await engine.housekeeping.evict()
+    assert (await engine.status.get()).space_limit == held - reserve
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, held, total - held)
+    )
+    assert (await engine.status.get()).space_limit == int(total * 0.8)
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
+    )
+    done = await engine.maintenance.evict()
     assert [each.repository for each in done.images] == ["library/a", "library/b"]
     assert done.goal == int((held - reserve) * 0.9)
 
@@ -229,7 +234,7 @@ async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
 ) -> None:
     a, b = await cached(engine, source, clock, "a", "b")
     before = await engine.blobs.sizes()
-    planned = await engine.housekeeping.evict(dry_run=True, target=LAYER + 5000)
+    planned = await engine.maintenance.evict(dry_run=True, target=LAYER + 5000)
     assert [
         (each.repository, each.tags, each.digest, each.platform) for each in planned.images
     ] == [("library/a", ("1",), str(a.digest), "linux/amd64")]
@@ -243,7 +248,7 @@ async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
     assert planned.images[0].last_used == pytest.approx(clock.now - 2 * HOUR)
     assert await engine.blobs.sizes() == before
     assert await names(engine) == ["a", "b"]
-    assert (await engine.housekeeping.evict(target=LAYER + 5000)).images == planned.images
+    assert (await engine.maintenance.evict(target=LAYER + 5000)).images == planned.images
 
 
 async def test_manifests_that_clients_only_looked_at_do_not_pile_up(
@@ -252,10 +257,10 @@ async def test_manifests_that_clients_only_looked_at_do_not_pile_up(
     source.add_image("library/looked-at", "1")
     await engine.cache.manifest(Repository("library/looked-at"), Tag("1"))
     clock.now += 29 * 24 * HOUR
-    await engine.housekeeping.evict()
+    await engine.maintenance.evict()
     assert await names(engine) == ["looked-at"]
     clock.now += 2 * 24 * HOUR
-    await engine.housekeeping.evict()
+    await engine.maintenance.evict()
     assert await names(engine) == []
 
 
@@ -282,7 +287,7 @@ async def test_a_hit_of_any_kind_keeps_an_image(
     answer = await registry.request(method, f"/v2/library/a/{path}", headers=headers)
     assert answer.is_success
     clock.now += HOUR
-    done = await engine.housekeeping.evict(target=LAYER + 5000)
+    done = await engine.maintenance.evict(target=LAYER + 5000)
     assert [each.repository for each in done.images] == ["library/b"]
     assert await names(engine) == ["a"]
 
@@ -293,11 +298,11 @@ async def test_what_was_used_within_the_last_minute_stays(
     await cached(engine, source, clock, "a", "b")
     await engine.cache.manifest(Repository("library/a"), Tag("1"))
     clock.now += 59
-    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == [
+    assert [each.repository for each in (await engine.maintenance.evict(target=0)).images] == [
         "library/b"
     ]
     clock.now += 2
-    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == [
+    assert [each.repository for each in (await engine.maintenance.evict(target=0)).images] == [
         "library/a"
     ]
 
@@ -315,7 +320,7 @@ async def test_what_is_locked_is_neither_evicted_nor_deleted(
 ) -> None:
     a, _ = await cached(engine, source, clock, "a", "b")
     await LOCKS[kind](engine, a)
-    done = await engine.housekeeping.evict(target=0)
+    done = await engine.maintenance.evict(target=0)
     assert [each.repository for each in done.images] == ["library/b"]
     assert done.shortfall == a.size
     assert set(await engine.blobs.sizes()) == {blob.digest for blob in a.blobs}
@@ -332,7 +337,7 @@ async def test_what_is_locked_is_neither_evicted_nor_deleted(
             Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"
         ):
             await engine.repositories.delete_tag("library/a", "1")
-    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
+    assert [tag.name for tag in (await engine.repositories.get("library/a")).tags] == ["1"]
 
 
 async def test_what_is_unlocked_goes_again(
@@ -340,10 +345,10 @@ async def test_what_is_unlocked_goes_again(
 ) -> None:
     await cached(engine, source, clock, "a")
     await engine.repositories.lock_tag("library/a", "1")
-    assert (await engine.housekeeping.evict(target=0)).images == ()
+    assert (await engine.maintenance.evict(target=0)).images == ()
     await engine.repositories.lock_tag("library/a", "1", locked=False)
-    assert len((await engine.housekeeping.evict(target=0)).images) == 1
-    assert [each.kind for each in engine.events.recent()].count("locked") == 1
+    assert len((await engine.maintenance.evict(target=0)).images) == 1
+    assert [each.kind for each in engine.events.recent()].count(EventKind.LOCKED) == 1
 
 
 async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
@@ -359,7 +364,7 @@ async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
         async with event(engine, "eviction-impossible"):
             await pull(engine, "library/b:1")
             await engine.repositories.lock("library/b")
-        [notice] = (await engine.status()).notices
+        [notice] = (await engine.status.get()).notices
         assert notice.startswith(
             "100.8 kB are held and 100.0 kB may be, but nothing more can be evicted: what is left is locked or in use."
         )
@@ -368,7 +373,7 @@ async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
             await engine.repositories.lock("library/a", locked=False)
         assert await names(engine) == ["b"]
         async with asyncio.timeout(30):
-            while (await engine.status()).notices:
+            while (await engine.status.get()).notices:
                 await asyncio.sleep(0)
     warned = [each for each in engine.events.recent() if each.kind == "eviction-impossible"]
     assert len(warned) == 1
@@ -382,7 +387,7 @@ async def test_an_image_that_is_being_pulled_stays(
     image = source.add_image("library/a", "1", layers=[first, second]).platforms["linux/amd64"]
     gate = source.hold(str(Digest.of(second)), after_bytes=50_000)
     running = engine.cache.pulls.get(
-        (await engine.start_pull("library/a:1", "linux/amd64", "test")).id
+        (await engine.pulls.start("library/a:1", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
         await gate.reached
@@ -392,7 +397,7 @@ async def test_an_image_that_is_being_pulled_stays(
         ):
             await asyncio.sleep(0)
     clock.now += HOUR
-    done = await engine.housekeeping.evict(target=0)
+    done = await engine.maintenance.evict(target=0)
     assert (done.images, done.shortfall > 0) == ((), True)
     gate.open()
     async with asyncio.timeout(30):
@@ -446,7 +451,7 @@ async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(
     [image] = await cached(engine, source, clock, "a", layers=[content])
     body = engine.blobs.read(Digest.of(content), 0, len(content))
     got = await anext(body)
-    await engine.housekeeping.evict(target=0)
+    await engine.maintenance.evict(target=0)
     assert not engine.blobs.path(Digest.of(content)).exists()
     async for chunk in body:
         got += chunk
@@ -472,7 +477,7 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
         for each in engine.cache.pulls.all():
             await each.finished.wait()
     clock.now += HOUR
-    await engine.housekeeping.evict(target=0)
+    await engine.maintenance.evict(target=0)
     assert await engine.blobs.sizes() == {}
     async for chunk in body:
         got += chunk
@@ -490,7 +495,7 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
     assert isinstance(found, CachedBlob)
     await engine.cache.usage.write()
     clock.now += HOUR
-    done = await engine.housekeeping.evict(target=0)
+    done = await engine.maintenance.evict(target=0)
     assert len(done.images) == 1
     assert (
         b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)])
@@ -512,7 +517,7 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
     assert image.digest in index.manifests
     # What a request sees that looked at the index just before the eviction was done.
     await engine.catalog.delete_manifest(repository, image.digest)
-    await engine.housekeeping.collect()
+    await engine.maintenance.collect()
     assert (
         await engine.cache.manifest(repository, image.digest)
     ).manifest.content == image.manifest.content
@@ -527,7 +532,7 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
     content = os.urandom(16_000_000)
     source.add_image("library/large", "1", layers=[content])
     await pull(engine, "library/large:1")
-    [layer] = (await engine.repositories.tag("library/large", "1")).images[0].layers
+    [layer] = (await engine.repositories.get_tag("library/large", "1")).images[0].layers
     async with listening(engine):
         host, _, port = engine.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=65536)
@@ -542,7 +547,7 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
         assert path.exists()
         await engine.cache.usage.write()
         clock.now += HOUR
-        await engine.housekeeping.evict(target=0)
+        await engine.maintenance.evict(target=0)
         assert not path.exists()
         assert await names(engine) == []
         while left:
@@ -572,7 +577,7 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
     monkeypatch.setattr(engine.catalog, "media_types_of", slow)
     asking = asyncio.create_task(engine.cache.index.of(repository))
     await read.wait()
-    await engine.housekeeping.evict(target=0)
+    await engine.maintenance.evict(target=0)
     go_on.set()
     assert image.digest not in (await asking).manifests
 
@@ -584,7 +589,7 @@ async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked
     await cached(engine, source, clock, "a")
     newer = source.add_image("library/a", "2").platforms["linux/amd64"]
     told = await engine.cache.describe_manifest(repository, Tag("2"))
-    await engine.housekeeping.evict(target=0)
+    await engine.maintenance.evict(target=0)
     await engine.cache.manifest(repository, told.digest)
     assert await engine.catalog.tag(repository, Tag("2")) is not None
     assert newer.digest not in await engine.catalog.manifests_of(repository)
@@ -642,16 +647,16 @@ async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row
 
     with monkeypatch.context() as slow:
         slow.setattr(BlobStore, "sizes", walked_slowly)
-        await engine.housekeeping.heal()
+        await engine.maintenance.heal()
     held = await engine.blobs.sizes()
     assert len(held) == 2
     assert (
-        (await engine.status()).blobs_size
+        (await engine.status.get()).blobs_size
         == await engine.catalog.blobs_size()
         == sum(held.values())
     )
     assert [each for each in engine.events.recent() if each.kind == "catalog-healed"] == []
-    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+    assert len((await engine.maintenance.evict(target=0)).images) == 1
 
 
 async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
@@ -662,12 +667,12 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
 
     async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
         blobs = await walk(self)
-        await engine.housekeeping.evict(target=0)
+        await engine.maintenance.evict(target=0)
         return blobs
 
     with monkeypatch.context() as slow:
         slow.setattr(BlobStore, "sizes", walked_slowly)
-        await engine.housekeeping.heal()
+        await engine.maintenance.heal()
     assert (await engine.blobs.sizes(), await engine.catalog.blobs_size()) == ({}, 0)
 
 
@@ -678,17 +683,17 @@ async def test_f84_foreign_names_do_not_end_healing_and_are_told(
     (engine.directories.blobs / "lost+found").write_bytes(b"")
     (engine.directories.blobs / "sha256" / ".DS_Store").write_bytes(b"")
     engine.blobs.path(image.config.digest).unlink()
-    await engine.housekeeping.heal()
+    await engine.maintenance.heal()
     messages = {each.kind: each.message for each in engine.events.recent()}
-    assert "1 that are gone dropped" in messages["catalog-healed"]
-    told = messages["foreign-names"]
+    assert "1 that are gone dropped" in messages[EventKind.CATALOG_HEALED]
+    told = messages[EventKind.FOREIGN_NAMES]
     assert told.startswith(
         f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: "
     )
     assert "lost+found" in told
     assert "sha256/.DS_Store" in told
     # The image has a part left, and is evicted as ever.
-    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+    assert len((await engine.maintenance.evict(target=0)).images) == 1
 
 
 async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
@@ -702,8 +707,8 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
             raise PermissionError(1, "Operation not permitted")
         rename(old, new)
 
-    monkeypatch.setattr(blobs_module.os, "rename", refused)
-    done = await engine.housekeeping.evict(target=0)
+    monkeypatch.setattr("entrepot.store.blobs.os.rename", refused)
+    done = await engine.maintenance.evict(target=0)
     assert len(done.images) == 2
     assert set(await engine.blobs.sizes()) == {stubborn.layers[0].digest}
     assert await engine.catalog.blobs_size() == LAYER
@@ -728,10 +733,10 @@ async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_th
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
         async with event(engine, "catalog-healed"):
             pass
-        await engine.housekeeping.collect()
+        await engine.maintenance.collect()
         assert await engine.blobs.sizes() == before
         if loss == "noise":
-            [notice] = (await engine.status()).notices
+            [notice] = (await engine.status.get()).notices
             assert notice.startswith(
                 "The catalog was damaged (file is not a database) and is set aside as catalog.sqlite.damaged-"
             )
@@ -808,17 +813,17 @@ async def test_manifests_count_within_the_limit_and_go_with_the_use(
                 Repository(f"library/r{number}"), "x", manifest, tags=[Tag("1")], now=clock.now
             )
             clock.now += HOUR
-        before = await engine.housekeeping.evict(dry_run=True)
+        before = await engine.maintenance.evict(dry_run=True)
         assert before.held > limit
-        assert (await engine.status()).blobs_size == before.held
-        await engine.housekeeping.evict()
+        assert (await engine.status.get()).blobs_size == before.held
+        await engine.maintenance.evict()
         kept = await names(engine)
         assert kept == [f"r{number}" for number in range(8 - len(kept), 8)]
         assert 0 < len(kept) < 6
-        assert (await engine.housekeeping.evict(dry_run=True)).held <= limit
-        await engine.housekeeping.evict(target=0)
+        assert (await engine.maintenance.evict(dry_run=True)).held <= limit
+        await engine.maintenance.evict(target=0)
         assert await names(engine) == []
-        assert (await engine.status()).blobs_size == 0
+        assert (await engine.status.get()).blobs_size == 0
 
 
 @pytest.mark.parametrize("hangs", [False, True])
@@ -828,7 +833,7 @@ async def test_what_would_go_is_told_while_nothing_can_be_written(
     """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
     await cached(engine, source, clock, "old", "new")
     await engine.cache.usage.write()
-    await engine.cache.manifest(Repository("library/new"), Tag("1"), asked_by="test")
+    await engine.cache.manifest(Repository("library/new"), Tag("1"))
     thaws = asyncio.Event()
 
     async def refuses(*_: object) -> None:
@@ -838,11 +843,11 @@ async def test_what_would_go_is_told_while_nothing_can_be_written(
 
     monkeypatch.setattr(engine.catalog, "record_usage", refuses)
     monkeypatch.setattr(maintenance_module, "USES_WRITTEN_WITHIN", 0.01)
-    eviction = asyncio.create_task(engine.housekeeping.evict(target=0))
+    eviction = asyncio.create_task(engine.maintenance.evict(target=0))
     await asyncio.sleep(0)
     try:
         async with asyncio.timeout(30):
-            planned = await engine.housekeeping.evict(dry_run=True, target=0)
+            planned = await engine.maintenance.evict(dry_run=True, target=0)
         assert "library/old" in {each.repository for each in planned.images}
         if hangs:
             assert not eviction.done()

@@ -22,10 +22,10 @@ async def test_deleting_a_repository_frees_its_blobs_but_not_those_of_others(
     source.add_image("library/a", "1", layers=[base, 10_000])
     other = source.add_image("library/b", "1", layers=[base, 20_000]).platforms["linux/amd64"]
     for name in ("a", "b"):
-        await ended(engine, await engine.start_pull(f"library/{name}:1", "linux/amd64", "cli"))
+        await ended(engine, await engine.pulls.start(f"library/{name}:1", "linux/amd64", "cli"))
     await engine.repositories.delete("library/a")
     assert set(await engine.blobs.sizes()) == {blob.digest for blob in other.blobs}
-    assert (await engine.status()).blobs_size == other.size
+    assert (await engine.status.get()).blobs_size == other.size
 
 
 async def test_deleting_a_repository_ends_its_pulls(engine: Engine, source: FakeRegistry) -> None:
@@ -33,12 +33,12 @@ async def test_deleting_a_repository_ends_its_pulls(engine: Engine, source: Fake
         "linux/amd64"
     ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000)
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "cli")
+    started = await engine.pulls.start("library/nginx:1", "linux/amd64", "cli")
     async with asyncio.timeout(30):
         await gate.reached
     await engine.repositories.delete("library/nginx")
     assert (await ended(engine, started)).state is PullState.CANCELLED
-    assert await engine.repositories.all() == []
+    assert await engine.repositories.list() == []
 
 
 async def test_what_is_not_there_can_not_be_deleted(engine: Engine) -> None:

@@ -13,10 +13,10 @@ import pytest
 from entrepot.api.models import ActivityCounts
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.rules import RuleDraft
-from entrepot.engine import engine as engine_module
+from entrepot.engine import bookkeeping
 from entrepot.engine.engine import Engine
-from entrepot.engine.traffic import INTERVAL, STEPS, WRITING, ActivityRecord
-from entrepot.server.registry import RegistryApp
+from entrepot.engine.traffic import STEP, STEPS, WRITE_INTERVAL, Traffic
+from entrepot.server.run import registry_app
 from entrepot.store.catalog import Catalog
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry
@@ -37,10 +37,10 @@ async def opened(
 ) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     async with Engine.open(directories, settings, clock=clock) as engine:
         if not len(engine.documents.rules):
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
             )
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=30
         ) as client:
@@ -60,7 +60,7 @@ async def pull(client: httpx.AsyncClient, engine: Engine, image: FakeImage) -> N
         while engine.fills.under_way:
             await asyncio.sleep(0)
     # As the bookkeeping does it every two seconds.
-    engine.activity.settle()
+    engine.traffic.settle()
 
 
 async def test_the_first_pull_misses_and_the_second_hits(
@@ -71,16 +71,16 @@ async def test_the_first_pull_misses_and_the_second_hits(
         for each in (image.platforms["linux/amd64"].config, *image.platforms["linux/amd64"].layers)
     )
     async with opened(directories, settings, clock) as (engine, client):
-        assert engine.activity.total().hit_share is None
+        assert engine.traffic.total().hit_share is None
         await pull(client, engine, image)
-        first = engine.activity.total()
+        first = engine.traffic.total()
         assert (first.misses, first.served, first.from_source) == (4, size, size)
         assert (first.hits, first.requests_saved) == (0, 0)
         await pull(client, engine, image)
-        second = engine.activity.total()
+        second = engine.traffic.total()
         assert (second.misses, second.served, second.from_source) == (4, 2 * size, size)
         assert (second.hits, second.requests_saved, second.hit_share) == (4, 2, 0.5)
-        assert (await engine.status()).last_day == second
+        assert (await engine.status.get()).last_day == second
 
 
 async def test_what_is_held_counts_as_a_hit_when_its_source_is_down(
@@ -95,7 +95,7 @@ async def test_what_is_held_counts_as_a_hit_when_its_source_is_down(
         await source.stop()
         clock.now += DAY / 2
         await pull(client, engine, image)
-        assert (engine.activity.total().hits, engine.activity.total().misses) == (4, 4)
+        assert (engine.traffic.total().hits, engine.traffic.total().misses) == (4, 4)
 
 
 async def test_who_only_asks_whether_something_is_there_is_not_counted(
@@ -103,10 +103,10 @@ async def test_who_only_asks_whether_something_is_there_is_not_counted(
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
-        before = engine.activity.total()
+        before = engine.traffic.total()
         await client.head("/v2/library/nginx/manifests/1.27")
         await client.head(f"/v2/library/nginx/blobs/{image.platforms['linux/amd64'].config.digest}")
-        assert engine.activity.total() == before
+        assert engine.traffic.total() == before
 
 
 async def test_it_comes_in_288_steps_without_a_gap_and_ends_with_the_one_under_way(
@@ -114,15 +114,15 @@ async def test_it_comes_in_288_steps_without_a_gap_and_ends_with_the_one_under_w
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
-        clock.now += 3 * INTERVAL
+        clock.now += 3 * STEP
         await pull(client, engine, image)
-        found = engine.activity.snapshot()
+        found = engine.traffic.snapshot()
         assert (len(found.buckets), found.interval) == (288, 300)
         assert [
             later.began - earlier.began
             for earlier, later in zip(found.buckets, found.buckets[1:], strict=False)
         ] == [300] * 287
-        assert found.buckets[-1].began <= clock.now < found.buckets[-1].began + INTERVAL
+        assert found.buckets[-1].began <= clock.now < found.buckets[-1].began + STEP
         assert [(each.hits, each.misses) for each in found.buckets[-4:]] == [
             (0, 4),
             (0, 0),
@@ -137,12 +137,12 @@ async def test_after_a_day_it_is_forgotten(
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
-        clock.now += DAY - INTERVAL
-        assert engine.activity.total().misses == 4
-        clock.now += INTERVAL
-        assert engine.activity.total() == ActivityCounts()
-        assert engine.activity.snapshot().total == ActivityCounts()
-        await engine.activity.write()
+        clock.now += DAY - STEP
+        assert engine.traffic.total().misses == 4
+        clock.now += STEP
+        assert engine.traffic.total() == ActivityCounts()
+        assert engine.traffic.snapshot().total == ActivityCounts()
+        await engine.traffic.write()
         assert await engine.catalog.traffic() == {}
 
 
@@ -151,12 +151,12 @@ async def test_the_next_engine_goes_on_in_the_same_step(
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
-        before = engine.activity.total()
+        before = engine.traffic.total()
     async with opened(directories, settings, clock) as (engine, client):
-        assert engine.activity.total() == before
+        assert engine.traffic.total() == before
         await pull(client, engine, image)
-        assert (engine.activity.total().hits, engine.activity.total().misses) == (4, 4)
-        assert engine.activity.snapshot().buckets[-1].misses == 4
+        assert (engine.traffic.total().hits, engine.traffic.total().misses) == (4, 4)
+        assert engine.traffic.snapshot().buckets[-1].misses == 4
 
 
 async def test_an_engine_that_is_killed_loses_a_minute_at_the_most(
@@ -164,22 +164,26 @@ async def test_an_engine_that_is_killed_loses_a_minute_at_the_most(
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
-        await engine._keep_books_once()
+        await engine.bookkeeping.run_once()
         assert await engine.catalog.traffic() == {}
-        clock.now += WRITING
-        await engine._keep_books_once()
+        clock.now += WRITE_INTERVAL
+        await engine.bookkeeping.run_once()
         [counts] = (await engine.catalog.traffic()).values()
         assert counts[:2] == (0, 4)
 
 
-class Grown:
-    """Counts that grow as a test says."""
+class Counts:
+    """A cache, its record of use and its fills, whose counts grow as a test says."""
 
     def __init__(self) -> None:
         self.hits = 0
+        self.misses = 0
+        self.requests_saved = 0
+        self.fetched = 0
 
-    def __call__(self) -> ActivityCounts:
-        return ActivityCounts(hits=self.hits)
+    @property
+    def usage(self) -> Counts:
+        return self
 
 
 @contextmanager
@@ -196,26 +200,26 @@ async def test_what_could_not_be_written_is_written_the_next_time(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Catalog.open(tmp_path / "catalog.db") as catalog:
-        grown = Grown()
-        record = ActivityRecord(catalog, clock=clock, grown=grown)
-        grown.hits = 3
+        counts = Counts()
+        record = Traffic(catalog, cache=counts, fills=counts, clock=clock)
+        counts.hits = 3
         with failing(catalog, monkeypatch), pytest.raises(OSError, match="No space left"):
             await record.write()
         await record.write()
-        assert [counts[0] for counts in (await catalog.traffic()).values()] == [3]
+        assert [written[0] for written in (await catalog.traffic()).values()] == [3]
 
 
 async def test_a_clock_that_is_set_back_does_no_harm(tmp_path: Path, clock: Clock) -> None:
     async with Catalog.open(tmp_path / "catalog.db") as catalog:
-        grown = Grown()
-        record = ActivityRecord(catalog, clock=clock, grown=grown)
+        counts = Counts()
+        record = Traffic(catalog, cache=counts, fills=counts, clock=clock)
         for _ in range(2 * STEPS):
-            grown.hits += 1
+            counts.hits += 1
             record.settle()
-            clock.now += INTERVAL
+            clock.now += STEP
         clock.now -= DAY / 2
         assert len(record.snapshot().buckets) == STEPS
-        grown.hits += 1
+        counts.hits += 1
         assert record.snapshot().buckets[-1].hits == 2
         await record.write_if_due()
         assert len(await catalog.traffic()) <= STEPS
@@ -229,7 +233,7 @@ async def test_a_full_disk_at_the_end_does_not_keep_the_engine_from_ending(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(engine_module, "BOOKKEEPING", 3600.0)
+    monkeypatch.setattr(bookkeeping, "INTERVAL", 3600.0)
     with monkeypatch.context() as patched:
 
         async def fail(*_: object, **__: object) -> None:

@@ -32,7 +32,7 @@ async def image(engine: Engine, source: FakeRegistry) -> PlatformImage:
     image = source.add_image(
         "library/nginx", "1", layers=[os.urandom(SIZE) for _ in range(4)], platforms=[AMD64]
     )
-    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start("library/nginx:1", AMD64, "test")).id)
     await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     return image.platforms[AMD64]
@@ -72,7 +72,7 @@ async def test_f90_damaged_blobs_are_removed_at_once_and_fetched_again(
     flip(engine.blobs.path(flipped.digest))
     os.truncate(engine.blobs.path(cut.digest), 10)
     engine.blobs.path(gone.digest).unlink()
-    before = (await engine.status()).blobs_size
+    before = (await engine.status.get()).blobs_size
     engine.verification.start(None)
     verification = await ended(engine)
     assert (verification.state, verification.is_clean) == (VerificationState.COMPLETED, False)
@@ -86,7 +86,9 @@ async def test_f90_damaged_blobs_are_removed_at_once_and_fetched_again(
     assert ": 2 damaged and removed, 1 missing." in last_event(engine, "verification-ended")
     assert set(await engine.blobs.sizes()) == {right.digest, image.config.digest}
     assert (
-        (await engine.status()).blobs_size == await engine.catalog.blobs_size() == before - 3 * SIZE
+        (await engine.status.get()).blobs_size
+        == await engine.catalog.blobs_size()
+        == before - 3 * SIZE
     )
     await registry.get("/v2/library/nginx/manifests/1")
     for layer in image.layers:
@@ -125,7 +127,7 @@ async def test_a_blob_that_is_evicted_meanwhile_is_not_missing(
     async def evicted(self: BlobStore, digest: Digest, **options: object) -> object:
         monkeypatch.undo()
         clock.now += 3600
-        assert (await engine.housekeeping.evict(target=0)).images
+        assert (await engine.maintenance.evict(target=0)).images
         return await check(self, digest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(BlobStore, "check", evicted)
@@ -163,7 +165,7 @@ async def test_it_keeps_to_its_speed(engine: Engine, source: FakeRegistry) -> No
     size = 3 * CHECK_SIZE
     source.add_image("library/large", "1", layers=[os.urandom(size)], platforms=[AMD64])
     await engine.cache.pulls.get(
-        (await engine.start_pull("library/large:1", AMD64, "test")).id
+        (await engine.pulls.start("library/large:1", AMD64, "test")).id
     ).finished.wait()
     clock = Clock()
     began = clock.now

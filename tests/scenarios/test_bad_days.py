@@ -7,7 +7,7 @@ Where the scenarios of sources and credentials are held:
   tokens in tests/source/test_auth.py, F25 also in tests/server/test_registry.py.
 - F44 (no credential across a redirect), F45 (hostile realm), F46 (redirects into this machine's
   surroundings), F51 (no secret in an error or the log): tests/source/test_http.py,
-  tests/source/test_auth.py and tests/source/test_tls.py. F46 for ``ns``: here.
+  tests/source/test_auth.py and tests/scenarios/sources/test_tls.py. F46 for ``ns``: here.
 - F47, F48, F53, F54: here. F49: tests/source/test_auth.py and tests/e2e/clients/test_sign_in.py.
   F50, F52: tests/source/test_auth.py, F50 also here.
 - F63: here and tests/source/test_blobs.py. F64: here and tests/config/test_settings.py.
@@ -26,18 +26,18 @@ import httpx
 import pytest
 
 from entrepot.api.client import CacheClient
-from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
-from entrepot.cache import cache
+from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
+from entrepot.cache import failures
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.errors import Refusal
-from entrepot.server.registry import RegistryApp
-from entrepot.server.run import management_app
+from entrepot.event_kinds import EventKind
+from entrepot.server.run import management_app, registry_app
 from entrepot.source.transport import SourceTransport
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import BasicSignIn, FakeRegistry, Hang, Headers, Html, Status, TokenSignIn
@@ -54,17 +54,19 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
-def upstream_of(engine: Engine) -> UpstreamSnapshot:
-    return next(each for each in engine.upstream_snapshots() if each.login_server == LOGIN_SERVER)
+def upstream_of(engine: Engine) -> SourceRegistrySnapshot:
+    return next(
+        each for each in engine.status.source_registries() if each.login_server == LOGIN_SERVER
+    )
 
 
 async def rule_of(engine: Engine) -> RuleSnapshot:
     await engine.cache.usage.write()
-    return next(each for each in await engine.rule_snapshots() if each.name == RULE)
+    return next(each for each in await engine.rules.list() if each.name == RULE)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -131,7 +133,7 @@ async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_
     clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    await engine.update_rule(RULE, freshness=freshness)
+    await engine.rules.update(RULE, freshness=freshness)
     await registry.get(TAG)
     source.requests.clear()
     clock.now += after
@@ -163,7 +165,7 @@ async def test_with_always_all_who_wait_share_one_head(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    await engine.update_rule(RULE, freshness="always")
+    await engine.rules.update(RULE, freshness="always")
     await registry.get(TAG)
     source.requests.clear()
     gate = source.hold("/manifests/", method="HEAD")
@@ -185,7 +187,7 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
     assert (await registry.get(TAG)).content == old.manifest.content
     source.requests.clear()
     async with CacheClient.of_app(management_app(engine)) as client:
-        told = await client.refresh("library/nginx:1.27")
+        told = await client.repositories.refresh_tag("library/nginx:1.27")
     assert (told.before, told.digest, told.moved, told.problem) == (
         str(old.digest),
         str(new.digest),
@@ -193,7 +195,7 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
         None,
     )
     assert [each.method for each in source.requests] == ["HEAD", "GET"]
-    assert not (await engine.refresh("library/nginx:1.27")).moved
+    assert not (await engine.pulls.refresh("library/nginx:1.27")).moved
     assert (await registry.get(TAG)).content == new.manifest.content
     asked = len(source.requests)
     assert (
@@ -209,7 +211,7 @@ async def test_f24_a_tag_that_is_gone_at_its_source_stays_and_says_so(
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
     source.remove_tag("library/nginx", "1.27")
-    assert (await engine.refresh("library/nginx:1.27")).gone
+    assert (await engine.pulls.refresh("library/nginx:1.27")).gone
     response = await registry.get(TAG)
     assert (response.status_code, response.content) == (200, image.manifest.content)
     assert "is gone at its source" in response.headers["warning"]
@@ -239,7 +241,7 @@ async def test_f26_a_tag_that_appears_is_seen_within_seconds_and_at_once_by_a_re
     assert (await registry.get(TAG)).status_code == 200
     assert (await registry.get("/v2/library/nginx/manifests/2")).status_code == 404
     source.add_image("library/nginx", "2")
-    assert (await engine.refresh("library/nginx:2")).before is None
+    assert (await engine.pulls.refresh("library/nginx:2")).before is None
 
 
 async def test_f28_an_index_with_its_children_held_costs_one_head(
@@ -263,7 +265,7 @@ async def test_f29_only_the_platform_that_was_asked_for_is_fetched(
     engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
-    pull = await engine.start_pull("library/nginx:1.27", AMD64, "cli")
+    pull = await engine.pulls.start("library/nginx:1.27", AMD64, "cli")
     await engine.cache.pulls.get(pull.id).finished.wait()
     wanted = image.platforms[AMD64]
     assert source.bytes_sent == image.manifest.size + wanted.manifest.size + sum(
@@ -356,7 +358,7 @@ async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive
         Engine.open(directories, settings, clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         for _ in range(5):
             await registry.get(TAG)
         clock.now += 1_000
@@ -366,9 +368,9 @@ async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive
         assert source.count("GET", "/manifests/") == found.requests_made
     async with Engine.open(directories, settings, clock=clock) as engine:
         assert await rule_of(engine) == found
-        await engine.delete_rule(RULE)
+        await engine.rules.delete(RULE)
         await engine.repositories.delete("library/nginx")
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         assert (await rule_of(engine)).requests_saved == 0
 
 
@@ -429,15 +431,15 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
         Engine.open(directories, settings, clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         for tag in images:
             (await registry.get(f"/v2/library/nginx/manifests/{tag}")).raise_for_status()
     clock.now += 1_000
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.1)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 0.1)
     async with bad_endpoint(kind, source) as endpoint:
         bad = replace(
             settings,
-            upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.NONE, endpoint),),
+            upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.NONE, endpoint),),
             connect_timeout=0.5,
             read_timeout=0.5,
         )
@@ -457,7 +459,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             await until(
                 lambda: (
                     upstream_of(engine).unreachable_since is not None
-                    and not engine.cache._flights._flights
+                    and not engine.cache._manifests._fetches._flights
                 )
             )
             sent.clear()
@@ -474,7 +476,9 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             assert "next try is in" in error_of(refused)[2]
             assert int(refused.headers["retry-after"]) >= 1
             assert sent == []
-            assert [each.kind for each in engine.events.recent()].count("source-unreachable") == 1
+            assert [each.kind for each in engine.events.recent()].count(
+                EventKind.SOURCE_UNREACHABLE
+            ) == 1
             found = upstream_of(engine)
             assert (found.reachable, found.next_try is not None) == (False, True)
             # The next try fails like the first, and the one after it comes later.
@@ -541,7 +545,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.05)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 0.05)
     for tag in ("1.27", "1.28"):
         source.add_image("library/nginx", tag)
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
@@ -549,7 +553,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     source.requests.clear()
     gate = source.hold("/manifests/", method="HEAD")
     assert (await registry.get(TAG)).headers["entrepot-origin"] == "stale"
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 10_000)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 10_000)
     async with asyncio.timeout(30):
         assert (await registry.get("/v2/library/nginx/manifests/1.28")).headers[
             "entrepot-origin"
@@ -557,7 +561,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
         await source.arrived("HEAD", "1.28")
     gate.open()
     # The answer that came late counts all the same: both tags are fresh now.
-    await until(lambda: not engine.cache._flights._flights)
+    await until(lambda: not engine.cache._manifests._fetches._flights)
     for tag in ("1.27", "1.28"):
         assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).headers[
             "entrepot-origin"
@@ -582,11 +586,11 @@ async def test_f27_one_failing_repository_does_not_keep_the_others_from_being_pu
         Engine.open(directories, replace(settings, read_timeout=0.3), clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         failing = asyncio.create_task(registry.get(TAG))
         while not failing.done():
             assert (await registry.head("/v2/library/redis/manifests/7")).status_code == 200
-            assert (await engine.refresh("library/redis:7")).problem is None
+            assert (await engine.pulls.refresh("library/redis:7")).problem is None
         assert (await failing).status_code in {404, 502, 503}
         assert (await registry.get("/v2/library/redis/manifests/7")).status_code == 200
         assert upstream_of(engine).unreachable_since is None
@@ -600,10 +604,10 @@ async def with_credentials(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
     """The rule signs in as ann, with the right password."""
     monkeypatch.setenv("SOURCE_USER", "ann")
     monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
     )
-    await engine.update_rule(RULE, "example-set")
+    await engine.rules.update(RULE, "example-set")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -694,8 +698,8 @@ async def test_f50_a_sign_in_without_headers_about_limits_is_healthy(
     engine: Engine, source: FakeRegistry
 ) -> None:
     source.sign_in = TokenSignIn({"ann": "s3cret"}, anonymous=False)
-    await engine.check_sign_in("example-set")
-    assert engine.health("example-set").status.value == "Healthy"
+    await engine.credential_sets.verify("example-set")
+    assert engine.credential_sets.health("example-set").status.value == "Healthy"
     assert upstream_of(engine).allowance_remaining is None
 
 
@@ -706,11 +710,11 @@ async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
     written: str, directories: Directories, source: FakeRegistry
 ) -> None:
     settings = Settings(
-        upstreams=(DeclaredUpstream("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
+        upstreams=(DeclaredRegistry("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
     )
     image = source.add_image("library/alpine", "3")
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
-        await engine.create_rule(RuleDraft("hub-alpine", written, "alpine"))
+        await engine.rules.create(RuleDraft("hub-alpine", written, "alpine"))
         assert (await registry.get("/v2/alpine/manifests/3")).content == image.manifest.content
 
 
@@ -731,14 +735,14 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
     hidden, shared = private.platforms[AMD64].layers
     monkeypatch.setenv("SOURCE_USER", "ann")
     monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
     )
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*", "example-set")
     )
-    await engine.create_rule(RuleDraft("example-public", f"{LOGIN_SERVER}/public/*", "public/*"))
-    pull = await engine.start_pull("private/app:1", AMD64, "cli")
+    await engine.rules.create(RuleDraft("example-public", f"{LOGIN_SERVER}/public/*", "public/*"))
+    pull = await engine.pulls.start("private/app:1", AMD64, "cli")
     await engine.cache.pulls.get(pull.id).finished.wait()
     assert engine.blobs.size(hidden.digest) is not None
     source.requests.clear()
@@ -787,7 +791,7 @@ async def test_f63_blobs_beyond_the_cap_of_a_source_wait_their_turn(
         Engine.open(directories, replace(settings, parallel_per_source=2)) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         getting = [
             asyncio.create_task(registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))
             for layer in layers
@@ -806,7 +810,7 @@ async def test_a_source_sees_the_name_and_version_of_entrepot(
     assert source.requests[0].headers["user-agent"].startswith("entrepot/")
 
 
-class SixStandIn(FakeRegistry):
+class FakeRegistryOverIPv6(FakeRegistry):
     """The same on the loopback address of IPv6."""
 
     @property
@@ -831,12 +835,12 @@ def has_ipv6() -> bool:
 async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(
     directories: Directories,
 ) -> None:
-    async with SixStandIn() as source:
+    async with FakeRegistryOverIPv6() as source:
         image = source.add_image("library/nginx", "1.27")
         name = f"[::1]:{source.port}"
-        settings = Settings(upstreams=(DeclaredUpstream(name, "Six", SignIn.NONE, source.url),))
+        settings = Settings(upstreams=(DeclaredRegistry(name, "Six", SignIn.NONE, source.url),))
         async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
-            await engine.create_rule(RuleDraft(RULE, f"{name}/library/*", "library/*"))
+            await engine.rules.create(RuleDraft(RULE, f"{name}/library/*", "library/*"))
             assert (await registry.get(TAG)).content == image.manifest.content
 
 
@@ -852,17 +856,17 @@ async def test_f64_where_one_address_of_a_name_takes_no_connection_the_other_is_
     image = source.add_image("library/nginx", "1.27")
     settings = Settings(
         upstreams=(
-            DeclaredUpstream(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),
+            DeclaredRegistry(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),
         )
     )
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         assert (await registry.get(TAG)).content == image.manifest.content
 
 
 async def test_a_freshness_that_is_none_is_refused_and_changes_nothing(engine: Engine) -> None:
     with pytest.raises(Refusal) as refused:
-        await engine.update_rule(RULE, freshness="soon")
+        await engine.rules.update(RULE, freshness="soon")
     assert (refused.value.code, refused.value.field) == ("FreshnessInvalid", "freshness")
     assert engine.documents.rules.get(RULE).freshness is None
 
@@ -879,8 +883,8 @@ async def test_a_tag_that_is_never_checked_again_says_so(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    await engine.update_rule(RULE, freshness="never")
+    await engine.rules.update(RULE, freshness="never")
     await registry.get(TAG)
-    [tag] = (await engine.repositories.detail("library/nginx")).tags
+    [tag] = (await engine.repositories.get("library/nginx")).tags
     assert tag.fresh_until is None
     assert (await engine.cache.index.tag(Repository("library/nginx"), Tag("1.27"))) is not None

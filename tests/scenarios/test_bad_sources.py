@@ -362,10 +362,10 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
     layer: Content,
 ) -> None:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        pull = await engine.start_pull(f"{REPOSITORY}:1", AMD64, "cli")
+        pull = await engine.pulls.start(f"{REPOSITORY}:1", AMD64, "cli")
         await engine.cache.pulls.get(pull.id).finished.wait()
         config = image.platforms[AMD64].config
         path = engine.blobs.path(layer.digest)
@@ -373,13 +373,13 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
     elsewhere = path.read_bytes()
     path.unlink()
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.housekeeping.heal()
-        assert (await engine.repositories.detail(REPOSITORY)).repository.size < SIZE
+        await engine.maintenance.heal()
+        assert (await engine.repositories.get(REPOSITORY)).repository.size < SIZE
     path.write_bytes(elsewhere)
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.housekeeping.heal()
-        assert (await engine.repositories.detail(REPOSITORY)).repository.size > SIZE
-        assert (await engine.status()).blobs_size == SIZE
+        await engine.maintenance.heal()
+        assert (await engine.repositories.get(REPOSITORY)).repository.size > SIZE
+        assert (await engine.status.get()).blobs_size == SIZE
 
 
 async def test_f40_first_pulls_of_many_tags_at_once_lose_none(
@@ -397,7 +397,7 @@ async def test_f40_first_pulls_of_many_tags_at_once_lose_none(
             assert (await Transfer().get(client, blob)).is_whole(blob)
 
     await asyncio.gather(*(pull(image) for image in images))
-    detail = await served.repositories.detail(REPOSITORY)
+    detail = await served.repositories.get(REPOSITORY)
     assert {(tag.name, tag.digest) for tag in detail.tags} == {
         (image.tag, str(image.digest)) for image in images
     }
@@ -415,10 +415,10 @@ async def test_f41_collecting_while_a_fill_goes_on_takes_nothing_from_it(
     transfer = Transfer()
     reading = asyncio.create_task(transfer.get(client, layer))
     await transfer.begun.wait()
-    await served.housekeeping.collect()
+    await served.maintenance.collect()
     gate.open()
     await reading
     assert transfer.is_whole(layer)
     await filled(served, layer)
-    await served.housekeeping.collect()
+    await served.maintenance.collect()
     assert served.blobs.size(layer.digest) == layer.size

@@ -15,12 +15,13 @@ import httpx
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.httpd.server import bind_tcp, serving
-from entrepot.server.registry import LONGEST_WAIT, RegistryApp
+from entrepot.server.registry import LONGEST_WAIT
+from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry, Status
 
@@ -48,17 +49,17 @@ async def engines(
         running = []
         for number, (listener, source) in enumerate(zip(listeners, sources, strict=True)):
             endpoint = source if isinstance(source, str) else address_of(listeners[source])
-            upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
+            upstream = DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
             opened = Engine.open(
                 Directories.under(root / str(number)),
                 replace(settings, upstreams=(upstream,)),
                 clock=clock,
             )
             engine = await stack.enter_async_context(opened)
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*")
             )
-            await stack.enter_async_context(serving(RegistryApp(engine), listener))
+            await stack.enter_async_context(serving(registry_app(engine), listener))
             client = httpx.AsyncClient(base_url=address_of(listener), timeout=60)
             running.append((engine, await stack.enter_async_context(client)))
         yield running

@@ -11,7 +11,7 @@ import pytest
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry
 
@@ -29,14 +29,14 @@ async def engine(
     directories: Directories, settings: Settings, clock: Clock, monotonic: Clock
 ) -> AsyncIterator[Engine]:
     async with Engine.open(directories, settings, clock=clock, monotonic=monotonic) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         yield engine
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
@@ -65,7 +65,7 @@ async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again_after_a
         Engine.open(directories, settings, clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         await registry.get(TAG)

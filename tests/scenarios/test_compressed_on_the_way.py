@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER
 from tests.e2e.clients.processes import Process, bare_environment
 from tests.e2e.clients.source_registry import DockerRegistry
@@ -31,12 +31,12 @@ TAG = "/v2/library/nginx/manifests/1.27"
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
 async def pulled(engine: Engine, image: str) -> PullState:
-    pull = engine.cache.pulls.get((await engine.start_pull(image, AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start(image, AMD64, "test")).id)
     async with asyncio.timeout(60):
         await pull.finished.wait()
     return pull.progress().state
@@ -85,7 +85,9 @@ async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(
     layer = image.platforms[AMD64].layers[0]
     source.fault(str(layer.digest), FlipByte(-20))
     source.fault(str(layer.digest), Compressed())
-    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", AMD64, "test")).id)
+    pull = engine.cache.pulls.get(
+        (await engine.pulls.start("library/nginx:1.27", AMD64, "test")).id
+    )
     async with asyncio.timeout(60):
         await pull.finished.wait()
     ended = pull.progress()
@@ -169,7 +171,7 @@ async def test_an_image_behind_a_proxy_that_compresses_everything_is_pulled_byte
     url, image = stored
     settings = Settings(
         listen="127.0.0.1:0",
-        upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, url),),
+        upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, url),),
     )
     digest = image.platforms[AMD64].layers[0].digest
     async with httpx.AsyncClient(
@@ -180,7 +182,7 @@ async def test_an_image_behind_a_proxy_that_compresses_everything_is_pulled_byte
         assert answer.headers.get("content-encoding") == "gzip"
         assert "content-length" not in answer.headers
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         async with registry_of(engine) as registry:

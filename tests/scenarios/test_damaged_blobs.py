@@ -83,7 +83,7 @@ async def test_f90_a_file_of_another_size_is_not_served_but_fetched_again(
     layer: Content,
     damage: Callable[[Path], None],
 ) -> None:
-    before = (await engine.status()).blobs_size
+    before = (await engine.status.get()).blobs_size
     damage(engine.blobs.path(layer.digest))
     response = await registry.get(path_of(layer))
     assert (response.status_code, response.content == layer.content) == (200, True)
@@ -92,7 +92,7 @@ async def test_f90_a_file_of_another_size_is_not_served_but_fetched_again(
     assert f"The cached copy of {layer.digest} is damaged: its file has" in told
     await pulls_end(engine)
     assert (await registry.get(path_of(layer))).headers["entrepot-origin"] == "cache"
-    assert (await engine.status()).blobs_size == before == await engine.catalog.blobs_size()
+    assert (await engine.status.get()).blobs_size == before == await engine.catalog.blobs_size()
     assert list(engine.directories.fills.iterdir()) == []
 
 
@@ -110,7 +110,7 @@ async def test_f90_a_head_tells_the_right_size_of_a_damaged_copy(
 async def test_f90_where_no_rule_answers_any_more_a_damaged_copy_is_an_unknown_blob(
     registry: httpx.AsyncClient, engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
-    await engine.delete_rule(RULE)
+    await engine.rules.delete(RULE)
     assert (await registry.get(path_of(layer))).content == layer.content
     os.truncate(engine.blobs.path(layer.digest), 5)
     for _ in range(2):
@@ -131,9 +131,9 @@ async def test_l01_a_start_finds_a_file_of_another_size(
     clock: Clock,
 ) -> None:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         await engine.cache.pulls.get(
-            (await engine.start_pull("library/nginx:1", AMD64, "test")).id
+            (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
         ).finished.wait()
         os.truncate(engine.blobs.path(layer.digest), 7)
     async with Engine.open(directories, settings, clock=clock) as engine:
@@ -147,9 +147,9 @@ async def test_l01_a_start_finds_a_file_of_another_size(
             == 1
         )
         assert engine.blobs.size(layer.digest) is None
-        await engine.housekeeping.collect()
+        await engine.maintenance.collect()
         assert (
-            (await engine.status()).blobs_size
+            (await engine.status.get()).blobs_size
             == await engine.catalog.blobs_size()
             == image.platforms[AMD64].size - LAYER
         )
@@ -159,7 +159,7 @@ async def test_l01_a_pull_fetches_a_damaged_layer_again(
     engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
     os.truncate(engine.blobs.path(layer.digest), 7)
-    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start("library/nginx:1", AMD64, "test")).id)
     await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     assert engine.blobs.path(layer.digest).read_bytes() == layer.content
@@ -174,7 +174,7 @@ async def test_l01_a_config_with_wrong_bytes_is_not_read_for_the_platform(
 
     async def pulled() -> PullState:
         pull = engine.cache.pulls.get(
-            (await engine.start_pull("library/single:1", "linux/arm64", "test")).id
+            (await engine.pulls.start("library/single:1", "linux/arm64", "test")).id
         )
         await pull.finished.wait()
         return pull.state
@@ -223,7 +223,7 @@ async def test_l01_a_file_without_a_row_is_hashed_before_it_is_served(
     assert (await registry.get(path_of(layer))).content == layer.content
     assert (await engine.catalog.blob(layer.digest)) is not None
     assert (
-        (await engine.status()).blobs_size
+        (await engine.status.get()).blobs_size
         == await engine.catalog.blobs_size()
         == cached.platforms[AMD64].size
     )
@@ -292,7 +292,7 @@ async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_
         .layers[0]
     )
     await engine.cache.pulls.get(
-        (await engine.start_pull("library/large:1", AMD64, "test")).id
+        (await engine.pulls.start("library/large:1", AMD64, "test")).id
     ).finished.wait()
     received = 0
 
@@ -354,11 +354,11 @@ async def test_f90_a_copy_that_can_not_be_moved_away_is_not_served_either(
 async def test_a_blob_whose_file_is_gone_is_fetched_again_and_counts_once(
     registry: httpx.AsyncClient, engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
-    before = (await engine.status()).blobs_size
+    before = (await engine.status.get()).blobs_size
     engine.blobs.path(layer.digest).unlink()
     assert (await registry.get(path_of(layer))).content == layer.content
     await pulls_end(engine)
-    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == before
+    assert (await engine.status.get()).blobs_size == await engine.catalog.blobs_size() == before
     assert events_of(engine, "blob-damaged") == []
 
 

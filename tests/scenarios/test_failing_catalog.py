@@ -95,7 +95,7 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
         503,
         ["The catalog fails: database or disk is full."],
     )
-    notices = (await engine.status()).notices
+    notices = (await engine.status.get()).notices
     assert any(
         each.startswith("The catalog fails: database or disk is full. Free space")
         for each in notices
@@ -104,9 +104,9 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
 
     # What came is kept as soon as that works, its blobs too.
     full(False)
-    await engine._keep_books_once()
+    await engine.bookkeeping.run_once()
     assert await engine.catalog.repository_names() == ["library/nginx"]
-    [tag] = (await engine.repositories.detail("library/nginx")).tags
+    [tag] = (await engine.repositories.get("library/nginx")).tags
     assert tag.name == "1"
     assert {
         digest
@@ -114,7 +114,7 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
         if blob.adopted is None
     } == {each.digest for each in made.blobs}
     # The look of a moment ago, at the start of the engine, may have met the full disk.
-    await engine.health_of_engine.look()
+    await engine.health.check()
     assert (await registry.get("/readyz")).status_code == 200
 
 
@@ -151,10 +151,10 @@ async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is
     forgotten = source.add_image("library/forgotten", "1").platforms[AMD64]
     new = source.add_image("library/new", "1").platforms[AMD64]
     for name in ("known", "forgotten"):
-        await ended(engine, await engine.start_pull(f"library/{name}:1", AMD64, "test"))
+        await ended(engine, await engine.pulls.start(f"library/{name}:1", AMD64, "test"))
     engine.cache.index.invalidate(Repository("library/forgotten"))
     # What the start does last is to forget the manifests that are in memory.
-    await engine.housekeeping.heal()
+    await engine.maintenance.heal()
     await pulled(registry, "library/known", known)
     unreadable(engine, monkeypatch)
     before = len(source.requests)
@@ -202,8 +202,8 @@ async def test_the_same_failure_of_the_bookkeeping_is_logged_once(
     for _ in range(3):
         engine.cache.usage.record_blob_use(Digest.of(b"x"))
         with pytest.raises(CatalogFailed) as failed:
-            await engine._keep_books_once()
-        engine._bookkeeping_failed(failed.value)
+            await engine.bookkeeping.run_once()
+        engine.bookkeeping.log_failure(failed.value)
     told = [each.message for each in caplog.records if "Keeping the books" in each.message]
     assert told == [
         "Keeping the books failed, and is tried again each 2 s: The catalog fails: database or disk is full. Free space on the file system of the data "

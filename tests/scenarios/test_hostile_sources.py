@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from entrepot.cache import pull as pull_module
-from entrepot.cache.fill import MAX_CRAWL_TIME, PACE_INTERVAL, RATE_WINDOW
+from entrepot.cache.fill import MAX_CRAWL_TIME, RATE_WINDOW
+from entrepot.cache.fills import PACE_INTERVAL
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
@@ -49,13 +50,13 @@ async def served(
     directories: Directories, settings: Settings, other_source: FakeRegistry
 ) -> AsyncIterator[Engine]:
     """An engine with two sources, of which each sends two blobs at once at the most."""
-    other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, other_source.url)
+    other = DeclaredRegistry("other.example.com", "Other", SignIn.OPTIONAL, other_source.url)
     settings = replace(settings, upstreams=(*settings.upstreams, other), parallel_per_source=2)
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-other", "other.example.com/library/*", "other/*")
         )
         async with listening(engine):
@@ -154,7 +155,7 @@ async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_an
         await held_up
     await until(lambda: not served.fills.under_way)
     assert served.blobs.size(layer.digest) == SIZE
-    assert (await served.status()).blobs_size == sum(
+    assert (await served.status.get()).blobs_size == sum(
         {each.digest: each.size for each in (*good.platforms[AMD64].blobs,)}.values()
     )
 
@@ -172,7 +173,7 @@ async def test_s07_a_blob_that_came_twice_counts_once(
         each.hold(str(layer.digest), after_bytes=1, method="GET") for each in (source, other_source)
     ]
     pulls = [
-        await served.start_pull(f"{repository}/app:1", AMD64, "test")
+        await served.pulls.start(f"{repository}/app:1", AMD64, "test")
         for repository in ("library", "other")
     ]
     for gate in gates:
@@ -187,7 +188,7 @@ async def test_s07_a_blob_that_came_twice_counts_once(
         source.count("GET", str(layer.digest)) == other_source.count("GET", str(layer.digest)) == 1
     )
     blobs = {each.digest: each.size for image in images for each in image.platforms[AMD64].blobs}
-    assert served.housekeeping.held_size == await served.catalog.blobs_size() == sum(blobs.values())
+    assert served.maintenance.held_size == await served.catalog.blobs_size() == sum(blobs.values())
 
 
 async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_of_them(
@@ -195,7 +196,7 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
 ) -> None:
     """Six blobs at a byte a second held all places of a source for good, and nothing said so."""
     now = 0.0
-    served.fills._clock = served.health_of_engine._clock = lambda: now
+    served.fills._clock = served.health._clock = lambda: now
     slow = [
         source.add_image("library/slow", str(number), layers=[os.urandom(SIZE)], platforms=[AMD64])
         for number in range(2)
@@ -207,7 +208,7 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
     ]
     pulls = [
         served.cache.pulls.get(
-            (await served.start_pull(f"library/slow:{image.tag}", AMD64, "test")).id
+            (await served.pulls.start(f"library/slow:{image.tag}", AMD64, "test")).id
         )
         for image in slow
     ]
@@ -222,7 +223,7 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
     )
     now += RATE_WINDOW
     served.fills.check_pace()
-    [notice] = (await served.status()).notices
+    [notice] = (await served.status.get()).notices
     assert notice.startswith(f"2 blobs from {LOGIN_SERVER} come in at less than 1.0 kB/s")
     assert (await client.get("/readyz")).status_code == 200
     now += PACE_INTERVAL
@@ -234,7 +235,7 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
         async with asyncio.timeout(30):
             await pull.finished.wait()
         assert pull.state is PullState.COMPLETED
-    assert (await served.status()).notices == ()
+    assert (await served.status.get()).notices == ()
 
 
 async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
@@ -244,7 +245,7 @@ async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
     served.fills._clock = lambda: now
     image = source.add_image("library/slow", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
     gate = source.hold(str(image.platforms[AMD64].layers[0].digest), after_bytes=100, method="GET")
-    pull = served.cache.pulls.get((await served.start_pull("library/slow:1", AMD64, "test")).id)
+    pull = served.cache.pulls.get((await served.pulls.start("library/slow:1", AMD64, "test")).id)
     await gate.reached
     await until(lambda: any(fill.received == 100 for fill in served.fills.under_way))
     while now < MAX_CRAWL_TIME:
@@ -270,7 +271,7 @@ async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no
         for tag in ("1", "2")
     )
     gate = source.hold(str(first.platforms[AMD64].layers[0].digest), method="GET")
-    running = await served.start_pull("library/app:1", AMD64, "test")
+    running = await served.pulls.start("library/app:1", AMD64, "test")
     await gate.reached
     await get_manifests(client, "library/app", second)
     layer = second.platforms[AMD64].layers[0]

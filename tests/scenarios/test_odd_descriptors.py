@@ -19,8 +19,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import CachedState, LayerState, PullState, VerificationState
 from entrepot.demo.images import OCI
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
-from entrepot.server.run import listening
+from entrepot.server.run import listening, registry_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry, NoContentLength
 from tests.fakes.faults import Headers, IgnoreRange
@@ -90,25 +89,25 @@ async def get_blob(client: httpx.AsyncClient, content: bytes) -> None:
 async def pulled(
     engine: Engine, platform: str | None = "linux/amd64", tag: str = "1"
 ) -> PullSnapshot:
-    started = await engine.start_pull(f"{REPOSITORY}:{tag}", platform, "test")
+    started = await engine.pulls.start(f"{REPOSITORY}:{tag}", platform, "test")
     await engine.cache.pulls.get(started.id).finished.wait()
-    return await engine.pull_snapshot(started.id)
+    return await engine.pulls.get(started.id)
 
 
 async def check_accounts(engine: Engine) -> None:
     """What is shown and counted are the sizes of the copies, whatever the manifest states."""
     sizes = [len(CONFIG), len(SMALL), len(LARGE)]
-    detail = await engine.repositories.tag(REPOSITORY, "1")
+    detail = await engine.repositories.get_tag(REPOSITORY, "1")
     [image] = detail.images
     assert image.config is not None
     assert [each.size for each in (image.config, *image.layers)] == sizes
     assert (image.holding, image.size) == (CachedState.CACHED, image.held_size)
     assert image.held_size is not None
     assert image.held_size > sum(sizes)
-    [repository] = await engine.repositories.all()
+    [repository] = await engine.repositories.list()
     assert (repository.size, detail.tag.size) == (detail.own_size + detail.shared_size,) * 2
     assert await engine.catalog.blobs_size() == sum(sizes)
-    assert (await engine.match(f"{REPOSITORY}:1")).holding is CachedState.CACHED
+    assert (await engine.rules.match(f"{REPOSITORY}:1")).holding is CachedState.CACHED
 
 
 SIZES: dict[str, Any] = {
@@ -340,7 +339,7 @@ async def test_f82_a_layer_that_comes_twice_with_different_sizes_is_one(
     )
     await get_image(client, image)
     assert (await pulled(engine)).state is PullState.COMPLETED
-    detail = await engine.repositories.tag(REPOSITORY, "1")
+    detail = await engine.repositories.get_tag(REPOSITORY, "1")
     assert detail.tag.size == len(image.content) + len(CONFIG) + len(SMALL) + len(LARGE)
 
 
@@ -457,7 +456,7 @@ async def test_f82_a_size_is_shown_as_not_known_until_the_blob_is_here(
 ) -> None:
     add_image(source, size=None)
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
-    [image] = (await engine.repositories.tag(REPOSITORY, "1")).images
+    [image] = (await engine.repositories.get_tag(REPOSITORY, "1")).images
     assert (image.size, [each.size for each in image.layers], image.holding) == (
         None,
         [None, None],
@@ -474,11 +473,11 @@ async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_th
     rule = RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
     image = add_image(source, size=size)
     async with Engine.open(directories, settings, clock=clock) as first:
-        await first.create_rule(rule)
+        await first.rules.create(rule)
         assert (await pulled(first)).state is PullState.COMPLETED
     await source.stop()
     async with Engine.open(directories, settings, clock=clock) as engine:
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
             await get_image(client, image)
         await check_accounts(engine)
@@ -493,7 +492,7 @@ async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_th
             0,
         )
         clock.now += 3600
-        planned = await engine.housekeeping.evict(target=0, dry_run=True)
+        planned = await engine.maintenance.evict(target=0, dry_run=True)
         assert planned.freed == len(CONFIG) + len(SMALL) + len(LARGE)
 
 

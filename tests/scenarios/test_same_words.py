@@ -18,20 +18,19 @@ import pytest
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import HealthStatus, Outcome, SignIn
 from entrepot.engine.api_models import pull_snapshot
-from entrepot.engine.doctor import examine
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.authority import Authority
 from tests.conftest import LOGIN_SERVER, answering
 from tests.fakes import FakeRegistry, Headers, TokenSignIn
 from tests.programs import require_program
 from tui.presentation.overview import needs
-from tui.presentation.pulls import how_it_ended
-from tui.presentation.sources import examination_told, upstream_detail
+from tui.presentation.pulls import ended_text
+from tui.presentation.sources import doctor_report_cells, source_detail
 
 
 @dataclass
@@ -49,15 +48,15 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
     """Bring a fault about by a pull, and look at all places where it is told."""
     async with Engine.open(directories, settings) as engine:
         secret = f"file:{directories.data}/secret"
-        await engine.create_credential_set(
+        await engine.credential_sets.create(
             CredentialSetDraft("example-login", LOGIN_SERVER, secret, secret)
         )
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
         )
         (directories.data / "secret").write_text("s3cret")
         (directories.data / "secret").chmod(0o600)
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=60
         ) as client:
@@ -71,30 +70,30 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
             assert error["message"].startswith(fault.what)
             assert fault.hint in error["message"]
         # The pull of the command line and the dashboard.
-        pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:2", None, "cli")).id)
+        pull = engine.cache.pulls.get((await engine.pulls.start("library/nginx:2", None, "cli")).id)
         await pull.finished.wait()
         ended = pull_snapshot(pull.progress())
         assert ended.error_cause == fault.code
-        assert fault.what in how_it_ended(ended)
-        assert fault.hint in how_it_ended(ended)
+        assert fault.what in ended_text(ended)
+        assert fault.hint in ended_text(ended)
         # credential-set check.
-        checked = await engine.check_sign_in("example-login")
+        checked = await engine.credential_sets.verify("example-login")
         assert checked.health is HealthStatus.UNKNOWN
         assert checked.error_message is not None
         assert fault.what in checked.error_message
         assert fault.hint in checked.error_message
         # The source.
         [upstream] = [
-            each for each in engine.upstream_snapshots() if each.login_server == LOGIN_SERVER
+            each for each in engine.status.source_registries() if each.login_server == LOGIN_SERVER
         ]
         assert (upstream.problem, upstream.advice, upstream.cause) == (
             fault.what,
             fault.hint,
             fault.code,
         )
-        assert upstream_detail(upstream, (), 0.0).lines[0] == f"{fault.what} {fault.hint}"
+        assert source_detail(upstream, (), 0.0).lines[0] == f"{fault.what} {fault.hint}"
         # The status and the overview.
-        status = await engine.status()
+        status = await engine.status.get()
         assert f"{fault.what} {fault.hint}" in status.notices
         _, tone, rows = needs(status, 80)
         assert tone == "warn"
@@ -102,7 +101,7 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
             " ".join(row.cells[0].text.strip("! ") for row in rows).split()
         )
         # doctor.
-        examination = await examine(engine)
+        examination = await engine.doctor().examine()
         [finding] = [
             each
             for each in examination.findings
@@ -114,8 +113,8 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
             fault.what,
             fault.hint,
         )
-        assert any(fault.what in cell.text for cell in examination_told(examination))
-        assert any(fault.hint in cell.text for cell in examination_told(examination))
+        assert any(fault.what in cell.text for cell in doctor_report_cells(examination))
+        assert any(fault.hint in cell.text for cell in doctor_report_cells(examination))
         # The log and the events.
         events = [event.message for event in engine.events.recent()]
         assert any(fault.what in message and fault.hint in message for message in events)
@@ -126,8 +125,8 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "Example Root")
 
 
-def declared(endpoint: str) -> tuple[DeclaredUpstream, ...]:
-    return (DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),)
+def declared(endpoint: str) -> tuple[DeclaredRegistry, ...]:
+    return (DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),)
 
 
 @pytest.fixture
@@ -182,7 +181,7 @@ async def test_a_proxy_that_takes_no_connections(
     monkeypatch.setenv("https_proxy", f"http://{place}")
     fault = Fault(
         "proxy-unreachable",
-        f"The proxy {place} (the engine's https_proxy) takes no connections, so {LOGIN_SERVER} can't be reached.",
+        f"The proxy {place} (the engine's https_proxy) accepts no connections, so {LOGIN_SERVER} can't be reached.",
         f"Start it, correct https_proxy where the engine is started, or put {LOGIN_SERVER} into NO_PROXY if a direct way leads there.",
         "registry",
     )
@@ -200,12 +199,14 @@ async def test_a_variable_that_names_no_proxy(
     async with Engine.open(
         directories, Settings(listen="127.0.0.1:0", upstreams=declared(f"https://{LOGIN_SERVER}"))
     ) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        [notice] = (await engine.status()).notices
+        [notice] = (await engine.status.get()).notices
         findings = [
-            each for each in (await examine(engine)).findings if each.cause == "proxy-unusable"
+            each
+            for each in (await engine.doctor().examine()).findings
+            if each.cause == "proxy-unusable"
         ]
         assert {each.about for each in findings} == {LOGIN_SERVER, "this machine"}
         assert {f"{each.what} {each.advice}" for each in findings} == {notice}
@@ -214,25 +215,25 @@ async def test_a_variable_that_names_no_proxy(
 async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_concerns(
     directories: Directories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entrepot.source.diagnosis.has_network", lambda: False)
+    monkeypatch.setattr("entrepot.source.network_causes.has_network", lambda: False)
     sources = ("one.invalid", "two.invalid", "three.invalid")
     upstreams = tuple(
-        DeclaredUpstream(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
+        DeclaredRegistry(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
     )
     async with Engine.open(
         directories, Settings(listen="127.0.0.1:0", upstreams=upstreams)
     ) as engine:
         for number, each in enumerate(sources):
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"rule-{number}", f"{each}/things/*", f"things{number}/*")
             )
             pull = engine.cache.pulls.get(
-                (await engine.start_pull(f"things{number}/x:1", None, "cli")).id
+                (await engine.pulls.start(f"things{number}/x:1", None, "cli")).id
             )
             await pull.finished.wait()
-        assert len((await engine.status()).notices) == 1
+        assert len((await engine.status.get()).notices) == 1
         assert (
-            (await engine.status())
+            (await engine.status.get())
             .notices[0]
             .startswith("This machine has no network: no route leads out of it. Connect it.")
         )
@@ -252,7 +253,7 @@ async def test_a_credential_helper_that_is_missing(
         FakeRegistry(TokenSignIn({"ann": "s3cret"})) as private,
         Engine.open(directories, replace(settings, upstreams=declared(private.url))) as engine,
     ):
-        await engine.create_credential_set(
+        await engine.credential_sets.create(
             CredentialSetDraft(
                 "example-login",
                 LOGIN_SERVER,
@@ -260,10 +261,10 @@ async def test_a_credential_helper_that_is_missing(
                 "docker-helper:none/password",
             )
         )
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
         )
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=60
         ) as client:
@@ -275,13 +276,15 @@ async def test_a_credential_helper_that_is_missing(
             "machine",
         )
         told = [error["message"]]
-        checked = await engine.check_sign_in("example-login")
+        checked = await engine.credential_sets.verify("example-login")
         assert (checked.health, checked.error_code) == (HealthStatus.UNHEALTHY, "SecretUnavailable")
         told.append(checked.error_message or "")
-        told += [notice for notice in (await engine.status()).notices if "example-login" in notice]
+        told += [
+            notice for notice in (await engine.status.get()).notices if "example-login" in notice
+        ]
         told += [
             f"{each.what} {each.advice}"
-            for each in (await examine(engine)).findings
+            for each in (await engine.doctor().examine()).findings
             if each.check == "sign-in"
         ]
         assert len(told) >= 4
@@ -293,16 +296,18 @@ async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any
 ) -> None:
     """F69: a machine whose battery is empty starts in 1970 or at the date of its image."""
     async with Engine.open(directories, settings) as engine:
-        assert (await engine.status()).notices == ()
+        assert (await engine.status.get()).notices == ()
     future = datetime.now(UTC).timestamp() + 400.2 * 86_400
     os.utime(directories.catalog, (future, future))
     async with Engine.open(directories, settings) as engine:
-        [notice] = (await engine.status()).notices
+        [notice] = (await engine.status.get()).notices
         assert notice.startswith(
             f"This machine's clock is 400 days behind ({datetime.now(UTC):%Y-%m-%d}) at least, by what was written here before. Set the clock"
         )
         [finding] = [
-            each for each in (await examine(engine)).findings if each.cause == "clock-wrong"
+            each
+            for each in (await engine.doctor().examine()).findings
+            if each.cause == "clock-wrong"
         ]
         assert f"{finding.what} {finding.advice}" == notice
 
@@ -314,7 +319,7 @@ async def test_a_client_that_shows_the_status_line_only_shows_what_is_wrong(
     skopeo = require_program("skopeo")
     settings = Settings(listen="127.0.0.1:0", ca_file=authority.path, upstreams=declared(late.url))
     async with Engine.open(directories, settings) as engine, answering(engine):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         arguments = ("inspect", "--tls-verify=false", f"docker://{engine.address}/library/nginx:1")

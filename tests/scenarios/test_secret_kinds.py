@@ -19,8 +19,8 @@ from entrepot.core.permitted_identifiers import (
     PermittedIdentifiers,
     SecretKindNotAllowed,
 )
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.engine.engine import Engine
-from entrepot.secrets import SecretIdentifier
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
 
@@ -163,7 +163,7 @@ async def test_the_unix_socket_takes_all_kinds(near: httpx.AsyncClient) -> None:
 async def test_what_was_made_on_the_machine_can_be_kept_and_tried_from_afar_but_led_nowhere_else(
     far: httpx.AsyncClient, engine: Engine
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-set", LOGIN_SERVER, "env:NOT_SET_HERE", "env:NOT_SET_EITHER")
     )
     same = body("env:NOT_SET_HERE", "keyring:a/b")

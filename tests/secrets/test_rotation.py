@@ -14,7 +14,7 @@ from entrepot.config.settings import Settings
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
-from entrepot.source.client import Sources
+from entrepot.source.sources import Sources
 from tests.conftest import Clock
 from tests.fakes import FakeRegistry, TokenSignIn
 from tests.secrets.conftest import Script, set_of

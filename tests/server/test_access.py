@@ -99,8 +99,8 @@ async def test_each_change_is_refused_and_each_question_is_answered(
     if not headers:
         engine.settings = replace(engine.settings, read_only=True)
     before = (
-        await engine.rule_snapshots(),
-        engine.credential_set_snapshots(),
+        await engine.rules.list(),
+        engine.credential_sets.list(),
         engine.cache.pulls.all(),
         engine.events.recent(),
     )
@@ -120,8 +120,8 @@ async def test_each_change_is_refused_and_each_question_is_answered(
             else:
                 assert (answer.status_code, code) == (403, "EngineReadOnly"), (method, path)
     assert (
-        await engine.rule_snapshots(),
-        engine.credential_set_snapshots(),
+        await engine.rules.list(),
+        engine.credential_sets.list(),
         engine.cache.pulls.all(),
         engine.events.recent(),
     ) == before
@@ -147,14 +147,14 @@ async def test_what_nobody_has_classified_is_taken_for_a_change(
 
 async def test_a_read_only_engine_says_so_and_what_to_do(reading: Engine) -> None:
     async with CacheClient.of_app(management_app(reading)) as client:
-        assert (await client.status()).read_only
+        assert (await client.system.status()).read_only
         with pytest.raises(EngineRefused) as refused:
-            await client.delete_rule("example-library")
+            await client.rules.delete("example-library")
         assert (refused.value.code, refused.value.status) == ("EngineReadOnly", 403)
         assert "this engine is read-only" in refused.value.message
         assert "read_only in settings.toml" in refused.value.message
-        assert (await client.check_rule(name="example-library")).problems
-        assert (await client.evict(dry_run=True, target=0)).dry_run
+        assert (await client.rules.validate(name="example-library")).problems
+        assert (await client.system.preview_eviction(target=0)).dry_run
 
 
 async def test_a_client_that_binds_itself_binds_nobody_else(engine: Engine) -> None:
@@ -162,12 +162,12 @@ async def test_a_client_that_binds_itself_binds_nobody_else(engine: Engine) -> N
         CacheClient.of_app(management_app(engine), read_only=True) as bound,
         CacheClient.of_app(management_app(engine)) as free,
     ):
-        assert (await bound.status()).read_only
-        assert not (await free.status()).read_only
+        assert (await bound.system.status()).read_only
+        assert not (await free.system.status()).read_only
         with pytest.raises(EngineRefused, match="without --read-only"):
-            await bound.delete_rule("example-library")
-        await free.delete_rule("example-library")
-        assert await bound.rules() == []
+            await bound.rules.delete("example-library")
+        await free.rules.delete("example-library")
+        assert await bound.rules.list() == []
 
 
 async def test_a_client_can_not_free_itself_from_a_read_only_engine(reading: Engine) -> None:
@@ -193,7 +193,7 @@ async def test_a_rule_that_an_administrator_writes_by_hand_is_taken(reading: Eng
         + f'\n[[rules]]\nname = "by-hand"\nsource_repository = "{LOGIN_SERVER}/acme/*"\ntarget_repository = "acme/*"\n'
     )
     await reading.documents.reload_if_changed()
-    assert "by-hand" in {each.name for each in await reading.rule_snapshots()}
+    assert "by-hand" in {each.name for each in await reading.rules.list()}
 
 
 # Tokens

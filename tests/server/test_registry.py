@@ -73,7 +73,7 @@ async def test_only_the_platform_that_was_asked_for_is_fetched(
     for blob in image.platforms["linux/arm64"].blobs:
         assert source.count("GET", str(blob.digest)) == 0
     assert source.count("GET", str(image.platforms["linux/arm64"].digest)) == 0
-    assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == (AMD64,)
+    assert (await engine.repositories.get("library/nginx")).tags[0].platforms == (AMD64,)
 
 
 async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(
@@ -134,9 +134,7 @@ async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_w
     await source.stop()
     response = await registry.get("/v2/library/nginx/manifests/1.27")
     assert response.content == image.manifest.content
-    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == [
-        "1.27"
-    ]
+    assert [tag.name for tag in (await engine.repositories.get("library/nginx")).tags] == ["1.27"]
 
 
 async def test_a_head_on_an_uncached_blob_tells_its_size_and_fetches_nothing(
@@ -200,7 +198,7 @@ async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(
     response = await registry.get("/v2/library/nginx/manifests/1.27")
     assert response.content == image.manifest.content
     assert "gone at its source" in response.headers["warning"]
-    [tag] = (await engine.repositories.detail("library/nginx")).tags
+    [tag] = (await engine.repositories.get("library/nginx")).tags
     assert tag.gone
 
 
@@ -382,7 +380,9 @@ async def test_a_digest_alone_opens_nothing(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     private = source.add_image("private/app", "1")
-    await engine.create_rule(RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*"))
+    await engine.rules.create(
+        RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*")
+    )
     await pull_all(registry, private)
     await pulls_end(engine)
     layer = private.platforms[AMD64].layers[0]
@@ -409,7 +409,7 @@ async def test_what_a_deleted_rule_had_cached_stays_pullable(
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     clock.now += 10 * engine.settings.freshness
     asked = len(source.requests)
     await pull_all(registry, image)
@@ -427,7 +427,7 @@ async def test_a_deleted_repository_is_gone_and_fills_again(
     await pull_all(registry, image)
     await pulls_end(engine)
     await engine.repositories.delete("library/nginx")
-    assert await engine.repositories.all() == []
+    assert await engine.repositories.list() == []
     await pull_all(registry, image)
 
 

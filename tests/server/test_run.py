@@ -21,6 +21,7 @@ from entrepot.config.settings import Directories, Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
+from entrepot.event_kinds import EventKind
 from entrepot.httpd import exchange as exchange_module
 from entrepot.server import run
 from entrepot.server.registry import RegistryApp
@@ -77,7 +78,7 @@ async def test_a_held_blob_goes_out_whole_and_in_ranges(
     )
     part = await client.get(path, headers={"Range": "bytes=1000000-1999999"})
     assert (part.status_code, part.content) == (206, layer.content[1_000_000:2_000_000])
-    assert listening_engine.served == 2 * layer.size + 1_000_000
+    assert listening_engine.traffic.bytes_served == 2 * layer.size + 1_000_000
 
 
 async def test_a_wrong_blob_breaks_the_connection_and_never_ends_cleanly(
@@ -123,22 +124,22 @@ async def test_management_answers_on_a_private_socket(listening_engine: Engine) 
     path = listening_engine.directories.socket
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     async with CacheClient.at(path) as client:
-        status = await client.status()
+        status = await client.system.status()
         assert (status.address, status.rules) == (listening_engine.address, 1)
-        assert [rule.name for rule in await client.rules()] == ["example-library"]
+        assert [rule.name for rule in await client.rules.list()] == ["example-library"]
 
 
 async def test_the_event_stream_tells_what_happens(listening_engine: Engine) -> None:
     async with CacheClient.at(listening_engine.directories.socket) as client:
-        events = client.events()
+        events = client.system.events()
         coming = asyncio.ensure_future(anext(events))
         async with asyncio.timeout(60):
             while not listening_engine.events._watchers:
                 await asyncio.sleep(0)
-        await listening_engine.delete_rule("example-library")
+        await listening_engine.rules.delete("example-library")
         event = await coming
         assert (event.kind, event.subject) == ("rule-deleted", "example-library")
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 async def test_a_port_in_use_is_one_sentence(directories: Directories, settings: Settings) -> None:
@@ -197,10 +198,10 @@ async def test_asked_to_stop_it_ends_and_nobody_answers_any_more(
         {serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED
     )
     async with CacheClient.at(directories.socket) as client:
-        await client.stop()
+        await client.system.stop()
         await serving
         with pytest.raises(EngineUnreachable, match="entrepot serve"):
-            await client.status()
+            await client.system.status()
     assert not directories.socket.exists()
 
 
@@ -215,7 +216,7 @@ async def test_a_socket_that_a_killed_engine_left_is_no_obstacle(
         listening(engine),
         CacheClient.at(directories.socket) as client,
     ):
-        assert (await client.status()).rules == 0
+        assert (await client.system.status()).rules == 0
 
 
 async def test_a_rule_made_over_the_socket_serves_clients_at_once(
@@ -223,7 +224,7 @@ async def test_a_rule_made_over_the_socket_serves_clients_at_once(
 ) -> None:
     source.add_image("team/app", "1")
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 404
-    await listening_engine.create_rule(
+    await listening_engine.rules.create(
         RuleDraft("example-team", f"{LOGIN_SERVER}/team/*", "team/*")
     )
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 200
@@ -286,7 +287,7 @@ async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_le
         for number, writer in enumerate(writers):
             # Some leave in good order, some just vanish, some while an event is on its way to them.
             if number % 3 == 2:
-                listening_engine.events.record("test", "Something happened.")
+                listening_engine.events.record(EventKind.RULE_UPDATED, "Something happened.")
             writer.transport.abort() if number % 2 else writer.close()
         await gone(listening_engine)
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
@@ -330,7 +331,7 @@ async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line
         await asyncio.sleep(0)
         writer.transport.abort()
     async with CacheClient.at(listening_engine.directories.socket) as client:
-        await client.status()
+        await client.system.status()
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
@@ -384,6 +385,6 @@ def registry_answers(engine: Engine) -> Callable[[], int]:
     [app] = [
         each
         for each in gc.get_objects()
-        if isinstance(each, RegistryApp) and each._engine is engine
+        if isinstance(each, RegistryApp) and each._cache is engine.cache
     ]
     return lambda: len(app._answering)

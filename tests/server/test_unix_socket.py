@@ -118,8 +118,8 @@ async def test_a_second_engine_leaves_the_first_one_its_socket(
     with pytest.raises(EngineError, match="Another engine answers on the management socket"):
         await serve(second, settings)
     async with CacheClient.at(first.socket) as client:
-        assert (await client.status()).rules == 0
-        await client.stop()
+        assert (await client.system.status()).rules == 0
+        await client.system.stop()
     await serving
 
 
@@ -146,7 +146,7 @@ async def test_what_an_engine_writes_is_for_its_user_only(
         each.name: 0 for each in files
     }
     async with CacheClient.at(directories.socket) as client:
-        await client.stop()
+        await client.system.stop()
     await serving
     assert os.umask(0o022) == 0o022
 
@@ -310,9 +310,9 @@ async def test_f68_an_engine_whose_socket_is_gone_binds_it_again_and_keeps_its_c
 ) -> None:
     monkeypatch.setattr(run, "SOCKET_WATCH", 0.01)
     async with answering(engine), CacheClient.at(engine.directories.socket) as before:
-        events = before.events()
+        events = before.system.events()
         coming = asyncio.ensure_future(anext(events))
-        await before.status()
+        await before.system.status()
         while not engine.events._watchers:
             await asyncio.sleep(0)
         remove_directory(engine.directories.socket)
@@ -321,13 +321,13 @@ async def test_f68_an_engine_whose_socket_is_gone_binds_it_again_and_keeps_its_c
             while event.kind != "socket-restored":
                 event = await anext(events)
         async with CacheClient.at(engine.directories.socket) as after:
-            assert (await after.status()).rules == 1
-        assert (await before.status()).rules == 1
+            assert (await after.system.status()).rules == 1
+        assert (await before.system.status()).rules == 1
         assert (
             event.message
             == f"The management socket {engine.directories.socket} was gone or replaced; it is there again."
         )
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 async def test_f68_a_socket_that_can_not_be_bound_again_is_said_once_and_shown(
@@ -345,10 +345,14 @@ async def test_f68_a_socket_that_can_not_be_bound_again_is_said_once_and_shown(
                 assert (
                     f"In the place of the management socket {path} is a directory." in event.message
                 )
-                assert any("is a directory" in notice for notice in (await engine.status()).notices)
+                assert any(
+                    "is a directory" in notice for notice in (await engine.status.get()).notices
+                )
                 path.rmdir()
                 # Between the two there is no second one, however often it was tried.
                 assert (await anext(events)).kind == "socket-restored"
-                while engine.socket_problem is not None:
+                while engine.endpoints.socket_problem is not None:
                     await asyncio.sleep(0)
-        assert not any("management socket" in notice for notice in (await engine.status()).notices)
+        assert not any(
+            "management socket" in notice for notice in (await engine.status.get()).notices
+        )

@@ -10,14 +10,15 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.reference import Repository, Tag
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries, SourceRegistry
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries, SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.source import transport
-from entrepot.source.addresses import Reach, is_local, is_loopback, literal_address, parse_address
-from entrepot.source.client import Sources
+from entrepot.source.addresses import Reach, is_local, parse_address
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.http import AddressRefused
+from entrepot.source.sources import Sources
 from entrepot.source.transport import SourceTransport
 from tests.fakes import FakeRegistry, Redirect, TokenSignIn
 from tests.source.conftest import registry
@@ -187,20 +188,20 @@ def test_only_what_the_administrator_named_may_be_on_this_machine() -> None:
         assert Reach.of(table.find(server)) == Reach()
     declared = SourceRegistries(
         [
-            DeclaredUpstream(
+            DeclaredRegistry(
                 "r.example.com", endpoint="https://vm:8443", realms=("https://auth.example.net",)
             ),
-            DeclaredUpstream("docker.io", endpoint="https://mirror.corp"),
+            DeclaredRegistry("docker.io", endpoint="https://mirror.corp"),
         ]
     )
     assert Reach.of(declared.find("r.example.com")) == Reach(
         frozenset({"r.example.com", "vm", "auth.example.net"})
     )
     assert Reach.of(declared.find("docker.io")) == Reach(frozenset({"docker.io", "mirror.corp"}))
-    with_realm = SourceRegistries([DeclaredUpstream("nvcr.io", realms=("https://auth.corp",))])
+    with_realm = SourceRegistries([DeclaredRegistry("nvcr.io", realms=("https://auth.corp",))])
     assert Reach.of(with_realm.find("nvcr.io")) == Reach(frozenset({"auth.corp"}))
     local = SourceRegistries(
-        [DeclaredUpstream("r.example.com", None, SignIn.NONE, "http://127.0.0.1:5001")]
+        [DeclaredRegistry("r.example.com", None, SignIn.NONE, "http://127.0.0.1:5001")]
     )
     assert Reach.of(local.find("r.example.com")).loopback
 
@@ -271,9 +272,7 @@ async def test_a_redirect_reaches_nothing_on_this_machine_by_number_or_name(
     )
     async with FakeRegistry() as inside:
         source.fault("/manifests/", Redirect(location.format(port=inside.port)))
-        with pytest.raises(
-            SourceAnswerInvalid, match="an address of this machine's own surroundings"
-        ):
+        with pytest.raises(SourceAnswerInvalid, match="a local address"):
             await sources.client(vm, None).manifest(NGINX, LATEST)
         assert not inside.requests
 
@@ -300,7 +299,7 @@ async def test_the_realm_is_judged_after_its_look_up(
         source.sign_in = TokenSignIn(realm=f"http://auth.example.com:{inside.port}/token")
         with pytest.raises(
             SourceAnswerInvalid,
-            match=r"auth\.example\.com, which is an address of this machine's own surroundings",
+            match=r"auth\.example\.com, which is a local address",
         ):
             await sources.client(
                 registry(f"http://r.example.com:{source.port}", "r.example.com"), None
@@ -315,13 +314,13 @@ async def test_a_registry_of_the_table_is_never_this_machine(
     resolving(monkeypatch, **{"registry-1_docker_io": "127.0.0.1 ::1 169.254.169.254"})
     with pytest.raises(
         SourceAnswerInvalid,
-        match=r"registry-1\.docker\.io, which is an address of this machine's own",
+        match=r"registry-1\.docker\.io, which is a local address",
     ) as raised:
         await sources.client(SourceRegistries().find("docker.io"), None).head_manifest(
             NGINX, LATEST
         )
     assert "settings.toml" in raised.value.hint
-    assert sources.breakers.open_of("docker.io") is None, (
+    assert sources.breakers.opened_first("docker.io") is None, (
         "a host that was not asked is not given up"
     )
 
@@ -435,7 +434,7 @@ async def test_whatever_a_transport_refuses_to_send_is_an_invalid_answer(
     sources = opened(transport=httpx.MockTransport(answer))
     with pytest.raises(SourceAnswerInvalid, match="to which no request can be made"):
         await sources.client(registry("https://r.example"), None).manifest(NGINX, LATEST)
-    assert sources.breakers.open_of("docker.io") is None
+    assert sources.breakers.opened_first("docker.io") is None
 
 
 async def test_hosts_that_a_source_invents_are_given_up_in_bounded_number(

@@ -1,30 +1,18 @@
+"""Signing in at a source registry: tokens, their renewal, and sign-ins that fail."""
+
 from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Repository, Tag
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries
 from entrepot.secrets import SecretUnavailable
-from entrepot.source.auth import (
-    LONGEST_LIFETIME,
-    Challenge,
-    check_realm,
-    parse_challenges,
-    registrable_domain,
-)
-from entrepot.source.client import Sources
+from entrepot.source.auth import MAX_LIFETIME
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -32,6 +20,7 @@ from entrepot.source.errors import (
     SourceRateLimited,
     SourceRefused,
 )
+from entrepot.source.sources import Sources
 from tests.fakes import (
     BasicSignIn,
     FakeRegistry,
@@ -46,435 +35,6 @@ from tests.source.conftest import Clock, registry
 
 NGINX = Repository("library/nginx")
 REALM = "https://auth.example.com/token"
-
-
-# Challenges
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (
-            [
-                'Bearer realm="https://auth.example.com/token",service="registry",scope="repository:a/b:pull,push"'
-            ],
-            [
-                (
-                    "bearer",
-                    {"realm": REALM, "service": "registry", "scope": "repository:a/b:pull,push"},
-                )
-            ],
-        ),
-        (
-            ['Basic realm="x"', f'Bearer realm="{REALM}"'],
-            [("basic", {"realm": "x"}), ("bearer", {"realm": REALM})],
-        ),
-        (
-            [f'Basic realm="x, y", Bearer realm="{REALM}", service=reg'],
-            [("basic", {"realm": "x, y"}), ("bearer", {"realm": REALM, "service": "reg"})],
-        ),
-        (
-            [f'BEARER  Realm = "{REALM}" ,  SERVICE="s"'],
-            [("bearer", {"realm": REALM, "service": "s"})],
-        ),
-        (
-            [f'Bearer realm="{REALM}" service="s" scope="a b"'],
-            [("bearer", {"realm": REALM, "service": "s", "scope": "a b"})],
-        ),
-        (
-            [f"Bearer realm={REALM},service=s,scope=repository:a:pull,push,error=x"],
-            [
-                (
-                    "bearer",
-                    {
-                        "realm": REALM,
-                        "service": "s",
-                        "scope": "repository:a:pull,push",
-                        "error": "x",
-                    },
-                )
-            ],
-        ),
-        ([f"Bearer realm='{REALM}',service='s'"], [("bearer", {"realm": REALM, "service": "s"})]),
-        (
-            [r'Bearer realm="a\"b",service="c\\d"'],
-            [("bearer", {"realm": 'a"b', "service": r"c\d"})],
-        ),
-        (
-            [f'Bearer realm="{REALM}",,, service="s",'],
-            [("bearer", {"realm": REALM, "service": "s"})],
-        ),
-        (
-            [f'Bearer realm="{REALM}", service="never closed'],
-            [("bearer", {"realm": REALM, "service": "never closed"})],
-        ),
-        (["Negotiate, Basic realm=x"], [("negotiate", {}), ("basic", {"realm": "x"})]),
-        (["Basic"], [("basic", {})]),
-        # The last one counts, as in Go (distribution and containerd, parseValueAndParams).
-        (['Bearer realm="one",realm="two"'], [("bearer", {"realm": "two"})]),
-        (
-            [f'Basic realm="x",Bearer realm="{REALM}",service="s",Basic realm="y"'],
-            [
-                ("basic", {"realm": "x"}),
-                ("bearer", {"realm": REALM, "service": "s"}),
-                ("basic", {"realm": "y"}),
-            ],
-        ),
-        (
-            [f"\tbearer realm = {REALM}\t,\tservice = s"],
-            [("bearer", {"realm": REALM, "service": "s"})],
-        ),
-        (["", "   ", ",,"], []),
-        ([], []),
-    ],
-)
-def test_challenges_are_read_however_registries_write_them(
-    values: list[str], expected: list[tuple[str, dict[str, str]]]
-) -> None:
-    assert parse_challenges(values) == [
-        Challenge(scheme, parameters) for scheme, parameters in expected
-    ]
-
-
-@given(
-    st.lists(st.text(alphabet=st.sampled_from("abBearerc =,\"\\'\t:/.-é"), max_size=60), max_size=3)
-)
-def test_no_header_makes_the_reader_of_challenges_fail(values: list[str]) -> None:
-    parse_challenges(values)
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from(["realm", "service", "scope", "error"]),
-        st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30),
-        min_size=1,
-    )
-)
-def test_a_well_formed_challenge_is_read_as_it_was_meant(parameters: dict[str, str]) -> None:
-    written = ", ".join(
-        '{}="{}"'.format(name, value.replace("\\", "\\\\").replace('"', '\\"'))
-        for name, value in parameters.items()
-    )
-    assert parse_challenges([f"Bearer {written}"]) == [Challenge("bearer", parameters)]
-
-
-# Realms
-
-
-@pytest.mark.parametrize(
-    ("realm", "login_server", "endpoint"),
-    [
-        ("https://auth.docker.io/token", "docker.io", "https://registry-1.docker.io"),
-        ("https://auth.docker.io/token", "docker.io", "https://mirror.example.com"),
-        ("https://ghcr.io/token", "ghcr.io", "https://ghcr.io"),
-        (
-            "https://gitlab.example.co.uk/jwt/auth",
-            "registry.example.co.uk",
-            "https://registry.example.co.uk",
-        ),
-        (
-            "https://registry.example.com:8443/token",
-            "registry.example.com:5000",
-            "https://registry.example.com:5000",
-        ),
-        ("https://acme.azurecr.io/oauth2/token", "acme.azurecr.io", "https://acme.azurecr.io"),
-        ("http://127.0.0.1:5001/token", "docker.io", "http://127.0.0.1:5000"),
-        ("http://localhost:5001/token", "docker.io", "http://127.0.0.1:5000"),
-        ("https://10.0.0.7/token", "10.0.0.7:5000", "https://10.0.0.7:5000"),
-    ],
-)
-def test_a_realm_of_the_registrys_own_is_used(realm: str, login_server: str, endpoint: str) -> None:
-    assert str(check_realm(realm, registry(endpoint, login_server))) == realm
-
-
-@pytest.mark.parametrize(
-    ("login_server", "realm"),
-    [
-        ("docker.io", "https://auth.docker.io/token"),
-        ("dhi.io", "https://dhi.io/token"),
-        ("dhi.io", "https://auth.docker.io/token"),
-        ("contoso.azurecr.io", "https://contoso.azurecr.io/oauth2/token"),
-        ("public.ecr.aws", "https://public.ecr.aws/token/"),
-        ("ghcr.io", "https://ghcr.io/token"),
-        ("quay.io", "https://quay.io/v2/auth"),
-        ("europe-docker.pkg.dev", "https://europe-docker.pkg.dev/v2/token"),
-        ("gcr.io", "https://gcr.io/v2/token"),
-        ("nvcr.io", "https://nvcr.io/proxy_auth"),
-        ("nvcr.io", "https://authn.nvidia.com/token"),
-        (
-            "registry.redhat.io",
-            "https://registry.redhat.io/auth/realms/rhcc/protocol/redhat-docker-v2/auth",
-        ),
-        (
-            "registry.redhat.io",
-            "https://sso.redhat.com/auth/realms/rhcc/protocol/redhat-docker-v2/auth",
-        ),
-    ],
-)
-def test_the_realms_of_the_table_are_known(login_server: str, realm: str) -> None:
-    assert str(check_realm(realm, SourceRegistries().find(login_server))) == realm
-
-
-def test_a_realm_elsewhere_is_used_once_the_settings_declare_it() -> None:
-    declared = DeclaredUpstream(
-        "registry.example.com",
-        realms=("https://gitlab.example.net", "https://auth.example.org:8443"),
-    )
-    found = SourceRegistries([declared]).find("registry.example.com")
-    assert (
-        str(check_realm("https://gitlab.example.net/jwt/auth", found))
-        == "https://gitlab.example.net/jwt/auth"
-    )
-    assert (
-        str(check_realm("https://auth.example.org:8443/token?x=1", found))
-        == "https://auth.example.org:8443/token?x=1"
-    )
-    for foreign in (
-        "https://example.net/jwt",
-        "https://www.gitlab.example.net/jwt",
-        "https://auth.example.org/token",
-        "http://gitlab.example.net/jwt",
-    ):
-        with pytest.raises(SourceRefused):
-            check_realm(foreign, found)
-
-
-def test_a_foreign_realm_is_named_with_what_would_allow_it() -> None:
-    with pytest.raises(SourceRefused) as raised:
-        check_realm(
-            "https://gitlab.example.net:8443/jwt/auth",
-            SourceRegistries([DeclaredUpstream("r.example.com")]).find("r.example.com"),
-        )
-    assert raised.value.hint.endswith(
-        'realms = ["https://gitlab.example.net:8443"] below [upstreams."r.example.com"].'
-    )
-
-
-@pytest.mark.parametrize(
-    ("realm", "login_server", "endpoint"),
-    [
-        ("https://evil.example.net/token", "docker.io", "https://registry-1.docker.io"),
-        ("https://auth.docker.io.evil.example/token", "docker.io", "https://registry-1.docker.io"),
-        ("https://evildocker.io/token", "docker.io", "https://registry-1.docker.io"),
-        ("http://auth.docker.io/token", "docker.io", "https://registry-1.docker.io"),
-        ("http://169.254.169.254/latest/meta-data", "docker.io", "https://registry-1.docker.io"),
-        ("https://169.254.169.254/latest/meta-data", "docker.io", "https://registry-1.docker.io"),
-        ("http://127.0.0.1:8080/token", "docker.io", "https://registry-1.docker.io"),
-        ("https://evil.azurecr.io/oauth2/token", "acme.azurecr.io", "https://acme.azurecr.io"),
-        ("https://evil.co.uk/token", "registry.example.co.uk", "https://registry.example.co.uk"),
-        ("https://10.1.0.7/token", "10.0.0.7", "https://10.0.0.7"),
-        ("https://auth.docker.io@evil.example/token", "docker.io", "https://registry-1.docker.io"),
-        ("https://user:word@auth.docker.io/token", "docker.io", "https://registry-1.docker.io"),
-        ("file:///etc/passwd", "docker.io", "https://registry-1.docker.io"),
-        ("/token", "docker.io", "https://registry-1.docker.io"),
-        ("https://[", "docker.io", "https://registry-1.docker.io"),
-        ("", "docker.io", "https://registry-1.docker.io"),
-    ],
-)
-def test_a_foreign_realm_is_refused(realm: str, login_server: str, endpoint: str) -> None:
-    with pytest.raises(SourceRefused, match="wants us to sign in"):
-        check_realm(realm, registry(endpoint, login_server))
-
-
-PRIVATE_SUFFIXES = (
-    *(
-        "gitlab.io",
-        "github.io",
-        "herokuapp.com",
-        "fly.dev",
-        "onrender.com",
-        "ngrok.app",
-        "ngrok-free.app",
-        "ngrok.io",
-        "r2.dev",
-        "pages.dev",
-        "workers.dev",
-    ),
-    *(
-        "cloudfront.net",
-        "azurewebsites.net",
-        "appspot.com",
-        "web.app",
-        "vercel.app",
-        "netlify.app",
-        "trycloudflare.com",
-        "duckdns.org",
-        "ts.net",
-    ),
-    *(
-        "blob.core.windows.net",
-        "s3.amazonaws.com",
-        "s3.eu-west-1.amazonaws.com",
-        "co.uk",
-        "com.br",
-        "org.au",
-    ),
-)
-SHARED_HOSTS = (
-    *(
-        "acme.azurecr.io",
-        "acme.azurecr.cn",
-        "europe-docker.pkg.dev",
-        "acme.jfrog.io",
-        "acme-docker.jfrog.io",
-        "fra.ocir.io",
-        "acme.eastus.cloudapp.azure.com",
-    ),
-    *(
-        "rg.fr-par.scw.cloud",
-        "registry.cn-hangzhou.aliyuncs.com",
-        "b.oss-cn-hangzhou.aliyuncs.com",
-        "acme.container-registry.com",
-        "a.tencentcloudcr.com",
-    ),
-    *(
-        "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
-        "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
-        "registry.10.0.0.7.nip.io",
-    ),
-    *(
-        "acme.azurecontainerapps.io",
-        "acme.koyeb.app",
-        "acme.railway.app",
-        "5000-acme.gitpod.io",
-        "acme-5000.app.github.dev",
-        "acme.devtunnels.ms",
-    ),
-    *("acme.lhr.life", "acme.localhost.run", "acme.loca.lt", "acme.serveo.net"),
-)
-
-
-@pytest.mark.parametrize(
-    ("host", "domain"),
-    [
-        ("auth.docker.io", "docker.io"),
-        ("docker.io", "docker.io"),
-        ("a.b.example.co.uk", "example.co.uk"),
-        ("acme.azurecr.io", "acme.azurecr.io"),
-        ("10.0.0.1", "10.0.0.1"),
-        ("::1", "::1"),
-        ("registry", "registry"),
-        ("Quay.IO.", "quay.io"),
-        ("registry.corp.internal", "corp.internal"),
-        ("a.registry.acme.com.au", "acme.com.au"),
-        # S35: the private section of the public suffix list.
-        *((f"acme.{domain}", f"acme.{domain}") for domain in PRIVATE_SUFFIXES),
-        ("registry.acme.gitlab.io", "acme.gitlab.io"),
-        ("gitlab.io", "gitlab.io"),
-        ("acme.a.run.app", "acme.a.run.app"),
-        # What the list does not have.
-        *((host, host) for host in SHARED_HOSTS),
-    ],
-)
-def test_the_domain_that_one_owner_registered(host: str, domain: str) -> None:
-    assert registrable_domain(host) == domain
-
-
-@pytest.mark.parametrize("host", [*(f"acme.{each}" for each in PRIVATE_SUFFIXES), *SHARED_HOSTS])
-def test_a_neighbour_below_a_shared_domain_is_a_stranger(host: str) -> None:
-    """S35: credentials of one customer went where another one said."""
-    _, _, domain = host.partition(".")
-    with pytest.raises(SourceRefused, match="which is not its own"):
-        check_realm(f"https://evil.{domain}/token", registry(f"https://{host}", host))
-    assert check_realm(f"https://{host}/token", registry(f"https://{host}", host)).host == host
-
-
-@pytest.mark.parametrize(
-    ("host", "realm", "own"),
-    [
-        ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com", True),
-        (
-            "acme-registry.cn-hangzhou.cr.aliyuncs.com",
-            "dockerauth-ee.cn-hangzhou.aliyuncs.com",
-            True,
-        ),
-        ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-beijing.aliyuncs.com", False),
-        ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.oss-cn-hangzhou.aliyuncs.com", False),
-        ("registry.cn-hangzhou.aliyuncs.com", "evil.cn-hangzhou.aliyuncs.com", False),
-        ("registry.gitlab.com", "gitlab.com", True),
-        ("rg.fr-par.scw.cloud", "api.scaleway.com", False),
-    ],
-)
-def test_a_registry_that_signs_in_at_a_host_of_its_operator(
-    host: str, realm: str, own: bool
-) -> None:
-    try:
-        check_realm(f"https://{realm}/auth", registry(f"https://{host}", host))
-    except SourceRefused:
-        assert not own
-    else:
-        assert own
-
-
-def test_the_list_of_suffixes_is_loaded_when_a_realm_is_elsewhere_and_needs_no_network(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """S35: 40 ms of each start that nobody needs; and nothing is fetched or written."""
-    code = """
-import sys, socket
-from entrepot.source.auth import check_realm
-from entrepot.core.registries import SourceRegistries
-def no_network(*_): raise AssertionError("the network was used")
-socket.socket.connect = no_network
-check_realm("https://ghcr.io/token", SourceRegistries().find("ghcr.io"))
-assert "publicsuffixlist" not in sys.modules
-check_realm("https://auth.docker.io/token", SourceRegistries().find("docker.io"))
-assert "publicsuffixlist" in sys.modules
-"""
-    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "realm",
-    [
-        "https://xn--/token",
-        "https://auth..docker.io/token",
-        "https://auth.docker.io:99999/token",
-        f"https://{'a' * 64}.docker.io/token",
-        "https://[::1/token",
-    ],
-)
-def test_a_realm_that_no_library_takes_is_refused(realm: str) -> None:
-    """S02: a realm is an address that a source names, as a redirect is."""
-    with pytest.raises(SourceRefused, match="can't be used"):
-        check_realm(realm, registry("https://registry-1.docker.io"))
-
-
-@pytest.mark.parametrize(
-    "realm", ["http://169.254.169.254/token", "http://0.0.0.0:1/token", "http://[fe80::1]/token"]
-)
-def test_a_registry_on_this_machine_signs_in_on_this_machine_only(realm: str) -> None:
-    """S21."""
-    with pytest.raises(SourceRefused):
-        check_realm(realm, registry("http://127.0.0.1:5000"))
-
-
-async def test_a_hostile_realm_gets_no_request_at_all(
-    sources: Sources, credential_set: CredentialSet
-) -> None:
-    async with (
-        FakeRegistry(TokenSignIn({"ann": "s3cret"})) as evil,
-        FakeRegistry(
-            TokenSignIn({"ann": "s3cret"}, realm="https://evil.example.net/token")
-        ) as source,
-    ):
-        with pytest.raises(SourceRefused, match=r"evil\.example\.net, which is not its own"):
-            await sources.client(registry(source.url), credential_set).head_manifest(
-                NGINX, Tag("1.27")
-            )
-        assert not evil.requests
-        assert all("authorization" not in each.headers for each in source.requests)
 
 
 # Tokens
@@ -801,7 +361,7 @@ async def test_a_token_endpoint_that_wants_a_password_tells_the_anonymous_to_get
     sources: Sources,
 ) -> None:
     async with FakeRegistry(TokenSignIn({"ann": "s3cret"}, anonymous=False)) as source:
-        with pytest.raises(SourceRefused, match="lets us in only with credentials"):
+        with pytest.raises(SourceRefused, match="requires credentials"):
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
 
 
@@ -842,7 +402,7 @@ async def test_a_password_never_goes_over_http_to_another_machine(
         return httpx.Response(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
 
     sources = opened(transport=httpx.MockTransport(answer))
-    with pytest.raises(SourceRefused, match="over http, where anybody could read it"):
+    with pytest.raises(SourceRefused, match="over http, where it could be read on the way"):
         await sources.client(registry("http://registry.example.com"), credential_set).head_manifest(
             NGINX, Tag("1.27")
         )
@@ -886,7 +446,7 @@ async def test_a_refused_sign_in_without_credentials_leads_to_a_credential_set(
         source.fault("/v2/", Status(403))
         with pytest.raises(SourceRefused) as refused:
             await sources.client(registry(source.url), None).verify_credentials()
-    assert "lets us in only with credentials (" in refused.value.what
+    assert "requires credentials (" in refused.value.what
     assert refused.value.hint == "Give the cache rule a credential set."
 
 
@@ -997,8 +557,8 @@ async def test_an_answer_that_is_no_token_is_an_invalid_answer(
         (b'{"token":"t","expires_in":-300}', 60.0),
         (b'{"token":"t","expires_in":0}', 60.0),
         (b'{"token":"t","expires_in":10}', 60.0),
-        (b'{"token":"t","expires_in":1e300}', LONGEST_LIFETIME),
-        (b'{"token":"t","expires_in":99999999999999999999}', LONGEST_LIFETIME),
+        (b'{"token":"t","expires_in":1e300}', MAX_LIFETIME),
+        (b'{"token":"t","expires_in":99999999999999999999}', MAX_LIFETIME),
         (b'{"token":"t","expires_in":' + b"9" * 5_000 + b"}", 60.0),
         # Of another clock, or of none.
         (b'{"token":"t","expires_in":300,"issued_at":"1970-01-01T00:00:00Z"}', 300.0),
@@ -1094,10 +654,10 @@ async def test_a_token_is_used_once_whatever_its_lifetime_is_said_to_be(
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         await client.manifest(NGINX, Tag("1.27"))
-        source.sign_in.expires_in = float(expires_in)  # type: ignore[union-attr,assignment]
+        source.sign_in.expires_in = float(expires_in)  # type: ignore[union-attr]
         clock.now += 1_000
         assert (await client.manifest(NGINX, Tag("1.27"))).digest == image.digest
-        clock.now += LONGEST_LIFETIME
+        clock.now += MAX_LIFETIME
         before = source.count("GET", "/token")
         await client.manifest(NGINX, Tag("1.27"))
         assert source.count("GET", "/token") == before + 1, "no token is kept for longer than a day"

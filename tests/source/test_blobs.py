@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.source.client import BlobStream, SourceClient, Sources
+from entrepot.source.blobs import BlobStream
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -15,6 +16,7 @@ from entrepot.source.errors import (
     SourceRateLimited,
     SourceRefused,
 )
+from entrepot.source.sources import Sources
 from tests.fakes import (
     DropAfter,
     FakeRegistry,
@@ -254,7 +256,7 @@ async def test_storage_that_refuses_is_not_a_matter_of_credentials(
         layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
         source.fault("/blobs/", Redirect(f"{storage.url}/store/1"))
         storage.fault("/store/", Status(403, body=b"<Error>Request has expired</Error>"))
-        with pytest.raises(SourceFailed, match=r"127\.0\.0\.1, to which docker\.io sends us"):
+        with pytest.raises(SourceFailed, match=r"127\.0\.0\.1, to which docker\.io redirects"):
             async with client.blob(NGINX, layer.digest):
                 pytest.fail("it was taken")
 

@@ -11,13 +11,8 @@ from entrepot.config.settings import MANIFEST_LIMIT
 from entrepot.core.media_types import EMPTY_INDEX, MANIFEST_TYPES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.demo.images import DOCKER, OCI
-from entrepot.source.client import (
-    BlobStream,
-    SourceClient,
-    Sources,
-    SourceState,
-    TagPage,
-)
+from entrepot.source.blobs import BlobStream
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -27,7 +22,9 @@ from entrepot.source.errors import (
     SourceRateLimited,
     SourceRefused,
 )
+from entrepot.source.lists import TagPage
 from entrepot.source.rate_limit import RateLimit
+from entrepot.source.sources import Sources, SourceState
 from tests.fakes import (
     Content,
     DropAfter,

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.content_encoding import (
-    PIECE,
+    MAX_PIECE,
     Decoder,
     NotDecodable,
     coding_of,
@@ -28,6 +28,7 @@ from entrepot.source.content_encoding import (
     seems_encoded,
 )
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceMisread
+from entrepot.source.sources import Sources
 from tests.fakes import (
     Compressed,
     DropAfter,
@@ -72,7 +73,7 @@ def decoded(content: bytes, coding: str = "gzip", *, step: int = 1000) -> bytes:
         for piece in decoder.feed(content[start : start + step])
     ]
     decoder.close()
-    assert max(map(len, pieces), default=0) <= PIECE
+    assert max(map(len, pieces), default=0) <= MAX_PIECE
     return b"".join(pieces)
 
 
@@ -88,10 +89,10 @@ def test_a_coding_is_taken_off_however_the_bytes_are_cut(content: bytes, step: i
 
 
 def test_what_grows_a_thousandfold_comes_in_small_pieces() -> None:
-    content = bytes(50 * PIECE + 7)
+    content = bytes(50 * MAX_PIECE + 7)
     assert decoded(zipped(content), step=10**9) == content
     # Exactly as much as one piece, and not a byte of input left over.
-    assert decoded(zipped(bytes(PIECE)), step=10**9) == bytes(PIECE)
+    assert decoded(zipped(bytes(MAX_PIECE)), step=10**9) == bytes(MAX_PIECE)
 
 
 def test_several_members_and_padding_are_one_file() -> None:
@@ -279,7 +280,7 @@ async def test_a_document_that_can_not_be_used_is_no_sign_in_page(
     source.files["/v2/library/nginx/manifests/latest"] = b'{"schemaVersion": 2, "mediaType": 7}'
     with pytest.raises(SourceAnswerInvalid, match="is no manifest") as refused:
         await client.manifest(NGINX, LATEST)
-    assert "Ask whoever publishes the image" in refused.value.hint
+    assert "Ask the publisher of the image" in refused.value.hint
 
 
 # Blobs

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from entrepot.source.rate_limit import (
-    LONGEST_PAUSE,
+    MAX_PAUSE,
     RateLimit,
     RateLimits,
     read_rate_limit,
@@ -78,26 +78,26 @@ def test_without_retry_after_nothing_is_known() -> None:
 def test_a_source_over_its_allowance_is_left_alone_until_it_said() -> None:
     clock = Clock(NOW)
     rate_limits = RateLimits(clock)
-    rate_limits.note("docker.io", {"ratelimit-limit": "100", "ratelimit-remaining": "1"})
-    rate_limits.exceeded("docker.io", "ann at docker.io", 20.0)
-    assert rate_limits.pause_left("ann at docker.io") == 20.0
-    assert rate_limits.pause_left("bob at docker.io") is None
+    rate_limits.record("docker.io", {"ratelimit-limit": "100", "ratelimit-remaining": "1"})
+    rate_limits.record_exceeded("docker.io", "ann at docker.io", 20.0)
+    assert rate_limits.remaining_pause("ann at docker.io") == 20.0
+    assert rate_limits.remaining_pause("bob at docker.io") is None
     assert rate_limits.get("docker.io") == RateLimit(100, 0, NOW + 20)
     clock.now += 20.0
-    assert rate_limits.pause_left("ann at docker.io") is None
+    assert rate_limits.remaining_pause("ann at docker.io") is None
 
 
 def test_a_source_that_wants_hours_is_asked_again_after_minutes() -> None:
     rate_limits = RateLimits(Clock(NOW))
-    rate_limits.exceeded("docker.io", "ann", 6 * 3600.0)
-    assert rate_limits.pause_left("ann") == LONGEST_PAUSE
+    rate_limits.record_exceeded("docker.io", "ann", 6 * 3600.0)
+    assert rate_limits.remaining_pause("ann") == MAX_PAUSE
     assert rate_limits.get("docker.io").resets == NOW + 6 * 3600.0
 
 
 def test_a_source_that_does_not_say_how_long_is_asked_again_at_once() -> None:
     rate_limits = RateLimits(Clock(NOW))
-    rate_limits.exceeded("docker.io", "ann", None)
-    assert rate_limits.pause_left("ann") is None
+    rate_limits.record_exceeded("docker.io", "ann", None)
+    assert rate_limits.remaining_pause("ann") is None
     assert rate_limits.get("docker.io").remaining == 0
 
 
@@ -106,27 +106,27 @@ def test_a_wall_clock_that_is_set_neither_prolongs_nor_ends_a_pause(jump: float)
     """S14, F69: a pause of 30 s was 3,630 after the clock had been set back by an hour."""
     clock, wall_clock = Clock(50.0), Clock(NOW)
     rate_limits = RateLimits(clock, wall_clock)
-    rate_limits.note(
+    rate_limits.record(
         "docker.io",
         {"ratelimit-limit": "100", "ratelimit-remaining": "1", "ratelimit-reset": "600"},
     )
-    rate_limits.exceeded("docker.io", "ann", 30.0)
+    rate_limits.record_exceeded("docker.io", "ann", 30.0)
     wall_clock.now += jump
-    assert rate_limits.pause_left("ann") == 30.0
+    assert rate_limits.remaining_pause("ann") == 30.0
     assert rate_limits.get("docker.io").resets == wall_clock.now + 30, (
         "what is shown is told by the clock as it stands"
     )
     clock.now += 29
-    assert rate_limits.pause_left("ann") == 1.0
+    assert rate_limits.remaining_pause("ann") == 1.0
     clock.now += 2
-    assert rate_limits.pause_left("ann") is None
+    assert rate_limits.remaining_pause("ann") is None
 
 
 def test_a_reset_that_a_source_names_as_a_time_is_a_span_from_when_it_was_told() -> None:
     """S14, F69."""
     clock, wall_clock = Clock(50.0), Clock(NOW)
     rate_limits = RateLimits(clock, wall_clock)
-    rate_limits.note(
+    rate_limits.record(
         "docker.io", {"ratelimit-remaining": "1", "ratelimit-reset": str(int(NOW) + 600)}
     )
     wall_clock.now -= 7_200
@@ -149,7 +149,7 @@ def test_a_reset_that_a_source_names_as_a_time_is_a_span_from_when_it_was_told()
 )
 def test_absurd_numbers_and_dates_ask_for_no_pause(value: str) -> None:
     """S02, S25: more digits than Python reads, and dates beyond its calendar."""
-    assert read_retry_after(httpx.Headers({"Retry-After": value.encode()}), NOW) in {None, 0.0}
+    assert read_retry_after(httpx.Headers([(b"Retry-After", value.encode())]), NOW) in {None, 0.0}
     assert read_rate_limit({"ratelimit-limit": value, "ratelimit-remaining": value}, NOW) is None
 
 

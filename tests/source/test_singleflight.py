@@ -14,11 +14,16 @@ from entrepot.source.singleflight import FetchAbandoned, SingleFlight, TooManyFe
 class Fetch:
     def __init__(self) -> None:
         self.calls = 0
+        self.cancelled = 0
         self.may_end = asyncio.Event()
 
     async def __call__(self) -> int:
         self.calls += 1
-        await self.may_end.wait()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         return self.calls
 
 
@@ -32,7 +37,7 @@ async def test_all_who_wait_share_one_fetch() -> None:
     assert await flights.join("key", fetch) == 2
 
 
-async def test_a_passenger_who_leaves_changes_nothing_for_the_others() -> None:
+async def test_a_client_that_leaves_changes_nothing_for_the_others() -> None:
     flights: SingleFlight[int] = SingleFlight()
     fetch = Fetch()
     first, second = (asyncio.create_task(flights.join("key", fetch)) for _ in range(2))
@@ -44,7 +49,38 @@ async def test_a_passenger_who_leaves_changes_nothing_for_the_others() -> None:
     assert first.cancelled()
 
 
-async def test_everyone_gets_the_error_and_the_next_one_tries_anew() -> None:
+async def test_a_fetch_goes_on_when_all_who_waited_have_left() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+    fetch = Fetch()
+    waiting = asyncio.create_task(flights.join("key", fetch))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await ended(waiting)
+    again = asyncio.create_task(flights.join("key", fetch))
+    await asyncio.sleep(0)
+    fetch.may_end.set()
+    assert await again == 1
+
+
+async def test_an_unawaited_fetch_is_cancelled_where_that_is_asked_for() -> None:
+    flights: SingleFlight[int] = SingleFlight(cancels_unawaited=True)
+    fetch = Fetch()
+    first, second = (asyncio.create_task(flights.join("key", fetch)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await ended(first)
+    assert fetch.cancelled == 0, "the second still waits"
+    second.cancel()
+    await ended(second)
+    # The next one starts a fetch of its own, though the cancelled one has not ended yet.
+    third = asyncio.create_task(flights.join("key", fetch))
+    fetch.may_end.set()
+    assert await third == 2
+    assert fetch.cancelled == 1
+    assert (flights._flights, flights._running, flights._groups) == ({}, set(), {})
+
+
+async def test_everyone_gets_the_error_and_the_next_one_tries_again() -> None:
     flights: SingleFlight[int] = SingleFlight()
 
     async def fail() -> int:

@@ -85,7 +85,7 @@ class Person:
 
 async def pulled(engine: Engine, image: str, platform: str = "linux/amd64") -> None:
     """Have an image in the cache."""
-    started = await engine.start_pull(image, platform, "10.0.4.17")
+    started = await engine.pulls.start(image, platform, "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
 
 
@@ -97,7 +97,7 @@ async def dashboard(
     started_engine: bool = False,
     options: Options | None = None,
     keymap: Keymap | None = None,
-    keeps_theme_in: Path | None = None,
+    theme_state_file: Path | None = None,
 ) -> AsyncIterator[Person]:
     async with CacheClient.of_app(management_app(engine)) as client:
         app = Dashboard(
@@ -105,7 +105,7 @@ async def dashboard(
             started_engine=started_engine,
             options=options,
             keymap=keymap,
-            keeps_theme_in=keeps_theme_in,
+            theme_state_file=theme_state_file,
         )
         async with app.run_test(size=size, notifications=True) as pilot:
             person = Person(app, pilot)
@@ -186,15 +186,15 @@ def environment(directories: Directories) -> dict[str, str]:
 async def looks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Looks]:
     """The engine answers on its socket, looked at twice a second, and its free space is always the
     same."""
-    counted, status = Looks(), engine.status
+    counted, get_status = Looks(), engine.status.get
 
     async def steady() -> EngineStatus:
         counted.another()
         return msgspec.structs.replace(
-            await status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1
+            await get_status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1
         )
 
-    monkeypatch.setattr(engine, "status", steady)
+    monkeypatch.setattr(engine.status, "get", steady)
     async with answering(engine):
         yield counted
 

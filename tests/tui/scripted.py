@@ -17,13 +17,13 @@ from entrepot.api.models import (
     ActivityBucket,
     ActivityCounts,
     CheckedRule,
+    DoctorReport,
     EngineStatus,
     Event,
-    Examination,
     LayerSnapshot,
     PullSnapshot,
     RuleSnapshot,
-    UpstreamSnapshot,
+    SourceRegistrySnapshot,
 )
 from entrepot.core.states import LayerState, PullState, SignIn
 from tests.tui.conftest import Person
@@ -85,8 +85,8 @@ NO_ACTIVITY = Activity(
     buckets=tuple(ActivityBucket(began=NOW - 300.0 * step) for step in reversed(range(288))),
     total=ActivityCounts(),
 )
-ALL_WELL = Examination(findings=())
-UPSTREAM = UpstreamSnapshot(
+ALL_WELL = DoctorReport(findings=())
+UPSTREAM = SourceRegistrySnapshot(
     name="Docker Hub", login_server="docker.io", sign_in=SignIn.REQUIRED, rules=2, reachable=True
 )
 
@@ -108,11 +108,11 @@ class ScriptedEngine:
 
     status: EngineStatus = STATUS
     pulls: Sequence[PullSnapshot] = ()
-    upstreams: Sequence[UpstreamSnapshot] = (UPSTREAM,)
+    upstreams: Sequence[SourceRegistrySnapshot] = (UPSTREAM,)
     events: Sequence[Event] = ()
     rules: Sequence[RuleSnapshot] = ()
     activity: Activity = NO_ACTIVITY
-    examination: Examination = ALL_WELL
+    examination: DoctorReport = ALL_WELL
     asked: Counter[str] = field(default_factory=Counter)
     before_status: Callable[[ScriptedEngine], None] = lambda _: None
     """Called at the beginning of every look."""
@@ -178,8 +178,8 @@ async def scripted_dashboard(
 async def look(person: Person) -> None:
     """Have the screen look at the engine once, and wait until it has shown what it saw."""
     await settled(person)
-    person.app.look_now()
-    person.app.screen.look()  # type: ignore[attr-defined]
+    person.app.poll_now()
+    person.app.screen.poll()  # type: ignore[attr-defined]
     await settled(person)
 
 

@@ -72,7 +72,7 @@ async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(
     opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")
@@ -120,7 +120,7 @@ async def test_a_field_that_waits_to_be_typed_into_sends_nothing(
 
 async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) -> None:
     for number in range(30):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft(
                 f"rule-{number:02}", f"registry.example.com/team-{number}/*", f"team-{number}/*"
             )
@@ -135,7 +135,7 @@ async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) 
         "a screen": await cost(program, looks, "3", "no credential"),
         "and back": await cost(program, looks, "2", "Cache rules"),
         "help and back": await cost(program, looks, "?", "This screen", ESCAPE),
-        "the palette and back": await cost(program, looks, ":", "Make a cache rule", ESCAPE),
+        "the palette and back": await cost(program, looks, ":", "Create a cache rule", ESCAPE),
         "a question and back": await cost(program, looks, "d", "Delete the cache rule", ESCAPE),
         "a wizard and back": await cost(program, looks, "n", "Which source registry", "\x03"),
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.tui.pty import Program
-from tui.screens.base import INTERVAL
+from tui.polling import POLL_INTERVAL
 
 BUDGET = 5000
 """Bytes a second for twenty pulls."""
@@ -94,7 +94,7 @@ def test_twenty_pulls_cost_less_than_the_budget_however_fast_they_are(
         terminal.sees("library/image-0:1.27", "[#", "MB/s")
         terminal.after(2)
         frames = terminal.frames()
-        assert 0 < sum(frames) / len(frames) <= BUDGET * INTERVAL
+        assert 0 < sum(frames) / len(frames) <= BUDGET * POLL_INTERVAL
 
 
 def test_where_nothing_is_pulled_nothing_is_sent(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from tests.hostile import obeyed
 from tests.tui.pty import Picture
-from tui.driver import ThriftyDriver, plain
+from tui.driver import DiffingDriver, plain
 
 RED, BOLD, PLAIN = "\x1b[38;2;255;0;0m", "\x1b[1;38;2;255;0;0m", "\x1b[0m"
 CURSOR = "\x1b[24;80H"
 
 
-def driver() -> ThriftyDriver:
-    made = ThriftyDriver.__new__(ThriftyDriver)
+def driver() -> DiffingDriver:
+    made = DiffingDriver.__new__(DiffingDriver)
     made._lines, made._cursor, made._begun = {}, "", False
     return made
 
@@ -27,57 +27,59 @@ def line(number: int, cells: str, column: int = 1) -> str:
 
 
 def test_what_is_shown_already_is_not_sent_again() -> None:
-    thrifty = driver()
+    terminal_driver = driver()
     picture = line(1, f"{RED}library/nginx{PLAIN}") + line(2, "plain") + CURSOR
-    assert thrifty._news(picture) == f"\x1b[1;1H{RED}library/nginx\x1b[2;1H\x1b[mplain{CURSOR}"
-    assert thrifty._news(picture) == ""
+    assert (
+        terminal_driver._diff(picture) == f"\x1b[1;1H{RED}library/nginx\x1b[2;1H\x1b[mplain{CURSOR}"
+    )
+    assert terminal_driver._diff(picture) == ""
 
 
 def test_only_the_cells_that_differ_are_sent() -> None:
-    thrifty = driver()
-    thrifty._news(line(3, "library/nginx    58 %    31 MB/s") + CURSOR)
+    terminal_driver = driver()
+    terminal_driver._diff(line(3, "library/nginx    58 %    31 MB/s") + CURSOR)
     assert (
-        thrifty._news(line(3, "library/nginx    59 %    31 MB/s") + CURSOR)
+        terminal_driver._diff(line(3, "library/nginx    59 %    31 MB/s") + CURSOR)
         == f"\x1b[3;19H9{CURSOR}"
     )
 
 
 def test_cells_that_lie_near_to_each_other_go_together() -> None:
-    thrifty = driver()
-    thrifty._news(line(1, "a..b" + "." * 40 + "c") + CURSOR)
+    terminal_driver = driver()
+    terminal_driver._diff(line(1, "a..b" + "." * 40 + "c") + CURSOR)
     assert (
-        thrifty._news(line(1, "A..B" + "." * 40 + "C") + CURSOR)
+        terminal_driver._diff(line(1, "A..B" + "." * 40 + "C") + CURSOR)
         == f"\x1b[1;1HA..B\x1b[1;45HC{CURSOR}"
     )
 
 
 def test_a_colour_is_told_once_and_an_attribute_ends_with_a_reset() -> None:
-    thrifty = driver()
-    assert thrifty._news(
+    terminal_driver = driver()
+    assert terminal_driver._diff(
         line(1, f"{RED}a{PLAIN}{RED}b{PLAIN}{BOLD}c{PLAIN}{RED}d{PLAIN}") + CURSOR
     ) == (f"\x1b[1;1H{RED}ab\x1b[1mc\x1b[0;38;2;255;0;0md\x1b[m{CURSOR}")
 
 
 def test_the_terminals_own_colours_are_not_told() -> None:
     assert (
-        driver()._news(line(1, "\x1b[1;7;39;49mrow\x1b[0m") + CURSOR)
+        driver()._diff(line(1, "\x1b[1;7;39;49mrow\x1b[0m") + CURSOR)
         == f"\x1b[1;1H\x1b[1;7mrow\x1b[m{CURSOR}"
     )
 
 
 def test_after_a_resize_all_is_sent_again() -> None:
-    thrifty = driver()
+    terminal_driver = driver()
     picture = line(1, "rules") + CURSOR
-    first = thrifty._news(picture)
-    thrifty.forget()
-    assert thrifty._news(picture) == first
+    first = terminal_driver._diff(picture)
+    terminal_driver.invalidate()
+    assert terminal_driver._diff(picture) == first
 
 
 def test_a_line_with_signs_of_two_cells_is_sent_whole() -> None:
-    thrifty = driver()
+    terminal_driver = driver()
     picture = line(1, "名前 library") + CURSOR
-    assert "名前 library" in thrifty._news(picture)
-    assert "名前 library" in thrifty._news(picture)
+    assert "名前 library" in terminal_driver._diff(picture)
+    assert "名前 library" in terminal_driver._diff(picture)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +103,11 @@ writings = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 10), cells), min
 def test_a_terminal_shows_the_same_as_if_all_had_been_sent(
     pictures: list[list[tuple[int, int, str]]],
 ) -> None:
-    thrifty, all_of_it, little = driver(), Picture(40, 4), Picture(40, 4)
+    terminal_driver, all_of_it, little = driver(), Picture(40, 4), Picture(40, 4)
     for each in pictures:
         picture = "".join(line(number, text, column) for number, column, text in each) + CURSOR
         all_of_it.feed(picture)
-        little.feed(thrifty._news(picture))
+        little.feed(terminal_driver._diff(picture))
         assert little.looks() == all_of_it.looks()
 
 
@@ -133,7 +135,7 @@ def test_nothing_that_a_terminal_obeys_passes_besides_what_a_picture_is_made_of(
     """S04: the last line of defence, behind the widgets."""
     for foreign in (f"{sign}[2J", f"{sign}]52;c;ZXZpbA==", f"{RED}a{sign}b{PLAIN}", sign):
         for picture in (line(1, f"x{foreign}y") + CURSOR, CURSOR + f"x{foreign}y"):
-            sent = driver()._news(picture)
+            sent = driver()._diff(picture)
             assert obeyed(re.sub(r"\x1b\[[0-9;]*[Hm]", "", sent).replace("\n", "")) == []
             assert sign == "\x1b" or sign not in sent
             assert sent.replace("\n", "").count("x") == 1
@@ -141,4 +143,4 @@ def test_nothing_that_a_terminal_obeys_passes_besides_what_a_picture_is_made_of(
 
 def test_what_is_drawn_stays_where_it_is_without_such_signs() -> None:
     """None of them takes a cell."""
-    assert driver()._news(line(1, "a\x9b\u202eb") + CURSOR) == f"\x1b[1;1Hab{CURSOR}"
+    assert driver()._diff(line(1, "a\x9b\u202eb") + CURSOR) == f"\x1b[1;1Hab{CURSOR}"

@@ -15,17 +15,22 @@ import pytest
 from rich.cells import cell_len
 from textual.screen import ModalScreen
 
-from entrepot.api import client as client_module
-from entrepot.api.client import CacheClient, EngineRefused
+from entrepot.api import session as session_module
+from entrepot.api.credential_sets import CredentialSetsClient
+from entrepot.api.errors import EngineRefused
+from entrepot.api.pulls import PullsClient
+from entrepot.api.repositories import RepositoriesClient
+from entrepot.api.rules import RulesClient
+from entrepot.api.session import ApiSession
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
 from tests.hostile import HOSTILE, obeyed
 from tests.tui.conftest import Person, dashboard, pulled
-from tui.screens.base import AREAS
+from tui.areas import AREAS
 
-MARKUP = " [red]w[oops] [/oops] [@click=app.leave]y[/] [bold"
+MARKUP = " [red]w[oops] [/oops] [@click=app.request_quit]y[/] [bold"
 TAIL = f"{MARKUP}層\x1b[3;3H\x1b]0;t\x07\x9b31m\x9d0;t\x9c\r\n\u202eg\u2066"
 LITERAL = "[red]"
 """What has to be read on every screen that shows something hostile."""
@@ -95,11 +100,11 @@ def _healed(value: Any) -> Any:
 def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine of which every name, message and error is hostile; it understands them when it is
     asked about them."""
-    decoded, ask, refused = client_module._decoded, CacheClient._ask, client_module._refused
+    decoded, request, refused = session_module.decode, ApiSession.request, session_module.refusal
 
     def poison(content: bytes, kind: Any) -> Any:
         found = decoded(content, kind)
-        return found if kind is client_module._ErrorBody else _poisoned(found)
+        return found if kind is session_module.ErrorBody else _poisoned(found)
 
     def refusal(content: bytes, status: int) -> EngineRefused:
         error = refused(content, status)
@@ -108,7 +113,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     async def heal(
-        client: CacheClient,
+        session: ApiSession,
         method: str,
         path: str,
         headers: dict[str, str],
@@ -117,21 +122,21 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> Any:
         for safe in ("", "/"):
             path = path.replace(quote(TAIL, safe=safe), "")
-        return await ask(client, method, path, headers, _healed(body), **options)
+        return await request(session, method, path, headers, _healed(body), **options)
 
-    monkeypatch.setattr(client_module, "_decoded", poison)
-    monkeypatch.setattr(client_module, "_refused", refusal)
-    monkeypatch.setattr(CacheClient, "_ask", heal)
+    monkeypatch.setattr(session_module, "decode", poison)
+    monkeypatch.setattr(session_module, "refusal", refusal)
+    monkeypatch.setattr(ApiSession, "request", heal)
 
 
 @pytest.fixture
 async def busy(engine: Engine, source: FakeRegistry, registry: httpx.AsyncClient) -> Engine:
     """Something to show everywhere: a rule, an unhealthy set, images, a pull that failed, one that
     was refused, and events."""
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:NOT_SET_HERE", "env:NOT_SET_EITHER")
     )
-    await engine.check_sign_in("example-login")
+    await engine.credential_sets.verify("example-login")
     source.add_image("library/nginx", "1.27", layers=[b"shared", b"own"])
     source.add_image("library/nginx", "1.28", layers=[b"shared"])
     await pulled(engine, "library/nginx:1.27")
@@ -236,19 +241,19 @@ async def test_every_screen_shows_hostile_names_messages_and_errors_literally(
 
 
 @pytest.mark.parametrize(
-    ("method", "keys"),
+    ("part", "method", "keys"),
     [
-        ("start_pull", ["5", "r"]),
-        ("check_rule", ["2", "n"]),
-        ("check_credential_set", ["3", "n"]),
-        ("match", ["2", "w", "x", "enter"]),
-        ("credential_sets", ["3"]),
-        ("plan_delete_rule", ["2", "d"]),
-        ("refresh", ["4", "enter", "r"]),
+        (PullsClient, "start", ["5", "r"]),
+        (RulesClient, "validate", ["2", "n"]),
+        (CredentialSetsClient, "validate", ["3", "n"]),
+        (RulesClient, "match", ["2", "w", "x", "enter"]),
+        (CredentialSetsClient, "list", ["3"]),
+        (RulesClient, "preview_delete", ["2", "d"]),
+        (RepositoriesClient, "refresh_tag", ["4", "enter", "r"]),
     ],
 )
 async def test_a_refusal_of_the_engine_is_shown_literally(
-    busy: Engine, monkeypatch: pytest.MonkeyPatch, method: str, keys: list[str]
+    busy: Engine, monkeypatch: pytest.MonkeyPatch, part: type, method: str, keys: list[str]
 ) -> None:
     """S29: some of these notifications took the engine's words for markup."""
     async with dashboard(busy) as person:
@@ -256,7 +261,7 @@ async def test_a_refusal_of_the_engine_is_shown_literally(
         async def refuse(*_: object, **__: object) -> None:
             raise EngineRefused("Odd", f"No. {TAIL}", field=None, status=400)
 
-        monkeypatch.setattr(CacheClient, method, refuse)
+        monkeypatch.setattr(part, method, refuse)
         for key in keys:
             await person.press(key)
             await person.until(lambda: person.app.screen.is_mounted)
@@ -283,7 +288,8 @@ async def test_a_file_of_hostile_names_is_planned_literally(
 
 
 @pytest.mark.parametrize(
-    "text", ["x [/oops] y", "[red]a[/red]", "[@click=app.leave]y[/]", "[bold", f"a{HOSTILE}b"]
+    "text",
+    ["x [/oops] y", "[red]a[/red]", "[@click=app.request_quit]y[/]", "[bold", f"a{HOSTILE}b"],
 )
 async def test_a_notification_is_shown_literally_whoever_wants_markup(
     person: Person, text: str

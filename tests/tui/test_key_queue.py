@@ -33,7 +33,7 @@ def type_at_once(person: Person, text: str) -> None:
 @pytest.fixture
 async def rules(engine: Engine) -> None:
     for name in ("nginx", "ginger", "quiet"):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*")
         )
 
@@ -41,7 +41,7 @@ async def rules(engine: Engine) -> None:
 async def test_letters_behind_the_key_of_the_filter_are_typed_into_it(
     rules: None, person: Person
 ) -> None:
-    # Each of them is a key of this screen too: n makes a rule, g moves, q leaves.
+    # Each of them is a key of this screen too: n makes a rule, g moves, q quits.
     type_at_once(person, "2/ngq")
     await person.sees("0 of 4 match   / ngq")
     type_at_once(person, "\x1b/nginx\r")
@@ -66,7 +66,7 @@ async def test_letters_behind_the_key_of_the_palette_are_typed_into_it(person: P
 async def test_escape_closes_what_is_just_being_opened(person: Person) -> None:
     type_at_once(person, "2?\x1b:\x1b5p\x1b")
     await person.sees("Nothing has been pulled yet.")
-    await person.until(lambda: not person.app._held_keys and len(person.app.screen_stack) == 1)
+    await person.until(lambda: not person.app._queued_keys and len(person.app.screen_stack) == 1)
     type_at_once(person, "p\x1bp")
     await person.sees("Pull an image into the cache")
 
@@ -78,9 +78,7 @@ async def test_letters_behind_the_key_of_a_wizard_reach_it(person: Person) -> No
 
 async def test_a_whole_wizard_typed_by_heart(person: Person, engine: Engine) -> None:
     type_at_once(person, "2nGk\rteam/app\r-two\rg\rg\r")
-    await person.sees(
-        "Nothing is made yet.", "Fine: the name is free.", "--target-repo team/app-two"
-    )
+    await person.sees("Nothing is created yet.", "Name available", "--target-repo team/app-two")
     assert len(engine.documents.rules) == 1
 
 
@@ -88,16 +86,16 @@ async def test_what_is_typed_while_the_engine_is_asked_goes_where_it_was_meant_t
     person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_at_once(person, "2nGk\rteam/app")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     asked, may_answer = asyncio.Event(), asyncio.Event()
-    check = engine.check_rule
+    check = engine.rules.validate
 
     async def slowly(*arguments: object, **options: object) -> object:
         asked.set()
         await may_answer.wait()
         return await check(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "check_rule", slowly)
+    monkeypatch.setattr(engine.rules, "validate", slowly)
     # Enter four times more: a key that was leant on.
     type_at_once(person, "\r\r\r\r\r-more")
     await asyncio.wait_for(asked.wait(), 30)
@@ -112,14 +110,14 @@ async def test_escape_waits_for_nothing(
     person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_at_once(person, "2nGk\rteam/app")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     asked = asyncio.Event()
 
     async def never(*_: object, **__: object) -> None:
         asked.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(engine, "check_rule", never)
+    monkeypatch.setattr(engine.rules, "validate", never)
     type_at_once(person, "\rmore")
     await asyncio.wait_for(asked.wait(), 30)
     type_at_once(person, "\x1b")
@@ -132,7 +130,7 @@ async def test_keys_behind_the_answer_to_a_question_are_for_the_screen_below(
     # All lie there before the question is drawn: escape is for it, and what is behind it for nobody
     # (F66).
     type_at_once(person, "2d\x1bn")
-    await person.until(lambda: person.app._taken == 3 and len(person.app.screen_stack) == 1)
+    await person.until(lambda: person.app._taken_count == 3 and len(person.app.screen_stack) == 1)
     type_at_once(person, "d")
     await person.sees("Delete the cache rule example-library?")
     type_at_once(person, "\x1bn")
@@ -151,25 +149,25 @@ async def test_a_name_that_was_typed_before_the_question_was_drawn_deletes_nothi
     await person.sees("> library/nginx")
     type_at_once(person, "dlibrary/nginx\r")
     await person.sees("Delete the cached repository library/nginx?")
-    await person.until(lambda: not person.app._held_keys)
+    await person.until(lambda: not person.app._queued_keys)
     assert getattr(person.app.focused, "value", None) == ""
-    assert len(await engine.repositories.all()) == 1
+    assert len(await engine.repositories.list()) == 1
     type_at_once(person, "library/nginx\r")
     await person.sees("Nothing is cached yet.")
-    assert await engine.repositories.all() == []
+    assert await engine.repositories.list() == []
 
 
 async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(
     person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[object, ...]] = []
-    start = engine.start_pull
+    start = engine.pulls.start
 
     async def told(*arguments: object) -> object:
         asked.append(arguments)
         return await start(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "start_pull", told)
+    monkeypatch.setattr(engine.pulls, "start", told)
     type_at_once(person, "5plibrary/nginx:1.27\rlinux/amd64\r")
     await person.until(lambda: bool(asked))
     assert asked[0][:2] == ("library/nginx:1.27", "linux/amd64")
@@ -206,7 +204,7 @@ async def test_an_eviction_typed_by_heart(
     # The word that the eviction wants typed is for a question that nobody has seen yet (F66).
     type_at_once(person, "0 B\revict\r")
     await person.sees("Evict 1 image?")
-    await person.until(lambda: not person.app._held_keys)
+    await person.until(lambda: not person.app._queued_keys)
     type_at_once(person, "evict\r")
     await person.sees("1 image evicted")
 
@@ -222,7 +220,7 @@ async def test_escape_gives_up_what_the_engine_is_slow_to_answer(
         asked.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(engine, "plan_delete_rule", never)
+    monkeypatch.setattr(engine.rules, "preview_delete", never)
     type_at_once(person, "dn/x")
     await asyncio.wait_for(asked.wait(), 30)
     type_at_once(person, "\x1b/lib")

@@ -46,7 +46,7 @@ async def test_help_is_grouped_and_told_by_the_bindings(person: Person) -> None:
     await person.press("2")
     await person.sees("example-library")
     await person.press("question_mark")
-    await person.sees("This screen", "Make a cache rule")
+    await person.sees("This screen", "Create a cache rule")
     for _ in range(40):
         await person.press("j")
     await person.sees("Everywhere", "Go to Overview")
@@ -61,7 +61,7 @@ async def test_help_opens_in_a_wizard_and_in_a_dialog_too(person: Person) -> Non
     await person.press("question_mark")
     await person.sees("Take this and go on", "This screen")
     await person.press("escape", "ctrl+c")
-    await person.sees("example-library", "q leave")
+    await person.sees("example-library", "q quit")
     await person.press("d")
     await person.sees("Delete the cache rule")
     await person.press("f1")
@@ -96,7 +96,7 @@ async def test_a_number_in_a_wizard_says_that_the_wizard_comes_first(person: Per
     await person.press("2", "n")
     await person.sees("Which source registry")
     await person.press("4")
-    await person.sees("Leave the wizard first")
+    await person.sees("Quit the wizard first")
     assert "Which source registry" in person.seen()
 
 
@@ -117,10 +117,10 @@ async def test_the_palette_has_every_action_of_the_screen_all_areas_the_themes_a
     await person.sees("example-library")
     await person.press("colon")
     for words, found in (
-        ("new make", "Make a cache rule"),
+        ("new create", "Create a cache rule"),
         ("go to sour", "Go to Sources"),
         ("theme light", "Theme entrepot-light"),
-        ("leave the", "Leave the dashboard"),
+        ("quit the", "Quit the dashboard"),
     ):
         await person.press("ctrl+u")
         await person.type(words)
@@ -159,7 +159,7 @@ async def test_a_theme_that_was_chosen_is_kept_for_the_next_time(
     engine: Engine, tmp_path: Path
 ) -> None:
     kept = tmp_path / "state.toml"
-    async with dashboard(engine, keeps_theme_in=kept) as person:
+    async with dashboard(engine, theme_state_file=kept) as person:
         await person.press("colon")
         await person.type("theme nord")
         await person.press("enter")
@@ -267,7 +267,7 @@ async def test_the_users_keys_work_and_the_screen_and_the_help_say_them(
         await person.sees("f5 new", "h help")
         await person.press("n")
         await person.press("h")
-        await person.sees("f5", "Make a cache rule", "esc closes")
+        await person.sees("f5", "Create a cache rule", "esc closes")
         await person.press("escape", "f5")
         await person.sees("Which source registry")
 

@@ -14,6 +14,7 @@ import pytest
 
 from entrepot.config.settings import Directories
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import EventKind
 from tests.e2e.clients.processes import Process
 from tests.fakes import FakeRegistry
 from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
@@ -30,12 +31,12 @@ PLACES: tuple[tuple[str, str, str], ...] = (
     ("7", "What happened", ""),
     ("2", "example-library", ""),
     ("?", "This screen", ESCAPE),
-    (":", "Make a cache rule", ESCAPE),
+    (":", "Create a cache rule", ESCAPE),
     ("d", "Delete the cache rule", ESCAPE),
     ("p", "Pull an image into the cache", ESCAPE),
     ("n", "Which source registry does it pull from?", ""),
     ("\r", "Which repository of", ""),
-    ("\x03", "Leave the wizard?", "\x1b[C\r"),
+    ("\x03", "Quit the wizard?", "\x1b[C\r"),
     ("3", "There is no credential set yet.", ""),
     ("n", "Which source registry does it sign in to?", "\x03"),
 )
@@ -138,7 +139,7 @@ async def test_leaving_puts_the_terminal_in_order(opened: Opened, looks: Looks) 
     program = await opened()
     await sees(program, "All is well.")
     program.type("\x11")
-    await sees(program, "Leave the dashboard?")
+    await sees(program, "Quit the dashboard?")
     program.type("\x1b[C\r")
     assert await asyncio.to_thread(program.ended) == 0
     assert program.picture.modes == ENDED
@@ -184,9 +185,9 @@ async def test_in_ascii_not_one_other_byte_is_sent(
     opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
-    engine.events.record("engine-notice", "Eine Quelle spricht Käse: “…” 名")
+    engine.events.record(EventKind.ENGINE_READY, "Eine Quelle spricht Käse: “…” 名")
     program = await opened("--ascii")
     await sees(program, "All is well.")
     await visit(program)
@@ -307,7 +308,7 @@ async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(
     told = program.picture.text().replace("\n", "")
     log = directories.log / "dashboard.log"
     assert (
-        "Error: The dashboard met a fault of its own and has ended; the engine goes on. What happened is in"
+        "Error: The dashboard itself has failed and has ended; the engine keeps running. The details are in"
         in told
     )
     assert "Traceback" not in told
@@ -329,7 +330,7 @@ async def test_what_a_library_warns_of_goes_into_the_log_and_not_across_the_scre
     )
     await sees(program, "All is well.")
     program.type("\x11")
-    await sees(program, "Leave the dashboard?")
+    await sees(program, "Quit the dashboard?")
     program.type("\x1b[C\r")
     assert await asyncio.to_thread(program.ended) == 0
     assert "A callback failed" not in program.picture.text()
@@ -393,7 +394,7 @@ async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
     opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry, tmp_path: Path
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")

@@ -11,8 +11,8 @@ from tests.tui.scripted import ScriptedEngine, scripted_dashboard
 from tui.options import (
     OptionInvalid,
     Options,
-    keep_theme,
     read_options,
+    save_theme,
     suitable_theme,
     theme_named,
 )
@@ -55,7 +55,7 @@ def test_a_theme_that_was_chosen_goes_before_the_file_until_the_file_says_anothe
     tmp_path: Path,
 ) -> None:
     assert read(tmp_path, 'theme = "nord"\n').theme == "nord"
-    keep_theme(tmp_path / "state.toml", "gruvbox", instead_of="nord")
+    save_theme(tmp_path / "state.toml", "gruvbox", instead_of="nord")
     assert read(tmp_path, None).theme == "gruvbox"
     assert read(tmp_path, 'theme = "dracula"\n').theme == "dracula"
     assert (tmp_path / "dashboard.toml").read_text() == 'theme = "dracula"\n'
@@ -65,7 +65,7 @@ def test_a_state_that_is_a_link_stays_one(tmp_path: Path) -> None:
     """F78: in a repository of dotfiles."""
     (tmp_path / "dotfiles").mkdir()
     (tmp_path / "state.toml").symlink_to(tmp_path / "dotfiles" / "state.toml")
-    keep_theme(tmp_path / "state.toml", "gruvbox", instead_of="")
+    save_theme(tmp_path / "state.toml", "gruvbox", instead_of="")
     assert (tmp_path / "state.toml").is_symlink()
     assert read(tmp_path, None).theme == "gruvbox"
 
@@ -112,11 +112,11 @@ async def test_a_theme_that_can_not_be_kept_is_used_all_the_same(tmp_path: Path)
     """F78: on a disk that can only be read."""
     (tmp_path / "file").touch()
     async with scripted_dashboard(ScriptedEngine()) as person:
-        person.app._keeps_theme_in = tmp_path / "file" / "state.toml"
+        person.app._theme_state_file = tmp_path / "file" / "state.toml"
         person.app.action_choose_theme("nord")
         await person.until(
             lambda: any(
-                "can't be kept for the next time" in each.message
+                "can't be saved for the next start" in each.message
                 for each in person.app._notifications
             )
         )

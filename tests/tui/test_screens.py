@@ -33,7 +33,7 @@ async def test_every_area_fits_its_terminal(
             ("7", "Events", "Cache rule exam"),
         ):
             await person.press(key)
-            await person.sees(*texts, "? help", "q leave")
+            await person.sees(*texts, "? help", "q quit")
             shown = lines(person.app)
             assert len(shown) == size[1]
             assert max(len(line) for line in shown) <= size[0]
@@ -43,7 +43,9 @@ async def test_a_filter_shows_what_matches_and_how_many_and_escape_clears_it(
     person: Person, engine: Engine
 ) -> None:
     for name in ("alpha", "beta", "gamma"):
-        await engine.create_rule(RuleDraft(f"team-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*"))
+        await engine.rules.create(
+            RuleDraft(f"team-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*")
+        )
     await person.press("2")
     await person.sees("team-alpha", "team-gamma")
     await person.press("slash")
@@ -60,8 +62,8 @@ async def test_a_filter_shows_what_matches_and_how_many_and_escape_clears_it(
 async def test_the_cursor_stays_on_its_row_when_rows_come(person: Person, engine: Engine) -> None:
     await person.press("2")
     await person.sees("> example-library")
-    await engine.create_rule(RuleDraft("a-first-one", f"{LOGIN_SERVER}/a/*", "a/*"))
-    person.app.look_now()
+    await engine.rules.create(RuleDraft("a-first-one", f"{LOGIN_SERVER}/a/*", "a/*"))
+    person.app.poll_now()
     await person.sees("a-first-one")
     assert any(line.startswith("> example-library") for line in lines(person.app))
 
@@ -70,7 +72,7 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
     await person.press("2")
     await person.sees("Cache rules")
     await person.press("question_mark")
-    await person.sees("Keys", "Make a cache rule", "Pull an image through the rule")
+    await person.sees("Keys", "Create a cache rule", "Pull an image through the rule")
     await person.press("escape")
     await person.until(lambda: "Pull an image through" not in person.seen())
 
@@ -78,20 +80,21 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
 async def test_an_engine_that_is_lost_is_shown_and_found_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from entrepot.api.client import CacheClient, EngineUnreachable
+    from entrepot.api.client import EngineUnreachable
+    from entrepot.api.system import SystemClient
 
     async with dashboard(engine) as person:
-        status = CacheClient.status
+        status = SystemClient.status
 
-        async def unreachable(self: CacheClient) -> None:
+        async def unreachable(self: SystemClient) -> None:
             raise EngineUnreachable("No engine is running. Start one with: entrepot serve")
 
-        monkeypatch.setattr(CacheClient, "status", unreachable)
-        person.app.look_now()
+        monkeypatch.setattr(SystemClient, "status", unreachable)
+        person.app.poll_now()
         await person.press("2")
         await person.sees("no answer from the engine since")
-        monkeypatch.setattr(CacheClient, "status", status)
-        person.app.look_now()
+        monkeypatch.setattr(SystemClient, "status", status)
+        person.app.poll_now()
         await person.sees("The engine answers again.", "example-library")
 
 
@@ -125,14 +128,14 @@ async def test_leaving_asks_when_pulls_run(engine: Engine, source: FakeRegistry)
     ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000, method="GET")
     async with dashboard(engine) as person:
-        await engine.start_pull("library/nginx:1", "linux/amd64", "cli")
+        await engine.pulls.start("library/nginx:1", "linux/amd64", "cli")
         await gate.reached
-        person.app.look_now()
+        person.app.poll_now()
         await person.sees("1 running")
         await person.press("q")
-        await person.sees("Leave the dashboard?", "1 pull is still running.")
+        await person.sees("Quit the dashboard?", "1 pull is still running.")
         await person.press("escape")
-        await person.until(lambda: "Leave the dashboard?" not in person.seen())
+        await person.until(lambda: "Quit the dashboard?" not in person.seen())
         gate.open()
 
 
@@ -143,7 +146,7 @@ async def test_leaving_asks_what_shall_become_of_an_engine_that_was_started_for_
     async with dashboard(engine, started_engine=True) as person:
         await person.press("q")
         await person.sees(
-            "The engine was started for this dashboard.", "Leave it running", "Stop it"
+            "The engine was started for this dashboard.", "Keep it running", "Stop it"
         )
         await person.press(*keys, "enter")
         await person.until(lambda: person.app.return_value is not None)
@@ -159,8 +162,8 @@ async def test_where_nothing_moves_nothing_is_painted(person: Person) -> None:
     display = person.app._display
     person.app._display = lambda *arguments: painted.append(arguments) or display(*arguments)  # type: ignore[method-assign,func-returns-value]
     for _ in range(3):
-        person.app.look_now()
-        person.app.screen.look()  # type: ignore[attr-defined]
+        person.app.poll_now()
+        person.app.screen.poll()  # type: ignore[attr-defined]
         async with asyncio.timeout(60):
             await person.app.workers.wait_for_complete(
                 [worker for worker in person.app.workers if worker.group == "look"] or None

@@ -16,19 +16,19 @@ from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
 from tests.tui.pty import Program
 
 ESCAPE = "\x1b"
-QUESTION, ANSWER = b"\x1b[5n", "\x1b[0n"
+STATUS_QUERY, STATUS_REPLY = b"\x1b[5n", "\x1b[0n"
 
 
 async def asked(program: Program, mark: int) -> None:
     """Wait until it has asked the terminal, which answers all that came before."""
     await asyncio.to_thread(
-        program.until, lambda: QUESTION in program.since(mark), "a question to the terminal"
+        program.until, lambda: STATUS_QUERY in program.since(mark), "a question to the terminal"
     )
 
 
 @pytest.fixture
 async def two_rules(engine: Engine) -> None:
-    await engine.create_rule(RuleDraft("another-rule", f"{LOGIN_SERVER}/another/*", "another/*"))
+    await engine.rules.create(RuleDraft("another-rule", f"{LOGIN_SERVER}/another/*", "another/*"))
 
 
 async def test_an_arrow_in_two_pieces_is_an_arrow(
@@ -50,13 +50,13 @@ async def test_an_arrow_in_two_pieces_is_an_arrow(
         program.type("[")
         await asyncio.to_thread(program.keys_read)
         program.type("B")
-        program.type(ANSWER)
+        program.type(STATUS_REPLY)
     await asyncio.to_thread(program.keys_read)
     assert "Which source registry does it pull from?" in program.picture.text()
     mark = program.mark()
     program.type(ESCAPE)
     await asked(program, mark)
-    program.type(ANSWER)
+    program.type(STATUS_REPLY)
     await sees(program, "> another-rule", gone="Which source registry")
 
 
@@ -88,13 +88,13 @@ async def test_text_in_pieces_and_bytes_that_are_no_text_leave_the_keyboard_aliv
 async def test_a_paste_without_an_end_lets_go_of_the_keyboard(
     opened: Opened, looks: Looks, two_rules: None
 ) -> None:
-    """F86: no key was taken any more, not even the one that leaves."""
+    """F86: no key was taken any more, not even the one that quits."""
     program = await opened()
     await sees(program, "All is well.")
     program.type("2")
     await sees(program, "> another-rule")
     program.type(f"{ESCAPE}[200~dy\r")
-    await sees(program, "3 characters came at once")
+    await sees(program, "3 characters arrived at once")
     program.type("?")
     await sees(program, "This screen")
 
@@ -114,7 +114,7 @@ async def test_the_terminals_own_size_wins_against_an_exported_one(
     await asyncio.to_thread(
         program.until, lambda: edges(program) == (120, 40), "the new size of the terminal"
     )
-    await sees(program, "All is well.", "q leave")
+    await sees(program, "All is well.", "q quit")
 
 
 def edges(program: Program) -> tuple[int, int]:
@@ -132,7 +132,7 @@ async def test_a_terminal_that_knows_no_size_gets_80_columns_and_24_lines(
     """F76: serial lines and some CI say 0x0."""
     program = Program(ENTREPOT, environment, reported=(0, 0))
     try:
-        await sees(program, "All is well.", "q leave")
+        await sees(program, "All is well.", "q quit")
         await asyncio.to_thread(
             program.until, lambda: edges(program) == (80, 24), "80 columns and 24 lines"
         )

@@ -20,7 +20,7 @@ from tests.scenarios.fuzz.conftest import examples
 from tests.tui.conftest import Person, dashboard, pulled
 from tui.terminal_input import RUN_GAP, RUN_LIMIT, KeyReader
 from tui.wizards.wizard import Wizard
-from widgets.dialogs.common import Question
+from widgets.dialogs.question import Question
 
 PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "overview": (("1",), "Pulling now"),
@@ -40,11 +40,11 @@ PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "a question, at delete": (("2", "d", "right"), "Delete the cache rule a-rule?"),
     "a set's question, at delete": (("3", "d", "right"), "Delete the credential set free-login?"),
     "a question for a name": (("4", "d"), "Type library/nginx"),
-    "the question of leaving, at stop": (("2", "q", "right", "right"), "Stop it"),
+    "the question before quitting, at stop": (("2", "q", "right", "right"), "Stop it"),
     "a rule's sign-in": (("2", "s"), "How does a-rule sign in?"),
     "a rule's sign-in, at another set": (("2", "s", "down"), "How does a-rule sign in?"),
-    "a rule's freshness": (("2", "f"), "How long are the tags of a-rule believed?"),
-    "an eviction": (("4", "v"), "How much may be held afterwards?"),
+    "a rule's freshness": (("2", "f"), "How long are the tags of a-rule trusted?"),
+    "an eviction": (("4", "v"), "How much may stay cached?"),
     "an eviction's question": (("4", "v", "ctrl+u", "0", "space", "B", "enter"), "Type evict"),
     "a pull's dialog": (("5", "p"), "Pull an image into the cache"),
     "a new rule": (("2", "n"), "Which source registry does it pull from?"),
@@ -54,7 +54,10 @@ PLACES: dict[str, tuple[tuple[str, ...], str]] = {
         ("3", "enter", "end", "x", "enter", "enter"),
         "Nothing is changed yet. Is this what you want?",
     ),
-    "the question of leaving a wizard": (("3", "enter", "end", "x", "ctrl+c"), "Leave the wizard?"),
+    "the question before quitting a wizard": (
+        ("3", "enter", "end", "x", "ctrl+c"),
+        "Quit the wizard?",
+    ),
     "a lock's question, at unlock": (("4", "down", "l", "right"), "Unlock library/redis?"),
 }
 
@@ -91,7 +94,7 @@ class Holdings:
 
 async def held(engine: Engine) -> Holdings:
     details = [
-        await engine.repositories.detail(each.name) for each in await engine.repositories.all()
+        await engine.repositories.get(each.name) for each in await engine.repositories.list()
     ]
     return Holdings(
         frozenset(
@@ -114,10 +117,10 @@ async def stocked(engine: Engine, source: FakeRegistry, clock: Clock) -> Engine:
         await pulled(engine, f"{name}:1")
     await engine.repositories.lock("library/redis")
     for name in ("free-login", "used-login"):
-        await engine.create_credential_set(
+        await engine.credential_sets.create(
             CredentialSetDraft(name, LOGIN_SERVER, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD")
         )
-    await engine.create_rule(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
+    await engine.rules.create(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
     clock.now += 1000
     return engine
 
@@ -140,7 +143,7 @@ async def go_home(person: Person) -> None:
         app = person.app
         if len(app.screen_stack) == 1 and not isinstance(app.focused, Input):
             return
-        if isinstance(app.screen, Question) and "Leave the wizard?" in person.seen():
+        if isinstance(app.screen, Question) and "Quit the wizard?" in person.seen():
             await person.press("right", "enter")
         else:
             await person.press("ctrl+c" if isinstance(app.screen, Wizard) else "escape")
@@ -159,7 +162,10 @@ async def still(person: Person) -> None:
             if not each.is_finished
             and each.name in {"_go_on", "_submitted", "_opened", "_checked", "check_soon"}
         ]
-        return not (app._held_keys or app._is_preparing or working) and app._done_with == app._taken
+        return (
+            not (app._queued_keys or app._is_preparing or working)
+            and app._handled_count == app._taken_count
+        )
 
     await person.until(is_still)
     await person.pilot.pause()
@@ -304,16 +310,18 @@ async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_o
     async with dashboard(stocked) as person:
         await go_to(person, "a rule's freshness")
         await paste(person, "never\r")
-        await person.sees("enter came at once", "How long are the tags of a-rule believed?")
+        await person.sees(
+            "enter arrived together with other keys", "How long are the tags of a-rule trusted?"
+        )
         await person.press("enter")
-        await person.sees("a-rule has the freshness never.")
+        await person.sees("Tag lifetime of a-rule: never.")
 
 
 async def test_an_enter_right_behind_a_paste_that_was_left_out_changes_nothing(
     stocked: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F66: the last line of a paste may come late over a slow line. A second enter is meant."""
-    monkeypatch.setattr("tui.key_queue.LEFT_OUT_GAP", 3600.0)
+    monkeypatch.setattr("tui.key_queue.PASTE_TAIL", 3600.0)
     async with dashboard(stocked) as person:
         await go_to(person, "a question, at delete")
         await person.until(lambda: getattr(person.app.focused, "id", "") == "delete")

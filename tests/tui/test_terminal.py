@@ -221,24 +221,24 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.keys("Enter")
     terminal.sees("Which repository of Docker Hub?")
     terminal.keys("-l", "nginx")
-    terminal.sees("Fine: docker.io/library/nginx", "library/ was put in front")
+    terminal.sees("Source valid: docker.io/library/nginx", "library/ was put in front")
     terminal.keys("Enter")
-    terminal.sees("Where does it appear here?", "Fine:")
+    terminal.sees("Where does it appear here?", "Target available:")
     terminal.keys("C-u")
-    terminal.sees("Where does it appear here?", not_any_more="Fine:")
+    terminal.sees("Where does it appear here?", not_any_more="Target available:")
     terminal.keys("-l", "web/nginx")
     terminal.sees("/web/nginx comes from docker.io/library/nginx")
     terminal.keys("Enter")
-    terminal.sees("Without credentials it lets nobody pull", "> hub-login")
+    terminal.sees("Without credentials all pulls fail", "> hub-login")
     terminal.keys("Enter")
-    terminal.sees("How long is a tag believed", "> as the settings say")
+    terminal.sees("How long is a tag trusted", "> as the settings say")
     terminal.keys("Enter")
-    terminal.sees("Fine: the name is free.", "--cred-set hub-login")
+    terminal.sees("Name available", "--cred-set hub-login")
     terminal.confirm()
-    terminal.sees("The cache rule docker-io-library-nginx is made.", "web/nginx:latest")
+    terminal.sees("The cache rule docker-io-library-nginx is created.", "web/nginx:latest")
     terminal.keys("C-u")
     terminal.sees(
-        "The cache rule docker-io-library-nginx is made.", not_any_more="web/nginx:latest"
+        "The cache rule docker-io-library-nginx is created.", not_any_more="web/nginx:latest"
     )
     terminal.keys("-l", "web/nginx:1.27")
     terminal.sees("web/nginx:1.27")
@@ -250,7 +250,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.keys("4")
     terminal.sees("Cached repositories", "web/nginx", "docker.io/library/nginx")
     terminal.keys("q")
-    terminal.sees("The demo is over, and all of it is removed.")
+    terminal.sees("The demo has ended, and all of it is removed.")
     assert terminal.modes() == "0 1 0"
 
 
@@ -306,7 +306,7 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
     terminal.confirm()
     terminal.sees("Pulls", "library/alpine:3.21", "complete", not_any_more="MB/s")
     terminal.keys("q")
-    terminal.sees("The demo is over")
+    terminal.sees("The demo has ended")
 
 
 def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rule(
@@ -326,16 +326,16 @@ def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rul
     terminal.keys("C-c")
     terminal.sees("There is no cache rule yet.")
     terminal.paste("docker.io/library/nginx:1.27\n")
-    terminal.sees("29 characters came at once")
+    terminal.sees("29 characters arrived at once")
     terminal.paste("for each in *; do\n\tdocker rmi $each\n\tdone\nqs\n")
     terminal.keys("-l", "docker stop; quit")
-    terminal.sees("q leave", not_any_more="came at once")
+    terminal.sees("q quit", not_any_more="arrived at once")
     terminal.paste("q s\n")
     terminal.sees("The engine was started for this dashboard.")
     terminal.keys("Escape")
-    terminal.sees("q leave", not_any_more="Leave the dashboard?")
+    terminal.sees("q quit", not_any_more="Quit the dashboard?")
     terminal.keys("q")
-    terminal.sees("Leave the dashboard?")
+    terminal.sees("Quit the dashboard?")
     terminal.keys("-l", "s")
     terminal.keys("-l", "y")
     terminal.keys("Right", "Right")
@@ -344,9 +344,9 @@ def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rul
     terminal.keys("-l", "s")
     terminal.keys("Enter")
     terminal.keys("Escape")
-    terminal.sees("q leave", not_any_more="Leave the dashboard?")
+    terminal.sees("q quit", not_any_more="Quit the dashboard?")
     terminal.keys("q")
-    terminal.sees("Leave the dashboard?")
+    terminal.sees("Quit the dashboard?")
     terminal.keys("Right", "Right", "Enter")
     terminal.sees("The engine is stopped.")
 
@@ -357,9 +357,9 @@ def test_a_suspended_dashboard_comes_back_whole(terminal: Terminal) -> None:
     terminal.keys("C-z")
     terminal.sees("Stopped")
     terminal.run("fg")
-    terminal.sees("entrepot DEMO", "All is well.", "q leave")
+    terminal.sees("entrepot DEMO", "All is well.", "q quit")
     terminal.keys("q")
-    terminal.sees("The demo is over")
+    terminal.sees("The demo has ended")
 
 
 def test_a_terminal_that_is_too_small_says_so_and_recovers(terminal: Terminal) -> None:
@@ -370,7 +370,7 @@ def test_a_terminal_that_is_too_small_says_so_and_recovers(terminal: Terminal) -
     terminal.resize(100, 30)
     terminal.sees("entrepot DEMO", "2 Rules", not_any_more="too small")
     terminal.keys("q")
-    terminal.sees("The demo is over")
+    terminal.sees("The demo has ended")
 
 
 @pytest.mark.parametrize("way", ["set-clipboard on", "allow-passthrough on"])
@@ -391,7 +391,7 @@ def test_what_is_copied_in_tmux_reaches_the_clipboard_of_the_terminal_around_it(
     assert text in " ".join(terminal.seen().split())
     assert terminal.clipboard() == (text if way == "set-clipboard on" else "")
     terminal.keys("q")
-    terminal.sees("The demo is over")
+    terminal.sees("The demo has ended")
 
 
 # On another machine

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from textual import events
 from textual.message import Message
 
-from tui.key_queue import RUSHED
+from tui.key_queue import IN_BURST
 from tui.terminal_input import (
     ALT_GAP,
-    ANSWER_TIMEOUT,
     ESCAPE_DELAY,
     PASTE_LIMIT,
     PASTE_TIMEOUT,
-    REPEAT,
+    REPEAT_GAP,
+    REPLY_TIMEOUT,
     RUN_GAP,
     RUN_LIMIT,
     SEQUENCE_TIMEOUT,
@@ -24,7 +24,7 @@ from tui.terminal_input import (
     escape_delay,
 )
 
-ANSWER = b"\x1b[0n"
+STATUS_REPLY = b"\x1b[0n"
 SLOW = 0.4
 """Seconds between the pieces of what was sent at once, on a bad line."""
 
@@ -36,7 +36,7 @@ class Line:
         self.now = 100.0
         self.questions = 0
         self.messages: list[Message] = []
-        self._reader = KeyReader(ask=self._asked, delay=delay, clock=lambda: self.now)
+        self._reader = KeyReader(query=self._asked, delay=delay, clock=lambda: self.now)
 
     def _asked(self) -> None:
         self.questions += 1
@@ -86,7 +86,7 @@ def line() -> Line:
 def answering() -> Line:
     """A line to a terminal that has answered once."""
     line = Line()
-    line.send(ANSWER)
+    line.send(STATUS_REPLY)
     return line
 
 
@@ -146,12 +146,12 @@ def test_where_the_terminal_answers_its_answer_decides_at_once(answering: Line) 
     """Much sooner than any delay on a quick line, and never too soon on a slow one."""
     answering.send(b"\x1b")
     assert answering.questions == 1
-    answering.send(ANSWER)
+    answering.send(STATUS_REPLY)
     assert answering.taken() == ["escape"]
     # The rest of a sequence comes before the answer, however long it takes.
     answering.send(b"\x1b")
     answering.wait(0.9)
-    answering.send(b"[A" + ANSWER)
+    answering.send(b"[A" + STATUS_REPLY)
     assert answering.taken() == ["up"]
     assert answering.questions == 2
     assert answering.is_quiet
@@ -160,14 +160,14 @@ def test_where_the_terminal_answers_its_answer_decides_at_once(answering: Line) 
 def test_an_answer_in_pieces_is_an_answer(answering: Line) -> None:
     answering.send(b"\x1b")
     answering.wait(0.3)
-    answering.trickle(ANSWER, 0.3)
+    answering.trickle(STATUS_REPLY, 0.3)
     assert answering.taken() == ["escape"]
     assert answering.questions == 1
 
 
 def test_a_terminal_that_answers_no_more_costs_one_long_wait(answering: Line) -> None:
     answering.send(b"\x1b")
-    answering.wait(ANSWER_TIMEOUT)
+    answering.wait(REPLY_TIMEOUT)
     assert answering.taken() == ["escape"]
     answering.send(b"\x1b")
     answering.wait(ESCAPE_DELAY)
@@ -340,7 +340,7 @@ def test_a_paste_in_several_reads_is_one(line: Line) -> None:
 def test_a_few_keys_at_once_are_keys_of_which_the_app_knows(line: Line) -> None:
     line.send(b"2dy\r")
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+    assert [(_word(each), hasattr(each, IN_BURST)) for each in line.messages] == [
         ("2", True),
         ("d", True),
         ("y", True),
@@ -352,7 +352,7 @@ def test_keys_of_a_person_are_their_own(line: Line) -> None:
     for key in b"dy\r":
         line.send(bytes([key]))
         line.wait(0.1)
-    assert not any(hasattr(each, RUSHED) for each in line.messages)
+    assert not any(hasattr(each, IN_BURST) for each in line.messages)
     assert line.taken() == ["d", "y", "enter"]
 
 
@@ -360,9 +360,9 @@ def test_keys_of_a_person_are_their_own(line: Line) -> None:
 def test_a_key_that_is_leant_on_is_known(line: Line, key: bytes) -> None:
     for _ in range(3):
         line.send(key)
-        line.wait(REPEAT - 0.01)
+        line.wait(REPEAT_GAP - 0.01)
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+    assert [(_word(each), hasattr(each, IN_BURST)) for each in line.messages] == [
         ("enter", False),
         ("enter", True),
         ("enter", True),
@@ -377,7 +377,7 @@ def test_a_quick_person_is_no_paste(line: Line, keys: bytes | list[bytes], gap: 
     for piece in pieces:
         line.send(piece)
         line.wait(gap)
-    assert not any(hasattr(each, RUSHED) for each in line.messages)
+    assert not any(hasattr(each, IN_BURST) for each in line.messages)
     assert _word(line.messages[-1]) == "enter"
 
 
@@ -387,7 +387,7 @@ def test_a_program_that_types_is_known(line: Line) -> None:
         line.send(bytes([key]))
         line.wait(0.012)
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+    assert [(_word(each), hasattr(each, IN_BURST)) for each in line.messages] == [
         ("d", False),
         ("y", True),
         ("enter", True),
@@ -398,7 +398,7 @@ def test_enter_behind_a_cursor_key_is_a_persons(line: Line) -> None:
     """Text has no cursor keys, so they were typed, and came together on a line that held them up."""
     line.send(b"\x1b[C\x1b[C\r")
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+    assert [(_word(each), hasattr(each, IN_BURST)) for each in line.messages] == [
         ("right", False),
         ("right", False),
         ("enter", False),
@@ -411,7 +411,7 @@ def test_enter_behind_a_cursor_key_counts_however_soon_a_letter_was_before(line:
     line.wait(SETTLING)
     line.send(b"\x1b[C\r")
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+    assert [(_word(each), hasattr(each, IN_BURST)) for each in line.messages] == [
         ("ctrl+c", False),
         ("right", False),
         ("enter", False),

@@ -9,7 +9,7 @@ from textual.app import App, ComposeResult
 from textual.color import Color
 from textual.theme import Theme
 
-from tui.theme import DARK, GROUNDS, LIGHT, TEXTS
+from tui.theme import BACKGROUND_COLOURS, DARK, LIGHT, TEXT_COLOURS
 from widgets.row_list import Cell, Column, Row, RowList
 
 LEAST_CONTRAST = 4.5
@@ -40,7 +40,7 @@ def test_every_text_can_be_read_on_every_ground(theme: Theme) -> None:
     colors = theme.to_color_system().generate()
     weak = {
         (text, ground): round(found, 2)
-        for text, ground in itertools.product((*TEXTS, "text-disabled"), GROUNDS)
+        for text, ground in itertools.product((*TEXT_COLOURS, "text-disabled"), BACKGROUND_COLOURS)
         if (found := contrast(Color.parse(colors[text]), Color.parse(colors[ground])))
         < LEAST_CONTRAST
     }

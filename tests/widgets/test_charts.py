@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from widgets.charts import ASCII, BLOCKS, gathered, spark
+from widgets.charts import ASCII, BLOCKS, grouped, spark
 
 
 def test_what_is_more_than_nothing_is_seen_and_only_the_most_is_full() -> None:
@@ -22,8 +22,8 @@ def test_there_are_eight_heights(steps: str) -> None:
 
 
 def test_values_are_added_up_into_columns_that_stand_for_the_same_time() -> None:
-    assert gathered([1] * 288, 30) == [12] * 24
-    assert gathered([1] * 288, 48) == [6] * 48
-    assert gathered([1] * 288, 500) == [1] * 288
-    assert gathered([1, 2, 3], 1) == [6]
-    assert gathered([], 10) == []
+    assert grouped([1] * 288, 30) == [12] * 24
+    assert grouped([1] * 288, 48) == [6] * 48
+    assert grouped([1] * 288, 500) == [1] * 288
+    assert grouped([1, 2, 3], 1) == [6]
+    assert grouped([], 10) == []

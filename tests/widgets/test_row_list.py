@@ -15,7 +15,7 @@ from textual.strip import Strip
 
 from tests.tui.grid import lines
 from widgets.row_list import Cell, Column, Row, RowList, fitted
-from widgets.text import shown, wrapped
+from widgets.text import escaped, wrapped
 
 
 class ListApp(App[None]):
@@ -190,11 +190,11 @@ async def test_when_it_is_later_only_the_rows_on_the_screen_are_told_again_and_o
         monkeypatch.setattr(found, "refresh", lambda *regions, **_: painted.extend(regions))
         worded.clear()
         now = 7
-        found.reword()
+        found.refresh_texts()
         assert len(painted) == 1
         assert painted[0].y == 4
         assert max(worded) < 10
-        found.reword()
+        found.refresh_texts()
         assert len(painted) == 1
         assert found.rows[3].cells[1].text == "7"
         assert app.moved == ["0"]
@@ -292,7 +292,7 @@ def test_a_text_takes_exactly_its_cells_whatever_is_in_it(
         line = fitted(text, cells, **options)
         assert cell_len(line) == cells, (line, cells)
         assert line.isprintable()
-        assert all(part.strip() in shown(text) for part in line.split("..", 1)) or cells < 5
+        assert all(part.strip() in escaped(text) for part in line.split("..", 1)) or cells < 5
 
 
 async def test_columns_stand_below_each_other_behind_wide_names() -> None:

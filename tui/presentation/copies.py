@@ -9,6 +9,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from entrepot.core.hosts import is_loopback
+
 _DOCKER_NEEDS = 'docker takes plain HTTP from there only when its daemon.json says so: "insecure-registries": ["{}"]'
 
 
@@ -58,7 +60,9 @@ def copy_lines(
         f"docker://{image}",
         archive,
     ]
-    needs = "" if _is_loopback(address) else _DOCKER_NEEDS.format(address)
+    needs = (
+        "" if is_loopback(address.rpartition(":")[0].strip("[]")) else _DOCKER_NEEDS.format(address)
+    )
     lines = [
         CopyLine("docker", shlex.join(["docker", "pull", *for_platform, image]), needs),
         CopyLine(
@@ -77,10 +81,6 @@ def copy_lines(
     if digest is not None and digest != reference:
         lines.append(CopyLine("by digest", shlex.quote(image_name(address, repository, digest))))
     return tuple(lines)
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith(("127.", "localhost:", "[::1]"))
 
 
 def _skopeo_platform(platform: str | None) -> list[str]:

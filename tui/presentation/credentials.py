@@ -6,7 +6,7 @@ from entrepot.api.models import CredentialSetSnapshot
 from entrepot.core.states import HealthStatus
 from entrepot.formatting import since
 from tui.presentation import drafts
-from tui.presentation.status import day, named
+from tui.presentation.status import day, join_names
 from widgets.row_list import Cell, Row
 
 HEALTH = {
@@ -60,7 +60,7 @@ def credential_set_lines(found: CredentialSetSnapshot, now: float) -> tuple[str,
     why = f": {found.error_message} ({found.error_code})" if found.error_message else ""
     return (
         f"{found.name} is {word}{checked}{why}",
-        f"used by {named(found.used_by, shown=3) or 'no rule'}   created {day(found.created)}",
+        f"used by {join_names(found.used_by, limit=3) or 'no rule'}   created {day(found.created)}",
     )
 
 

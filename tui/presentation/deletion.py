@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from entrepot.api.models import DeletionPlan
 from entrepot.formatting import counted, size
-from tui.presentation.status import named
+from tui.presentation.status import join_names
 
 NAMES = 5
 """So many tags or repositories are named."""
@@ -15,12 +15,12 @@ def refused_text(plan: DeletionPlan) -> str:
     refused = plan.refused or ""
     # The engine names some of the rules itself.
     used = any(each not in refused for each in plan.used_by)
-    return f"{refused}\n\nUsed by {named(plan.used_by, shown=NAMES)}." if used else refused
+    return f"{refused}\n\nUsed by {join_names(plan.used_by, limit=NAMES)}." if used else refused
 
 
 def repository_plan_text(plan: DeletionPlan) -> str:
     """What goes and what stays when a cached repository is deleted."""
-    tags = f" ({named(plan.tags, shown=NAMES, count=plan.tag_count)})" if plan.tags else ""
+    tags = f" ({join_names(plan.tags, limit=NAMES, count=plan.tag_count)})" if plan.tags else ""
     return _sentences(
         f"Goes: {counted(plan.tag_count, 'tag')}{tags} and {counted(plan.manifest_count, 'manifest')}, {size(plan.freed)} on the disk.",
         f"Stays: {size(plan.shared)} that other repositories need too." if plan.shared else "",
@@ -47,7 +47,7 @@ def tag_plan_text(plan: DeletionPlan) -> str:
 def rule_plan_text(plan: DeletionPlan, source: str, target: str) -> str:
     """What goes and what stays when a cache rule is deleted."""
     if plan.repository_count:
-        names = named(plan.repositories, shown=NAMES, count=plan.repository_count)
+        names = join_names(plan.repositories, limit=NAMES, count=plan.repository_count)
         stays = (
             f"What it cached stays, and stays pullable: {counted(plan.repository_count, 'repository', 'repositories')} ({names}). "
             "A new rule for the same target needs them deleted first."

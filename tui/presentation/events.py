@@ -31,15 +31,15 @@ WARNINGS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class EventSubject:
     """What an event is about: *area* and *key* say where it is to be found."""
 
     area: str
     key: str
-    told: str
+    label: str
 
 
-def keyed(events: Sequence[Event]) -> dict[str, Event]:
+def events_by_key(events: Sequence[Event]) -> dict[str, Event]:
     """Events by a key that stays theirs while older ones are forgotten, newest first."""
     seen: Counter[tuple[float, str, str]] = Counter()
     found = {}
@@ -83,7 +83,7 @@ def event_row(key: str, event: Event, now: float) -> Row:
     )
 
 
-def subject_of(event: Event) -> Subject | None:
+def event_subject(event: Event) -> EventSubject | None:
     """What an event is about, where that can be shown."""
     subject = event.subject
     if subject is None or event.kind in {
@@ -93,16 +93,16 @@ def subject_of(event: Event) -> Subject | None:
     }:
         return None
     if event.kind.startswith("rule-"):
-        return Subject("Rules", subject, f"the cache rule {subject}")
+        return EventSubject("Rules", subject, f"the cache rule {subject}")
     if event.kind.startswith("credential-set-"):
-        return Subject("Credentials", subject, f"the credential set {subject}")
+        return EventSubject("Credentials", subject, f"the credential set {subject}")
     if event.kind.startswith("pull-"):
-        return Subject("Pulls", subject, "the pull")
+        return EventSubject("Pulls", subject, "the pull")
     if event.kind.startswith("source-"):
-        return Subject("Sources", subject, f"the source registry {subject}")
+        return EventSubject("Sources", subject, f"the source registry {subject}")
     if event.kind.startswith(("tag-", "manifest-")) or event.kind in {"locked", "unlocked"}:
         repository = subject.partition("@")[0].partition(":")[0]
-        return Subject("Repositories", repository, f"the cached repository {repository}")
+        return EventSubject("Repositories", repository, f"the cached repository {repository}")
     return None
 
 
@@ -119,10 +119,10 @@ def event_detail(event: Event, now: float) -> Detail:
     return Detail("Event", (event.message, told), facts, (event.message,))
 
 
-def event_told(event: Event, now: float) -> list[Cell]:
+def event_cells(event: Event, now: float) -> list[Cell]:
     """An event that is opened."""
     word, tone = severity(event)
-    about = subject_of(event)
+    about = event_subject(event)
     lines = [
         Cell(event.message, tone),
         Cell(""),
@@ -132,5 +132,5 @@ def event_told(event: Event, now: float) -> list[Cell]:
         ),
     ]
     if about is not None:
-        lines.append(Cell(f"It is about {about.told}.", "dim"))
+        lines.append(Cell(f"It is about {about.label}.", "dim"))
     return lines

@@ -8,7 +8,7 @@ from entrepot.api.models import ImageBlob, TagDetail, TagImage
 from entrepot.core.states import CachedState
 from entrepot.formatting import ago, counted, short_digest, since, size
 from tui.presentation.repositories import tag_state
-from tui.presentation.status import named
+from tui.presentation.status import join_names
 from widgets.row_list import Cell, Row
 
 HELD = {
@@ -169,7 +169,7 @@ def sharers(blob: ImageBlob) -> str:
         if blob.shared_images
         else counted(blob.shared_repositories, "repository", "repositories")
     )
-    return f"{others}: {named(blob.shared_with, shown=2)}" if blob.shared_with else others
+    return f"{others}: {join_names(blob.shared_with, limit=2)}" if blob.shared_with else others
 
 
 def blob_lines(blob: ImageBlob, image: TagImage) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def plan_summary(plan: ImportPlan) -> str:
     return f"{made} will be made{also}.{runs}"
 
 
-def done_summary(plan: ImportPlan) -> str:
+def applied_summary(plan: ImportPlan) -> str:
     """What was made, in a sentence."""
     made = _made(plan)
     return (

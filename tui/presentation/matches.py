@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from entrepot.api.models import RuleMatch
 from entrepot.core.states import CachedState
-from tui.presentation.status import named
+from tui.presentation.status import join_names
 
 
 def match_lines(found: RuleMatch) -> tuple[str, ...]:
@@ -24,13 +24,13 @@ def match_lines(found: RuleMatch) -> tuple[str, ...]:
     )
     return (
         f"{found.rule} answers, with {found.source_repository}",
-        f"{signs_in}   {holding_text(found)}",
+        f"{signs_in}   {match_state(found)}",
         *((f"pull it as {found.pull}",) if found.pull else ()),
         *_others(found),
     )
 
 
-def holding_text(found: RuleMatch) -> str:
+def match_state(found: RuleMatch) -> str:
     """How much of what was asked for is held."""
     if found.tag is None and found.digest is None:
         return (
@@ -51,4 +51,4 @@ def rule_to_show(found: RuleMatch) -> str | None:
 
 
 def _others(found: RuleMatch) -> tuple[str, ...]:
-    return (f"also here as {named(found.others, shown=3)}",) if found.others else ()
+    return (f"also here as {join_names(found.others, limit=3)}",) if found.others else ()

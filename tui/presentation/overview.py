@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrepot.api.models import Activity, EngineStatus, Event, UpstreamSnapshot
+from entrepot.api.models import Activity, EngineStatus, Event, SourceRegistrySnapshot
 from entrepot.formatting import bar, counted, out_of, size
-from tui.presentation.events import keyed, severity, when
-from tui.presentation.sources import upstream_in_short, used_first
-from widgets.charts import gathered
+from tui.presentation.events import events_by_key, severity, when
+from tui.presentation.sources import source_summary, used_first
+from widgets.charts import grouped
 from widgets.row_list import Cell, Row
 from widgets.text import wrapped
 
@@ -46,7 +46,9 @@ class Heights:
     gaps: bool
 
 
-def shared_out(height: int, *, running: int, needs: int, sources: int, events: int) -> Heights:
+def distribute_height(
+    height: int, *, running: int, needs: int, sources: int, events: int
+) -> Heights:
     """How *height* lines are best used for that many pulls, lines of what needs attention, lines of
     sources, and events."""
     gaps = height >= 17
@@ -93,19 +95,21 @@ def figures(status: EngineStatus, width: int) -> list[Row]:
 def history(activity: Activity, columns: int) -> tuple[list[float], list[float], float]:
     """Hits and misses over the last 24 hours in at most so many columns, oldest first, and the most
     of either in one column."""
-    hits = gathered([bucket.hits for bucket in activity.buckets], columns)
-    misses = gathered([bucket.misses for bucket in activity.buckets], columns)
+    hits = grouped([bucket.hits for bucket in activity.buckets], columns)
+    misses = grouped([bucket.misses for bucket in activity.buckets], columns)
     return hits, misses, max([*hits, *misses], default=0.0)
 
 
-def sources(upstreams: Sequence[UpstreamSnapshot], now: float, width: int, lines: int) -> list[Row]:
+def sources(
+    upstreams: Sequence[SourceRegistrySnapshot], now: float, width: int, lines: int
+) -> list[Row]:
     """The source registries that rules use, and how they are: what is not well comes first when
     there is too little room. A long state takes two lines."""
     used = [each for each in used_first(upstreams) if each.rules]
     if not used:
         told = Cell("none is in use yet", "dim")
         return [Row("none", (told, Cell("")) if width >= BESIDE else (Cell(""), told))]
-    states = [(each.login_server, upstream_in_short(each, now)) for each in used]
+    states = [(each.login_server, source_summary(each, now)) for each in used]
     if width < BESIDE:
         groups = [
             [Row(name, (Cell(""), Cell(f"{name}  {state.text}", state.tone)))]
@@ -197,14 +201,14 @@ def shortened(rows: Sequence[Row], lines: int) -> list[Row]:
 
 def last_events(events: Sequence[Event], now: float, lines: int) -> list[Row]:
     """The last events, newest first."""
-    shown = list(keyed(events).items())[:lines]
+    shown = list(events_by_key(events).items())[:lines]
     return [
         Row(key, (Cell(when(event, now), "dim"), Cell(event.message, severity(event)[1])))
         for key, event in shown
     ]
 
 
-def pulls_told(running: int, shown: int) -> str:
+def more_pulls(running: int, shown: int) -> str:
     """How many pulls there was no room for: ``12 more``."""
     return f"{counted(running - shown, 'more', 'more')}   " if running > shown else ""
 

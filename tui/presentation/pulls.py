@@ -105,7 +105,7 @@ def pace(pull: PullSnapshot) -> str:
     )
 
 
-def running_told(pulls: Sequence[PullSnapshot]) -> str:
+def running_summary(pulls: Sequence[PullSnapshot]) -> str:
     """How many pulls go on, and how fast all of them are: ``3 running   84 MB/s``; empty: none
     does."""
     running = [pull for pull in pulls if not pull.state.ended]
@@ -114,7 +114,7 @@ def running_told(pulls: Sequence[PullSnapshot]) -> str:
     )
 
 
-def how_it_ended(pull: PullSnapshot) -> str:
+def ended_text(pull: PullSnapshot) -> str:
     """How a pull ended, in a sentence with the reason and the advice of the engine."""
     took = duration(max(0.0, (pull.ended or pull.started) - pull.started))
     if pull.error_message:
@@ -132,7 +132,7 @@ def pull_detail(pull: PullSnapshot, now: float) -> Detail:
         f"{counted(count, 'blob')}, {size(pull.size)}" if count else "its manifest is not here yet"
     )
     ending = (
-        how_it_ended(pull) if pull.state.ended else f"{blobs}, began at {moment(pull.started, now)}"
+        ended_text(pull) if pull.state.ended else f"{blobs}, began at {moment(pull.started, now)}"
     )
     facts = [
         ("Image", pull.image),
@@ -184,7 +184,7 @@ def opened_pull_detail(pull: PullSnapshot, now: float) -> Detail:
     here = sum(layer.state in WHOLE for layer in pull.layers)
     traffic = f"from the source {size(pull.from_source)}   to clients {size(pull.to_clients)}   waiting for it: {waiting:,}"
     origin = f"{here} of {counted(len(pull.layers), 'blob')} here   {pull.source_repository}   rule {pull.rule or '-'}"
-    ending = (how_it_ended(pull),) if pull.state.ended else ()
+    ending = (ended_text(pull),) if pull.state.ended else ()
     facts = [*pull_detail(pull, now).facts]
     if not pull.state.ended:
         facts += [

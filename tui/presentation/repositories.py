@@ -29,7 +29,7 @@ class RepositoryRow(Row):
         self.found = found
         self._clock = clock
 
-    def tell(self) -> tuple[Cell, ...]:
+    def build_cells(self) -> tuple[Cell, ...]:
         """The cells."""
         found = self.found
         return (
@@ -100,11 +100,18 @@ def tag_row(tag: TagSnapshot, clock: Callable[[], float]) -> Row:
         tag.name,
         cells,
         search=words,
-        order=(natural(tag.name), platforms, tag.size, tag.cached, tag.last_pull or 0.0, trust),
+        order=(
+            natural_order(tag.name),
+            platforms,
+            tag.size,
+            tag.cached,
+            tag.last_pull or 0.0,
+            trust,
+        ),
     )
 
 
-def natural(name: str) -> list[tuple[int, str]]:
+def natural_order(name: str) -> list[tuple[int, str]]:
     """By what versions are sorted: 1.9 comes before 1.27."""
     return [
         (int(number) if number else -1, letters)

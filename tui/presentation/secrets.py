@@ -70,7 +70,7 @@ SECRET_KINDS = (
 """In the order in which one would consider them."""
 
 
-def kind_of(identifier: str) -> SecretKind | None:
+def secret_kind_of(identifier: str) -> SecretKind | None:
     """The kind that an identifier belongs to as far as it is typed; None when it could be several,
     or none."""
     lowered = identifier.strip().lower()
@@ -79,13 +79,13 @@ def kind_of(identifier: str) -> SecretKind | None:
 
 def is_program(identifier: str) -> bool:
     """Whether the engine runs a program to get such a secret."""
-    kind = kind_of(identifier)
+    kind = secret_kind_of(identifier)
     return kind is not None and kind.begins in {"command:", "docker-helper:"}
 
 
-def told_of(identifier: str) -> str:
+def identifier_help(identifier: str) -> str:
     """What is known about an identifier that is being typed, in a sentence or two."""
-    kind = kind_of(identifier)
+    kind = secret_kind_of(identifier)
     if kind is None:
         return "An identifier says where a secret is kept. The secret itself must not stand here: it is never stored, shown or logged."
     return kind.why

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from entrepot.api.models import Examination, RuleSnapshot, UpstreamSnapshot
+from entrepot.api.models import DoctorReport, RuleSnapshot, SourceRegistrySnapshot
 from entrepot.core.states import Outcome, SignIn
 from entrepot.formatting import ago, counted, duration, moment, since
 from tui.presentation.status import clock_time
@@ -26,15 +26,15 @@ RULES_NAMED = 3
 _TONES = {Outcome.OK: "good", Outcome.WARNING: "warn", Outcome.FAILED: "bad"}
 
 
-def used_first(upstreams: Sequence[UpstreamSnapshot]) -> list[UpstreamSnapshot]:
+def used_first(upstreams: Sequence[SourceRegistrySnapshot]) -> list[SourceRegistrySnapshot]:
     """Those that rules use, the most used first, then the others."""
     return sorted(upstreams, key=lambda each: -each.rules)
 
 
-def upstream_row(found: UpstreamSnapshot, now: float) -> Row:
+def source_row(found: SourceRegistrySnapshot, now: float) -> Row:
     """A source registry: login server, what it asks of credentials, rules, how it is, and what it
     still lets us pull."""
-    word, tone = upstream_state(found, now)
+    word, tone = source_state(found, now)
     return Row(
         found.login_server,
         (
@@ -55,7 +55,7 @@ def upstream_row(found: UpstreamSnapshot, now: float) -> Row:
     )
 
 
-def upstream_state(found: UpstreamSnapshot, now: float) -> tuple[str, str]:
+def source_state(found: SourceRegistrySnapshot, now: float) -> tuple[str, str]:
     """How a source registry is, in a few words, and the tone of them."""
     # A source that is not at fault is not down.
     word = "out of reach" if found.at_fault in {"machine", "network"} else "down"
@@ -73,9 +73,9 @@ def upstream_state(found: UpstreamSnapshot, now: float) -> tuple[str, str]:
     return "well", "good"
 
 
-def upstream_in_short(found: UpstreamSnapshot, now: float) -> Cell:
+def source_summary(found: SourceRegistrySnapshot, now: float) -> Cell:
     """How a source registry is, in one cell: its allowance where that is all there is to say."""
-    word, tone = upstream_state(found, now)
+    word, tone = source_state(found, now)
     if tone == "bad":
         return Cell(f"{word}, serving what is held", tone)
     told = allowance(found, now)
@@ -86,7 +86,7 @@ def upstream_in_short(found: UpstreamSnapshot, now: float) -> Cell:
     )
 
 
-def allowance(found: UpstreamSnapshot, now: float) -> str:
+def allowance(found: SourceRegistrySnapshot, now: float) -> str:
     """What it still lets us pull, and when it counts anew: ``73 of 100 left, 4 h``; empty: it does
     not say."""
     if found.allowance_remaining is None:
@@ -100,9 +100,11 @@ def allowance(found: UpstreamSnapshot, now: float) -> str:
     return f"{found.allowance_remaining:,}{limit} left{anew}"
 
 
-def upstream_detail(found: UpstreamSnapshot, rules: Sequence[RuleSnapshot], now: float) -> Detail:
+def source_detail(
+    found: SourceRegistrySnapshot, rules: Sequence[RuleSnapshot], now: float
+) -> Detail:
     """A source registry in sentences. *rules* are those that use it."""
-    word, _ = upstream_state(found, now)
+    word, _ = source_state(found, now)
     problem = f"{found.problem} {found.advice or ''}".strip() if found.problem is not None else ""
     condition = _condition(found, now)
     notes = tuple(each for each in (problem, condition) if each)
@@ -135,7 +137,7 @@ def upstream_detail(found: UpstreamSnapshot, rules: Sequence[RuleSnapshot], now:
     return Detail(found.login_server, tuple(each for each in lines if each), tuple(facts), notes)
 
 
-def rules_told(rules: Sequence[RuleSnapshot]) -> list[Cell]:
+def rule_cells(rules: Sequence[RuleSnapshot]) -> list[Cell]:
     """The rules of a source registry, one a line."""
     width = max((len(rule.name) for rule in rules), default=0)
     return [
@@ -144,7 +146,7 @@ def rules_told(rules: Sequence[RuleSnapshot]) -> list[Cell]:
     ]
 
 
-def examination_told(found: Examination) -> list[Cell]:
+def doctor_report_cells(found: DoctorReport) -> list[Cell]:
     """What was found, step by step, each with its outcome by word and the advice below it."""
     lines: list[Cell] = []
     for finding in found.findings:
@@ -166,13 +168,13 @@ def examination_told(found: Examination) -> list[Cell]:
     return [*lines, Cell(""), last]
 
 
-def _is_low(found: UpstreamSnapshot) -> bool:
+def _is_low(found: SourceRegistrySnapshot) -> bool:
     return found.allowance_remaining is not None and found.allowance_remaining <= LOW * (
         found.allowance_limit or 100
     )
 
 
-def _condition(found: UpstreamSnapshot, now: float) -> str:
+def _condition(found: SourceRegistrySnapshot, now: float) -> str:
     if found.unreachable_since is not None:
         return f"It went out of reach {since(found.unreachable_since, now)} and is tried again {_next_try(found, now)}. Until then what is held is served."
     if found.reachable is None:
@@ -184,7 +186,7 @@ def _condition(found: UpstreamSnapshot, now: float) -> str:
     return "" if found.problem is not None else "It answers as it should."
 
 
-def _next_try(found: UpstreamSnapshot, now: float) -> str:
+def _next_try(found: SourceRegistrySnapshot, now: float) -> str:
     return (
         f"at {clock_time(found.next_try)}"
         if found.next_try is not None and found.next_try > now
@@ -192,7 +194,7 @@ def _next_try(found: UpstreamSnapshot, now: float) -> str:
     )
 
 
-def _counting(found: UpstreamSnapshot, now: float) -> str:
+def _counting(found: SourceRegistrySnapshot, now: float) -> str:
     parts = []
     if told := allowance(found, now):
         parts.append(f"{told.partition(' left')[0]} pulls left")

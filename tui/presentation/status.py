@@ -33,8 +33,8 @@ def day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
-def named(names: Sequence[str], *, shown: int, count: int | None = None) -> str:
-    """The first *shown* of some names, and how many more there are of *count* (or of those given)."""
-    more = max(len(names) if count is None else count, len(names)) - min(len(names), shown)
-    told = ", ".join(names[:shown])
+def join_names(names: Sequence[str], *, limit: int, count: int | None = None) -> str:
+    """The first *limit* of some names, and how many more there are of *count* (or of those given)."""
+    more = max(len(names) if count is None else count, len(names)) - min(len(names), limit)
+    told = ", ".join(names[:limit])
     return f"{told} and {more:,} more" if more else told

@@ -1,5 +1,7 @@
-"""What a terminal shows that is too small for anything else. It takes no keys but the one that
-leaves: nothing may happen unseen."""
+"""The screen of a terminal that is too small for any other.
+
+It takes no key but the one that quits: no key may act unseen.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from widgets.text import Plain
 
 
 class TooSmall(ModalScreen[None]):
-    """It says how large the terminal has to be."""
+    """Says how large the terminal must be."""
 
     WIDTH: ClassVar[int] = 60
     HEIGHT: ClassVar[int] = 15
@@ -24,10 +26,11 @@ class TooSmall(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """One sentence."""
         yield Plain(
-            f"This terminal is too small. Entrepot needs {self.WIDTH} columns and {self.HEIGHT} lines.\n\nctrl+q leaves."
+            f"This terminal is too small. Entrepot needs {self.WIDTH} columns "
+            f"and {self.HEIGHT} lines.\n\nctrl+q quits."
         )
 
     def on_key(self, event: events.Key) -> None:
-        """Swallow it."""
+        """Ignore the key."""
         event.stop()
         event.prevent_default()

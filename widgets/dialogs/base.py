@@ -1,52 +1,91 @@
-"""Screens that give an answer to whoever has shown them."""
+"""Screens that return one result, and what all dialogs share: style, breakpoints, the help key."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from textual.await_complete import AwaitComplete
+from textual.binding import Binding
 from textual.screen import ModalScreen, Screen, ScreenResultType
 
+DIALOG_CSS = """
+    align: center middle;
+    background: transparent;
+    & > .dialog {
+        width: 68;
+        max-width: 96%;
+        height: auto;
+        max-height: 90%;
+        padding: 1 2;
+        background: $surface;
+        border: round $accent;
+    }
+    &.-low > .dialog { padding: 0 1; max-height: 100%; }
+    &.-low .dialog--text, &.-low .dialog--keys { margin: 0; }
+    & .dialog--title { text-style: bold; color: $accent; }
+    & .dialog--text { margin: 1 0; height: auto; }
+    & .dialog--buttons { height: auto; align-horizontal: right; }
+    & .dialog--keys { margin-top: 1; color: $text-muted; }
+    & Button { margin-left: 2; min-width: 10; }
+    & Input { background: $panel; margin-bottom: 1; }
+"""
+"""Style of a dialog, to stand inside the braces of its class."""
 
-class OneAnswer(Screen[ScreenResultType]):
-    """The first answer counts, and takes no screen away but this one.
+SCROLLING_CSS = "& > .dialog { overflow-y: auto; scrollbar-size-vertical: 1; }"
+"""Added to `DIALOG_CSS` where the text may be longer than the terminal is high."""
 
-    Textual takes the topmost one, whichever that is: after two keys in one read, a second click, or
-    an engine that answers while the terminal is too small, it was another, and without another the
-    dashboard ended. An answer that is given below another screen is kept until that has gone.
+LOW_BREAKPOINTS = [(0, "-low"), (20, "-high")]
+"""Below 20 lines a dialog has no margins, so that its keys stay on the screen."""
+
+HELP = Binding("question_mark,f1", "app.help", "help", show=False, tooltip="Show these keys")
+"""Dialogs hide the application's keys; this one keeps working. In a field, where ``?`` is text, f1
+does the same."""
+
+
+class ResultScreen(Screen[ScreenResultType]):
+    """A screen that returns one result and closes no screen but itself.
+
+    Textual's `dismiss` closes the topmost screen, whichever that is. After two keys in one read, a
+    second click, or an engine that answers while the terminal is too small, that is another screen,
+    and without another one the dashboard ends. Here the first result counts; one that is given
+    while another screen is on top is kept until that screen has closed.
     """
 
-    takes_type_ahead: ClassVar[bool] = True
-    """Whether keys that were pressed before the screen was drawn are for it. A question drops them:
-    they were meant for something else (F66)."""
+    accepts_type_ahead: ClassVar[bool] = True
+    """Whether keys that were pressed before the screen was drawn are for it. A question discards
+    them: they were meant for something else (F66)."""
     is_drawn: bool = False
-    """Whether one that takes no type-ahead has been painted, so that a key may be an answer to it."""
+    """Whether a screen without type-ahead has been drawn, so that a key may answer it."""
 
-    _given: tuple[ScreenResultType | None] | None = None
+    _result: tuple[ScreenResultType | None] | None = None
 
     @property
     def enter_commits(self) -> bool:
-        """Whether enter changes something in the engine. Then it has to be a key of its own, not
-        the end of a line of text that was pasted (F66)."""
+        """Whether enter changes something in the engine.
+
+        Then enter must be a key of its own, not the end of a line of text that was pasted (F66).
+        """
         return False
 
     def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
-        """Give the answer, and leave."""
-        if self._given is None:
-            self._given = (result,)
-        return super().dismiss(self._given[0]) if self.app.screen is self else AwaitComplete()
+        """Return *result* and close, now or when this screen is on top again."""
+        if self._result is None:
+            self._result = (result,)
+        return super().dismiss(self._result[0]) if self.app.screen is self else AwaitComplete()
 
     def on_screen_resume(self) -> None:
-        """On top again: leave, if the answer has been given."""
-        if self._given is not None:
+        """Close, if a result was given while another screen was on top."""
+        if self._result is not None:
             self.dismiss()
 
 
-class Dialog(ModalScreen[ScreenResultType], OneAnswer[ScreenResultType]):
-    """One over another screen. (Textual takes the styles of the first base class only, so that has
-    to be its own.)"""
+class Dialog(ModalScreen[ScreenResultType], ResultScreen[ScreenResultType]):
+    """A result screen over another screen.
+
+    (Textual takes the styles of the first base class only, so that must be `ModalScreen`.)
+    """
 
     @property
     def enter_commits(self) -> bool:
-        """Most dialogs do what they ask for; those that only show something say otherwise."""
+        """True: most dialogs do what they ask for. Those that only show something return False."""
         return True

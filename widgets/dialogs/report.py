@@ -1,5 +1,4 @@
-"""Something longer to read over a screen: a title, lines that scroll, and perhaps a place to go on
-to."""
+"""A report over a screen: lines that scroll, and perhaps a place to go to."""
 
 from __future__ import annotations
 
@@ -11,15 +10,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 
-from widgets.dialogs.base import Dialog
-from widgets.dialogs.common import DIALOG_CSS
+from widgets.dialogs.base import DIALOG_CSS, Dialog
 from widgets.row_list import Cell
-from widgets.text import Plain, shown
+from widgets.text import Plain, escaped
 
 
-class Report(Dialog[bool]):
-    """Lines to read. Enter goes *onward* where there is somewhere to go (the dialog's answer is
-    then True), escape closes it."""
+class ReportDialog(Dialog[bool]):
+    """Lines to read; returns True when enter asks to go *onward*, False on escape.
+
+    *onward* says what enter does, such as "goes to the rule"; empty: enter closes.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "report--dim",
@@ -29,10 +29,15 @@ class Report(Dialog[bool]):
         "report--accent",
     }
     DEFAULT_CSS = f"""
-    Report {{
+    ReportDialog {{
         {DIALOG_CSS}
         & > .dialog {{ width: 76; }}
-        & VerticalScroll {{ height: auto; max-height: 1fr; margin: 1 0; scrollbar-size-vertical: 1; }}
+        & VerticalScroll {{
+            height: auto;
+            max-height: 1fr;
+            margin: 1 0;
+            scrollbar-size-vertical: 1;
+        }}
         & .dialog--keys {{ color: $text-muted; }}
         & > .report--dim {{ color: $text-muted; }}
         & > .report--good {{ color: $success; }}
@@ -67,34 +72,33 @@ class Report(Dialog[bool]):
 
     def on_mount(self) -> None:
         """Show the lines."""
-        self.tell(self._lines)
+        self.show_lines(self._lines)
 
-    def tell(self, lines: Sequence[Cell]) -> None:
-        """Show other lines; before it is composed they are kept for then, and after it is closed
-        nothing is left to show them."""
+    def show_lines(self, lines: Sequence[Cell]) -> None:
+        """Show other lines. Before the dialog is composed they are kept; after it, ignored."""
         self._lines = tuple(lines)
-        told = Text()
+        text = Text()
         for number, line in enumerate(lines):
             style = (
                 self.get_component_rich_style(f"report--{line.tone}", partial=True)
                 if line.tone
                 else ""
             )
-            told.append("\n" if number else "").append(shown(line.text), style)
-        for shows in self.query("#lines").results(Plain):
-            shows.update(told)
+            text.append("\n" if number else "").append(escaped(line.text), style)
+        for widget in self.query("#lines").results(Plain):
+            widget.update(text)
 
     @property
     def enter_commits(self) -> bool:
-        """Nothing is asked."""
+        """False: nothing is asked."""
         return False
 
     def action_scroll(self, by: int) -> None:
-        """Move through the lines."""
+        """Scroll by lines."""
         self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
 
     def action_onward(self) -> None:
-        """Go on, or close what leads nowhere."""
+        """Go onward, or close where that leads nowhere."""
         self.dismiss(bool(self._onward))
 
     def action_close(self) -> None:

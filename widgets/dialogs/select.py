@@ -1,5 +1,4 @@
-"""A question over a screen that is answered by choosing a row; what is behind the row under the
-cursor is shown below the list."""
+"""A choice from a list of options, with a preview of the one under the cursor."""
 
 from __future__ import annotations
 
@@ -12,23 +11,20 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
-from widgets.dialogs.base import Dialog
-from widgets.dialogs.common import DIALOG_CSS, LOW, SCROLLS
+from widgets.dialogs.base import DIALOG_CSS, LOW_BREAKPOINTS, SCROLLING_CSS, Dialog
 from widgets.row_list import Cell, Column, CursorKeyList, Row, RowList
-from widgets.text import Plain, cell_width, shown
+from widgets.text import Plain, cell_width, escaped
 
-ROWS = 9
-"""Rows that are shown at once; the list scrolls."""
+MAX_ROWS = 9
+"""Rows that the list shows; it scrolls."""
 
-
-ROOM = 8
+OTHER_LINES = 8
 """Lines that the rest of the dialog needs on a low terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Something to choose. *remark* stands beside its label, *preview* below the list while the
-    cursor is on it."""
+    """An option. *remark* stands beside its label, *preview* below the list while it is current."""
 
     id: str
     label: str
@@ -36,21 +32,24 @@ class Option:
     preview: str = ""
 
 
-class Pick(Dialog[str | None]):
-    """One of several; gives its id, or None. *take* does what was chosen and gives the refusal,
-    which is shown in place, or nothing when all is well."""
+class SelectDialog(Dialog[str | None]):
+    """One of several options; returns its id, or None.
+
+    *submit* does what was chosen and returns the reason why it was refused, which is shown in
+    place, or an empty string.
+    """
 
     DEFAULT_CSS = f"""
-    Pick {{ {DIALOG_CSS} {SCROLLS}
+    SelectDialog {{ {DIALOG_CSS} {SCROLLING_CSS}
         & RowList {{ background: $surface; }}
-        & .pick--preview {{ margin-top: 1; height: auto; }}
-        & .pick--refusal {{ margin-top: 1; height: auto; color: $error; display: none; }}
-        & .pick--refusal.-shown {{ display: block; }}
-        & .pick--keys {{ margin-top: 1; color: $text-muted; }}
-        &.-low .pick--preview, &.-low .pick--keys, &.-low .pick--refusal {{ margin-top: 0; }}
+        & .select--preview {{ margin-top: 1; height: auto; }}
+        & .select--refusal {{ margin-top: 1; height: auto; color: $error; display: none; }}
+        & .select--refusal.-shown {{ display: block; }}
+        & .select--keys {{ margin-top: 1; color: $text-muted; }}
+        &.-low .select--preview, &.-low .select--keys, &.-low .select--refusal {{ margin-top: 0; }}
     }}
     """
-    VERTICAL_BREAKPOINTS = LOW
+    VERTICAL_BREAKPOINTS = LOW_BREAKPOINTS
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
 
     def __init__(
@@ -59,95 +58,96 @@ class Pick(Dialog[str | None]):
         text: str,
         options: Sequence[Option],
         *,
-        chosen: str | None = None,
-        verb: str = "takes it",
-        take: Callable[[str], Awaitable[str]] | None = None,
+        selected: str | None = None,
+        verb: str = "selects",
+        submit: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
         super().__init__()
         self._title = title
         self._text = text
-        self._options = {each.id: each for each in options}
-        self._chosen = chosen
+        self._options = {option.id: option for option in options}
+        self._selected = selected
         self._verb = verb
-        self._take = take
-        self._taking = False
+        self._submit = submit
+        self._submitting = False
 
     def compose(self) -> ComposeResult:
-        """Title, text, the rows, what is behind one, and the keys."""
-        labels = max((cell_width(shown(each.label)) for each in self._options.values()), default=0)
-        has_remarks = any(each.remark for each in self._options.values())
+        """Title, text, the options, the preview of one, and the keys."""
+        options = self._options.values()
+        label_width = max((cell_width(escaped(option.label)) for option in options), default=0)
         columns = (
-            (Column("", labels), Column("", weight=1)) if has_remarks else (Column("", weight=1),)
+            (Column("", label_width), Column("", weight=1))
+            if any(option.remark for option in options)
+            else (Column("", weight=1),)
         )
         with Vertical(classes="dialog"):
             yield Plain(self._title, classes="dialog--title")
             yield Plain(self._text, classes="dialog--text")
-            # Where something is changed, letters that were meant for something else must not choose
-            # what (F66).
-            yield (RowList if self._take is None else CursorKeyList)(
+            # Where the choice changes something, letters that were meant for something else must
+            # not move the cursor (F66).
+            yield (RowList if self._submit is None else CursorKeyList)(
                 columns, id="options", header=False
             )
-            yield Plain("", classes="pick--preview")
-            yield Plain("", classes="pick--refusal")
-            yield Plain(f"enter {self._verb}   esc changes nothing", classes="pick--keys")
+            yield Plain("", classes="select--preview")
+            yield Plain("", classes="select--refusal")
+            yield Plain(f"enter {self._verb}   esc changes nothing", classes="select--keys")
 
     def on_mount(self) -> None:
-        """Begin on what is chosen now."""
-        found = self.query_one("#options", RowList)
-        found.styles.height = min(
-            ROWS, max(1, len(self._options)), max(3, self.app.size.height - ROOM)
+        """Put the cursor on what is selected now."""
+        row_list = self.query_one("#options", RowList)
+        row_list.styles.height = min(
+            MAX_ROWS, max(1, len(self._options)), max(3, self.app.size.height - OTHER_LINES)
         )
-        found.set_rows(
+        row_list.set_rows(
             [
-                Row(each.id, (Cell(each.label), Cell(each.remark, "dim")))
-                for each in self._options.values()
+                Row(option.id, (Cell(option.label), Cell(option.remark, "dim")))
+                for option in self._options.values()
             ]
         )
-        if self._chosen is not None:
-            found.move_to(self._chosen)
-        found.focus()
+        if self._selected is not None:
+            row_list.move_to(self._selected)
+        row_list.focus()
         self.query_one(".dialog--text").display = bool(self._text)
         self._show_preview()
 
     @property
     def enter_commits(self) -> bool:
-        """Where enter does what was chosen."""
-        return self._take is not None
+        """Whether enter does something with the option."""
+        return self._submit is not None
 
     @on(RowList.Moved)
     def _show_preview(self) -> None:
         row = self.query_one("#options", RowList).current
-        preview = self.query_one(".pick--preview", Plain)
-        told = self._options[row.key].preview if row is not None else ""
-        preview.display = bool(told)
-        preview.update(told)
-        self.query_one(".pick--refusal").remove_class("-shown")
+        preview = self._options[row.key].preview if row is not None else ""
+        line = self.query_one(".select--preview", Plain)
+        line.display = bool(preview)
+        line.update(preview)
+        self.query_one(".select--refusal").remove_class("-shown")
 
     @on(RowList.Opened)
     @work(exit_on_error=False)
     async def _opened(self, event: RowList.Opened) -> None:
-        if self._taking:
+        if self._submitting:
             return
-        self._taking = True
+        self._submitting = True
         try:
-            refusal = await self._take(event.row.key) if self._take is not None else ""
+            refusal = await self._submit(event.row.key) if self._submit is not None else ""
         finally:
-            self._taking = False
+            self._submitting = False
         if refusal:
-            shown = self.query_one(".pick--refusal", Plain)
-            shown.update(refusal)
-            shown.add_class("-shown")
+            line = self.query_one(".select--refusal", Plain)
+            line.update(refusal)
+            line.add_class("-shown")
         else:
             self.dismiss(event.row.key)
 
     def on_key(self, event: events.Key) -> None:
-        """Where something is changed, a letter was meant for something else: the cursor goes back
-        to what is chosen now (F66)."""
-        if self._take is not None and event.is_printable:
+        """On a letter, go back to what is selected now, where a choice changes something (F66)."""
+        if self._submit is not None and event.is_printable:
             event.stop()
-            if self._chosen in self._options:
-                self.query_one("#options", RowList).move_to(self._chosen)
+            if self._selected in self._options:
+                self.query_one("#options", RowList).move_to(self._selected)
 
     def action_cancel(self) -> None:
-        """Choose nothing."""
+        """Change nothing."""
         self.dismiss(None)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -163,7 +163,7 @@ class Entrepot:
         files = {each: each.read_bytes() for each in self.root.rglob("*") if each.is_file()}
         return files | {Path("output"): self.process.output.encode()}
 
-    def __enter__(self) -> Entrepot:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

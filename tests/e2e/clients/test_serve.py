@@ -40,7 +40,7 @@ def test_asked_to_end_it_ends_with_status_0_and_leaves_no_socket(
     entrepot.process.send(number)
     finished = entrepot.process.wait(PROMPTLY)
     assert (finished.status, finished.output.splitlines()[-1].partition(" ")[2]) == (0, "Stopping.")
-    assert not entrepot.config.directories.socket.exists()
+    assert not entrepot.directories.socket.exists()
 
 
 def test_after_its_end_it_starts_again_with_its_rules(
@@ -132,7 +132,7 @@ def test_a_second_engine_on_the_same_data_is_one_sentence_and_the_first_goes_on(
     address = entrepot.address
     second = Entrepot(entrepot.root, source.url).launch().wait()
     assert second.status == 1
-    _assert_one_sentence(second.output, "engine", str(entrepot.config.directories.data))
+    _assert_one_sentence(second.output, "engine", str(entrepot.directories.data))
     assert entrepot.ask("status")["address"] == address
     skopeo.pull(f"{address}/library/app:1")
     skopeo.assert_holds(f"{address}/library/app:1", app)

@@ -54,7 +54,7 @@ def test_f68_until_it_can_be_made_again_commands_name_the_pid_and_the_way_out(
     refused = engine.run("status", check=False)
     assert refused.status == 3
     assert (
-        f"The engine with pid {engine.process.pid} runs, but its socket {engine.directories.socket} is gone."
+        f"The engine with pid {engine.process.pid} is running, but its socket {engine.directories.socket} is gone."
         in refused.output
     )
     assert f"(kill {engine.process.pid})" in refused.output

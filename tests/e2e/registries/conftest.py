@@ -76,10 +76,10 @@ class EngineInNamespace(Entrepot):
             async with asyncio.timeout(60):
                 while any(
                     each.unreachable_since is not None
-                    for each in await client.upstreams()
+                    for each in await client.system.source_registries()
                     if each.login_server == profile.login_server
                 ):
-                    await client.status()
+                    await client.system.status()
 
         self.manage(wait)
 
@@ -108,31 +108,31 @@ class EngineInNamespace(Entrepot):
                 f"{profile.login_server}/{profile.private}",
             )
             if policy is SignIn.NONE:
-                await client.create_rule(f"{profile.name}-open", public, f"{profile.name}/open")
+                await client.rules.create(f"{profile.name}-open", public, f"{profile.name}/open")
                 return
-            await client.create_credential_set(
+            await client.credential_sets.create(
                 f"{profile.name}-right",
                 profile.login_server,
                 f"env:USER_{number}",
                 f"env:PASSWORD_{number}",
             )
-            await client.create_credential_set(
+            await client.credential_sets.create(
                 f"{profile.name}-wrong",
                 profile.login_server,
                 f"env:USER_{number}",
                 "env:WRONG_PASSWORD",
             )
             right = f"{profile.name}-right"
-            await client.create_rule(
+            await client.rules.create(
                 f"{profile.name}-open",
                 public,
                 f"{profile.name}/open",
                 right if policy is SignIn.REQUIRED else None,
             )
-            await client.create_rule(
+            await client.rules.create(
                 f"{profile.name}-closed", private, f"{profile.name}/closed", right
             )
-            await client.create_rule(
+            await client.rules.create(
                 f"{profile.name}-wrong", private, f"{profile.name}/wrong", f"{profile.name}-wrong"
             )
 

@@ -85,7 +85,9 @@ def test_docker_hub_counts_what_is_fetched_and_not_what_is_asked_for(
     assert engine.ask_for(path).status_code == 200
     assert hub.api.remaining == before - 1
     shown = next(
-        each for each in engine.manage(CacheClient.upstreams) if each.login_server == "docker.io"
+        each
+        for each in engine.manage(lambda client: client.system.source_registries())
+        if each.login_server == "docker.io"
     )
     assert (shown.allowance_limit, shown.allowance_remaining) == (
         hub.profile.allowance,
@@ -122,10 +124,10 @@ def test_red_hats_own_sign_in_is_used_though_it_is_of_another_domain(
         number = PROFILES.index(red_hat.profile)
 
         async def make(client: CacheClient) -> None:
-            await client.create_credential_set(
+            await client.credential_sets.create(
                 "sso-redhat", "registry.redhat.io", f"env:USER_{number}", f"env:PASSWORD_{number}"
             )
-            await client.create_rule(
+            await client.rules.create(
                 "sso-redhat", "registry.redhat.io/ubi9/sso", "sso/ubi", "sso-redhat"
             )
 

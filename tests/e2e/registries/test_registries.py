@@ -36,18 +36,18 @@ def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source
     repository = f"{profile.login_server}/policy/test"
 
     async def with_credentials(client: CacheClient) -> None:
-        await client.create_credential_set(
+        await client.credential_sets.create(
             f"{profile.name}-policy",
             profile.login_server,
             f"env:USER_{number}",
             f"env:PASSWORD_{number}",
         )
-        await client.create_rule(
+        await client.rules.create(
             f"{profile.name}-policy", repository, f"{profile.name}/policy", f"{profile.name}-policy"
         )
 
     async def without(client: CacheClient) -> None:
-        await client.create_rule(
+        await client.rules.create(
             f"{profile.name}-anonymous", repository, f"{profile.name}/anonymous"
         )
 
@@ -140,7 +140,7 @@ def test_with_the_right_credentials_what_is_private_is_pulled(
         if each.headers.get("authorization", "").startswith("Basic ")
     }
     assert basic <= {profile.realm}
-    sets = engine.manage(CacheClient.credential_sets)
+    sets = engine.manage(lambda client: client.credential_sets.list())
     assert [each.health.value for each in sets if each.name == f"{profile.name}-right"] == [
         "Healthy"
     ]
@@ -177,7 +177,7 @@ def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source)
     profile = source.profile
     source.add_image(profile.public, "there")
     engine.manage(
-        lambda client: client.create_rule(
+        lambda client: client.rules.create(
             f"{profile.name}-nothing",
             f"{profile.login_server}/policy/nothing",
             f"{profile.name}/nothing",

@@ -173,6 +173,6 @@ def _open_files() -> int:
 async def cached(steady: Engine, source: FakeRegistry) -> Engine:
     """With ``library/nginx:1.27`` in the cache."""
     source.add_image("library/nginx", "1.27")
-    started = await steady.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await steady.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await steady.cache.pulls.get(started.id).finished.wait()
     return steady

@@ -168,7 +168,7 @@ def test_an_import_is_planned_or_refused(watch: Watch, content: bytes) -> None:
     documents = Documents(Directories.under(Path("/nonexistent")), registries)
     with watch.example():
         found = read_import(
-            content.decode(errors="replace"), documents.rules, documents.credential_sets, registries
+            content.decode(errors="replace"), documents.rules, documents.credential_sets
         )
         assert found.entries or found.problems
 

@@ -108,7 +108,7 @@ def answered_positions(reply: Reply, content: bytes) -> list[int]:
 async def small(cached: Engine, source: FakeRegistry) -> Content:
     """A layer of some two thousand bytes, in the cache."""
     image = source.add_image("library/small", "1", layers=[2000])
-    started = await cached.start_pull("library/small:1", "linux/amd64", "10.0.4.17")
+    started = await cached.pulls.start("library/small:1", "linux/amd64", "10.0.4.17")
     await cached.cache.pulls.get(started.id).finished.wait()
     return image.platforms["linux/amd64"].layers[0]
 

@@ -18,12 +18,12 @@ import pytest
 from entrepot.config import documents
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.httpd.server import bind_tcp, serving
-from entrepot.server.acr.management import BODY_LIMIT
+from entrepot.server.request_body import BODY_LIMIT
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
@@ -47,7 +47,7 @@ def settings(settings: Settings, source: FakeRegistry) -> Settings:
     """The stand-in is Docker Hub too."""
     return replace(
         settings,
-        upstreams=(*settings.upstreams, DeclaredUpstream("docker.io", endpoint=source.url)),
+        upstreams=(*settings.upstreams, DeclaredRegistry("docker.io", endpoint=source.url)),
     )
 
 
@@ -122,11 +122,11 @@ def set_body(
 async def test_the_examples_of_the_specification_are_answered_in_their_shapes(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     for name in ("CredentialSetCreate", "CredentialSetUpdate"):
         answer = await ask(management, name)
         assert answer.status_code == (201 if name == "CredentialSetCreate" else 200)
-        await engine.check_sign_in("myCredentialSet")
+        await engine.credential_sets.verify("myCredentialSet")
         expected = example(name)["responses"]["200"]["body"]
         shown = (await management.get(f"{SETS}/myCredentialSet")).json()
         assert settled(shown, expected) == expected
@@ -166,7 +166,7 @@ async def test_a_set_that_was_not_tried_yet_has_no_health(
 
 async def test_an_unhealthy_set_says_why(management: httpx.AsyncClient, engine: Engine) -> None:
     await management.put(f"{SETS}/example-set", json=set_body(username="env:NOT_SET_ANYWHERE"))
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     health = (await management.get(f"{SETS}/example-set")).json()["properties"]["authCredentials"][
         0
     ]["credentialHealth"]
@@ -510,7 +510,7 @@ async def test_what_nobody_foresaw_is_told_without_its_details(
     def fails(*_: object) -> None:
         raise RuntimeError("an inner detail")
 
-    monkeypatch.setattr(type(engine), "credential_set_snapshots", fails)
+    monkeypatch.setattr(engine.credential_sets, "list", fails)
     with caplog.at_level(logging.ERROR, logger="entrepot.management"):
         answer = await management.get("/entrepot/v1/credentialSets")
     assert (answer.status_code, error(answer)["code"]) == (500, "InternalError")
@@ -582,13 +582,10 @@ def _use_the_sdk(address: str) -> None:
     from azure.core.pipeline.policies import SansIOHTTPPolicy
     from azure.core.serialization import NULL
     from azure.mgmt.containerregistry import ContainerRegistryManagementClient
-    from azure.mgmt.containerregistry.models import (
-        AuthCredential,
-        CacheRule,
-        CacheRuleUpdateParameters,
-        CredentialSet,
-        CredentialSetUpdateParameters,
-    )
+    from azure.mgmt.containerregistry import models as generated_models
+
+    # The SDK's models take the flattened names that their own annotations do not have.
+    models: Any = generated_models
 
     class Nobody:
         def get_token(self, *_: object, **__: object) -> AccessToken:
@@ -602,7 +599,7 @@ def _use_the_sdk(address: str) -> None:
         polling_interval=0,
         authentication_policy=SansIOHTTPPolicy(),
     ) as azure:
-        credential = AuthCredential(
+        credential = models.AuthCredential(
             name="Credential1",
             username_secret_identifier="env:HUB_USERNAME",
             password_secret_identifier="env:HUB_PASSWORD",
@@ -610,7 +607,7 @@ def _use_the_sdk(address: str) -> None:
         made_set = azure.credential_sets.begin_create(
             *registry,
             "hub-login",
-            CredentialSet(login_server="docker.io", auth_credentials=[credential]),
+            models.CredentialSet(login_server="docker.io", auth_credentials=[credential]),
         ).result()
         assert (made_set.name, made_set.login_server, made_set.provisioning_state) == (
             "hub-login",
@@ -618,7 +615,7 @@ def _use_the_sdk(address: str) -> None:
             "Succeeded",
         )
 
-        rule = CacheRule(
+        rule = models.CacheRule(
             source_repository="docker.io/library/nginx",
             target_repository="nginx",
             credential_set_resource_id=made_set.id,
@@ -639,16 +636,18 @@ def _use_the_sdk(address: str) -> None:
             azure.credential_sets.begin_delete(*registry, "hub-login").result()
         with pytest.raises(HttpResponseError, match="EnforceDockerAuthentication"):
             azure.cache_rules.begin_update(
-                *registry, "hub-nginx", CacheRuleUpdateParameters(credential_set_resource_id=NULL)
+                *registry,
+                "hub-nginx",
+                models.CacheRuleUpdateParameters(credential_set_resource_id=NULL),
             ).result()
 
-        changed = AuthCredential(
+        changed = models.AuthCredential(
             name="Credential1",
             username_secret_identifier="env:HUB_USERNAME2",
             password_secret_identifier="env:HUB_PASSWORD2",
         )
         updated = azure.credential_sets.begin_update(
-            *registry, "hub-login", CredentialSetUpdateParameters(auth_credentials=[changed])
+            *registry, "hub-login", models.CredentialSetUpdateParameters(auth_credentials=[changed])
         ).result()
         assert updated.auth_credentials[0].username_secret_identifier == "env:HUB_USERNAME2"
 
@@ -707,7 +706,7 @@ async def test_which_rule_answers(
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64", "linux/arm64"])
     pull = engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+        (await engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
         await pull.finished.wait()
@@ -830,13 +829,13 @@ async def test_an_import_that_the_disk_takes_half_of_changes_nothing(
 async def test_a_plan_for_a_rule_names_the_repositories_that_stay(
     management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("only-nginx", f"{LOGIN_SERVER}/library/nginx", "library/nginx")
     )
-    await engine.create_rule(RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/app", "app"))
+    await engine.rules.create(RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/app", "app"))
     for repository, image in (("library/nginx", "library/nginx:1"), ("acme/app", "app:1")):
         source.add_image(repository, "1", platforms=["linux/amd64"])
-        pull = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
+        pull = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
         async with asyncio.timeout(30):
             await pull.finished.wait()
     inside = (await management.get("/entrepot/v1/rules/only-nginx/plan")).json()
@@ -859,13 +858,13 @@ async def test_a_plan_for_a_rule_names_the_repositories_that_stay(
 async def test_a_plan_for_a_credential_set_names_the_rules_that_use_it(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:A", "env:B")
     )
     assert (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()[
         "refused"
     ] is None
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/*", "acme/*", "example-login")
     )
     used = (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()

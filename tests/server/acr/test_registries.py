@@ -74,7 +74,7 @@ async def test_a_rule_made_by_our_own_command_is_below_the_listed_registry(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
     async with CacheClient.of_app(management_app(engine)) as client:
-        await client.create_rule("second-rule", f"{LOGIN_SERVER}/acme/*", "acme/*")
+        await client.rules.create("second-rule", f"{LOGIN_SERVER}/acme/*", "acme/*")
     [registry] = await value_of(management, "/subscriptions/s/resources")
     rules = await value_of(management, f"{registry['id']}/cacheRules")
     assert f"{ID}/cacheRules/second-rule" in [rule["id"] for rule in rules]

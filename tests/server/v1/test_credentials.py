@@ -18,7 +18,7 @@ ARM = (
 @pytest.fixture(autouse=True)
 async def credential_set(engine: Engine) -> None:
     draft = CredentialSetDraft("example-set", LOGIN_SERVER, "env:A", "env:B")
-    await engine.create_credential_set(draft)
+    await engine.credential_sets.create(draft)
 
 
 async def test_one_credential_set_is_what_the_listing_says_of_it(

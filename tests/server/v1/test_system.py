@@ -11,8 +11,10 @@ import httpx
 import pytest
 
 from entrepot import __version__
-from entrepot.engine.engine import Engine, own_platform
-from entrepot.server.acr.management import BODY_LIMIT
+from entrepot.engine.engine import Engine
+from entrepot.engine.pulls import own_platform
+from entrepot.event_kinds import EventKind, Severity
+from entrepot.server.request_body import BODY_LIMIT
 from entrepot.server.run import listening
 from entrepot.server.v1 import system
 from tests.conftest import LOGIN_SERVER, Clock
@@ -79,7 +81,7 @@ async def test_f74_a_pull_for_what_is_no_platform_is_400_and_none_begins(
         in error["message"]
     )
     assert len(error["message"]) < 400
-    assert engine.pull_snapshots() == []
+    assert engine.pulls.list() == []
 
 
 async def test_a_pull_from_its_start_to_its_end(
@@ -193,10 +195,10 @@ async def test_source_registries_are_listed_with_how_they_let_us_in(
 async def test_what_happened_lately_is_listed_oldest_first(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     found = (await management.get("/entrepot/v1/events?recent=1")).json()
     assert [each["kind"] for each in found] == ["rule-created", "rule-deleted"]
-    assert found[1].keys() == {"time", "kind", "message", "subject"}
+    assert found[1].keys() == {"time", "kind", "message", "subject", "severity"}
 
 
 async def test_events_are_streamed_until_the_engine_ends(
@@ -214,30 +216,33 @@ async def test_events_are_streamed_until_the_engine_ends(
             assert await anext(lines) == ": entrepot"
             assert await anext(lines) == ""
             assert await anext(lines) == ": still here"
-            engine.events.record("first", "One.", "a")
-            engine.events.record("second", "Two.")
+            engine.events.record(EventKind.RULE_CREATED, "One.", "a")
+            engine.events.record(EventKind.RULE_DELETED, "Two.", severity=Severity.WARNING)
             told = []
             async for line in lines:
                 if line.startswith("data: "):
                     told.append(json.loads(line.removeprefix("data: ")))
                 if len(told) == 2:
                     break
-            assert [(each["kind"], each["message"], each.get("subject")) for each in told] == [
-                ("first", "One.", "a"),
-                ("second", "Two.", None),
+            assert [
+                (each["kind"], each["message"], each.get("subject"), each["severity"])
+                for each in told
+            ] == [
+                ("rule-created", "One.", "a", "info"),
+                ("rule-deleted", "Two.", None, "warning"),
             ]
             engine.stopping.set()
             assert [line async for line in lines if line and not line.startswith(":")] == []
 
 
 async def test_at_most_ten_events_a_second_are_sent(engine: Engine) -> None:
-    stream = system._stream(engine)
+    stream = system.event_stream(engine.events, engine.stopping)
     async with asyncio.timeout(60):
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         for number in range(4):
-            engine.events.record("counted", str(number))
+            engine.events.record(EventKind.RULE_UPDATED, str(number))
         loop = asyncio.get_running_loop()
         begun = loop.time()
         told = [await waiting] + [await anext(stream) for _ in range(3)]
@@ -261,7 +266,7 @@ async def test_an_eviction_is_shown_first_and_then_done(
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     pull = engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+        (await engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
         await pull.finished.wait()
@@ -345,7 +350,7 @@ async def test_the_last_events_can_be_few(
     management: httpx.AsyncClient, engine: Engine, limit: str, count: int
 ) -> None:
     for number in range(4):
-        engine.events.record("test", f"event {number}")
+        engine.events.record(EventKind.RULE_UPDATED, f"event {number}")
     found = (await management.get(f"/entrepot/v1/events?recent=1&limit={limit}")).json()
     assert len(found) == count
     assert found[-1]["message"] == "event 3"

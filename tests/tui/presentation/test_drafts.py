@@ -7,8 +7,7 @@ import tomllib
 
 import pytest
 
-from entrepot.core.secret_identifiers import _PLACES
-from entrepot.secrets import SecretIdentifier
+from entrepot.core.secret_identifiers import KINDS, SecretIdentifier
 from tui.presentation.drafts import (
     credential_set_change_command,
     credential_set_command,
@@ -17,7 +16,7 @@ from tui.presentation.drafts import (
     rule_toml,
 )
 from tui.presentation.freshness import freshness_choices
-from tui.presentation.secrets import SECRET_KINDS, kind_of, told_of
+from tui.presentation.secrets import SECRET_KINDS, identifier_help, secret_kind_of
 
 ODD = 'command:/usr/bin/pass "hub token" --prompt \'\\n ü$(id)'
 
@@ -92,17 +91,17 @@ def test_toml_is_read_back_word_for_word() -> None:
 
 
 def test_every_kind_of_secret_that_the_engine_knows_has_an_example_that_it_takes() -> None:
-    assert {each.begins.removesuffix(":") for each in SECRET_KINDS} == set(_PLACES)
+    assert {each.begins.removesuffix(":") for each in SECRET_KINDS} == set(KINDS)
     for each in SECRET_KINDS:
         for example in (each.username, each.password):
             assert str(SecretIdentifier.parse(example)) == example
-            assert kind_of(example) is each
+            assert secret_kind_of(example) is each
 
 
 def test_what_is_no_identifier_yet_is_told_what_one_is() -> None:
-    assert told_of("hunter2") == told_of("")
-    assert told_of("FILE:/x") == told_of("file:")
-    assert "never stored" in told_of("")
+    assert identifier_help("hunter2") == identifier_help("")
+    assert identifier_help("FILE:/x") == identifier_help("file:")
+    assert "never stored" in identifier_help("")
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import pytest
 from entrepot.api.models import Event
 from tests.tui.scripted import NOW
 from tui.presentation.events import (
+    event_cells,
     event_detail,
     event_row,
-    event_told,
-    keyed,
+    event_subject,
+    events_by_key,
     severity,
-    subject_of,
     when,
 )
 from widgets.row_list import Cell
@@ -75,7 +75,7 @@ def test_an_event_of_another_day_is_told_with_its_date() -> None:
     ],
 )
 def test_an_event_leads_to_what_it_is_about(kind: str, subject: str, area: str, key: str) -> None:
-    about = subject_of(Event(time=NOW, kind=kind, message="", subject=subject))
+    about = event_subject(Event(time=NOW, kind=kind, message="", subject=subject))
     assert about is not None
     assert (about.area, about.key) == (area, key)
 
@@ -90,18 +90,18 @@ def test_an_event_leads_to_what_it_is_about(kind: str, subject: str, area: str, 
     ],
 )
 def test_what_is_gone_leads_nowhere(kind: str, subject: str | None) -> None:
-    assert subject_of(Event(time=NOW, kind=kind, message="", subject=subject)) is None
+    assert event_subject(Event(time=NOW, kind=kind, message="", subject=subject)) is None
 
 
 def test_an_event_keeps_its_key_while_older_ones_are_forgotten() -> None:
     events = [RULE, FAILED, FAILED]
-    assert list(keyed(events).values()) == [FAILED, FAILED, RULE]
-    assert set(keyed(events[1:])) < set(keyed(events))
+    assert list(events_by_key(events).values()) == [FAILED, FAILED, RULE]
+    assert set(events_by_key(events[1:])) < set(events_by_key(events))
 
 
 @pytest.mark.usefixtures("fixed_time")
 def test_an_opened_event_says_all_of_it() -> None:
-    assert event_told(RULE, NOW) == [
+    assert event_cells(RULE, NOW) == [
         Cell("Cache rule hub-library: library/* from docker.io/library/*."),
         Cell(""),
         Cell("20:25:40, 1 min ago   rule-created", "dim"),

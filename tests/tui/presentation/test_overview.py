@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.api.models import ActivityCounts, EngineStatus, Event, UpstreamSnapshot
+from entrepot.api.models import ActivityCounts, EngineStatus, Event, SourceRegistrySnapshot
 from entrepot.demo import DEMO_IMAGES
 from tests.tui.scripted import NO_ACTIVITY, NOW, STATUS, UPSTREAM, changed
 from tui.presentation.overview import (
+    distribute_height,
     figures,
     history,
     last_events,
+    more_pulls,
     needs,
-    pulls_told,
-    shared_out,
     sources,
     space,
 )
@@ -118,7 +118,7 @@ def test_the_space_is_a_bar_with_the_limit() -> None:
             assert len(texts([space(changed(STATUS, blobs_size=held), width - 7)])[0]) <= width - 10
 
 
-def upstream(login_server: str, **changes: object) -> UpstreamSnapshot:
+def upstream(login_server: str, **changes: object) -> SourceRegistrySnapshot:
     return changed(UPSTREAM, login_server=login_server, **changes)
 
 
@@ -161,7 +161,7 @@ def test_the_last_events_come_newest_first() -> None:
 
 
 def test_pulls_without_room_are_counted() -> None:
-    assert (pulls_told(20, 8), pulls_told(3, 3)) == ("12 more   ", "")
+    assert (more_pulls(20, 8), more_pulls(3, 3)) == ("12 more   ", "")
 
 
 @pytest.mark.parametrize("height", range(12, 70))
@@ -172,7 +172,7 @@ def test_pulls_without_room_are_counted() -> None:
 def test_no_height_is_overdrawn_and_the_pulls_always_have_a_line(
     height: int, running: int, needed: int, sourced: int, events: int
 ) -> None:
-    told = shared_out(height, running=running, needs=needed, sources=sourced, events=events)
+    told = distribute_height(height, running=running, needs=needed, sources=sourced, events=events)
     gaps = (3 + (told.events > 0)) if told.gaps else 0
     used = (
         1

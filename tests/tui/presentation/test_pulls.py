@@ -8,14 +8,14 @@ from entrepot.core.states import LayerState, PullState
 from tests.tui.scripted import LAYER, NOW, PULL, changed, pull
 from tui.presentation.pulls import (
     asked_by,
-    how_it_ended,
+    ended_text,
     layer_progress,
     opened_pull_detail,
     pull_detail,
     pull_progress,
     pull_row,
     pull_summary,
-    running_told,
+    running_summary,
     under_way_first,
 )
 from widgets.row_list import Row
@@ -59,8 +59,8 @@ def test_pulls_under_way_come_first_whatever_came_after_them() -> None:
         pull("1", state=PullState.FAILED, **ENDED),
     ]
     assert [each.id for each in under_way_first(pulls)] == ["2", "3", "1"]
-    assert running_told(pulls) == "1 running   31 MB/s"
-    assert running_told(pulls[:1]) == ""
+    assert running_summary(pulls) == "1 running   31 MB/s"
+    assert running_summary(pulls[:1]) == ""
 
 
 @pytest.mark.parametrize(
@@ -95,25 +95,23 @@ def test_a_failed_pull_gives_its_reason_with_the_advice_of_the_engine() -> None:
         error_code="SourceUnreachable",
         error_message="docker.io can't be reached. Check the network.",
     )
-    assert (
-        how_it_ended(failed) == "Failed after 10 s: docker.io can't be reached. Check the network."
-    )
+    assert ended_text(failed) == "Failed after 10 s: docker.io can't be reached. Check the network."
     for told in (pull_detail(failed, NOW), opened_pull_detail(failed, NOW)):
-        assert told.lines[0] == told.notes[-1] == how_it_ended(failed)
+        assert told.lines[0] == told.notes[-1] == ended_text(failed)
         assert ("Code", "SourceUnreachable") in told.facts
 
 
 def test_a_pull_that_ended_says_what_it_cost() -> None:
     assert (
-        how_it_ended(pull("1", state=PullState.COMPLETED, ended=NOW, from_source=700))
+        ended_text(pull("1", state=PullState.COMPLETED, ended=NOW, from_source=700))
         == "Completed in 10 s, 700 B of it from the source."
     )
     assert (
-        how_it_ended(pull("1", state=PullState.COMPLETED, ended=NOW))
+        ended_text(pull("1", state=PullState.COMPLETED, ended=NOW))
         == "Completed in 10 s, all of it was held already."
     )
     assert (
-        how_it_ended(pull("1", state=PullState.CANCELLED, ended=NOW))
+        ended_text(pull("1", state=PullState.CANCELLED, ended=NOW))
         == "Cancelled after 10 s. Blobs that were whole are kept."
     )
 

@@ -7,7 +7,7 @@ import msgspec
 from entrepot.api.models import RefreshedTag, RepositorySnapshot, TagSnapshot
 from tui.presentation.repositories import (
     RepositoryRow,
-    natural,
+    natural_order,
     refreshed_text,
     repository_facts,
     repository_lines,
@@ -52,7 +52,7 @@ def test_a_tag_says_how_much_it_is_to_be_believed() -> None:
 
 
 def test_tags_are_sorted_as_versions() -> None:
-    assert sorted(["1.27", "1.9", "latest", "1.27-alpine", "2"], key=natural) == [
+    assert sorted(["1.27", "1.9", "latest", "1.27-alpine", "2"], key=natural_order) == [
         "latest",
         "1.9",
         "1.27",

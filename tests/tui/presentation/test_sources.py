@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.api.models import Examination, Finding, RuleSnapshot, UpstreamSnapshot
+from entrepot.api.models import DoctorReport, Finding, RuleSnapshot, SourceRegistrySnapshot
 from entrepot.core.states import Outcome, SignIn
 from tests.tui.scripted import NOW, UPSTREAM, changed
 from tui.presentation.sources import (
     allowance,
-    examination_told,
-    rules_told,
-    upstream_detail,
-    upstream_in_short,
-    upstream_row,
-    upstream_state,
+    doctor_report_cells,
+    rule_cells,
+    source_detail,
+    source_row,
+    source_state,
+    source_summary,
     used_first,
 )
 from widgets.row_list import Cell
@@ -60,9 +60,9 @@ RULE = RuleSnapshot(
     ],
 )
 def test_a_source_registry_is_well_or_says_by_word_what_it_is(
-    found: UpstreamSnapshot, told: tuple[str, str]
+    found: SourceRegistrySnapshot, told: tuple[str, str]
 ) -> None:
-    assert upstream_state(found, NOW) == told
+    assert source_state(found, NOW) == told
 
 
 def test_an_allowance_says_what_is_left_and_when_it_counts_anew() -> None:
@@ -76,19 +76,19 @@ def test_an_allowance_says_what_is_left_and_when_it_counts_anew() -> None:
 
 
 def test_the_overview_tells_an_allowance_only_of_what_is_well() -> None:
-    assert upstream_in_short(LIMITED, NOW) == Cell("73 of 100 left, 4 h")
-    assert upstream_in_short(changed(LIMITED, allowance_remaining=9), NOW).tone == "warn"
-    assert upstream_in_short(changed(DOWN, allowance_remaining=3), NOW) == Cell(
+    assert source_summary(LIMITED, NOW) == Cell("73 of 100 left, 4 h")
+    assert source_summary(changed(LIMITED, allowance_remaining=9), NOW).tone == "warn"
+    assert source_summary(changed(DOWN, allowance_remaining=3), NOW) == Cell(
         "down 3 min, serving what is held", "bad"
     )
-    assert upstream_in_short(UPSTREAM, NOW) == Cell("well", "good")
+    assert source_summary(UPSTREAM, NOW) == Cell("well", "good")
 
 
 @pytest.mark.usefixtures("fixed_time")
 def test_a_source_that_is_out_of_reach_says_since_when_when_it_is_tried_again_and_what_happens_meanwhile() -> (
     None
 ):
-    told = upstream_detail(DOWN, [RULE], NOW)
+    told = source_detail(DOWN, [RULE], NOW)
     assert told.lines == (
         "docker.io can't be reached.",
         "It went out of reach 3 min ago and is tried again at 20:27:00. Until then what is held is served.",
@@ -103,14 +103,14 @@ def test_a_source_that_is_not_at_fault_is_not_said_to_be_down() -> None:
     """The sentence and its cure stand first and whole."""
     what, cure = "This machine has no network: no route leads out of it.", "Connect it."
     found = changed(DOWN, problem=what, advice=cure, cause="no-network", at_fault="machine")
-    assert upstream_in_short(found, NOW) == Cell("out of reach, serving what is held", "bad")
-    assert upstream_detail(found, [RULE], NOW).lines[0] == f"{what} {cure}"
-    assert upstream_detail(found, [RULE], NOW).notes[0] == f"{what} {cure}"
+    assert source_summary(found, NOW) == Cell("out of reach, serving what is held", "bad")
+    assert source_detail(found, [RULE], NOW).lines[0] == f"{what} {cure}"
+    assert source_detail(found, [RULE], NOW).notes[0] == f"{what} {cure}"
 
 
 @pytest.mark.usefixtures("fixed_time")
 def test_a_limit_is_told_with_its_window() -> None:
-    told = upstream_detail(LIMITED, [changed(RULE, name=name) for name in "abcde"], NOW)
+    told = source_detail(LIMITED, [changed(RULE, name=name) for name in "abcde"], NOW)
     assert told.lines == (
         "Docker Hub: needs credentials, used by a, b, c and 2 more.",
         "It answers as it should.",
@@ -121,22 +121,22 @@ def test_a_limit_is_told_with_its_window() -> None:
 def test_nothing_that_is_told_of_a_source_changes_with_the_seconds() -> None:
     for found in (DOWN, LIMITED, UPSTREAM):
         assert {
-            (upstream_row(found, NOW + second), upstream_detail(found, [RULE], NOW + second))
+            (source_row(found, NOW + second), source_detail(found, [RULE], NOW + second))
             for second in range(15)
-        } == {(upstream_row(found, NOW), upstream_detail(found, [RULE], NOW))}
+        } == {(source_row(found, NOW), source_detail(found, [RULE], NOW))}
 
 
 def test_sources_that_rules_use_come_first() -> None:
-    quay = UpstreamSnapshot(name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL)
+    quay = SourceRegistrySnapshot(name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL)
     assert [each.login_server for each in used_first([quay, UPSTREAM])] == ["docker.io", "quay.io"]
 
 
 def test_rules_are_told_with_where_they_lead() -> None:
-    assert rules_told([RULE]) == [Cell("hub-library  docker.io/library/* as library/*")]
+    assert rule_cells([RULE]) == [Cell("hub-library  docker.io/library/* as library/*")]
 
 
 def test_an_examination_says_each_outcome_by_word_with_its_advice() -> None:
-    found = Examination(
+    found = DoctorReport(
         findings=(
             Finding(
                 about="docker.io",
@@ -159,7 +159,7 @@ def test_an_examination_says_each_outcome_by_word_with_its_advice() -> None:
             ),
         )
     )
-    assert examination_told(found) == [
+    assert doctor_report_cells(found) == [
         Cell("ok    name: registry-1.docker.io has 3 addresses"),
         Cell("FAIL  sign-in: hub-login is refused.", "bad"),
         Cell("      Check the password.", "dim"),
@@ -167,4 +167,4 @@ def test_an_examination_says_each_outcome_by_word_with_its_advice() -> None:
         Cell(""),
         Cell("2 findings to look at.", "warn"),
     ]
-    assert examination_told(Examination(findings=()))[-1] == Cell("All is well.", "good")
+    assert doctor_report_cells(DoctorReport(findings=()))[-1] == Cell("All is well.", "good")

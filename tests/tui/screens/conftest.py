@@ -5,16 +5,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from entrepot.api.client import CacheClient
 from entrepot.api.models import EngineStatus
+from entrepot.api.system import SystemClient
 
 
 @pytest.fixture
-def only_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine says that nothing may be changed."""
-    status = CacheClient.status
+    status = SystemClient.status
 
-    async def read_only(self: CacheClient) -> EngineStatus:
+    async def read_only(self: SystemClient) -> EngineStatus:
         return msgspec.structs.replace(await status(self), read_only=True)
 
-    monkeypatch.setattr(CacheClient, "status", read_only)
+    monkeypatch.setattr(SystemClient, "status", read_only)

@@ -18,7 +18,7 @@ async def login(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A credential set whose secrets are there."""
     monkeypatch.setenv("EXAMPLE_USER", "ann")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "secret-word")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft(
             "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
@@ -45,7 +45,7 @@ async def test_c_tries_to_sign_in_and_says_how_it_went(
 async def test_a_set_that_rules_use_is_not_deleted_and_the_dialog_names_them(
     person: Person, engine: Engine, login: None
 ) -> None:
-    await engine.update_rule("example-library", "example-login")
+    await engine.rules.update("example-library", "example-login")
     await person.press("3")
     await person.sees("example-login", "used by example-library")
     await person.press("d")
@@ -98,7 +98,7 @@ async def test_enter_changes_where_the_secrets_are_kept(person: Person, login: N
 
 
 async def test_a_dashboard_that_only_reads_changes_no_credential_set(
-    engine: Engine, only_reads: None, login: None
+    engine: Engine, is_read_only: None, login: None
 ) -> None:
     async with dashboard(engine) as person:
         await person.press("3")
@@ -115,6 +115,6 @@ async def test_without_a_set_the_screen_says_what_one_is(
     await person.pilot.resize_terminal(*size)
     await person.press("3")
     await person.sees(
-        "There is no credential set yet.", "Press n to make the first one.", "n new", "q leave"
+        "There is no credential set yet.", "Press n to make the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]

@@ -50,7 +50,7 @@ async def test_a_new_event_comes_on_top_and_whoever_stands_there_follows(
 ) -> None:
     await person.press("7")
     await person.sees("Cache rule example-library")
-    await engine.create_rule(RuleDraft("another-one", f"{LOGIN_SERVER}/acme/*", "acme/*"))
+    await engine.rules.create(RuleDraft("another-one", f"{LOGIN_SERVER}/acme/*", "acme/*"))
     await look(person)
     await person.sees("Cache rule another-one")
     assert next(line for line in lines(person.app) if line.startswith("> "))[26:].startswith(
@@ -59,12 +59,12 @@ async def test_a_new_event_comes_on_top_and_whoever_stands_there_follows(
 
 
 async def test_whoever_reads_an_older_event_stays_on_it(person: Person, engine: Engine) -> None:
-    await engine.create_rule(RuleDraft("another-one", f"{LOGIN_SERVER}/acme/*", "acme/*"))
+    await engine.rules.create(RuleDraft("another-one", f"{LOGIN_SERVER}/acme/*", "acme/*"))
     await person.press("7")
     await person.sees("Cache rule another-one", "Cache rule example-library")
     await person.press("G")
     kept = person.app.screen.row_list.current  # type: ignore[attr-defined]
-    await engine.delete_rule("another-one")
+    await engine.rules.delete("another-one")
     await look(person)
     await person.sees("another-one is deleted")
     assert person.app.screen.row_list.current.key == kept.key  # type: ignore[attr-defined]

@@ -146,10 +146,10 @@ async def test_what_was_served_is_seen_after_a_while(
     person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[300_000])
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     await look(person)
-    came = size((await engine.status()).blobs_size)
+    came = size((await engine.status.get()).blobs_size)
     await person.sees(
         f"from sources {came}", "The pull of library/nginx:1.27 linux/amd64 is completed"
     )

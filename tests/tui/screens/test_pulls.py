@@ -28,7 +28,7 @@ from tests.tui.scripted import (
 
 
 async def pulled(engine: Engine, image: str) -> None:
-    started = await engine.start_pull(image, "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start(image, "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
 
 
@@ -39,7 +39,7 @@ async def test_a_pull_is_watched_layer_by_layer(
         "library/nginx", "1.27", layers=[os.urandom(400_000), os.urandom(300_000)]
     ).platforms["linux/amd64"]
     gate = source.hold(str(image.layers[0].digest), after_bytes=200_000, method="GET")
-    await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await gate.reached
     await person.press("5")
     await person.sees("library/nginx:1.27", "[####", "asked by 10.0.4.17")
@@ -79,7 +79,7 @@ async def test_a_pull_is_cancelled_after_a_question(
         "linux/amd64"
     ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000, method="GET")
-    await engine.start_pull("library/nginx:1.27", "linux/amd64", "cli")
+    await engine.pulls.start("library/nginx:1.27", "linux/amd64", "cli")
     await gate.reached
     await person.press("5")
     await person.sees("library/nginx:1.27", "x cancel")

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from entrepot import formatting
-from entrepot.api.client import CacheClient
+from entrepot.api.repositories import RepositoriesClient
 from entrepot.engine.engine import Engine
 from entrepot.formatting import short_digest
 from tests.conftest import Clock
@@ -99,22 +99,22 @@ async def test_repositories_that_did_not_change_are_neither_fetched_nor_made_ane
     await person.sees("library/nginx")
     made: list[object] = []
 
-    async def fetched(self: CacheClient) -> list[object]:
+    async def fetched(self: RepositoriesClient) -> list[object]:
         made.append(self)
         return []
 
     monkeypatch.setattr(
         "tui.screens.repositories.RepositoryRow", lambda *arguments: made.append(arguments)
     )
-    monkeypatch.setattr(CacheClient, "repositories", fetched)
+    monkeypatch.setattr(RepositoriesClient, "list", fetched)
     for _ in range(2):
-        person.app.look_now()
-        person.app.screen.look()  # type: ignore[attr-defined]
+        person.app.poll_now()
+        person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
-        await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
+        await person.until(lambda: person.app.screen._poll_started is None)  # type: ignore[attr-defined]
     assert made == []
     await engine.repositories.lock("library/nginx")
-    person.app.look_now()
+    person.app.poll_now()
     await person.until(lambda: len(made) == 1)
 
 
@@ -136,7 +136,7 @@ async def test_a_repository_is_deleted_only_when_its_name_was_typed(
     await person.type("x")
     await person.press("enter")
     await person.sees("Nothing is cached yet.")
-    assert await engine.repositories.all() == []
+    assert await engine.repositories.list() == []
 
 
 async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(
@@ -151,18 +151,18 @@ async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(
     assert "Type library/nginx" not in person.seen()
     await person.press("enter")
     await person.until(lambda: "can't be deleted now" not in person.seen())
-    assert (await engine.repositories.detail("library/nginx")).repository.locked
+    assert (await engine.repositories.get("library/nginx")).repository.locked
     await person.press("l")
     await person.sees("Unlock library/nginx?", "It may then be evicted, and deleted.")
     await person.press("enter")
     await person.until(lambda: "Unlock library/nginx?" not in person.seen())
-    assert (await engine.repositories.detail("library/nginx")).repository.locked
+    assert (await engine.repositories.get("library/nginx")).repository.locked
     await person.press("l")
     await person.sees("Unlock library/nginx?")
     await person.press("right", "enter")
     await person.sees("is unlocked.")
     await person.until(lambda: "locked: neither evicted" not in person.seen())
-    assert not (await engine.repositories.detail("library/nginx")).repository.locked
+    assert not (await engine.repositories.get("library/nginx")).repository.locked
 
 
 async def test_a_repository_opens_into_its_tags(
@@ -187,9 +187,7 @@ async def test_a_repository_opens_into_its_tags(
     await person.until(lambda: "1.26" not in person.seen())
     await person.press("escape")
     await person.sees("Cached repositories")
-    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == [
-        "1.27"
-    ]
+    assert [tag.name for tag in (await engine.repositories.get("library/nginx")).tags] == ["1.27"]
 
 
 async def test_a_tag_is_locked_and_shown_as_locked(
@@ -202,7 +200,7 @@ async def test_a_tag_is_locked_and_shown_as_locked(
     await person.sees("1.27", "checked")
     await person.press("l")
     await person.sees("180 d  locked")
-    [tag] = (await engine.repositories.detail("library/nginx")).tags
+    [tag] = (await engine.repositories.get("library/nginx")).tags
     assert tag.locked
     await person.press("d")
     await person.sees("library/nginx:1.27 can't be deleted now")
@@ -211,7 +209,7 @@ async def test_a_tag_is_locked_and_shown_as_locked(
 async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_it(
     person: Person, engine: Engine, source: FakeRegistry, nginx: None
 ) -> None:
-    before = (await engine.repositories.detail("library/nginx")).tags[0].digest
+    before = (await engine.repositories.get("library/nginx")).tags[0].digest
     moved = source.add_image("library/nginx", "1.27", layers=[30_000])
     await person.press("4")
     await person.sees("library/nginx")
@@ -226,7 +224,7 @@ async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_i
     await person.type("linux/amd64")
     await person.press("enter")
     await person.sees("5 Pulls", "complete")
-    assert (await engine.repositories.detail("library/nginx")).tags[0].digest == str(moved.digest)
+    assert (await engine.repositories.get("library/nginx")).tags[0].digest == str(moved.digest)
 
 
 async def test_a_refresh_of_a_tag_that_did_not_move_or_is_gone_says_so(
@@ -292,24 +290,22 @@ async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("v")
-    await person.sees(
-        "Evict the images that were used least recently", "How much may be held afterwards?"
-    )
+    await person.sees("Evict the images that were used least recently", "How much may stay cached?")
     await person.press(*["backspace"] * 12)
     await person.type("much")
     await person.press("enter")
     await person.sees("'much' is not a size.")
     await person.press("v")
-    await person.sees("How much may be held afterwards?")
+    await person.sees("How much may stay cached?")
     await person.press(*["backspace"] * 12)
     await person.type("150 kB")
     await person.press("enter")
     await person.sees("Evict 1 image?", "library/nginx:1 amd64", "Type evict to go on, then enter:")
-    assert len((await engine.repositories.detail("library/nginx")).tags) == 2
+    assert len((await engine.repositories.get("library/nginx")).tags) == 2
     await person.type("evict")
     await person.press("enter")
     await person.sees("1 image evicted:")
-    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == ["2"]
+    assert [tag.name for tag in (await engine.repositories.get("library/nginx")).tags] == ["2"]
 
 
 async def test_which_rule_answers_is_told_for_an_image_that_is_not_held(person: Person) -> None:
@@ -347,7 +343,7 @@ async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(
     await person.sees(
         "Pull an image into the cache", f'"{typed}" is not a platform', "windows/amd64."
     )
-    assert engine.pull_snapshots() == []
+    assert engine.pulls.list() == []
     await person.press(*["backspace"] * len(typed))
     await person.type("aarch64")
     await person.press("enter")
@@ -369,7 +365,7 @@ async def test_where_the_index_is_known_its_platforms_are_offered(
     )
     await person.press("down", "down", "enter")
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
-    assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == (
+    assert (await engine.repositories.get("library/nginx")).tags[0].platforms == (
         "linux/amd64",
         "linux/arm64",
     )
@@ -394,7 +390,7 @@ async def test_f74_two_versions_of_windows_are_one_platform_to_choose(
         "1.27",
     )
     await engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1.27", "windows/amd64", "cli")).id
+        (await engine.pulls.start("library/nginx:1.27", "windows/amd64", "cli")).id
     ).finished.wait()
     await person.press("4")
     await person.sees("library/nginx")
@@ -414,7 +410,7 @@ async def test_a_pull_without_a_rule_is_refused_in_the_engines_words_in_place(
 
 
 async def test_a_dashboard_that_only_reads_takes_nothing_away_and_fetches_nothing(
-    engine: Engine, only_reads: None, nginx: None
+    engine: Engine, is_read_only: None, nginx: None
 ) -> None:
     async with dashboard(engine) as person:
         await person.press("4")
@@ -423,7 +419,7 @@ async def test_a_dashboard_that_only_reads_takes_nothing_away_and_fetches_nothin
         await person.pilot.pause()
         assert len(person.app.screen_stack) == 1
         for action in ("delete", "evict", "lock", "refresh", "pull"):
-            assert person.app.screen.reason_against(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
+            assert person.app.screen.disabled_reason(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
         await person.press("enter")
         await person.sees("1.27", "y copy")
 
@@ -435,7 +431,7 @@ async def test_where_nothing_is_cached_the_screen_says_how_to_begin(
     await person.pilot.resize_terminal(*size)
     await person.press("4")
     await person.sees(
-        "Nothing is cached yet.", "press p to let the engine do it", "p pull", "q leave"
+        "Nothing is cached yet.", "press p to let the engine do it", "p pull", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]
 
@@ -448,6 +444,6 @@ async def test_a_repository_that_is_deleted_elsewhere_closes_itself(
     await person.press("enter")
     await person.sees("1.27", "checked")
     await engine.repositories.delete("library/nginx")
-    person.app.look_now()
+    person.app.poll_now()
     async with asyncio.timeout(60):
         await person.sees("Cached repositories", "Nothing is cached yet.")

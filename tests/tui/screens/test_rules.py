@@ -6,7 +6,7 @@ import pytest
 
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
@@ -20,7 +20,7 @@ STRICT = "strict.example.com"
 
 
 async def credential_set(engine: Engine, name: str, login_server: str = LOGIN_SERVER) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft(name, login_server, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD")
     )
 
@@ -47,7 +47,7 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(
             "n new",
             "s sign-in",
             "d delete",
-            "q leave",
+            "q quit",
         )
 
 
@@ -114,7 +114,7 @@ async def test_a_refused_sign_in_is_told_in_place(person: Person, engine: Engine
     await person.sees("example-library")
     await person.press("s")
     await person.sees("example-login")
-    await engine.delete_credential_set("example-login")
+    await engine.credential_sets.delete("example-login")
     await person.press("home", "enter")
     await person.sees(
         "How does example-library sign in?",
@@ -126,8 +126,8 @@ class TestASourceThatWantsSomebodyToSignIn:
     @pytest.fixture
     def settings(self, source: FakeRegistry) -> Settings:
         declared = (
-            DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
-            DeclaredUpstream(STRICT, "Strict", SignIn.REQUIRED, source.url),
+            DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
+            DeclaredRegistry(STRICT, "Strict", SignIn.REQUIRED, source.url),
         )
         return Settings(listen="127.0.0.1:0", upstreams=declared)
 
@@ -135,7 +135,9 @@ class TestASourceThatWantsSomebodyToSignIn:
         self, person: Person, engine: Engine
     ) -> None:
         await credential_set(engine, "strict-login", STRICT)
-        await engine.create_rule(RuleDraft("a-strict-rule", f"{STRICT}/x/*", "x/*", "strict-login"))
+        await engine.rules.create(
+            RuleDraft("a-strict-rule", f"{STRICT}/x/*", "x/*", "strict-login")
+        )
         await person.press("2")
         await person.sees("a-strict-rule")
         await person.press("g", "s")
@@ -160,9 +162,7 @@ async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(
     await person.press("2")
     await person.sees("example-library")
     await person.press("f")
-    await person.sees(
-        "How long are the tags of example-library believed?", "Now 5 min, as the settings say."
-    )
+    await person.sees("How long are the tags of example-library trusted?", "Now 5 min (default).")
     await person.type("soon")
     await person.sees("Not possible:", "soon")
     await person.press("enter")
@@ -182,29 +182,29 @@ async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(
 async def test_which_rule_answers_is_told_while_it_is_typed_and_enter_goes_there(
     person: Person, engine: Engine
 ) -> None:
-    await engine.create_rule(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    await engine.rules.create(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
     await person.press("2")
     await person.sees("> example-library", "team-api")
     await person.press("w")
-    await person.sees("Which rule answers for ...?")
+    await person.sees("Which rule applies to ...?")
     await person.type("acme/api:5")
     await person.sees(
         "team-api answers, with registry.example.com/acme/api", "no credential set", "not held yet"
     )
     await person.press("enter")
     await person.sees("> team-api")
-    assert "Which rule answers" not in person.seen()
+    assert "Which rule applies to" not in person.seen()
 
 
 async def test_where_no_rule_answers_the_reason_is_told(person: Person) -> None:
     await person.press("2")
     await person.sees("example-library")
     await person.press("w")
-    await person.sees("Which rule answers")
+    await person.sees("Which rule applies to")
     await person.type("other/thing:1")
     await person.sees("No cache rule answers")
     await person.press("escape")
-    await person.until(lambda: "Which rule answers" not in person.seen())
+    await person.until(lambda: "Which rule applies to" not in person.seen())
 
 
 async def test_a_rule_is_copied_as_a_command_or_as_toml(
@@ -230,7 +230,7 @@ async def test_enter_shows_what_came_through_the_rule(
 ) -> None:
     source.add_image("library/nginx", "1")
     source.add_image("acme/api", "5")
-    await engine.create_rule(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    await engine.rules.create(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
     await pulled(engine, "library/nginx:1")
     await pulled(engine, "acme/api:5")
     await person.press("2")
@@ -247,15 +247,15 @@ async def test_a_thousand_rules_are_not_made_anew_when_nothing_changed(
     made: list[object] = []
     monkeypatch.setattr("tui.screens.rules.rule_row", lambda *arguments: made.append(arguments))
     for _ in range(2):
-        person.app.look_now()
-        person.app.screen.look()  # type: ignore[attr-defined]
+        person.app.poll_now()
+        person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
-        await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
+        await person.until(lambda: person.app.screen._poll_started is None)  # type: ignore[attr-defined]
     assert made == []
 
 
 async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(
-    engine: Engine, only_reads: None
+    engine: Engine, is_read_only: None
 ) -> None:
     async with dashboard(engine) as person:
         await person.press("2")
@@ -264,18 +264,18 @@ async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(
         await person.pilot.pause()
         assert len(person.app.screen_stack) == 1
         for action in ("new", "sign_in", "delete", "pull", "freshness"):
-            assert person.app.screen.reason_against(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
-        assert person.app.screen.reason_against("which") == ""  # type: ignore[attr-defined]
+            assert person.app.screen.disabled_reason(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
+        assert person.app.screen.disabled_reason("which") == ""  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])
 async def test_without_a_rule_the_screen_says_what_a_rule_is(
     person: Person, engine: Engine, size: tuple[int, int]
 ) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     await person.pilot.resize_terminal(*size)
     await person.press("2")
     await person.sees(
-        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q leave"
+        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]

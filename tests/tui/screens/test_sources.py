@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
+from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
@@ -25,13 +25,13 @@ SIZES = ((60, 15), (80, 24), (120, 40))
 
 UPSTREAMS = (
     changed(UPSTREAM, allowance_remaining=73, allowance_limit=100, allowance_window=21_600.0, allowance_resets=NOW + 3 * 3600),
-    UpstreamSnapshot(name="Microsoft Artifact Registry", login_server="mcr.microsoft.com", sign_in=SignIn.NONE, rules=1, reachable=True),
-    UpstreamSnapshot(name="GitHub", login_server="ghcr.io", sign_in=SignIn.OPTIONAL, rules=1, reachable=True, problem="ghcr.io answers with a web page."),
-    UpstreamSnapshot(
+    SourceRegistrySnapshot(name="Microsoft Artifact Registry", login_server="mcr.microsoft.com", sign_in=SignIn.NONE, rules=1, reachable=True),
+    SourceRegistrySnapshot(name="GitHub", login_server="ghcr.io", sign_in=SignIn.OPTIONAL, rules=1, reachable=True, problem="ghcr.io answers with a web page."),
+    SourceRegistrySnapshot(
         name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL, rules=1, reachable=False, problem="quay.io can't be reached.",
         unreachable_since=NOW - 180, next_try=NOW + 20,
     ),
-    UpstreamSnapshot(name="Azure Container Registry", login_server="*.azurecr.io", sign_in=SignIn.OPTIONAL),
+    SourceRegistrySnapshot(name="Azure Container Registry", login_server="*.azurecr.io", sign_in=SignIn.OPTIONAL),
 )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ async def test_a_source_is_examined(person: Person, source: FakeRegistry) -> Non
     await person.sees(f"> {LOGIN_SERVER}", "c check")
     await person.press("c")
     await person.sees(
-        f"Examination of {LOGIN_SERVER}",
+        f"Doctor report of {LOGIN_SERVER}",
         "ok connection",
         "ok sign-in",
         "this machine, space",
@@ -104,8 +104,8 @@ async def test_what_no_rule_uses_is_not_examined_and_says_why() -> None:
         await person.press("G")
         await person.sees("> *.azurecr.io")
         assert (
-            person.app.screen.reason_against("examine")
-            == "No cache rule uses *.azurecr.io: there is nothing to examine."
+            person.app.screen.disabled_reason("examine")
+            == "No cache rule uses *.azurecr.io: there is nothing to check."
         )  # type: ignore[attr-defined]
         await person.press("enter")
         await person.sees("No cache rule uses it yet.")

@@ -45,7 +45,7 @@ async def test_a_tag_opens_into_platforms_and_the_layers_of_one_of_them(
             "linux/arm64",
             "not here",
             "Layers of linux/amd64",
-            "q leave",
+            "q quit",
         )
         shown = lines(person.app)
         assert len(shown) == size[1]
@@ -83,7 +83,7 @@ async def test_a_platform_that_is_not_here_is_pulled_from_its_row(
     await person.sees("Pull an image into the cache", "library/nginx:1", "linux/arm64")
     await person.press("enter")
     await person.sees("5 Pulls", "arm64", "complete")
-    detail = await engine.repositories.detail("library/nginx")
+    detail = await engine.repositories.get("library/nginx")
     assert detail.tags[0].platforms == ("linux/amd64", "linux/arm64")
 
 
@@ -118,11 +118,11 @@ async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(
     await person.press("right", "enter")
     await person.sees("No tag is cached")
     assert "Copy how to get" not in person.seen()
-    assert (await engine.repositories.detail("library/nginx")).tags == ()
+    assert (await engine.repositories.get("library/nginx")).tags == ()
 
 
 async def test_a_dashboard_that_only_reads_shows_layers_and_changes_nothing(
-    engine: Engine, shared: None, only_reads: None
+    engine: Engine, shared: None, is_read_only: None
 ) -> None:
     async with dashboard(engine) as person:
         await opened(person, "nginx")

@@ -32,7 +32,7 @@ async def test_a_credential_set_is_made(person: Person, engine: Engine) -> None:
     await person.press("enter")
     await person.type("file:/run/secrets/example")
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "entrepot credential-set create")
+    await person.sees("Nothing is created yet.", "entrepot credential-set create")
     await person.press("tab", "ctrl+u")
     await person.type("example-login")
     await person.sees("--name example-login")
@@ -45,7 +45,7 @@ async def test_a_credential_set_is_made(person: Person, engine: Engine) -> None:
 async def test_the_identifiers_of_a_credential_set_are_changed(
     engine: Engine, person: Person
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD")
     )
     await person.press("3")
@@ -75,7 +75,7 @@ async def test_a_key_tries_the_sign_in_and_says_how_it_went(
 ) -> None:
     for name in ("USER", "PASSWORD"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft(
             "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
@@ -98,7 +98,7 @@ async def test_the_sign_in_is_tried_before_the_set_is_made(
     await person.press("enter")
     await person.type("env:EXAMPLE_PASSWORD")
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "c tries to sign in with it now", "c try it")
+    await person.sees("Nothing is created yet.", "c signs in with it now", "c try it")
     await person.press("c")
     await person.sees(
         "The sign-in does not work:", "EXAMPLE_PASSWORD is not set", "SecretUnavailable"
@@ -119,7 +119,7 @@ async def test_after_it_is_made_or_changed_the_reason_why_it_can_t_sign_in_is_sh
     await person.press("enter")
     await person.type("env:EXAMPLE_PASSWORD")
     await person.press("enter")
-    await person.sees("Nothing is made yet.")
+    await person.sees("Nothing is created yet.")
     await person.press("enter")
     await person.sees("Credential sets", "registry-login is unhealthy:", "EXAMPLE_USER is not set")
     await person.press("e")
@@ -142,7 +142,7 @@ async def test_each_kind_of_secret_has_an_example_that_begins_an_entry(
     await person.press("enter")
     await person.sees("docker-helper:ecr-login/password", "tab kinds")
     await person.press("tab")
-    await person.sees("enter take this kind", "An environment variable of the engine")
+    await person.sees("enter insert this kind", "An environment variable of the engine")
     await person.press("j")
     await person.sees("mode 600")
     await person.press("enter")
@@ -170,7 +170,7 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
     await person.press("enter")
     await person.sees("step 2 of 3")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?")
+    await person.sees("Quit the wizard?")
     await person.press("right", "enter")
     await person.sees("There is no credential set yet.")
     assert len(engine.documents.credential_sets) == 0
@@ -179,7 +179,7 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
 async def test_an_edit_that_changes_nothing_says_so_and_leaves_it(
     engine: Engine, person: Person
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD")
     )
     before = engine.documents.credential_sets.get("example-login")
@@ -189,7 +189,9 @@ async def test_an_edit_that_changes_nothing_says_so_and_leaves_it(
     await person.sees("step 1 of 2", "env:OLD_USER")
     await person.press("enter", "enter")
     await person.sees(
-        "Nothing is different from before", "stays env:OLD_USER", "stays env:OLD_PASSWORD"
+        "Nothing has changed; enter changes nothing.",
+        "stays env:OLD_USER",
+        "stays env:OLD_PASSWORD",
     )
     await person.press("enter")
     await person.sees("Credential sets", "example-login")
@@ -206,20 +208,20 @@ async def test_each_step_has_its_question_and_its_next_key(
     async with dashboard(engine, size=size) as person:
         await to_secrets(person)
         await person.sees(
-            "step 2 of 3", "enter password", "tab password", "esc back", "ctrl+c leave"
+            "step 2 of 3", "enter password", "tab password", "esc back", "ctrl+c quit"
         )
         await person.type("env:EXAMPLE_USER")
         await person.press("enter")
         await person.type("env:EXAMPLE_PASSWORD")
-        await person.sees("enter next", "tab kinds", "esc back", "ctrl+c leave")
+        await person.sees("enter next", "tab kinds", "esc back", "ctrl+c quit")
         await person.press("enter")
         await person.sees(
             "step 3 of 3",
             "user name env:EXAMPLE_USER",
-            "enter make it",
+            "enter create",
             "c try it",
             "esc back",
-            "ctrl+c leave",
+            "ctrl+c quit",
         )
 
 
@@ -231,7 +233,7 @@ async def test_the_list_has_the_keys_after_its_first_row_was_made(
     await person.press("enter")
     await person.type("env:EXAMPLE_PASSWORD")
     await person.press("enter")
-    await person.sees("Nothing is made yet.")
+    await person.sees("Nothing is created yet.")
     await person.press("enter")
     await person.sees("Credential sets", "registry-login")
     await person.press("e")
@@ -247,14 +249,14 @@ async def test_a_program_is_tried_and_made_only_after_a_question(
     await person.press("enter")
     await person.type("command:/no/such/program")
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "c try it")
+    await person.sees("Nothing is created yet.", "c try it")
     for key in ("c", "enter"):
         await person.press(key)
         await person.sees(
             "Run a program on the engine's machine?", "command:/no/such/program", "No", "Run it"
         )
         await person.press("escape")
-        await person.sees("Nothing is made yet.", "c try it")
+        await person.sees("Nothing is created yet.", "c try it")
     assert len(engine.documents.credential_sets) == 0
     await person.press("c")
     await person.sees("Run a program on the engine's machine?")

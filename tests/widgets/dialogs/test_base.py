@@ -5,7 +5,8 @@ from __future__ import annotations
 from textual.app import App
 from textual.screen import Screen
 
-from widgets.dialogs.common import Choice, Question, Shown
+from widgets.dialogs.question import Choice, Question
+from widgets.dialogs.text_dialog import TextDialog
 
 CHOICES = (Choice("no", "No"), Choice("yes", "Yes", danger=True))
 
@@ -42,7 +43,7 @@ async def test_an_answer_given_below_another_screen_waits_until_that_has_gone() 
     async with app.run_test() as pilot:
         question = app.ask()
         await pilot.pause()
-        above = Shown("Above", "")
+        above = TextDialog("Above", "")
         await app.push_screen(above)
         question.dismiss("yes")
         question.dismiss("no")

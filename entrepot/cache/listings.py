@@ -1,0 +1,233 @@
+"""Tags and referrers: whether a list is served from memory or fetched from its source.
+
+All clients share one request to the source and its answer (`entrepot.cache.lists`). Where the
+source gives no answer, a client gets the last list that is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from entrepot.cache.failures import SourceFailures
+from entrepot.cache.index import CacheIndex
+from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
+from entrepot.cache.results import ListAnswer, Origin
+from entrepot.core.media_types import EMPTY_INDEX, INDEXES
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.rules import Route
+from entrepot.errors import RegistryError, RepositoryUnknown
+from entrepot.source.client import SourceClient
+from entrepot.source.errors import SourceError, SourceNotFound
+from entrepot.source.singleflight import FetchAbandoned, SingleFlight
+from entrepot.store.catalog import Catalog, CatalogFailed
+
+
+class ListResolver:
+    """Finds lists of tags and referrers. See `entrepot.cache.cache.ArtifactCache` for *route*,
+    *client* and *monotonic*; *tag_lifetime* gives that of a rule in seconds."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        index: CacheIndex,
+        failures: SourceFailures,
+        route: Callable[[str], Route | None],
+        client: Callable[[Route], SourceClient],
+        tag_lifetime: Callable[[Route], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._catalog = catalog
+        self._index = index
+        self._failures = failures
+        self._route = route
+        self._client = client
+        self._tag_lifetime = tag_lifetime
+        self._fetches: SingleFlight[SourceList] = SingleFlight()
+        self._lists = SourceLists(monotonic)
+
+    async def close(self) -> None:
+        """Cancel what is being fetched."""
+        await self._fetches.close()
+
+    def drop_expired(self) -> None:
+        """Drop the lists that are too old to be served."""
+        self._lists.drop_expired()
+
+    def distrust(self) -> None:
+        """Fetch each list again before it is served: a rule or credential set has changed."""
+        self._lists.distrust()
+
+    async def tags(self, repository: Repository, *, n: int | None, last: str | None) -> ListAnswer:
+        """A page of the tags at the source, in its order: *n* of them, those after *last*.
+
+        Where there is no source or it gives no answer: the last list that is known, else the cached
+        tags. Raises `RepositoryUnknown` or a `SourceError`.
+        """
+        route = self._route(repository)
+        if n == 0:
+            # One tag is requested all the same: a repository that does not exist has no empty list.
+            return replace(
+                await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ())
+            )
+        if route is None:
+            return await self._cached_tags(repository, n, last, _without_rule(repository))
+        key = ListKey(route.source, repository, "tags/list", f"n={n} last={last}")
+
+        async def fetch() -> SourceList:
+            page = await self._client(route).tags(route.repository, n=n, last=last)
+            return _tag_list(repository, page.tags, page.next_last)
+
+        has_copy = self._lists.last_known(key) is not None or await self._is_cached(repository)
+        try:
+            return await self._resolve(
+                route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown
+            )
+        except (SourceError, RepositoryUnknown, FetchAbandoned) as error:
+            if not has_copy:
+                raise
+            return await self._cached_tags(repository, n, last, error.what)
+
+    async def _is_cached(self, repository: Repository) -> bool:
+        """Whether the repository is cached, as far as the catalog can tell: where it fails, the
+        source is asked all the same."""
+        try:
+            return await self._catalog.is_cached(repository)
+        except CatalogFailed:
+            return False
+
+    async def _cached_tags(
+        self, repository: Repository, n: int | None, last: str | None, warning: str
+    ) -> ListAnswer:
+        names = await self._catalog.tag_names(
+            repository, after=last, limit=None if n is None else n + 1
+        )
+        if not names and last is None:
+            raise await self._failures.unknown(repository, Tag("latest"))
+        page = names if n is None else names[:n]
+        return ListAnswer(
+            _tag_list(repository, page, page[-1] if page and len(page) < len(names) else None),
+            Origin.STALE,
+            warning,
+        )
+
+    async def referrers(
+        self, repository: Repository, digest: Digest, artifact_type: str | None
+    ) -> ListAnswer:
+        """The index of a manifest's referrers at the source; with *artifact_type* only those of
+        that type.
+
+        Where the source gives no answer: the last index that is known. Where none is, its failure:
+        an empty index would say that there are no referrers. Raises `RepositoryUnknown` or a
+        `SourceError`.
+        """
+        route = self._route(repository)
+        if route is None:
+            return await self._cached_referrers(repository, digest, artifact_type)
+        whole = ListKey(route.source, repository, f"referrers/{digest}")
+        key = whole._replace(selection=artifact_type)
+        if artifact_type is not None:
+            self._lists.derive(key, whole, lambda listing: of_artifact_type(listing, artifact_type))
+
+        async def fetch() -> SourceList:
+            index = await self._client(route).referrers(route.repository, digest, artifact_type)
+            return _selected(SourceList(index.content, filtered=index.filtered), artifact_type)
+
+        return await self._resolve(
+            route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None
+        )
+
+    async def _cached_referrers(
+        self, repository: Repository, digest: Digest, artifact_type: str | None
+    ) -> ListAnswer:
+        """The index behind the fallback tag: without a rule there is only what was cached
+        (distribution specification 1.1, "Referrers Tag Schema")."""
+        if not await self._catalog.is_cached(repository):
+            raise await self._failures.unknown(repository, digest)
+        entry = await self._index.tag(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
+        manifest = (
+            await self._index.manifest_of(repository, entry.digest) if entry is not None else None
+        )
+        is_index = manifest is not None and manifest.media_type in INDEXES
+        index = SourceList(manifest.content if manifest is not None and is_index else EMPTY_INDEX)
+        return ListAnswer(_selected(index, artifact_type), Origin.STALE, _without_rule(repository))
+
+    async def _resolve(
+        self,
+        route: Route,
+        key: ListKey,
+        fetch: Callable[[], Awaitable[SourceList]],
+        *,
+        has_copy: bool,
+        unknown: type[RegistryError] | None,
+    ) -> ListAnswer:
+        """A list that is fresh, else that of the source, else the last that is known; raises the
+        error for the client when there is none of them.
+
+        With *has_copy* something can be served instead, and the client does not wait longer than
+        `SourceFailures.timeout`.
+        """
+        listing = self._lists.fresh(key, self._tag_lifetime(route))
+        if listing is not None:
+            return ListAnswer(listing, Origin.CACHE)
+        client = self._client(route)
+        try:
+            self._failures.check(key.repository, key.what)
+            async with asyncio.timeout(self._failures.timeout(client) if has_copy else None):
+                fetched = self._fetches.join(
+                    key,
+                    lambda: self._fetch(route, key, fetch, unknown),
+                    group=route.registry.login_server,
+                )
+                return ListAnswer(await fetched, Origin.UPSTREAM)
+        except TimeoutError:
+            slow = self._failures.too_slow(client, route)
+            self._failures.remember(key.repository, key.what, slow, has_copy=True)
+            listing = self._lists.last_known(key)
+            if listing is None:
+                raise slow from None
+            return ListAnswer(listing, Origin.STALE, slow.what)
+        except (SourceError, RegistryError, FetchAbandoned) as error:
+            listing = self._lists.last_known(key)
+            if listing is None:
+                raise
+            return ListAnswer(listing, Origin.STALE, error.what)
+
+    async def _fetch(
+        self,
+        route: Route,
+        key: ListKey,
+        fetch: Callable[[], Awaitable[SourceList]],
+        unknown: type[RegistryError] | None,
+    ) -> SourceList:
+        try:
+            listing = await fetch()
+        except SourceError as error:
+            if isinstance(error, SourceNotFound):
+                self._lists.discard(key)
+            raise self._failures.failed(key.repository, key.what, error, route, unknown) from error
+        self._lists.put(key, listing)
+        self._failures.forget(key.repository, key.what)
+        return listing
+
+
+def _tag_list(
+    repository: Repository, tags: Sequence[str], next_last: str | None = None
+) -> SourceList:
+    return SourceList(msgspec.json.encode({"name": repository, "tags": tags}), next_last)
+
+
+def _selected(index: SourceList, artifact_type: str | None) -> SourceList:
+    """The referrers of a type: what a source did not filter is filtered here, and clients then know
+    that they need not do it."""
+    if artifact_type is None or index.filtered:
+        return replace(index, filtered=artifact_type is not None)
+    return of_artifact_type(index, artifact_type) or index
+
+
+def _without_rule(repository: Repository) -> str:
+    return f"No cache rule answers for {repository} any more: its source was not asked."

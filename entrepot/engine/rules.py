@@ -1,0 +1,273 @@
+"""Cache rules: create, change, delete, import and match them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+
+from msgspec import UNSET, UnsetType
+
+from entrepot.api.models import DeletionPlan, RuleMatch, RuleSnapshot
+from entrepot.cache.cache import ArtifactCache
+from entrepot.config.documents import Documents
+from entrepot.config.settings import Settings
+from entrepot.core.freshness import freshness_text
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.registries import SourceRegistries
+from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult
+from entrepot.core.rule_lookup import match
+from entrepot.core.rules import CacheRule, RuleBook, RuleDraft, RuleVerdict
+from entrepot.core.states import CachedState, ImportOutcome
+from entrepot.engine.api_models import near_rule_model
+from entrepot.engine.credential_checks import CredentialChecks
+from entrepot.engine.endpoints import Endpoints
+from entrepot.engine.repositories import NAMES_IN_PREVIEW
+from entrepot.engine.rule_usage import RuleUsage, RuleUsageCounter
+from entrepot.event_kinds import EventKind
+from entrepot.events import EventLog
+from entrepot.formatting import counted
+from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import Catalog
+
+
+class RuleService:
+    """The cache rules of one engine."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        registries: SourceRegistries,
+        documents: Documents,
+        catalog: Catalog,
+        blobs: BlobStore,
+        cache: ArtifactCache,
+        credential_checks: CredentialChecks,
+        usage: RuleUsageCounter,
+        endpoints: Endpoints,
+        events: EventLog,
+    ) -> None:
+        self._settings = settings
+        self._registries = registries
+        self._documents = documents
+        self._catalog = catalog
+        self._blobs = blobs
+        self._cache = cache
+        self._credential_checks = credential_checks
+        self._usage = usage
+        self._endpoints = endpoints
+        self._events = events
+
+    @property
+    def book(self) -> RuleBook:
+        """The rules in force."""
+        return self._documents.rules
+
+    async def list(self) -> Sequence[RuleSnapshot]:
+        """All cache rules, by name, and how they are used."""
+        rules = self.book
+        usage = await self._usage.count(rules)
+        return [self._snapshot(rule, usage[rule.name]) for rule in rules]
+
+    async def get(self, name: str) -> RuleSnapshot:
+        """One cache rule, and how it is used; raises `CacheRuleNotFound`."""
+        rules = self.book
+        rule = rules.get(name)
+        return self._snapshot(rule, (await self._usage.count(rules))[rule.name])
+
+    def _snapshot(self, rule: CacheRule, usage: RuleUsage) -> RuleSnapshot:
+        return RuleSnapshot(
+            name=rule.name,
+            source_repository=str(rule.source),
+            target_repository=str(rule.target),
+            credential_set=rule.credential_set,
+            created=rule.created.timestamp(),
+            login_server=rule.source.login_server,
+            repositories=usage.repositories,
+            size=usage.size,
+            pulls=usage.pulls,
+            last_pull=usage.last_pull,
+            freshness=rule.freshness_text,
+            freshness_in_force=rule.freshness_text or freshness_text(self._settings.freshness),
+            requests_made=usage.requests_made,
+            # A manifest whose client left before the end was asked for all the same.
+            requests_saved=max(0, usage.manifests_answered - usage.requests_made),
+        )
+
+    async def create(self, draft: RuleDraft) -> CacheRule:
+        """Create a cache rule; raises a refusal, and then nothing is changed."""
+        rule = await self._documents.create_rule(draft, await self._catalog.repository_names())
+        self._cache.forget_failures()
+        self._events.record(
+            EventKind.RULE_CREATED,
+            f"Cache rule {rule.name}: {rule.target} from {rule.source}.",
+            rule.name,
+        )
+        return rule
+
+    async def validate(self, draft: RuleDraft) -> RuleVerdict:
+        """What is wrong with a rule that does not exist yet, as far as it is written, and which
+        target would be free."""
+        return self.book.validate(
+            draft, existing_repositories=await self._catalog.repository_names()
+        )
+
+    async def update(
+        self,
+        name: str,
+        credential_set: str | UnsetType | None = UNSET,
+        *,
+        freshness: str | float | UnsetType | None = UNSET,
+    ) -> CacheRule:
+        """Change the credential set or the tag lifetime of a cache rule; nothing else of it can
+        change. Raises `CacheRuleNotFound` or another refusal."""
+        rule = await self._documents.update_rule(name, credential_set, freshness=freshness)
+        self._cache.forget_failures()
+        changes = []
+        if credential_set is not UNSET:
+            changes.append(
+                f"signs in with {rule.credential_set}"
+                if rule.credential_set
+                else "uses no credential set"
+            )
+        if freshness is not UNSET:
+            changes.append(f"has the freshness {rule.freshness_text or 'of the settings'}")
+        self._events.record(
+            EventKind.RULE_UPDATED,
+            f"Cache rule {rule.name} now {' and '.join(changes)}.",
+            rule.name,
+        )
+        return rule
+
+    async def delete(self, name: str) -> None:
+        """Delete a cache rule; raises `CacheRuleNotFound`. What it cached stays and can be pulled."""
+        rule = await self._documents.delete_rule(name)
+        await self._cache.usage.write()
+        await self._catalog.delete_rule_requests(rule.name)
+        self._cache.forget_failures()
+        self._events.record(
+            EventKind.RULE_DELETED, f"Cache rule {name} is deleted; what it cached stays.", name
+        )
+
+    async def preview_delete(self, name: str) -> DeletionPlan:
+        """What stays when a cache rule is deleted, and which rule answers for it then; raises
+        `CacheRuleNotFound`."""
+        rules = self.book
+        rule = rules.get(name)
+        orphaned, next_rule = await asyncio.to_thread(
+            _judge_deletion, rules, rule, await self._catalog.repository_names()
+        )
+        problem = self._documents.problem
+        return DeletionPlan(
+            kind="rule",
+            name=rule.name,
+            refused_code=problem.code if problem is not None else None,
+            refused=problem.message if problem is not None else None,
+            fetched_again_by=next_rule,
+            repositories=tuple(orphaned[:NAMES_IN_PREVIEW]),
+            repository_count=len(orphaned),
+        )
+
+    async def preview_import(self, text: str) -> ImportResult:
+        """What would become of the rules and credential sets of a TOML text; nothing is changed."""
+        return await self._documents.plan_import(text, await self._catalog.repository_names())
+
+    async def apply_import(self, text: str) -> ImportResult:
+        """Create the rules and credential sets of a TOML text, all or none of them; raises
+        `ImportRefused`, and then nothing is changed."""
+        plan = await self._documents.apply_import(text, await self._catalog.repository_names())
+        created = [entry for entry in plan.entries if entry.outcome is ImportOutcome.CREATE]
+        if created:
+            self._cache.forget_failures()
+            sets = [entry.name for entry in created if isinstance(entry, CredentialSetEntryResult)]
+            rule_count = counted(len(created) - len(sets), "cache rule")
+            self._events.record(
+                EventKind.IMPORTED,
+                f"Imported {rule_count} and {counted(len(sets), 'credential set')}.",
+            )
+            for name in sets:
+                self._credential_checks.check_soon(name)
+        return plan
+
+    async def match(self, image: str) -> RuleMatch:
+        """Which rule answers for an image as a person types it, and where it leads; raises a
+        `Refusal` when it is none."""
+        lookup = await asyncio.to_thread(
+            match, image, self.book, self._registries, self._endpoints.own_hosts
+        )
+        name, route = lookup.repository, lookup.route
+        reference = (
+            f"@{lookup.digest}"
+            if lookup.digest is not None
+            else f":{lookup.tag}"
+            if lookup.tag is not None
+            else ""
+        )
+        return RuleMatch(
+            image=image,
+            repository=name,
+            tag=lookup.tag,
+            digest=str(lookup.digest) if lookup.digest is not None else None,
+            rule=route.rule.name if route is not None else None,
+            source_repository=route.source if route is not None else None,
+            credential_set=route.rule.credential_set if route is not None else None,
+            pull=f"{self._endpoints.registry}/{name}{reference}"
+            if name is not None and route is not None
+            else None,
+            holding=await self._cached_state(name, lookup.digest or lookup.tag)
+            if name is not None
+            else CachedState.NOT_CACHED,
+            why_not=lookup.why_not,
+            others=lookup.others,
+            near=tuple(near_rule_model(nearby) for nearby in lookup.near),
+        )
+
+    async def _cached_state(
+        self, repository: Repository, reference: Tag | Digest | None
+    ) -> CachedState:
+        """How much of an image is cached: whole as soon as the image of one platform is."""
+        if reference is None:
+            is_cached = await self._catalog.is_cached(repository)
+            return CachedState.CACHED if is_cached else CachedState.NOT_CACHED
+        if not isinstance(reference, Digest):
+            entry = await self._catalog.tag(repository, reference)
+            if entry is None:
+                return CachedState.NOT_CACHED
+            reference = entry.digest
+        cached_manifests = await self._catalog.manifests_of(repository)
+        pending, state = [reference], CachedState.NOT_CACHED
+        while pending:
+            digest = pending.pop()
+            if digest not in cached_manifests:
+                continue
+            manifest = await self._catalog.manifest(digest, repository)
+            if manifest is None:
+                continue
+            state = CachedState.PARTLY_CACHED
+            pending += [child.digest for child in manifest.children]
+            if not manifest.is_index and all(
+                blob.optional or self._blobs.size(blob.digest) is not None
+                for blob in manifest.blobs
+            ):
+                return CachedState.CACHED
+        return state
+
+
+def _judge_deletion(
+    rules: RuleBook, rule: CacheRule, repositories: Collection[str]
+) -> tuple[list[str], str | None]:
+    """The repositories of *rule* for which no rule answers without it, and a rule that answers for
+    another of them."""
+    others = rules.without(rule.name)
+    orphaned: list[str] = []
+    next_rules: set[str] = set()
+    for repository in repositories:
+        route = rules.route(repository)
+        if route is None or route.rule is not rule:
+            continue
+        next_route = others.route(repository)
+        if next_route is None:
+            orphaned.append(repository)
+        else:
+            next_rules.add(next_route.rule.name)
+    return orphaned, min(next_rules, default=None)

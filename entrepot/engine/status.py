@@ -1,0 +1,213 @@
+"""The engine in one look: its counts, its disk, its source registries, and what needs attention."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from entrepot import __version__
+from entrepot.api.models import EngineStatus, SourceRegistrySnapshot
+from entrepot.cache.cache import ArtifactCache
+from entrepot.cache.fills import Fills
+from entrepot.causes import CauseCode, Fault, at_fault
+from entrepot.config.documents import Documents
+from entrepot.config.settings import Settings
+from entrepot.core.freshness import freshness_text
+from entrepot.core.registries import SourceRegistries, SourceRegistry
+from entrepot.core.states import HealthStatus
+from entrepot.engine.credentials import CredentialService
+from entrepot.engine.endpoints import Endpoints
+from entrepot.engine.etags import Revisions
+from entrepot.engine.health import EngineHealth
+from entrepot.engine.maintenance import MaintenanceService
+from entrepot.engine.traffic import Traffic
+from entrepot.formatting import counted
+from entrepot.source.proxies import environment_problems
+from entrepot.source.sources import Sources
+from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.tasks import LatestValue
+
+DISK_TIMEOUT = 1.0
+"""Seconds that the status waits for each number that the disk has to give; then it tells the last
+one."""
+
+_log = logging.getLogger("entrepot.engine")
+
+
+class StatusService:
+    """The status of one engine."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        registries: SourceRegistries,
+        documents: Documents,
+        sources: Sources,
+        catalog: Catalog,
+        blobs: BlobStore,
+        fills: Fills,
+        cache: ArtifactCache,
+        credential_sets: CredentialService,
+        maintenance: MaintenanceService,
+        health: EngineHealth,
+        traffic: Traffic,
+        revisions: Revisions,
+        endpoints: Endpoints,
+        clock: Callable[[], float],
+        demo: bool,
+    ) -> None:
+        self._settings = settings
+        self._registries = registries
+        self._documents = documents
+        self._sources = sources
+        self._catalog = catalog
+        self._blobs = blobs
+        self._fills = fills
+        self._cache = cache
+        self._credential_sets = credential_sets
+        self._maintenance = maintenance
+        self._health = health
+        self._traffic = traffic
+        self._revisions = revisions
+        self._endpoints = endpoints
+        self._demo = demo
+        self._started = clock()
+        # Each asks the file system, which may hang.
+        self._free_space = LatestValue(self._read_free_space)
+        self._space_limit = LatestValue(maintenance.limit)
+        self._repositories = 0
+
+    async def get(self) -> EngineStatus:
+        """The engine in one look."""
+        return EngineStatus(
+            version=__version__,
+            address=self._endpoints.registry,
+            started=self._started,
+            rules=len(self._documents.rules),
+            rules_limit=self._documents.rules.RULES_LIMIT,
+            credential_sets=len(self._documents.credential_sets),
+            repositories=await self._count_repositories(),
+            blobs_size=self._maintenance.total_size,
+            space_free=await _or_zero(self._free_space),
+            space_limit=await _or_zero(self._space_limit),
+            pulls_running=self._cache.pulls.running_count(),
+            speed=self._fills.speed,
+            served=self._traffic.bytes_served,
+            from_source=self._fills.fetched,
+            last_day=self._traffic.total(),
+            revision=self._revisions.whole,
+            notices=tuple(self._notices()),
+            freshness=freshness_text(self._settings.freshness),
+            demo=self._demo,
+            read_only=self._settings.read_only,
+        )
+
+    async def _count_repositories(self) -> int:
+        try:
+            async with asyncio.timeout(DISK_TIMEOUT):
+                self._repositories = await self._catalog.repositories_count()
+        except (CatalogFailed, TimeoutError) as error:
+            # A disk or a catalog that fails is told in the notices, and these must be seen.
+            _log.debug("The cached repositories can't be counted: %s", error)
+        return self._repositories
+
+    async def _read_free_space(self) -> int:
+        return await asyncio.to_thread(self._blobs.free)
+
+    # What needs attention
+
+    def _notices(self) -> Iterator[str]:
+        yield from self._health.messages()
+        if self._endpoints.socket_problem is not None:
+            yield self._endpoints.socket_problem
+        yield from self._catalog.health.notices
+        yield from self._maintenance.notices(self._health.disk)
+        yield from self._fills.notices()
+        yield from self._cache.pulls.notices()
+        if self._documents.problem is not None:
+            yield self._documents.problem.message
+        for problem in environment_problems():
+            yield problem.message
+        yield from self._local_faults()
+        for credential_set in self._documents.credential_sets:
+            health = self._credential_sets.health(credential_set.name)
+            if health.status is HealthStatus.UNHEALTHY:
+                yield f"{credential_set.name} is unhealthy: {health.error_message}"
+
+    def _local_faults(self) -> Iterator[str]:
+        """What of this machine or its network keeps sources from being reached: once, however many
+        sources it concerns."""
+        messages_by_cause: dict[CauseCode, list[str]] = {}
+        clock = self._sources.diagnosis.clock_problem()
+        for login_server in self._sources.contacted:
+            state = self._sources.state(login_server)
+            if (
+                state.cause is not None
+                and state.problem
+                and at_fault(state.cause) is not Fault.SOURCE
+                and state.cause is not CauseCode.PROXY_UNUSABLE
+            ):
+                messages_by_cause.setdefault(state.cause, []).append(
+                    f"{state.problem} {state.advice or ''}".strip()
+                )
+        if clock is not None and CauseCode.CLOCK_WRONG not in messages_by_cause:
+            yield clock.message
+        for messages in messages_by_cause.values():
+            more = len(messages) - 1 if len(set(messages)) > 1 else 0
+            yield messages[0] + (
+                f" The same keeps {counted(more, 'more source')} from being reached."
+                if more
+                else ""
+            )
+
+    # Source registries
+
+    def source_registries(self) -> Sequence[SourceRegistrySnapshot]:
+        """The source registries that rules may pull from, and their state."""
+        rule_counts = Counter(rule.source.login_server for rule in self._documents.rules)
+        registries = list(self._registries)
+        listed = {registry.login_server for registry in registries}
+        # A registry of a pattern such as *.azurecr.io is listed by its own name as soon as a rule
+        # uses it.
+        registries += [
+            self._registries.find(login_server)
+            for login_server in sorted(rule_counts)
+            if login_server not in listed
+        ]
+        return [
+            self._registry_snapshot(registry, rule_counts[registry.login_server])
+            for registry in registries
+        ]
+
+    def _registry_snapshot(self, registry: SourceRegistry, rules: int) -> SourceRegistrySnapshot:
+        state = self._sources.state(registry.login_server)
+        return SourceRegistrySnapshot(
+            name=registry.name,
+            login_server=registry.login_server,
+            sign_in=registry.sign_in,
+            rules=rules,
+            reachable=state.reachable,
+            problem=state.problem,
+            advice=state.advice,
+            cause=state.cause,
+            at_fault=at_fault(state.cause) if state.cause is not None else None,
+            allowance_remaining=state.rate_limit.remaining,
+            allowance_limit=state.rate_limit.limit,
+            allowance_resets=state.rate_limit.resets,
+            allowance_window=state.rate_limit.window,
+            unreachable_since=state.unreachable_since,
+            next_try=state.next_try,
+            declared=registry.declared,
+        )
+
+
+async def _or_zero(value: LatestValue[int]) -> int:
+    try:
+        return await value.get(DISK_TIMEOUT) or 0
+    except OSError:
+        # A disk that fails is told in the notices.
+        return 0

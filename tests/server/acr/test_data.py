@@ -1,0 +1,571 @@
+"""Cached repositories in the shape of ACR's data API, and as the dashboard wants them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from entrepot.core.reference import Repository
+from entrepot.core.states import PullState
+from entrepot.engine.engine import Engine
+from tests.fakes import FakeImage, FakeRegistry
+
+ATTRIBUTES = {
+    "deleteEnabled": True,
+    "writeEnabled": False,
+    "readEnabled": True,
+    "listEnabled": True,
+}
+
+
+async def cache(
+    engine: Engine, source: FakeRegistry, *images: str, platform: str = "linux/amd64"
+) -> list[FakeImage]:
+    """Pull images until they are whole."""
+    made = []
+    for image in images:
+        repository, _, tag = image.partition(":")
+        made.append(source.add_image(repository, tag, layers=[f"layer of {image}".encode() * 100]))
+        pull = engine.cache.pulls.get((await engine.pulls.start(image, platform, "test")).id)
+        async with asyncio.timeout(30):
+            await pull.finished.wait()
+        assert pull.state is PullState.COMPLETED
+    await engine.cache.usage.write()
+    return made
+
+
+async def test_the_catalog_comes_in_pages(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    assert (await management.get("/acr/v1/_catalog")).json() == {"repositories": []}
+    names = [f"library/app{letter}" for letter in "abcde"]
+    await cache(engine, source, *(f"{name}:1" for name in reversed(names)))
+    whole = await management.get("/acr/v1/_catalog")
+    assert whole.json() == {"repositories": names}
+    assert "link" not in whole.headers
+    seen: list[list[str]] = []
+    path: str | None = "/acr/v1/_catalog?n=2"
+    while path is not None:
+        page = await management.get(path)
+        seen.append(page.json()["repositories"])
+        path = page.links["next"]["url"] if "next" in page.links else None
+    assert seen == [names[:2], names[2:4], names[4:]]
+    assert (await management.get("/acr/v1/_catalog", params={"last": "library/appd"})).json() == {
+        "repositories": names[4:]
+    }
+
+
+@pytest.mark.parametrize("n", ["-1", "x", "1.5", "", "²", pytest.param("1" * 5000, id="S25")])
+@pytest.mark.parametrize(
+    "path", ["/acr/v1/_catalog", "/acr/v1/library/nginx/_tags", "/acr/v1/library/nginx/_manifests"]
+)
+async def test_a_page_of_no_number_is_refused(
+    path: str, n: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    answer = await management.get(path, params={"n": n})
+    assert (
+        answer.status_code,
+        answer.json()["error"]["code"],
+        answer.json()["error"]["target"],
+    ) == (400, "InvalidRequest", "n")
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("/acr/v1/_catalog", "repositories"),
+        ("/acr/v1/library/nginx/_tags", "tags"),
+        ("/acr/v1/library/nginx/_manifests", "manifests"),
+    ],
+)
+async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(
+    path: str, key: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    answer = await management.get(path, params={"n": "0"})
+    assert (answer.status_code, answer.json()[key], answer.links) == (200, [], {})
+
+
+async def test_a_repository_is_shown_in_acrs_shape(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1", "library/nginx:2")
+    shown = (await management.get("/acr/v1/library/nginx")).json()
+    assert shown.pop("createdTime").endswith("Z")
+    assert shown.pop("lastUpdateTime").endswith("Z")
+    assert shown == {
+        "registry": "entrepot",
+        "imageName": "library/nginx",
+        "manifestCount": 4,
+        "tagCount": 2,
+        "changeableAttributes": ATTRIBUTES,
+    }
+
+
+async def test_tags_and_manifests_are_shown_in_acrs_shape(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    tags = (await management.get("/acr/v1/library/nginx/_tags")).json()
+    assert (tags["registry"], tags["imageName"]) == ("entrepot", "library/nginx")
+    [tag] = tags["tags"]
+    assert tag.keys() == {
+        "name",
+        "digest",
+        "createdTime",
+        "lastUpdateTime",
+        "signed",
+        "changeableAttributes",
+    }
+    assert (tag["name"], tag["digest"], tag["changeableAttributes"]) == (
+        "1.27",
+        str(image.digest),
+        ATTRIBUTES,
+    )
+    shown = await management.get("/acr/v1/library/nginx/_tags/1.27")
+    assert shown.json() == {"registry": "entrepot", "imageName": "library/nginx", "tag": tag}
+
+    manifests = (await management.get("/acr/v1/library/nginx/_manifests")).json()["manifests"]
+    assert [each["digest"] for each in manifests] == sorted(
+        [str(image.digest), str(image.platforms["linux/amd64"].digest)]
+    )
+    of_platform = next(
+        each for each in manifests if each["digest"] == str(image.platforms["linux/amd64"].digest)
+    )
+    assert (of_platform["os"], of_platform["architecture"], of_platform["tags"]) == (
+        "linux",
+        "amd64",
+        [],
+    )
+    index = next(each for each in manifests if each is not of_platform)
+    assert (index["tags"], index["mediaType"]) == (["1.27"], image.manifest.media_type)
+    assert "architecture" not in index
+    one = await management.get(f"/acr/v1/library/nginx/_manifests/{image.digest}")
+    assert one.json()["manifest"] == index
+
+
+async def test_tags_come_in_pages(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, *(f"library/nginx:{number}" for number in range(1, 4)))
+    first = await management.get("/acr/v1/library/nginx/_tags?n=2")
+    assert [tag["name"] for tag in first.json()["tags"]] == ["1", "2"]
+    second = await management.get(first.links["next"]["url"])
+    assert [tag["name"] for tag in second.json()["tags"]] == ["3"]
+    assert "link" not in second.headers
+
+
+async def test_a_deleted_tag_is_fetched_again_at_the_next_pull(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1", "library/nginx:2")
+    answer = await management.delete("/acr/v1/library/nginx/_tags/1")
+    assert (answer.status_code, answer.content) == (202, b"")
+    assert (await management.get("/acr/v1/library/nginx/_tags/1")).status_code == 404
+    assert [
+        tag["name"] for tag in (await management.get("/acr/v1/library/nginx/_tags")).json()["tags"]
+    ] == ["2"]
+    assert (await management.delete("/acr/v1/library/nginx/_tags/1")).status_code == 404
+
+
+async def test_a_deleted_manifest_takes_its_tags_along(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    image, _ = await cache(engine, source, "library/nginx:1", "library/nginx:2")
+    assert (
+        await management.delete(f"/acr/v1/library/nginx/_manifests/{image.digest}")
+    ).status_code == 202
+    assert (
+        await management.get(f"/acr/v1/library/nginx/_manifests/{image.digest}")
+    ).status_code == 404
+    assert [
+        tag["name"] for tag in (await management.get("/acr/v1/library/nginx/_tags")).json()["tags"]
+    ] == ["2"]
+
+
+async def test_a_deleted_repository_says_what_went_with_it(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    [image] = await cache(engine, source, "library/nginx:1")
+    answer = await management.delete("/acr/v1/library/nginx")
+    assert answer.status_code == 202
+    told = answer.json()
+    assert sorted(told["manifestsDeleted"]) == sorted(
+        [str(image.digest), str(image.platforms["linux/amd64"].digest)]
+    )
+    assert told["tagsDeleted"] == ["1"]
+    assert (await management.get("/acr/v1/_catalog")).json() == {"repositories": []}
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/acr/v1/library/nothing", 404, "ResourceNotFound"),
+        ("/acr/v1/library/nothing/_tags/1", 404, "ResourceNotFound"),
+        (f"/acr/v1/library/nothing/_manifests/sha256:{'0' * 64}", 404, "ResourceNotFound"),
+        ("/acr/v1/library/nginx/_tags/9", 404, "ResourceNotFound"),
+        (f"/acr/v1/library/nginx/_manifests/sha256:{'0' * 64}", 404, "ResourceNotFound"),
+        ("/acr/v1/Library/Nginx", 400, "GenericRepositoryNameInvalid"),
+        ("/acr/v1/library/nginx/_tags/-x", 400, "ReferenceInvalid"),
+        ("/acr/v1/library/nginx/_manifests/sha256:0", 400, "DigestInvalid"),
+    ],
+)
+async def test_what_is_not_there_or_has_no_name(
+    method: str,
+    path: str,
+    status: int,
+    code: str,
+    management: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    answer = await management.request(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/acr/v1/library/nothing", 404, "NAME_UNKNOWN"),
+        ("GET", "/acr/v1/no/such", 404, "NAME_UNKNOWN"),
+        ("GET", "/acr/v1/Library/Nginx", 400, "NAME_INVALID"),
+        ("GET", "/acr/v1/library/nginx/_tags/-x", 400, "MANIFEST_INVALID"),
+        ("GET", "/acr/v1/library/nginx/_manifests/sha256:0", 400, "DIGEST_INVALID"),
+        ("GET", "/acr/v1/_catalog?n=x", 400, "UNSUPPORTED"),
+        ("PATCH", "/acr/v1/library/nginx", 400, "UNSUPPORTED"),
+        ("POST", "/acr/v1/_catalog", 405, "UNSUPPORTED"),
+        ("DELETE", "/acr/v1/library/nginx", 405, "REGISTRY_DISALLOWED_OPERATION"),
+    ],
+)
+async def test_errors_of_the_data_api_have_the_shape_that_az_reads(
+    method: str,
+    path: str,
+    status: int,
+    code: str,
+    management: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+) -> None:
+    """ARM's shape stays beside it, for programs that were written for earlier versions."""
+    await cache(engine, source, "library/nginx:1")
+    await engine.repositories.lock(Repository("library/nginx"), locked=True)
+    answer = await management.request(method, path)
+    document = answer.json()
+    assert answer.status_code == status
+    assert [(error["code"], error["message"]) for error in document["errors"]] == [
+        (code, document["error"]["message"])
+    ]
+    assert document["errors"][0]["detail"] == {"code": document["error"]["code"]}
+
+
+async def test_errors_of_the_management_api_have_arms_shape_only(
+    management: httpx.AsyncClient,
+) -> None:
+    assert (await management.get("/entrepot/v1/repositories/library/none")).json().keys() == {
+        "error"
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/acr/v1/library/nothing/_tags",
+        "/acr/v1/library/nothing/_manifests",
+        "/entrepot/v1/repositories/library/nothing",
+    ],
+)
+async def test_listings_of_a_repository_that_is_not_there(
+    path: str, management: httpx.AsyncClient
+) -> None:
+    answer = await management.get(path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
+
+
+async def test_the_dashboard_s_view_has_names_in_camel_case(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1.27")
+    [listed] = (await management.get("/entrepot/v1/repositories")).json()
+    keys = {
+        "name",
+        "rule",
+        "sourceRepository",
+        "tags",
+        "manifests",
+        "size",
+        "created",
+        "lastPull",
+        "pulls",
+        "locked",
+    }
+    assert listed.keys() == keys
+    detail = (await management.get("/entrepot/v1/repositories/library/nginx")).json()
+    assert detail["repository"] == listed
+    assert [(tag["name"], tag["platforms"]) for tag in detail["tags"]] == [
+        ("1.27", ["linux/amd64"])
+    ]
+
+
+LOCKABLE = [
+    "/acr/v1/library/nginx",
+    "/acr/v1/library/nginx/_tags/1.27",
+    "/acr/v1/library/nginx/_manifests/DIGEST",
+]
+
+
+def attributes(document: dict[str, Any]) -> dict[str, bool]:
+    """Those of a repository, of a tag or of a manifest."""
+    found: dict[str, bool] = (document.get("tag") or document.get("manifest") or document)[
+        "changeableAttributes"
+    ]
+    return found
+
+
+@pytest.mark.parametrize("path", LOCKABLE)
+async def test_what_has_delete_enabled_false_can_not_be_deleted(
+    path: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    path = path.replace("DIGEST", str(image.digest))
+    locked = await management.patch(path, json={"deleteEnabled": False})
+    assert locked.status_code == 200
+    assert attributes(locked.json()) == ATTRIBUTES | {"deleteEnabled": False}
+    assert (await management.get(path)).json() == locked.json()
+    for each in (path, "/acr/v1/library/nginx"):
+        refused = await management.delete(each)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (
+            405,
+            "REGISTRY_DISALLOWED_OPERATION",
+        )
+        assert "entrepot repository unlock library/nginx" in refused.json()["error"]["message"]
+    unlocked = await management.patch(path, json={"deleteEnabled": True})
+    assert attributes(unlocked.json()) == ATTRIBUTES
+    assert (await management.delete(path)).status_code == 202
+
+
+async def test_a_locked_tag_keeps_the_manifests_that_it_needs(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    await management.patch("/acr/v1/library/nginx/_tags/1.27", json={"deleteEnabled": False})
+    for digest in (image.digest, image.platforms["linux/amd64"].digest):
+        assert (
+            await management.delete(f"/acr/v1/library/nginx/_manifests/{digest}")
+        ).status_code == 405
+    assert [
+        tag["changeableAttributes"]["deleteEnabled"]
+        for tag in (await management.get("/acr/v1/library/nginx/_tags")).json()["tags"]
+    ] == [False]
+    assert attributes((await management.get("/acr/v1/library/nginx")).json()) == ATTRIBUTES
+    detail = (await management.get("/entrepot/v1/repositories/library/nginx")).json()
+    assert (detail["repository"]["locked"], detail["tags"][0]["locked"]) == (False, True)
+
+
+@pytest.mark.parametrize("path", LOCKABLE)
+@pytest.mark.parametrize(
+    ("name", "value"), [("writeEnabled", True), ("readEnabled", False), ("listEnabled", False)]
+)
+async def test_attributes_that_can_not_be_changed_are_refused(
+    name: str,
+    value: bool,
+    path: str,
+    management: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    path = path.replace("DIGEST", str(image.digest))
+    refused = await management.patch(path, json={"deleteEnabled": False, name: value})
+    assert (
+        refused.status_code,
+        refused.json()["error"]["code"],
+        refused.json()["error"]["target"],
+    ) == (400, "InvalidRequest", name)
+    assert "Only deleteEnabled can be changed." in refused.json()["error"]["message"]
+    kept = await management.patch(path, json={name: not value})
+    assert (kept.status_code, attributes(kept.json())) == (200, ATTRIBUTES)
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"deleteEnabled": "no"}', '{"delete": false}'])
+async def test_a_change_that_can_not_be_read_is_refused_with_what_to_send(
+    body: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1.27")
+    refused = await management.patch("/acr/v1/library/nginx", content=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "InvalidRequest")
+    assert '{"deleteEnabled": false}' in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/acr/v1/library/no",
+        "/acr/v1/library/nginx/_tags/no",
+        f"/acr/v1/library/nginx/_manifests/sha256:{'0' * 64}",
+    ],
+)
+async def test_what_is_not_there_can_not_be_locked(
+    path: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1.27")
+    answer = await management.patch(path, json={"deleteEnabled": False})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
+
+
+async def test_what_is_behind_a_tag(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    found = (await management.get("/entrepot/v1/repositories/library/nginx/_tags/1.27")).json()
+    assert (found["repository"], found["tag"]["name"], found["isIndex"]) == (
+        "library/nginx",
+        "1.27",
+        True,
+    )
+    assert {each["platform"]: (each["digest"], each["holding"]) for each in found["images"]} == {
+        "linux/amd64": (str(image.platforms["linux/amd64"].digest), "whole"),
+        "linux/arm64": (str(image.platforms["linux/arm64"].digest), "nothing"),
+    }
+    [layer] = found["images"][0]["layers"]
+    assert (layer["digest"], layer["held"], layer["sharedImages"]) == (
+        str(image.platforms["linux/amd64"].layers[0].digest),
+        True,
+        0,
+    )
+    detail = (await management.get("/entrepot/v1/repositories/library/nginx")).json()
+    assert detail["tags"] == [found["tag"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [("library/nginx/_tags/2", "ResourceNotFound"), ("library/redis/_tags/1", "ResourceNotFound")],
+)
+async def test_what_is_behind_a_tag_that_is_not_there(
+    path: str, code: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    answer = await management.get(f"/entrepot/v1/repositories/{path}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, code)
+
+
+async def test_a_repository_may_be_named_as_if_it_were_a_tag(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/tags/plan:plan")
+    assert (await management.get("/entrepot/v1/repositories/library/tags/plan")).json()[
+        "repository"
+    ]["name"] == "library/tags/plan"
+    assert (await management.get("/entrepot/v1/repositories/library/tags/plan/_tags/plan")).json()[
+        "tag"
+    ]["name"] == "plan"
+
+
+async def test_a_plan_says_what_goes_and_what_stays_and_is_right(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    common = b"common" * 1000
+    for image, layers in (
+        ("library/nginx:1", [common, b"own" * 1000]),
+        ("library/redis:7", [common]),
+    ):
+        repository, _, tag = image.partition(":")
+        source.add_image(repository, tag, layers=layers, platforms=["linux/amd64"])
+        pull = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
+        async with asyncio.timeout(30):
+            await pull.finished.wait()
+    before = await engine.catalog.repositories(Repository("library/nginx"))
+    plan = (await management.get("/entrepot/v1/repositories/library/nginx/_plan")).json()
+    assert (
+        plan["kind"],
+        plan["tags"],
+        plan["tagCount"],
+        plan["manifestCount"],
+        plan["refused"],
+    ) == ("repository", ["1"], 1, 2, None)
+    assert (plan["shared"], plan["freed"], plan["fetchedAgainBy"]) == (
+        len(common),
+        before[0].size - len(common),
+        "example-library",
+    )
+    tag = (await management.get("/entrepot/v1/repositories/library/nginx/_tags/1/_plan")).json()
+    assert (tag["name"], tag["freed"], tag["untagged"], tag["shared"]) == (
+        "library/nginx:1",
+        0,
+        plan["freed"],
+        len(common),
+    )
+    assert [each.name for each in await engine.catalog.repositories()] == [
+        "library/nginx",
+        "library/redis",
+    ]
+    held = sum(each.size for each in await engine.catalog.repositories())
+    assert (await management.delete("/acr/v1/library/nginx")).status_code == 202
+    assert held - sum(each.size for each in await engine.catalog.repositories()) == before[0].size
+    blobs = await engine.catalog.blobs_size()
+    redis = await engine.catalog.manifests(Repository("library/redis"))
+    [left] = await engine.catalog.repositories()
+    assert blobs == left.size - sum(each.size for each in redis)
+
+
+async def test_a_plan_for_what_is_locked_says_so(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    await engine.repositories.lock_tag("library/nginx", "1")
+    for path in ("library/nginx/_plan", "library/nginx/_tags/1/_plan"):
+        plan = (await management.get(f"/entrepot/v1/repositories/{path}")).json()
+        assert (
+            "library/nginx:1, is locked" in plan["refused"]
+            or "library/nginx:1 is locked" in plan["refused"]
+        )
+        assert (
+            plan["refusedCode"],
+            (await management.delete("/acr/v1/library/nginx")).json()["error"]["code"],
+        ) == (plan["refusedCode"], plan["refusedCode"])
+    assert (await management.get("/entrepot/v1/repositories/library/none/_plan")).status_code == 404
+    assert (
+        await management.get("/entrepot/v1/repositories/library/nginx/_tags/2/_plan")
+    ).status_code == 404
+
+
+@pytest.mark.parametrize("listing", ["rules", "credentialSets", "repositories"])
+async def test_a_listing_that_the_caller_has_is_not_sent_again(
+    listing: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    path = f"/entrepot/v1/{listing}"
+    whole = await management.get(path)
+    tag = whole.headers["etag"]
+    assert (await management.get(path)).content == whole.content
+    for asked in (tag, f'"another", W/{tag}'):
+        answer = await management.get(path, headers={"If-None-Match": asked})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    for asked in ('"another"', tag.strip('"')):
+        assert (await management.get(path, headers={"If-None-Match": asked})).json() == whole.json()
+
+
+async def test_a_listing_is_sent_again_when_something_was_pulled_or_deleted(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    known = (await management.get("/entrepot/v1/repositories")).headers["etag"]
+
+    async def news() -> dict[str, int]:
+        nonlocal known
+        answer = await management.get("/entrepot/v1/repositories", headers={"If-None-Match": known})
+        assert answer.status_code == 200
+        known = answer.headers["etag"]
+        return {each["name"]: each["tags"] for each in answer.json()}
+
+    await cache(engine, source, "library/nginx:2")
+    assert await news() == {"library/nginx": 2}
+    await engine.repositories.delete_tag("library/nginx", "1")
+    assert await news() == {"library/nginx": 1}
+    await engine.repositories.delete("library/nginx")
+    assert await news() == {}

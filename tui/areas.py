@@ -1,0 +1,10 @@
+"""The areas of the dashboard, in the order of their number keys."""
+
+from __future__ import annotations
+
+AREAS = ("Overview", "Rules", "Credentials", "Repositories", "Pulls", "Sources", "Events")
+
+
+def mode_of(area: str) -> str:
+    """The name of an area's screen among the modes of the application: ``rules`` for ``Rules``."""
+    return area.lower()
