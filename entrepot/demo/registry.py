@@ -348,7 +348,7 @@ def demo_registry_app(
     """
     registry = DemoRegistry(images)
 
-    async def ping(request: Request) -> Response:
+    async def ping(_request: Request) -> Response:
         return JSONResponse({}, headers={"Docker-Distribution-API-Version": "registry/2.0"})
 
     async def dispatch(request: Request) -> Response:

@@ -791,7 +791,7 @@ class Catalog(CatalogDatabase):
         *,
         now: float,
         stat_size: StatSize | None = None,
-        remove_damaged: RemoveDamaged = lambda digest, size: False,
+        remove_damaged: RemoveDamaged = lambda _digest, _size: False,
     ) -> tuple[int, int]:
         """Make the rows of blobs agree with their files, which a walk found with *file_sizes*.
 

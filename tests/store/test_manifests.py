@@ -391,7 +391,8 @@ def test_f82_attestations_beside_an_odd_entry_are_known() -> None:
     [
         (b'\xef\xbb\xbf{"os": "linux", "architecture": "amd64"}', "linux/amd64"),
         (
-            b'{"os": "linux", "architecture": "amd64", "variant": null, "os.version": 7, "os.features": "x"}',
+            b'{"os": "linux", "architecture": "amd64", "variant": null, "os.version": 7, '
+            b'"os.features": "x"}',
             "linux/amd64",
         ),
         (b'{"os": "linux", "architecture": "amd64"}\0\0', "linux/amd64"),

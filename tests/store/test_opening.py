@@ -62,8 +62,8 @@ async def serves_and_refuses(path: Path, what: str) -> None:
         ):
             with pytest.raises(
                 CatalogFailed,
-                match=rf"The catalog can't be written: {what}.* What is cached is served, and what is "
-                "not is passed on",
+                match=rf"The catalog can't be written: {what}.* What is cached is served, "
+                "and what is not is passed on",
             ):
                 await write
         with pytest.raises(CatalogFailed):
@@ -234,7 +234,8 @@ async def test_a_file_system_on_which_sqlite_can_not_work_is_named(
     monkeypatch.setattr(opening, "file_system", lambda _: "9p on /host")
     with pytest.raises(
         EngineError,
-        match=r"The file system of .*\(9p on /host\) can't lock files: locking protocol \(SQLite\)\. .*XDG_DATA_HOME",
+        match=r"The file system of .*\(9p on /host\) can't lock files: "
+        r"locking protocol \(SQLite\)\. .*XDG_DATA_HOME",
     ):
         async with Catalog.open(tmp_path / "catalog.sqlite"):
             pass
