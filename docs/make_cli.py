@@ -66,7 +66,8 @@ def _command(words: tuple[str, ...], command: click.Command) -> Iterator[str]:
     if isinstance(command, click.Group) and words:
         links = [
             f"- [`{name} {subcommand}`](#{re.sub(r'[^a-z-]', '-', f'{name} {subcommand}')})"
-            for subcommand in command.commands
+            for subcommand, called in command.commands.items()
+            if not called.hidden
         ]
         yield "\n".join(links) + "\n"
     options = [

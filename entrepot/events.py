@@ -1,4 +1,4 @@
-"""What happened in the engine, for the log and for whoever watches."""
+"""What happened in the engine, for the log and for the clients that follow it."""
 
 from __future__ import annotations
 
@@ -8,51 +8,89 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-from entrepot.api.models import Event
+import msgspec
+
+from entrepot.event_kinds import EventKind as EventKind
+from entrepot.event_kinds import Severity as Severity
 from entrepot.formatting import printable
 
-RECENT = 500
+RECENT_EVENTS = 500
 """Events that are remembered."""
 
-WAITING = 200
+WATCHER_BACKLOG = 200
 """Events that may wait for one slow watcher; beyond it the oldest are dropped for that watcher."""
 
-LINE = 4096
+MESSAGE_LIMIT = 4096
 """Characters of a message that are kept: 500 of them stay in memory, and each is a line of the log."""
+
+_LEVELS = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+}
 
 _log = logging.getLogger("entrepot")
 
 
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened. Its JSON is that of the API's `entrepot.api.models.Event`."""
+
+    time: float
+    """In seconds since the epoch."""
+    kind: EventKind
+    message: str
+    """One printable line for people."""
+    subject: str | None = None
+    """What it is about: a name, an image, the id of a pull."""
+    severity: Severity = Severity.INFO
+
+
 class EventLog:
-    """The last events, and a stream of those to come. Each also becomes a line of the log."""
+    """The last events, and a stream of those to come. Each also becomes a line of the log. *clock*
+    is in seconds since the epoch."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._recent: deque[Event] = deque(maxlen=RECENT)
+        self._recent: deque[RecordedEvent] = deque(maxlen=RECENT_EVENTS)
         self._watchers: set[_Watcher] = set()
 
     def record(
-        self, kind: str, message: str, subject: str | None = None, *, level: int = logging.INFO
+        self,
+        kind: EventKind,
+        message: str,
+        subject: str | None = None,
+        *,
+        severity: Severity = Severity.INFO,
     ) -> None:
-        """Something happened: *kind* for programs (``pull-ended``), *message* for people, *subject*
-        what it is about.
+        """Record that something happened: *kind* for programs, *message* for people, *subject* what
+        it is about.
 
-        Both may hold what a source or a client said: they become one printable line each (S04).
+        Message and subject may hold what a source or a client said: they become one printable line
+        each (S04).
         """
-        message = printable(message, LINE)
-        subject = printable(subject, LINE) if subject is not None else None
-        event = Event(time=self._clock(), kind=kind, message=message, subject=subject)
+        event = RecordedEvent(
+            time=self._clock(),
+            kind=kind,
+            message=printable(message, MESSAGE_LIMIT),
+            subject=printable(subject, MESSAGE_LIMIT) if subject is not None else None,
+            severity=severity,
+        )
         self._recent.append(event)
-        _log.log(level, "%s", message, extra={"kind": kind, "subject": subject})
+        _log.log(
+            _LEVELS[severity],
+            "%s",
+            event.message,
+            extra={"kind": kind.value, "subject": event.subject},
+        )
         for watcher in self._watchers:
-            watcher.see(event)
+            watcher.add(event)
 
-    def recent(self) -> list[Event]:
+    def recent(self) -> list[RecordedEvent]:
         """The last events, oldest first."""
         return list(self._recent)
 
     @contextmanager
-    def watching(self) -> Iterator[AsyncIterator[Event]]:
+    def watching(self) -> Iterator[AsyncIterator[RecordedEvent]]:
         """The events from now on."""
         watcher = _Watcher()
         self._watchers.add(watcher)
@@ -63,19 +101,21 @@ class EventLog:
 
 
 class _Watcher:
+    """The events that one reader has not read yet."""
+
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=WAITING)
-        self._came = asyncio.Event()
+        self._events: deque[RecordedEvent] = deque(maxlen=WATCHER_BACKLOG)
+        self._arrived = asyncio.Event()
 
-    def see(self, event: Event) -> None:
+    def add(self, event: RecordedEvent) -> None:
         self._events.append(event)
-        self._came.set()
+        self._arrived.set()
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[RecordedEvent]:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> RecordedEvent:
         while not self._events:
-            self._came.clear()
-            await self._came.wait()
+            self._arrived.clear()
+            await self._arrived.wait()
         return self._events.popleft()

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, chdir, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import cairosvg
+import cairosvg  # type: ignore[import-untyped]
 import httpx
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
@@ -107,7 +107,7 @@ async def pulled(engine: Engine, image: str) -> None:
 async def served(engine: Engine, image: str, times: int) -> None:
     """Have container clients pull an image that is held."""
     reference = ImageReference.parse(image)
-    transport = httpx.ASGITransport(registry_app(engine))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine))
     async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
         index = (
             await client.get(f"/v2/{reference.repository}/manifests/{reference.manifest}")

@@ -42,11 +42,11 @@ VISIT: tuple[tuple[str, str, float], ...] = (
     ("Which source registry", "jjjjj\r", 1.5),
     ("Which repository", "acme/api:1.4", 1.0),
     ("Not possible", "\x15acme/*", 2.5),
-    ("Fine", "\r", 1.5),
+    ("Source valid", "\r", 1.5),
     ("Target", "\r", 1.5),
     ("sign", "\r", 1.5),
-    ("How long is a tag believed", "\r", 2.0),
-    ("Nothing is made yet", "\r", 3.0),
+    ("How long is a tag trusted", "\r", 2.0),
+    ("Nothing is created yet", "\r", 3.0),
     ("First pull", "\x1b", 2.0),
     ("Cache rules", "1", 1.5),
     ("Last events", "", 2.0),
@@ -92,8 +92,8 @@ def record() -> list[tuple[float, str]]:
             os.write(terminal, key.encode())
             receive(0.04)
     # The second key answers the question that comes where a pull is still running.
-    for key in (b"\x11", b"\x1b[C\r"):
-        os.write(terminal, key)
+    for quit_key in (b"\x11", b"\x1b[C\r"):
+        os.write(terminal, quit_key)
         until = time.monotonic() + 2
         while time.monotonic() < until and receive(0.1):
             pass

@@ -19,8 +19,7 @@ from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
-from entrepot.server.run import listening
+from entrepot.server.run import listening, registry_app
 from tests.fakes import FakeRegistry
 from tests.processes import Leftovers, adopt
 
@@ -148,7 +147,7 @@ async def answering(engine: Engine) -> AsyncIterator[None]:
 @pytest.fixture
 async def registry(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     """A container client's view of the engine, in the same process."""
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://entrepot", timeout=30
     ) as client:

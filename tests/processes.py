@@ -56,6 +56,11 @@ def tied(command: Sequence[str | Path]) -> list[str]:
 _reserved: list[socket.socket] = []
 
 
+def _close_reserved() -> None:
+    for reservation in _reserved:
+        reservation.close()
+
+
 def reserved_port() -> int:
     """A port of 127.0.0.1 that no other program gets until pytest ends.
 
@@ -68,7 +73,7 @@ def reserved_port() -> int:
     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reservation.bind(("127.0.0.1", 0))
     if not _reserved:
-        atexit.register(lambda: [each.close() for each in _reserved])
+        atexit.register(_close_reserved)
     _reserved.append(reservation)
     return int(reservation.getsockname()[1])
 

@@ -406,7 +406,7 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
             assert (sandbox.home / name).read_text() == content
             assert stat.S_IMODE((sandbox.home / name).stat().st_mode) == 0o600
         signed_in = await sandbox.run(block(SIGNED_IN).text)
-        assert re.search(r"^Health +Healthy$", signed_in, re.MULTILINE)
+        assert re.search(r"^Health +healthy$", signed_in, re.MULTILINE)
         await sandbox.run(block(OTHER_RULE).text)
         rules = json.loads(await sandbox.run("entrepot rule list --json"))
         assert [rule["name"] for rule in rules] == [

@@ -43,10 +43,12 @@ def run_dashboard(
     """
     # Textual reads its environment when it is imported.
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    # Rich and Textual would take them for the size of the terminal, and never notice a change (F76).
+    # Rich and Textual would take them for the size of the terminal, and never notice that it
+    # changes (F76).
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
-    # What is imported stays: garbage collection would take a tenth of the time to the first picture.
+    # What is imported stays: collecting garbage would take a tenth of the time to the first
+    # picture.
     gc.disable()
     from tui.app import Dashboard
     from tui.crash_log import log_warnings_to, write_crash
@@ -62,8 +64,8 @@ def run_dashboard(
     if options.read_only:
         client.bind_to_reading()
     keymap = None
-    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is another
-    # user's.
+    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that of
+    # another user.
     if os.path.exists(config / "keymap.toml"):
         from tui.keymap import read_keymap
 

@@ -44,8 +44,8 @@ SEQUENCE_TIMEOUT = 1.0
 """Seconds of silence after which an incomplete sequence is discarded: no part of it is a key."""
 
 ALT_GAP = 0.05
-"""Seconds within which escape and a letter are one key, alt and the letter. Two keys of a person are
-further apart; a terminal sends both at once."""
+"""Seconds within which escape and a letter are one key, alt and the letter. Two keys of a person
+are further apart; a terminal sends both at once."""
 
 PASTE_TIMEOUT = 2.0
 """Seconds of silence after which the end of a bracketed paste is lost, and keys are keys again."""

@@ -1,4 +1,4 @@
-"""Single lines at the edges of a screen: a status line, tabs, and the keys of the moment."""
+"""Single lines at the edges of a screen: a status line, tabs, and the line of keys."""
 
 from __future__ import annotations
 
@@ -19,20 +19,29 @@ from textual.widget import Widget
 from widgets.text import Plain, cell_width, escaped, escaped_lines, first_cells
 
 _KEY_NAMES = {"escape": "esc", "space": "space", "pagedown": "pgdn", "pageup": "pgup"}
-_SIGNS = {"slash": "/", "backslash": "\\", "at": "@", "minus": "-", "plus": "+", "underscore": "_"}
-"""Signs for which Textual has shorter names than Unicode."""
+_CHARACTERS = {
+    "slash": "/",
+    "backslash": "\\",
+    "at": "@",
+    "minus": "-",
+    "plus": "+",
+    "underscore": "_",
+}
+"""Characters for which Textual has shorter names than Unicode."""
 
 KEY_GAP = 3
 """Columns between two entries of the line of keys."""
 
 
-def update_line(line: Plain, told: str, *, resizes: bool = True) -> None:
-    """Write a line if it says something else now. Only where it *resizes* with its length is all
-    around it laid out anew."""
-    told = escaped_lines(told)
+def update_line(line: Plain, text: str, *, resizes: bool = True) -> None:
+    """Show *text* in a line, if it has changed.
+
+    Only where the line *resizes* with its length is everything around it laid out again.
+    """
+    text = escaped_lines(text)
     before = str(line.content)
-    if before != told:
-        line.update(told, layout=resizes and cell_width(before) != cell_width(told))
+    if before != text:
+        line.update(text, layout=resizes and cell_width(before) != cell_width(text))
 
 
 def action_name(action: str) -> str:
@@ -47,37 +56,42 @@ def key_name(keys: str) -> str:
 
 
 def character_of(key: str) -> str | None:
-    """The sign that a key types; None for one that types none, such as ``f1``."""
-    sign = key if len(key) == 1 else _SIGNS.get(key) or key_to_character(key)
-    # A tab, say, is typed too, and nothing to look at.
-    return sign if sign is not None and sign.isprintable() else None
+    """The character that a key types; None for one that types none, such as ``f1``."""
+    character = key if len(key) == 1 else _CHARACTERS.get(key) or key_to_character(key)
+    # A tab types a character too, but not a visible one.
+    return character if character is not None and character.isprintable() else None
 
 
 def in_declared_order(screen: Screen[Any], actions: Sequence[str]) -> list[str]:
-    """*actions* of *screen* in their order, but one that a key of the user's own was given stands
-    where it was declared: Textual puts it last."""
-    declared = [each for each in screen.BINDINGS if isinstance(each, Binding)]
-    places = {each.action: place for place, each in enumerate(declared)}
-    shown = {
+    """*actions* of *screen* in their order.
+
+    An action whose key the user has changed stands where it was declared: Textual puts it last.
+    """
+    declared = [binding for binding in screen.BINDINGS if isinstance(binding, Binding)]
+    positions = {binding.action: position for position, binding in enumerate(declared)}
+    active_keys = {
         active.binding.action: active.binding.key for active in screen.active_bindings.values()
     }
     moved = [
-        each.action
-        for each in declared
-        if each.action in actions and shown.get(each.action) not in each.key.split(",")
+        binding.action
+        for binding in declared
+        if binding.action in actions
+        and active_keys.get(binding.action) not in binding.key.split(",")
     ]
-    order = [each for each in actions if each not in moved]
-    for action in moved:
+    order = [action for action in actions if action not in moved]
+    for moved_action in moved:
         following = (
-            place for place, each in enumerate(order) if places.get(each, -1) > places[action]
+            index
+            for index, action in enumerate(order)
+            if positions.get(action, -1) > positions[moved_action]
         )
-        order.insert(next(following, len(order)), action)
+        order.insert(next(following, len(order)), moved_action)
     return order
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """A key in the line of keys, what it does, and for whom."""
+    """A key in the line of keys, what it does, and the node that does it."""
 
     key: str
     text: str
@@ -92,8 +106,7 @@ class KeyEntry:
 
 
 class TwoSided(Widget):
-    """A line with something at its left and something at its right; what does not fit is left out
-    of the right."""
+    """A line with a left and a right side. Parts of the right side that do not fit are left out."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "two-sided--left",
@@ -115,39 +128,39 @@ class TwoSided(Widget):
     left: reactive[str] = reactive("")
     right: reactive[tuple[str, ...]] = reactive(())
     alert: reactive[str] = reactive("")
-    """Stands before the right side, and goes before it when there is too little room."""
+    """Stands before the right side, and has the first claim on its room."""
 
     def render(self) -> RenderResult:
         """The line."""
-        left = escaped(self.left)
-        line = Text(no_wrap=True).append(
-            left, self.get_component_rich_style("two-sided--left", partial=True)
+        left_text = escaped(self.left)
+        left_style, alert_style, right_style = (
+            self.get_component_rich_style(f"two-sided--{part}", partial=True)
+            for part in ("left", "alert", "right")
         )
-        room = self.size.width - cell_width(left) - 2
+        line = Text(no_wrap=True).append(left_text, left_style)
+        room = self.size.width - cell_width(left_text) - 2
         alert = first_cells(escaped(self.alert), room)
         room -= cell_width(alert) + (3 if alert else 0)
         parts: list[str] = []
         for part in map(escaped, self.right):
             if cell_width("   ".join([*parts, part])) <= room:
                 parts.append(part)
-        told = "   ".join(parts)
+        right = "   ".join(parts)
         gap = (
             self.size.width
-            - cell_width(left)
-            - cell_width(told)
+            - cell_width(left_text)
+            - cell_width(right)
             - cell_width(alert)
-            - (3 if alert and told else 0)
+            - (3 if alert and right else 0)
         )
         line.append(" " * max(1, gap))
         if alert:
-            line.append(
-                alert, self.get_component_rich_style("two-sided--alert", partial=True)
-            ).append("   " if told else "")
-        return line.append(told, self.get_component_rich_style("two-sided--right", partial=True))
+            line.append(alert, alert_style).append("   " if right else "")
+        return line.append(right, right_style)
 
 
 class TabLine(Widget):
-    """The areas of a program with their number keys; the current one is marked."""
+    """The areas of a program with their number keys; the current one is highlighted."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"tab-line--tab", "tab-line--current"}
     DEFAULT_CSS = """
@@ -197,11 +210,10 @@ class TabLine(Widget):
 
 
 class KeyLine(Widget):
-    """The keys of the moment, read from the bindings themselves: what has a place in it is bound
-    with ``show=True``.
+    """The keys that work now, read from the bindings with ``show=True``.
 
-    What can't be done now stands there dimmed, so that it is always found at the same place. A
-    click on an entry does what its key does.
+    A disabled key is dimmed, so that it is always found at the same place. A click on an entry does
+    what its key does.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"key-line--key", "key-line--text", "key-line--dim"}
@@ -217,9 +229,9 @@ class KeyLine(Widget):
     }
     """
     LAST: ClassVar[tuple[str, ...]] = ("filter", "help", "quit")
-    """Entries that always fit, at the right end."""
-    GIVES_WAY: ClassVar[tuple[str, ...]] = ("commands",)
-    """Entries that stand before those, where there is room left."""
+    """Texts of the entries that always fit, at the right end."""
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("commands",)
+    """Texts of the entries before those, where there is room."""
 
     def on_mount(self) -> None:
         """Follow the bindings of the screen."""
@@ -231,29 +243,27 @@ class KeyLine(Widget):
             self.refresh()
 
     def _entries(self) -> tuple[KeyEntry, ...]:
-        seen: dict[str, KeyEntry] = {}
+        entries: dict[str, KeyEntry] = {}
         for node, binding, enabled, _ in self.screen.active_bindings.values():
-            if binding.show and binding.action not in seen:
-                seen[binding.action] = KeyEntry(
+            if binding.show and binding.action not in entries:
+                entries[binding.action] = KeyEntry(
                     key_name(binding.key), binding.description, binding.action, enabled, node
                 )
-        return tuple(seen[action] for action in in_declared_order(self.screen, list(seen)))
+        return tuple(entries[action] for action in in_declared_order(self.screen, list(entries)))
 
     def _placed(self) -> list[tuple[int, KeyEntry]]:
-        """The entries that fit, each with the column where it begins."""
+        """The entries that fit, with the columns where they begin."""
         entries = self._entries()
-        last = [entry for word in self.LAST for entry in entries if entry.text == word]
-        giving_way = [entry for entry in entries if entry.text in self.GIVES_WAY]
+        last = [entry for text in self.LAST for entry in entries if entry.text == text]
+        optional = [entry for entry in entries if entry.text in self.OPTIONAL]
+        first = [entry for entry in entries if entry not in last and entry not in optional]
         # The last entry needs no gap behind it.
         room = self.size.width - sum(entry.width for entry in last) + (KEY_GAP if last else 0)
         column, placed = 0, []
-        for entry in [
-            *(each for each in entries if each not in last and each not in giving_way),
-            *giving_way,
-        ]:
+        for entry in [*first, *optional]:
             if entry.width > room:
                 continue
-            if entry in giving_way:
+            if entry in optional:
                 last.insert(0, entry)
             else:
                 placed.append((column, entry))
@@ -266,10 +276,10 @@ class KeyLine(Widget):
         return placed
 
     def render(self) -> RenderResult:
-        """The line; what works everywhere comes last."""
+        """The line; keys that work everywhere come last."""
         key, text, dim = (
-            self.get_component_rich_style(f"key-line--{each}", partial=True)
-            for each in ("key", "text", "dim")
+            self.get_component_rich_style(f"key-line--{part}", partial=True)
+            for part in ("key", "text", "dim")
         )
         self._shown = self._entries()
         line = Text(no_wrap=True)

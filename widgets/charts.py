@@ -1,5 +1,7 @@
-"""A line of small bars that shows how a number went, in one style: a colour for each bar would cost
-forty bytes of escapes each."""
+"""A line of small bars that shows how a number changed over time.
+
+It has one style: a colour for each bar would cost forty bytes of escapes each.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,10 @@ ASCII = " .:-=+*#@"
 
 
 def spark(values: Sequence[float], most: float, steps: str = BLOCKS) -> str:
-    """One character a value. What is more than nothing is always seen, and only *most* reaches the
-    full height."""
+    """One character a value.
+
+    A value above zero is always visible, and only *most* reaches the full height.
+    """
     heights = len(steps) - 1
     return "".join(
         steps[min(heights, max(1, round(value / most * heights)))]
@@ -30,8 +34,7 @@ def spark(values: Sequence[float], most: float, steps: str = BLOCKS) -> str:
 
 
 def grouped(values: Sequence[float], columns: int) -> list[float]:
-    """*values* added up into at most *columns* equal groups, so that each column stands for as much
-    time as the others."""
+    """*values* summed in at most *columns* groups of equal size, so of equal time."""
     size = (
         next(
             size
@@ -45,7 +48,7 @@ def grouped(values: Sequence[float], columns: int) -> list[float]:
 
 
 class Sparkline(Widget):
-    """A label and its bars, one line high. It is painted only when a bar has another height."""
+    """A label and its bars, one line high. It is painted only when a bar changes its height."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"sparkline--label", "sparkline--bars"}
     DEFAULT_CSS = """
@@ -68,7 +71,7 @@ class Sparkline(Widget):
         return max(1, self.size.width - len(self._label) - 1)
 
     def show(self, values: Sequence[float], most: float) -> None:
-        """Show how it went; *most* is what reaches the full height."""
+        """Show *values*; *most* reaches the full height."""
         bars = spark(values, most, ASCII if self.app.has_class("-ascii") else BLOCKS)
         if bars != self._bars:
             self._bars = bars
@@ -77,7 +80,7 @@ class Sparkline(Widget):
     def render(self) -> RenderResult:
         """The line."""
         label, bars = (
-            self.get_component_rich_style(f"sparkline--{each}", partial=True)
-            for each in ("label", "bars")
+            self.get_component_rich_style(f"sparkline--{part}", partial=True)
+            for part in ("label", "bars")
         )
         return Text(no_wrap=True).append(self._label, label).append(self._bars, bars)

@@ -1,5 +1,4 @@
-"""What is known about one row: a strip of sentences below a list, or a pane of names and values
-beside it."""
+"""Details of a row: lines below a list, or a pane of names and values beside it."""
 
 from __future__ import annotations
 
@@ -18,8 +17,10 @@ from widgets.text import Plain, cell_width, escaped
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """*lines* are for the strip, where there are four at most; *facts* (name and value) and *notes*
-    (sentences below them) for the pane, which scrolls."""
+    """*lines* are for the strip below a list, at most four.
+
+    *facts* (name and value) and *notes* (sentences below them) are for the pane, which scrolls.
+    """
 
     title: str = ""
     lines: tuple[str, ...] = ()
@@ -63,12 +64,14 @@ class DetailPane(VerticalScroll, can_focus=False):
         self._beside = False
 
     def compose(self) -> ComposeResult:
-        """One text that is made anew when something in it changes."""
+        """One text that is replaced when something in it changes."""
         yield Plain("")
 
     def show(self, detail: Detail, *, beside: bool) -> None:
-        """Show *detail*, as a pane where there is room *beside* the list. Nothing is painted when
-        nothing has changed."""
+        """Show *detail*, as a pane where there is room *beside* the list.
+
+        Nothing is painted when nothing has changed.
+        """
         if (detail, beside) == (self._detail, self._beside):
             return
         self._detail, self._beside = detail, beside
@@ -79,19 +82,19 @@ class DetailPane(VerticalScroll, can_focus=False):
 
     def _pane(self, detail: Detail) -> RenderableType:
         name, value = (
-            self.get_component_rich_style(f"detail-pane--{each}", partial=True)
-            for each in ("name", "value")
+            self.get_component_rich_style(f"detail-pane--{part}", partial=True)
+            for part in ("name", "value")
         )
         table = Table.grid(padding=(0, 2), expand=True)
         table.add_column(
-            style=name, width=max(cell_width(each) for each, _ in detail.facts), no_wrap=True
+            style=name, width=max(cell_width(fact) for fact, _ in detail.facts), no_wrap=True
         )
         table.add_column(style=value, ratio=1, overflow="fold")
         title = Text(
             escaped(detail.title), self.get_component_rich_style("detail-pane--title", partial=True)
         )
         for fact in detail.facts:
-            table.add_row(*(Text(escaped(each)) for each in fact))
+            table.add_row(*(Text(escaped(text)) for text in fact))
         parts: Sequence[RenderableType] = (
             title,
             Text(""),

@@ -1,9 +1,8 @@
-"""A list of rows in columns that stays quick with ten thousand rows and sends little over a slow
-line.
+"""A list of rows in columns, fast with ten thousand rows and sparing on a slow line.
 
-What is drawn is asked for line by line (Textual's line API), and only lines whose text has changed
-are painted again. Textual sends a line from its widget's left edge on, so columns that change all
-the time belong into a list of their own beside this one: see `RowList.follow`.
+It draws line by line (Textual's line API), and repaints only lines whose text has changed. Textual
+sends a line from its widget's left edge on, so columns that change all the time belong into a list
+of their own beside this one: see `RowList.follow`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from textual.strip import Strip
 from widgets.text import cell_width, escaped, first_cells, last_cells, padded
 
 TONES = ("dim", "good", "warn", "bad", "accent")
-"""Tones that a cell may have besides the plain one. They never stand alone: the text says the same."""
+"""Tones of a cell besides the plain one. They never stand alone: the text says the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,14 @@ class Cell:
 class Row:
     """A row: its *key* keeps the cursor in place when rows come and go.
 
-    *cells* may be a function: of ten thousand rows only those on the screen are then ever put into
-    words. *search* is what a filter looks in (empty for all cells), *order* one value for each
-    column, or a function of them, by which a list is sorted (empty for the texts of the cells).
-    Where ten thousand of each would take up too much memory, `build_cells`, `search` and `values` are
-    those of another class.
+    *cells* may be a function: of ten thousand rows only those on the screen are then ever built.
+    *search* is what a filter searches (empty for the texts of all cells), *order* one value for
+    each column, or a function of them, by which a list is sorted (empty for the texts of the
+    cells). Where ten thousand of each would take up too much memory, a subclass overrides
+    `build_cells`, `search` and `values`.
     """
 
-    __slots__ = ("_cells", "_given", "_order", "_search", "key")
+    __slots__ = ("_cells", "_order", "_search", "_source", "key")
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class Row:
         order: Sequence[Any] | Callable[[], Sequence[Any]] = (),
     ) -> None:
         self.key = key
-        self._given = cells
+        self._source = cells
         self._search = search
         self._order = order
         self._cells: tuple[Cell, ...] | None = None
@@ -69,34 +68,33 @@ class Row:
         return self._cells
 
     def build_cells(self) -> tuple[Cell, ...]:
-        """Put it into words, as it is now."""
-        return self._given() if callable(self._given) else self._given
+        """Build the cells, as they are now."""
+        return self._source() if callable(self._source) else self._source
 
     def search(self) -> str:
-        """What a filter looks in."""
+        """What a filter searches."""
         return self._search or " ".join(cell.text for cell in self.cells)
 
     def values(self) -> Sequence[Any]:
-        """What a list is sorted by, for each column; empty for the texts of the cells."""
+        """The values that a list is sorted by, for each column; empty for the cells' texts."""
         return self._order() if callable(self._order) else self._order
 
     def invalidate_cells(self) -> None:
-        """Put the row into words again when it is next looked at: what it says may depend on the
-        time."""
+        """Build the cells again when they are next needed: they may depend on the time."""
         self._cells = None
 
     def matches(self, words: Sequence[str]) -> bool:
-        """Whether every one of *words* (in lower case) is to be found."""
+        """Whether the row has all of *words*, which are in lower case."""
         lowered = self.search().lower()
         return all(word in lowered for word in words)
 
     def order(self, column: int) -> Any:
-        """What a list is sorted by in a column."""
+        """The value that a list is sorted by in a column."""
         values = self.values()
         return values[column] if values else self.cells[column].text.lower()
 
     def __eq__(self, other: object) -> bool:
-        """Whether a person would see the same."""
+        """Whether both look the same."""
         return isinstance(other, Row) and self.key == other.key and self.cells == other.cells
 
     def __hash__(self) -> int:
@@ -110,12 +108,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. Without a *width* it shares what is left, by *weight*. *needs* is the width of the
-    list below which it is left out.
+    """A column. Without a *width* it shares what is left of the list, by *weight*.
 
-    What its texts leave of its share goes to columns that need more, those with a *width* among
-    them unless they stand at the *right*, as numbers do. What is still too long loses its middle,
-    because names differ at their ends; a *sentence* loses its end.
+    In a list narrower than *needs* it is left out. Room that its texts do not need goes to columns
+    that need more, those with a *width* among them unless they stand at the *right*, as numbers do.
+    A text that is still too long loses its middle, because names differ at their ends; a *sentence*
+    loses its end.
     """
 
     title: str
@@ -127,7 +125,7 @@ class Column:
 
     @property
     def sorts(self) -> bool:
-        """Whether a list can be sorted by it: what has no title has no order."""
+        """Whether a list can be sorted by it: a column without a title has no order."""
         return bool(self.title)
 
 
@@ -162,7 +160,10 @@ class RowList(ScrollView, can_focus=True):
         & > .row-list--bad { color: $error; text-style: bold; }
         & > .row-list--accent { color: $accent; }
         & > .row-list--cursor { background: $surface; }
-        &:focus > .row-list--cursor, &.-led > .row-list--cursor { background: $panel; text-style: bold; }
+        &:focus > .row-list--cursor, &.-led > .row-list--cursor {
+            background: $panel;
+            text-style: bold;
+        }
         &:nocolor > .row-list--cursor, &:ansi > .row-list--cursor { text-style: reverse; }
     }
     """
@@ -212,13 +213,13 @@ class RowList(ScrollView, can_focus=True):
             tooltip="Sort by the next column; after the last one in the order of the engine",
             id="list.order",
         ),
-        Binding("O", "turn", "turn", show=False, tooltip="Turn the order around", id="list.turn"),
+        Binding("O", "turn", "reverse", show=False, tooltip="Reverse the order", id="list.turn"),
     ]
 
     cursor: reactive[int] = reactive(0, repaint=False)
 
     class Moved(Message):
-        """The cursor stands on another row."""
+        """The cursor moved to another row."""
 
         def __init__(self, row_list: RowList, row: Row | None) -> None:
             super().__init__()
@@ -231,7 +232,7 @@ class RowList(ScrollView, can_focus=True):
             return self.row_list
 
     class Opened(Message):
-        """Somebody wants to see what is behind a row."""
+        """A row was opened."""
 
         def __init__(self, row_list: RowList, row: Row) -> None:
             super().__init__()
@@ -262,19 +263,19 @@ class RowList(ScrollView, can_focus=True):
         self._rows: tuple[Row, ...] = ()
         self._words: tuple[str, ...] = ()
         self._widths: tuple[int, ...] = ()
-        # Of each column the longest text that was on the screen so far. It only grows, so that
-        # nothing moves to and fro.
+        # Of each column the longest text that was on the screen so far. It only grows, so that no
+        # column moves to and fro.
         self._longest = [cell_width(column.title) for column in self.columns]
         self._order: Order | None = None
         self._follower: RowList | None = None
         self._leader: RowList | None = None
         self._styles: dict[str, Style] = {}
 
-    # What is in it
+    # Rows
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The rows that the filter lets through."""
+        """The rows that match the filter."""
         return self._rows
 
     @property
@@ -288,17 +289,19 @@ class RowList(ScrollView, can_focus=True):
         return self._rows[self.cursor] if self.cursor < len(self._rows) else None
 
     def follow(self, other: RowList) -> None:
-        """Scroll and move the cursor as *other* does: this list shows the volatile columns of the
-        same rows."""
+        """Scroll and move the cursor as *other* does.
+
+        This list shows the volatile columns of the same rows.
+        """
         other._follower = self
-        # Both are one list to whoever looks at them, and its scroll bar stands at the right edge.
+        # To the user both are one list, whose scroll bar stands at the right edge.
         other.styles.scrollbar_size_vertical = 0
         self._leader = other
         self.can_focus = False
 
     @property
     def order(self) -> Order | None:
-        """What it is sorted by; None: the rows stand as they were given."""
+        """What the list is sorted by; None for the order in which the rows were set."""
         return self._order
 
     def set_rows(self, rows: Sequence[Row]) -> None:
@@ -307,12 +310,14 @@ class RowList(ScrollView, can_focus=True):
         self._arrange()
 
     def refresh_texts(self) -> None:
-        """Put the same rows into words again, because it is later now; only lines on the screen
-        that say something else are painted."""
-        shown = [(line, row, row.cells) for line, row in self._lines_on_screen()]
+        """Build the texts of the same rows again, because time has passed.
+
+        Only lines on the screen that have changed are painted.
+        """
+        visible = [(line, row, row.cells) for line, row in self._lines_on_screen()]
         for row in self._all:
             row.invalidate_cells()
-        for line, row, before in shown:
+        for line, row, before in visible:
             if row.cells != before:
                 self._refresh_line(line)
         self._measure()
@@ -324,24 +329,24 @@ class RowList(ScrollView, can_focus=True):
                 yield line, self._rows[top + line]
 
     def set_filter(self, text: str) -> None:
-        """Show only rows in which every word of *text* is found."""
+        """Show only rows that have all words of *text*."""
         self._words = tuple(text.lower().split())
         self._arrange()
 
     def set_order(self, order: Order | None) -> None:
-        """Sort by a column, or show the rows as they were given."""
+        """Sort by a column, or show the rows as they were set."""
         self._order = order
         self._arrange()
         if self._header:
             self._refresh_line(0)
 
     def on_focus(self) -> None:
-        """The list that follows shows the row under the cursor as this one does."""
+        """Highlight the current row of the list that follows too."""
         if self._follower is not None:
             self._follower.add_class("-led")
 
     def on_blur(self) -> None:
-        """Without the focus too."""
+        """Stop highlighting it."""
         if self._follower is not None:
             self._follower.remove_class("-led")
 
@@ -364,11 +369,13 @@ class RowList(ScrollView, can_focus=True):
             self._follower._arrange()
 
     def _show(self, rows: tuple[Row, ...]) -> None:
-        before, kept = self._rows, self.current
+        before, current = self._rows, self.current
         self._rows = rows
         cursor = min(self.cursor, max(0, len(rows) - 1))
-        if kept is not None and not (cursor < len(rows) and rows[cursor].key == kept.key):
-            cursor = next((index for index, row in enumerate(rows) if row.key == kept.key), cursor)
+        if current is not None and not (cursor < len(rows) and rows[cursor].key == current.key):
+            cursor = next(
+                (index for index, row in enumerate(rows) if row.key == current.key), cursor
+            )
         if len(before) != len(rows):
             self.virtual_size = Size(self.size.width, len(rows) + self._header)
             self.refresh()
@@ -379,10 +386,10 @@ class RowList(ScrollView, can_focus=True):
                 if index < len(rows) and rows[index] != before[index]:
                     self._refresh_line(line)
         self._measure()
-        changed = (rows[cursor] if rows else None) != kept
+        has_changed = (rows[cursor] if rows else None) != current
         self.set_reactive(RowList.cursor, cursor)
         self._bring_into_view()
-        if changed:
+        if has_changed:
             self.post_message(self.Moved(self, self.current))
 
     # Moving
@@ -392,7 +399,7 @@ class RowList(ScrollView, can_focus=True):
         return max(0, min(cursor, len(self._rows) - 1))
 
     def watch_cursor(self, before: int, after: int) -> None:
-        """Paint the two lines that change, and tell it."""
+        """Paint the two lines that change, and post a message."""
         if before == after:
             return
         top = self.scroll_offset.y
@@ -415,7 +422,7 @@ class RowList(ScrollView, can_focus=True):
             self.scroll_to(y=self.cursor - visible + 1, animate=False, force=True)
 
     def watch_scroll_y(self, before: float, after: float) -> None:
-        """Take the follower along."""
+        """Scroll the follower too."""
         super().watch_scroll_y(before, after)
         self._measure()
         if self._follower is not None:
@@ -443,7 +450,7 @@ class RowList(ScrollView, can_focus=True):
             self.post_message(self.Opened(self, self.current))
 
     def action_order(self) -> None:
-        """Sort by the next column that is shown, and after the last one not at all."""
+        """Sort by the next visible column, and after the last one not at all."""
         widths = self._layout(self.size.width)
         begin = self._order.column + 1 if self._order is not None else 0
         following = (
@@ -451,18 +458,18 @@ class RowList(ScrollView, can_focus=True):
             for index in range(begin, len(self.columns))
             if self.columns[index].sorts and widths[index]
         )
-        found = next(following, None)
+        index = next(following, None)
         self.set_order(
-            Order(found, descending=self.columns[found].right) if found is not None else None
+            Order(index, descending=self.columns[index].right) if index is not None else None
         )
 
     def action_turn(self) -> None:
-        """Turn the order around."""
+        """Reverse the order."""
         if self._order is not None:
             self.set_order(Order(self._order.column, not self._order.descending))
 
     def move_to(self, key: str) -> None:
-        """Move to the row with a key, if it is there."""
+        """Move to the row with a key, if there is one."""
         for index, row in enumerate(self._rows):
             if row.key == key:
                 self.cursor = index
@@ -504,7 +511,7 @@ class RowList(ScrollView, can_focus=True):
             self.refresh(Region(0, line, self.size.width, 1))
 
     def on_resize(self) -> None:
-        """Lay the columns out anew."""
+        """Lay the columns out again."""
         self._widths = ()
         self.virtual_size = Size(self.size.width, len(self._rows) + self._header)
         self._bring_into_view()
@@ -516,8 +523,7 @@ class RowList(ScrollView, can_focus=True):
         super().notify_style_update()
 
     def _measure(self) -> None:
-        """Look for longer texts among those on the screen; where that changes the columns, all of
-        it is painted."""
+        """Measure the texts on the screen; where longer ones change the columns, repaint all."""
         longest = self._longest[:]
         for _, row in self._lines_on_screen():
             for index, cell in enumerate(row.cells[: len(longest)]):
@@ -534,59 +540,62 @@ class RowList(ScrollView, can_focus=True):
         # One column stays free at the right, where a scroll bar or the edge of the terminal would
         # touch the text, and two before the list that follows.
         usable = width - (2 if self._follower is not None else 1) - (2 if self._marker else 0)
-        shown = [column.needs <= width for column in self.columns]
-        gaps = 2 * max(0, sum(shown) - 1)
+        visible = [column.needs <= width for column in self.columns]
+        gaps = 2 * max(0, sum(visible) - 1)
         fixed = sum(
-            column.width or 0 for column, here in zip(self.columns, shown, strict=True) if here
+            column.width or 0
+            for column, is_visible in zip(self.columns, visible, strict=True)
+            if is_visible
         )
         weights = sum(
             column.weight
-            for column, here in zip(self.columns, shown, strict=True)
-            if here and column.width is None
+            for column, is_visible in zip(self.columns, visible, strict=True)
+            if is_visible and column.width is None
         )
-        left = max(0, usable - gaps - fixed)
+        room = max(0, usable - gaps - fixed)
         widths = []
-        for column, here in zip(self.columns, shown, strict=True):
-            if not here:
+        for column, is_visible in zip(self.columns, visible, strict=True):
+            if not is_visible:
                 widths.append(0)
             elif column.width is not None:
                 widths.append(column.width)
             else:
-                share = left * column.weight // weights
-                left -= share
+                share = room * column.weight // weights
+                room -= share
                 weights -= column.weight
                 widths.append(share)
-        self._widths = tuple(self._evened(widths))
+        self._widths = tuple(self._balanced(widths))
         return self._widths
 
-    def _evened(self, widths: list[int]) -> list[int]:
-        """Give what columns do not need to those that need more, from the left to the right."""
+    def _balanced(self, widths: list[int]) -> list[int]:
+        """Give room that columns do not need to those that need more, from left to right."""
         spare = {}
-        for index, (column, given) in enumerate(zip(self.columns, widths, strict=True)):
+        for index, (column, width) in enumerate(zip(self.columns, widths, strict=True)):
             # The title needs room for the sign of the order too.
-            left = given - max(self._longest[index], cell_width(column.title) + 2)
-            if column.width is None and left > 0:
-                spare[index] = left
+            unused = width - max(self._longest[index], cell_width(column.title) + 2)
+            if column.width is None and unused > 0:
+                spare[index] = unused
         for index, column in enumerate(self.columns):
-            lacks = 0 if column.right or not widths[index] else self._longest[index] - widths[index]
-            while lacks > 0 and spare:
+            lacking = (
+                0 if column.right or not widths[index] else self._longest[index] - widths[index]
+            )
+            while lacking > 0 and spare:
                 giver = max(spare, key=spare.__getitem__)
-                moved = min(lacks, spare[giver])
+                moved = min(lacking, spare[giver])
                 widths[index] += moved
                 widths[giver] -= moved
-                lacks -= moved
+                lacking -= moved
                 spare[giver] -= moved
                 if not spare[giver]:
                     del spare[giver]
         return widths
 
     def _style(self, name: str) -> Style:
-        found = self._styles.get(name)
-        if found is None:
-            found = self._styles[name] = self.get_component_rich_style(
-                f"row-list--{name}", partial=True
-            )
-        return found
+        style = self._styles.get(name)
+        if style is None:
+            style = self.get_component_rich_style(f"row-list--{name}", partial=True)
+            self._styles[name] = style
+        return style
 
     def render_line(self, y: int) -> Strip:
         """One line: the header, a row, or nothing."""
@@ -598,9 +607,10 @@ class RowList(ScrollView, can_focus=True):
         index = self.scroll_offset.y + y - self._header
         if index >= len(self._rows):
             return Strip.blank(width, base)
-        here = self._shows_cursor and index == self.cursor
-        style = base + self._style("cursor") if here else base
-        return self._strip(self._rows[index].cells, width, style, marker="> " if here else "  ")
+        is_current = self._shows_cursor and index == self.cursor
+        style = base + self._style("cursor") if is_current else base
+        marker = "> " if is_current else "  "
+        return self._strip(self._rows[index].cells, width, style, marker=marker)
 
     def _title(self, index: int) -> str:
         title = self.columns[index].title
@@ -609,8 +619,8 @@ class RowList(ScrollView, can_focus=True):
         return f"{title} {'v' if self._order.descending else '^'}"
 
     def _strip(self, cells: Sequence[Cell], room: int, base: Style, *, marker: str) -> Strip:
-        # Every change of style costs some forty bytes of escapes, and blanks show only their
-        # ground: they take the style of what stands before them.
+        # Each change of style costs some forty bytes of escapes, and of blanks only the background
+        # is visible: they take the style of the text before them.
         runs = [(marker, "plain")] if self._marker else []
         gap = ""
         for cell, column, share in zip(cells, self.columns, self._layout(room), strict=False):
@@ -635,8 +645,10 @@ class RowList(ScrollView, can_focus=True):
 
 
 def fitted(text: str, cells: int, *, right: bool = False, sentence: bool = False) -> str:
-    """*text* in one printable line of exactly so many cells; what is too long loses its middle, or
-    as a *sentence* its end."""
+    """*text* in one printable line of exactly *cells*.
+
+    A text that is too long loses its middle, or as a *sentence* its end.
+    """
     text = escaped(text)
     if cell_width(text) <= cells:
         return padded(text, cells, right=right)
@@ -649,7 +661,7 @@ def fitted(text: str, cells: int, *, right: bool = False, sentence: bool = False
 
 
 class CursorKeyList(RowList, inherit_bindings=False):
-    """A list without letters for keys: a text that is typed or pasted moves nothing in it (F66)."""
+    """A list without letters for keys: typed or pasted text does not move its cursor (F66)."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "move(1)", show=False),

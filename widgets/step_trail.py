@@ -1,5 +1,4 @@
-"""Where one stands in a wizard: its title, how far one has come, and the steps in a row with a line
-below the current one."""
+"""The progress of a wizard: its title, the number of the step, and the steps in a row."""
 
 from __future__ import annotations
 
@@ -19,19 +18,19 @@ MORE = "..."
 
 
 def shown_steps(steps: Sequence[str], current: int, width: int) -> tuple[int, int]:
-    """Which steps fit into *width* columns: the first of them and the one behind the last. The
-    current one is always among them, with what comes next."""
+    """The steps that fit into *width* columns: the first of them and the one behind the last.
+
+    The current step is always among them, with the next one.
+    """
     first, end = current, current + 1
 
     def room(first: int, end: int) -> int:
-        left, right = (
-            (len(MORE + GAP) if first else 0),
-            (len(GAP + MORE) if end < len(steps) else 0),
-        )
-        return width - left - right - len(GAP.join(steps[first:end]))
+        before = len(MORE + GAP) if first else 0
+        behind = len(GAP + MORE) if end < len(steps) else 0
+        return width - before - behind - len(GAP.join(steps[first:end]))
 
     while True:
-        # What comes next tells more than what is done, so it has the first claim.
+        # The next step is more useful than the last one, so it has the first claim.
         if end < len(steps) and room(first, end + 1) >= 0:
             end += 1
         elif first and room(first - 1, end) >= 0:
@@ -41,8 +40,10 @@ def shown_steps(steps: Sequence[str], current: int, width: int) -> tuple[int, in
 
 
 class StepTrail(Widget):
-    """``New cache rule                step 2 of 7``, below it the steps, and a line below the
-    current one. A click on a step that is done goes back to it."""
+    """``New cache rule                step 2 of 7``, the steps, and a line below the current one.
+
+    A click on a completed step goes back to it.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "step-trail--title",
@@ -64,10 +65,10 @@ class StepTrail(Widget):
 
     current: reactive[int] = reactive(0)
     begins_at: reactive[int] = reactive(0)
-    """The first step that this wizard goes through; those before it are left out."""
+    """The first step of this wizard; those before it are left out."""
 
     class Chosen(Message):
-        """A step that is done was clicked."""
+        """A completed step was clicked."""
 
         def __init__(self, step: int) -> None:
             super().__init__()
@@ -79,8 +80,7 @@ class StepTrail(Widget):
         self._steps = tuple(steps)
 
     def _places(self) -> tuple[list[tuple[int, int]], bool, bool]:
-        """The column of each step that is shown, and whether steps before and behind them are left
-        out."""
+        """The visible steps with their columns; whether steps before and behind are left out."""
         steps = self._steps[self.begins_at :]
         first, end = shown_steps(steps, self.current - self.begins_at, self.size.width)
         column = len(MORE + GAP) if first else 0
@@ -91,14 +91,16 @@ class StepTrail(Widget):
         return places, first > 0, end < len(steps)
 
     def render(self) -> RenderResult:
-        """Three lines: title and how far, the steps, and the mark."""
-        told = f"step {self.current - self.begins_at + 1} of {len(self._steps) - self.begins_at}"
-        gap = max(1, self.size.width - len(self._title) - len(told))
+        """Three lines: title and number, the steps, and the mark."""
+        progress = (
+            f"step {self.current - self.begins_at + 1} of {len(self._steps) - self.begins_at}"
+        )
+        gap = max(1, self.size.width - len(self._title) - len(progress))
         head = (
             Text(no_wrap=True)
             .append(self._title, self._style("title"))
             .append(" " * gap)
-            .append(told, self._style("step"))
+            .append(progress, self._style("step"))
         )
         places, before, behind = self._places()
         trail = Text(MORE if before else "", self._style("step"), no_wrap=True)
@@ -127,7 +129,7 @@ class StepTrail(Widget):
         return Text("\n").join([head, trail, mark])
 
     def on_click(self, event: events.Click) -> None:
-        """Ask for the step that was clicked, if it is done."""
+        """Post a message about the step that was clicked, if it is completed."""
         offset = event.get_content_offset(self)
         if offset is None or offset.y == 0:
             return

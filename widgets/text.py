@@ -1,7 +1,7 @@
-"""Text on a screen: no markup, nothing that a terminal obeys, and its width in cells.
+"""Text on a screen: without markup or control characters, and its width in cells.
 
-What stands on a screen comes from source registries, clients and files. Whoever draws it cleans it
-once more (S04): an escape sequence in a cell would be taken for one of the dashboard's own.
+What a screen shows comes from source registries, clients and files. Each widget escapes it (S04): a
+terminal would take an escape sequence in a cell for one of the dashboard's own.
 """
 
 from __future__ import annotations
@@ -15,58 +15,58 @@ from textual.widgets import Input, Static
 
 
 def escaped(text: str) -> str:
-    """A text as one line: other white space becomes blanks, and what can't be printed escapes such
-    as ``\\x1b``. Blanks stay."""
+    """A text as one line: white space becomes blanks, what can't be printed ``\\x1b``."""
     if text.isprintable():
         return text
     return "".join(
-        each
-        if each.isprintable()
+        character
+        if character.isprintable()
         else " "
-        if each.isspace()
-        else each.encode("unicode_escape").decode("ascii")
-        for each in text
+        if character.isspace()
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
     )
 
 
 def escaped_lines(text: str) -> str:
-    """The same for a text of several lines."""
+    """A text of several lines, each escaped."""
     return text if text.isprintable() else "\n".join(escaped(line) for line in text.split("\n"))
 
 
 def cell_width(text: str) -> int:
-    """The cells of a line: characters of East Asian width take two, combining ones none."""
+    """The width of a line in cells: East Asian characters take two, combining ones none."""
     return len(text) if text.isascii() else cell_len(text)
 
 
 def padded(text: str, cells: int, *, right: bool = False) -> str:
-    """A line filled up with blanks to so many cells; what is longer stays as it is."""
+    """A line filled up with blanks to *cells*; a longer one stays as it is."""
     blanks = " " * (cells - cell_width(text))
     return blanks + text if right else text + blanks
 
 
 def first_cells(text: str, cells: int) -> str:
-    """The beginning of a line in at most so many cells. A character of two cells is never split: a
-    blank stands for its half."""
+    """The beginning of a line in at most *cells*.
+
+    A character of two cells is never split: a blank stands for its half.
+    """
     if text.isascii():
         return text[: max(0, cells)]
     return text if cell_len(text) <= cells else set_cell_size(text, cells)
 
 
 def last_cells(text: str, cells: int) -> str:
-    """The end of a line in exactly so many cells, or all of it."""
+    """The end of a line in exactly *cells*, or all of it."""
     if text.isascii():
         return text[max(0, len(text) - cells) :]
     for start in range(len(text)):
         if cell_len(text[start:]) <= cells:
-            # The half of a wide character is a blank, but what is whole is not moved.
+            # Half of a wide character becomes a blank, so that the others do not move.
             return padded(text[start:], cells, right=True) if start else text
     return ""
 
 
 def wrapped(text: str, cells: int) -> list[str]:
-    """A text in lines of at most so many cells, broken at its blanks, and within a word only where
-    that alone is too long."""
+    """A text in lines of at most *cells*, broken at blanks, or within a word that is too long."""
     text = escaped(text)
     if text.isascii():
         return textwrap.wrap(text, cells)
@@ -85,8 +85,7 @@ def wrapped(text: str, cells: int) -> list[str]:
 
 
 class Plain(Static):
-    """A text that is shown literally, whatever brackets and control characters it has: Textual's
-    own takes brackets for markup."""
+    """A text without markup and control characters. (Textual's own takes brackets for markup.)"""
 
     def __init__(
         self, content: str | Text = "", *, id: str | None = None, classes: str | None = None
@@ -94,20 +93,21 @@ class Plain(Static):
         super().__init__(_clean(content), id=id, classes=classes, markup=False)
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
-        """Show another text. Other renderables are made of cleaned texts by whoever makes them."""
+        """Show another text. A renderable of another kind must have escaped texts."""
         super().update(_clean(content), layout=layout)
 
 
 class TextLine(Input):
-    """A line that is typed, pasted or proposed. It holds nothing that can't be printed."""
+    """A field whose text, typed, pasted or proposed, is always printable."""
 
     def validate_value(self, value: str) -> str:
-        """Leave out what can't be printed."""
+        """Remove what can't be printed."""
         return (
             value
             if value.isprintable()
             else "".join(
-                each if each.isprintable() else " " if each.isspace() else "" for each in value
+                character if character.isprintable() else " " if character.isspace() else ""
+                for character in value
             )
         )
 
@@ -116,9 +116,13 @@ def _clean(content: VisualType) -> VisualType:
     if isinstance(content, str):
         return escaped_lines(content)
     if isinstance(content, Text) and not content.plain.isprintable():
-        # One character for one, so that every style stays at its place.
+        # One character for one, so that each style keeps its place.
         content.plain = "".join(
-            each if each.isprintable() or each == "\n" else " " if each.isspace() else "?"
-            for each in content.plain
+            character
+            if character.isprintable() or character == "\n"
+            else " "
+            if character.isspace()
+            else "?"
+            for character in content.plain
         )
     return content

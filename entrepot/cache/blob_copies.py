@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 from entrepot.cache.fills import Fills
 from entrepot.core.reference import Digest
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
@@ -107,7 +108,7 @@ class BlobCopies:
     # The records of copies
 
     async def record(self, digest: Digest) -> BlobRecord | None:
-        """The verified size of a blob and who gave it; None when it has no row."""
+        """The verified size and the origins of a blob; None when it has no row."""
         record = self._records.get(digest)
         if record is not None:
             self._records.move_to_end(digest)
@@ -302,11 +303,11 @@ class BlobCopies:
         self.invalidate(digest)
         _remember(self._damaged, digest, None, DAMAGED)
         self._events.record(
-            "blob-damaged",
+            EventKind.BLOB_DAMAGED,
             f"The cached copy of {digest} is damaged: {what}. It was removed and is fetched again "
             "when a client asks for it. Look at the disk.",
             str(digest),
-            level=logging.ERROR,
+            severity=Severity.ERROR,
         )
 
     def was_damaged(self, digest: Digest) -> bool:

@@ -11,7 +11,6 @@ Each kind of object has its resolver: `entrepot.cache.manifests`, `entrepot.cach
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +40,7 @@ from entrepot.core.platforms import Platform
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import EntrepotError, NotFound
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError
@@ -110,7 +110,7 @@ class ArtifactCache:
             failures=self._failures,
             route=route,
             client=client,
-            tag_lifetime=self.freshness,
+            tag_lifetime=self.tag_lifetime,
             clock=clock,
             monotonic=monotonic,
         )
@@ -131,7 +131,7 @@ class ArtifactCache:
             failures=self._failures,
             route=route,
             client=client,
-            tag_lifetime=self.freshness,
+            tag_lifetime=self.tag_lifetime,
             monotonic=monotonic,
         )
         self.pulls = Pulls(
@@ -150,7 +150,7 @@ class ArtifactCache:
         await self.copies.close()
         await self.usage.write()
 
-    def freshness(self, route: Route) -> float:
+    def tag_lifetime(self, route: Route) -> float:
         """The tag lifetime of a rule in seconds: its own, else that of the settings."""
         own = route.rule.freshness
         return self._settings.freshness if own is None else own
@@ -333,21 +333,21 @@ class ArtifactCache:
         if not progress.state.ended:
             requesters = f", asked by {', '.join(progress.asked_by)}" if progress.asked_by else ""
             self._events.record(
-                "pull-started",
+                EventKind.PULL_STARTED,
                 f"Pulling {name} from {progress.source_repository}{requesters}.",
                 pull.id,
             )
         elif pull.error is not None:
             self._events.record(
-                "pull-ended",
+                EventKind.PULL_ENDED,
                 f"The pull of {name} failed: {pull.error.message}",
                 pull.id,
-                level=logging.WARNING,
+                severity=Severity.WARNING,
             )
         else:
             seconds = max(0.0, (progress.ended or progress.started) - progress.started)
             self._events.record(
-                "pull-ended",
+                EventKind.PULL_ENDED,
                 f"The pull of {name} is {progress.state}: "
                 f"{progress.from_source:,} bytes in {seconds:.1f} s.",
                 pull.id,

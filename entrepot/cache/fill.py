@@ -375,13 +375,13 @@ class Fill:
                 self._readers.notify()
 
     def _next_part(
-        self, partial: PartialBlob, start: int, wanted: int
+        self, partial: PartialBlob, start: int, length: int
     ) -> tuple[bytes | FilePart, int]:
         if not self._buffer.bypassing and start < partial.written:
             # The kernel sends a file for less than it sends our memory.
-            count = min(wanted, partial.written - start, PART_SIZE)
+            count = min(length, partial.written - start, PART_SIZE)
             return FilePart(partial, start, count), count
-        piece = self._buffer.read(start, min(wanted, READ_SIZE))
+        piece = self._buffer.read(start, min(length, READ_SIZE))
         if piece is not None:
             return piece, len(piece)
         if start >= partial.written or not partial.is_open:
@@ -389,7 +389,7 @@ class Fill:
                 "The disk is full, and this transfer was too slow to be fed from memory.",
                 "Pull again; free space in the data directory.",
             )
-        count = min(wanted, partial.written - start, READ_SIZE)
+        count = min(length, partial.written - start, READ_SIZE)
         return FilePart(partial, start, count), count
 
     @contextmanager

@@ -17,6 +17,7 @@ from entrepot.cache.usage import UsageTracker
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import EntrepotError, ManifestUnknown
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
@@ -239,10 +240,11 @@ class ManifestResolver:
                 await self._catalog.mark_tag_gone(repository, tag, now=self._clock())
             self._index.invalidate_tag(repository, tag)
             self._events.record(
-                "tag-gone",
+                EventKind.TAG_GONE,
                 f"{route.source}:{tag} is gone at its source; what is cached of it stays and is "
                 "served.",
                 f"{repository}:{tag}",
+                severity=Severity.WARNING,
             )
             return await self._cached(
                 repository, entry.digest, Origin.CACHE, _gone_warning(route, tag)

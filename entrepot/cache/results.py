@@ -1,4 +1,4 @@
-"""What the cache gives to those who answer clients."""
+"""What the cache returns to the code that answers clients."""
 
 from __future__ import annotations
 

@@ -151,10 +151,6 @@ class CredentialBook(Book[CredentialSet]):
         """Everything that is wrong with a draft of which parts may be missing."""
         return CredentialSetVerdict(tuple(self.candidate(draft, complete=False).refusals))
 
-    # For callers that still use these names.
-    check = parse
-    problems = validate
-
     def with_set(self, credential_set: CredentialSet) -> CredentialBook:
         """The book with one more set, which `parse` gave; raises `CredentialSetNameTaken`."""
         self.require_free_name(credential_set.name)

@@ -1,8 +1,8 @@
-"""How long a tag is believed before its source is asked again: always asked, an interval, or never
-asked again. Pure: no I/O.
+"""Tag lifetimes: how long a tag's digest is trusted before its source is asked again. Pure: no I/O.
 
-ACR has no such property, and notices a moved tag after five minutes at most. Here a cache rule may
-have a freshness of its own; ``settings.toml`` has that of all others.
+``freshness`` in options and documents: ``always`` asks each time, ``never`` never again. ACR has no
+such property, and notices a moved tag after five minutes at most. Here a cache rule may have its
+own; ``settings.toml`` has that of all others.
 """
 
 from __future__ import annotations
@@ -18,38 +18,43 @@ ALWAYS: Final = 0.0
 """The source is asked each time."""
 
 NEVER: Final = math.inf
-"""A tag that is held is never checked."""
+"""The source is never asked about a cached tag."""
 
 LONGEST: Final = 365 * 24 * 3600.0
-"""The longest interval, in seconds."""
+"""The longest tag lifetime but `NEVER`, in seconds."""
 
 _UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400}
 _INTERVAL = re.compile(r"(?P<number>[0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(?P<unit>[a-z]*)", re.ASCII)
-_HINT = 'Write "always", "never", or an interval: a number of seconds, "30 s", "10 min", "6 h" or "1 d".'
+_HINT = (
+    'Write "always", "never", or an interval: a number of seconds, "30 s", "10 min", "6 h" '
+    'or "1 d".'
+)
 
 
 class FreshnessInvalid(Refusal):
-    """A freshness is neither ``always`` nor ``never`` nor an interval."""
+    """A tag lifetime is neither ``always`` nor ``never`` nor an interval."""
 
     code = "FreshnessInvalid"
 
 
 def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
-    """Seconds from what a person writes: ``"always"``, ``"never"``, ``"10 min"``, ``"1 h"``, or a
-    number of seconds; raises `FreshnessInvalid` for *field*."""
+    """A tag lifetime in seconds, from what a person writes; raises `FreshnessInvalid` for *field*.
+
+    That is ``"always"``, ``"never"``, ``"10 min"``, ``"1 h"``, or a number of seconds.
+    """
     if isinstance(value, str):
-        written = value.strip().lower()
-        if written in {"always", "never"}:
-            return ALWAYS if written == "always" else NEVER
-        found = _INTERVAL.fullmatch(written)
-        if found is None or (found["unit"] and found["unit"] not in _UNITS):
-            raise FreshnessInvalid(f"{quoted(value)} is not a freshness.", _HINT, field=field)
-        seconds = float(found["number"]) * _UNITS.get(found["unit"], 1)
+        text = value.strip().lower()
+        if text in {"always", "never"}:
+            return ALWAYS if text == "always" else NEVER
+        interval = _INTERVAL.fullmatch(text)
+        if interval is None or (interval["unit"] and interval["unit"] not in _UNITS):
+            raise FreshnessInvalid(f"{quoted(value)} is not a tag lifetime.", _HINT, field=field)
+        seconds = float(interval["number"]) * _UNITS.get(interval["unit"], 1)
     else:
         seconds = float(value)
     if not 0 <= seconds <= LONGEST:
         raise FreshnessInvalid(
-            f"{quoted(str(value))} is no freshness that could be used: it lies between 0 and 365 days.",
+            f"{quoted(str(value))} is not a possible tag lifetime: one is between 0 and 365 days.",
             'Write "never" for a tag that is not to be checked again.',
             field=field,
         )
@@ -59,16 +64,20 @@ def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
 def parse_optional_freshness(
     value: str | float | None, *, field: str = "freshness"
 ) -> float | None:
-    """The same where it may be left out: None, an empty text and ``"default"`` stand for the
-    freshness of the settings, and give None."""
+    """The same for a value that may be left out.
+
+    None, an empty text and ``"default"`` stand for the tag lifetime of the settings, and give None.
+    """
     if value is None or (isinstance(value, str) and value.strip().lower() in {"", "default"}):
         return None
     return parse_freshness(value, field=field)
 
 
 def freshness_text(seconds: float) -> str:
-    """What `parse_freshness` reads back as the same: ``always``, ``never``, or the interval in the
-    largest unit that fits it, such as ``10 min``."""
+    """A tag lifetime as `parse_freshness` reads it: ``always``, ``never``, or an interval.
+
+    The interval has the largest unit that fits it: ``10 min``.
+    """
     if seconds in {ALWAYS, NEVER}:
         return "always" if seconds == ALWAYS else "never"
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):

@@ -1,7 +1,7 @@
-"""The two sides of a cache rule: the source repository and the target repository, read as a person
-types them. Pure: no I/O.
+"""The two sides of a cache rule: source repository and target repository. Pure: no I/O.
 
-Either side is one repository or, with a wildcard, everything below a path. ACR documents ``*``
+Both are read as a person types them. Either is one repository or, with a wildcard, everything below
+a path. ACR documents ``*``
 alone and as the last part of a path, and nothing else ("Wildcards in artifact cache").
 """
 
@@ -24,14 +24,14 @@ class SourceLoginServerMissing(Refusal):
 
 
 class WildcardInvalid(Refusal):
-    """A wildcard stands elsewhere than alone or as the last part of a path."""
+    """A wildcard is not alone and not the last part of a path."""
 
     code = "CacheRuleWildcardInvalid"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRepository:
-    """Where a rule pulls from: one repository, or with a wildcard everything below a path."""
+    """Where a rule pulls from: one repository, or everything below a path (*wildcard*)."""
 
     login_server: str
     path: str
@@ -40,25 +40,28 @@ class SourceRepository:
 
     @classmethod
     def parse(cls, text: str, registries: SourceRegistries) -> SourceRepository:
-        """Read ``docker.io/library/*`` as a person types it, ``library/`` put in where Docker Hub
-        needs it; raises a `Refusal` for ``sourceRepository``."""
+        """Read ``docker.io/library/*`` as a person types it.
+
+        ``library/`` is put in where Docker Hub needs it. Raises a `Refusal` for
+        ``sourceRepository``.
+        """
         field = "sourceRepository"
-        written = text.strip()
-        if not written:
+        source = text.strip()
+        if not source:
             raise RepositoryNameInvalid(
                 "The source repository is missing.",
                 "Write a login server and a path, such as docker.io/library/nginx.",
                 field=field,
             )
-        scheme, separator, rest = written.partition("://")
+        scheme, separator, rest = source.partition("://")
         if separator:
             raise RepositoryNameInvalid(
-                f"Repository name {quoted(written)} is invalid.",
+                f"Repository name {quoted(source)} is invalid.",
                 f"Leave out {scheme}:// and write {rest or 'docker.io/library/nginx'}.",
                 field=field,
             )
-        host, slash, path = written.partition("/")
-        _check_host(written, host, bool(slash), registries)
+        host, slash, path = source.partition("/")
+        _check_host(source, host, bool(slash), registries)
         registry = registries.find(host, field=field)
         if not path:
             raise RepositoryNameInvalid(
@@ -77,8 +80,7 @@ class SourceRepository:
 
 @dataclass(frozen=True, slots=True)
 class TargetRepository:
-    """Where a rule's source appears here: one repository, or with a wildcard everything below a
-    path."""
+    """Where a rule's source appears here: one repository, or everything below a path."""
 
     path: str
     """Without ``/*``; empty for ``*``."""
@@ -88,20 +90,20 @@ class TargetRepository:
     def parse(cls, text: str) -> TargetRepository:
         """Read ``library/*``; raises a `Refusal` for ``targetRepository``."""
         field = "targetRepository"
-        written = text.strip()
-        if not written:
+        target = text.strip()
+        if not target:
             raise RepositoryNameInvalid(
                 "The target repository is missing.",
-                "Write the path under which clients shall find it here, such as library/nginx.",
+                "Write the path under which clients find it here, such as library/nginx.",
                 field=field,
             )
-        if "://" in written:
+        if "://" in target:
             raise RepositoryNameInvalid(
-                f"Repository name {quoted(written)} is invalid.",
+                f"Repository name {quoted(target)} is invalid.",
                 "A target is a path alone, without scheme and host: library/nginx.",
                 field=field,
             )
-        return cls(*_parse_path(written, field))
+        return cls(*_parse_path(target, field))
 
     def covers(self, repository: str) -> bool:
         """Whether *repository* lies at this target or, with a wildcard, below it."""
@@ -110,40 +112,40 @@ class TargetRepository:
         return not self.path or repository.startswith(f"{self.path}/")
 
     def covered(self, repositories: Collection[str]) -> Iterator[str]:
-        """Those of *repositories* that this target covers."""
+        """The *repositories* that this target covers."""
         if not self.wildcard:
             return iter((self.path,) if self.path in repositories else ())
         prefix = f"{self.path}/" if self.path else ""
-        return (each for each in repositories if each.startswith(prefix))
+        return (repository for repository in repositories if repository.startswith(prefix))
 
     def __str__(self) -> str:
         return _written(self.path, self.wildcard)
 
 
-def _check_host(written: str, host: str, has_path: bool, registries: SourceRegistries) -> None:
-    """Raise what fits when a source repository does not begin with a login server."""
+def _check_host(source: str, host: str, has_path: bool, registries: SourceRegistries) -> None:
+    """Raise a `Refusal` with a fitting hint where a source does not begin with a login server."""
     field = "sourceRepository"
     if host.startswith("*.") and host in registries:
         raise RepositoryNameInvalid(
             f"{host} stands for many registries.",
-            f"Write the name of yours: {written.replace('*', 'contoso', 1)}.",
+            f"Write the name of yours: {source.replace('*', 'contoso', 1)}.",
             field=field,
         )
     if looks_like_host(host, has_path=has_path) or host.lower() in registries:
         return
-    path = written.strip("/").partition(":")[0]
+    path = source.strip("/").partition(":")[0]
     example = (
         path if re.fullmatch(r"(?:[a-z0-9._/-]+/)?\*|[a-z0-9._/-]+", path) else "library/nginx"
     )
     raise SourceLoginServerMissing(
-        f"The source repository {quoted(written)} names no login server.",
+        f"The source repository {quoted(source)} names no login server.",
         f"Put one in front: docker.io/{example} if it is in Docker Hub.",
         field=field,
     )
 
 
 def _parse_path(text: str, field: str) -> tuple[str, bool]:
-    """A path and whether it ends with a wildcard, which is taken off."""
+    """A path without its wildcard, and whether it has one."""
     if text == "*":
         return "", True
     path, wildcard = (text[:-2], True) if text.endswith("/*") else (text, False)

@@ -1,9 +1,9 @@
-"""Which secret identifiers may be made, or tried, from afar (S13).
+"""Which secret identifiers a client on another machine may use (S13). Pure but for one check.
 
-Who may make a credential set has the engine read files and variables of its user, run programs as
-that user, and send what it finds to a login server. On the Unix socket that is no more than this
-user may do anyway. A token of the management API on TCP gives it to other machines, so there only
-some kinds are allowed.
+A client that creates a credential set makes the engine read files and variables of its user, run
+programs as that user, and send their content to a login server. On the Unix socket that is no more
+than this user can do anyway. A token of the management API on TCP would allow it to other machines,
+so there only some kinds are permitted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.errors import Refusal
 
 KINDS_OVER_TCP: Final = frozenset({"keyring", "https"})
-"""Those that neither run a program nor read a file or a variable which the identifier names."""
+"""Kinds that run no program and read no file or variable that the identifier names."""
 
 
 class SecretKindNotAllowed(Refusal):
-    """Identifiers of this kind, or to this place, are not taken over the management API on TCP. The
-    identifier is not repeated."""
+    """The management API on TCP does not take this kind of identifier, or this place.
+
+    The message does not repeat the identifier.
+    """
 
     code = "SecretKindNotAllowed"
     status = 403
@@ -30,16 +32,21 @@ class SecretKindNotAllowed(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class PermittedIdentifiers:
-    """*kinds* are taken as they are (None: all). Besides them ``file:`` below the directory
-    *files*, and ``env:`` for names that begin with *variables*."""
+    """The identifiers that a client may use.
+
+    *kinds* are permitted as they are (None: all), besides ``file:`` below the directory *files*,
+    and ``env:`` with names that begin with *variables*.
+    """
 
     kinds: frozenset[str] | None = KINDS_OVER_TCP
     files: Path | None = None
     variables: str | None = None
 
     def check(self, identifier: SecretIdentifier, *, field: str | None = None) -> None:
-        """Raises `SecretKindNotAllowed`, which says which setting allows it. Blocks: for a file it
-        asks the file system where links lead."""
+        """Raise `SecretKindNotAllowed`, which names the setting that allows *identifier*.
+
+        Blocks: links to a file are followed.
+        """
         kind = identifier.scheme
         if self.kinds is None or kind in self.kinds:
             return
@@ -59,32 +66,34 @@ class PermittedIdentifiers:
                 "secret_variables names that beginning",
                 field,
             )
-        besides = {
+        narrower_settings = {
             "file": ', secret_files = "/run/secrets" those below a directory',
             "env": ', secret_variables = "ENTREPOT_SECRET_" those that begin so',
         }
         raise _refusal(
             f"Secret identifiers of the kind {kind}: are not taken over TCP.",
-            f'secret_kinds = ["{kind}"] allows them{besides.get(kind, "")}',
+            f'secret_kinds = ["{kind}"] allows them{narrower_settings.get(kind, "")}',
             field,
         )
 
 
 DEFAULT_OVER_TCP: Final = PermittedIdentifiers()
-"""What the API on TCP takes where the settings say nothing else."""
+"""The identifiers that the API on TCP takes unless the settings say otherwise."""
 
 EVERY_IDENTIFIER: Final = PermittedIdentifiers(kinds=None)
-"""What the Unix socket takes: who may open it is the engine's own user."""
+"""The identifiers that the Unix socket takes: only the engine's own user can open it."""
 
 
 def _refusal(what: str, setting: str, field: str | None) -> SecretKindNotAllowed:
-    hint = f"Make the credential set on the engine's machine, or let its administrator change settings.toml: below [management] {setting}."
+    hint = (
+        "Create the credential set on the engine's machine, or let its administrator change "
+        f"settings.toml: below [management] {setting}."
+    )
     return SecretKindNotAllowed(what, hint, field=field)
 
 
 def _is_below(place: str, directory: Path) -> bool:
-    # A link in the directory may lead out of it, and so may "..": what counts is the file that
-    # would be read.
+    # A link in the directory, or "..", may lead out of it: the file that would be read counts.
     root = os.path.realpath(directory)
-    found = os.path.realpath(place)
-    return found != root and os.path.commonpath([root, found]) == root
+    target = os.path.realpath(place)
+    return target != root and os.path.commonpath([root, target]) == root

@@ -2,7 +2,7 @@
 
 The rules are those of containerd (github.com/containerd/platforms: ``Parse``, ``Normalize`` and
 ``Only``, which docker uses as well), so that a pull into the cache takes the image that a client on
-that machine takes. No Python library has them. What differs is named where it differs.
+that machine takes. No Python library has them. Docstrings name the differences.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from entrepot.formatting import printable
 T = TypeVar("T")
 
 PLATFORM_LENGTH = 255
-"""Characters that the name of a platform has at the most."""
+"""The longest name of a platform, in characters."""
 
 OS_FEATURES_LIMIT = 32
-"""Features of an operating system that one platform names at the most."""
+"""The most features of an operating system that one platform may name."""
 
 EXAMPLES = "linux/amd64, linux/arm64, linux/arm/v7, windows/amd64"
 
@@ -32,7 +32,7 @@ _OPERATING_SYSTEMS = frozenset({
     "nacl", "netbsd", "openbsd", "plan9", "solaris", "wasi", "wasip1", "windows", "zos",
 })
 # fmt: on
-"""What Go knows (``go tool dist list``), and ``wasi``, which docker pulls as ``wasi/wasm``."""
+"""Those of Go (``go tool dist list``), and ``wasi``, which docker pulls as ``wasi/wasm``."""
 
 # fmt: off
 _ARCHITECTURES = frozenset({
@@ -49,7 +49,7 @@ _ALIASES = {
     "aarch64": ("arm64", ""),
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
-    # Beyond containerd: what uname(1) and the repositories of Docker's official images say.
+    # Beyond containerd: names of uname(1) and of the repositories of Docker's official images.
     "x64": ("amd64", ""),
     "i486": ("386", ""),
     "i586": ("386", ""),
@@ -77,7 +77,7 @@ _ARM64_VERSIONS = {
 """The newest version of each generation that a variant of arm64 runs."""
 
 _WINDOWS_LTSC = (20348, 26100)
-"""Builds of the releases for servers whose successor runs their containers, oldest first."""
+"""Builds of server releases whose containers run on the next release, oldest first."""
 
 _PART = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _OPERATING_SYSTEM = re.compile(
@@ -89,7 +89,7 @@ _VERSION = re.compile(r"v?([0-9]{1,3})")
 
 
 class PlatformInvalid(Refusal):
-    """A text that names no platform."""
+    """A text does not name a platform."""
 
     code = "PlatformInvalid"
 
@@ -108,9 +108,9 @@ class Platform:
     def parse(cls, text: str, *, machine: Platform | None = None) -> Platform:
         """Read a name such as ``linux/arm64/v8``, ``arm64`` or ``windows(10.0.17763)/amd64``.
 
-        An architecture alone is one of Linux, an operating system alone is that of *machine*
-        (linux/amd64 where none is given). Unlike containerd, ``arm/v7`` is one of Linux too, and
-        an operating system has to be one that Go knows. Raises `PlatformInvalid`.
+        An architecture alone means Linux; an operating system alone has the architecture of
+        *machine* (by default linux/amd64). Unlike in containerd, ``arm/v7`` means Linux too, and an
+        operating system must be one that Go knows. Raises `PlatformInvalid`.
         """
         machine = machine or Platform("linux", "amd64")
         os_part, *parts = text.strip().split("/")
@@ -151,9 +151,9 @@ class Platform:
         )
 
     def normalized(self) -> Platform:
-        """With the one name of each part: ``linux/aarch64/v8`` is ``linux/arm64``.
+        """The platform with normal names: ``linux/aarch64/v8`` is ``linux/arm64``.
 
-        Without an operating system it is one of Linux, for which this cache runs.
+        Without an operating system it is Linux.
         """
         architecture, variant = normal_architecture(self.architecture, self.variant)
         return Platform(
@@ -199,16 +199,16 @@ def normal_architecture(architecture: str, variant: str = "") -> tuple[str, str]
 
 
 def best_match(
-    wanted: Platform, offered: Iterable[T], platform: Callable[[T], Platform | None]
+    machine: Platform, offered: Iterable[T], platform: Callable[[T], Platform | None]
 ) -> T | None:
-    """The one of *offered* that runs best on *wanted*; None where none runs there.
+    """The one of *offered* that runs best on *machine*; None if none runs there.
 
-    A machine runs what older variants of its architecture run (containerd's ``Only``). Among those
-    of one variant the one with most features of the operating system is best, for a version of
-    Windows the nearest one, and then the first.
+    A machine runs what older variants of its architecture run (containerd's ``Only``). Of one
+    variant, the image with most features of the operating system is best, then the nearest version
+    of Windows, then the first.
     """
-    wanted = wanted.normalized()
-    order = list(_runs(wanted))
+    machine = machine.normalized()
+    order = list(_runs(machine))
     best: tuple[tuple[Any, ...], T] | None = None
     for candidate in offered:
         stated = platform(candidate)
@@ -216,18 +216,18 @@ def best_match(
             continue
         stated = stated.normalized()
         bare = replace(stated, os_version="", os_features=())
-        if bare not in order or not _fits_os(wanted, stated):
+        if bare not in order or not _fits_os(machine, stated):
             continue
-        features = sum(1 for each in stated.os_features if each in wanted.os_features)
-        rank = (order.index(bare), -features, _distance(wanted, stated))
+        features = sum(1 for feature in stated.os_features if feature in machine.os_features)
+        rank = (order.index(bare), -features, _distance(machine, stated))
         if best is None or rank < best[0]:
             best = rank, candidate
     return best[1] if best is not None else None
 
 
-def _runs(wanted: Platform) -> Iterator[Platform]:
-    """What runs on a platform, best first, without versions and features."""
-    bare = replace(wanted, os_version="", os_features=())
+def _runs(machine: Platform) -> Iterator[Platform]:
+    """The platforms whose images run on a machine, best first, without versions and features."""
+    bare = replace(machine, os_version="", os_features=())
     number = _VERSION.fullmatch(bare.variant)
     version = min(int(number[1]), 100) if number is not None else 0
     if bare.architecture == "amd64":
@@ -251,14 +251,14 @@ def _normal(platform: Platform, variant: str) -> Platform:
     return Platform(platform.os, *normal_architecture(platform.architecture, variant))
 
 
-def _fits_os(wanted: Platform, stated: Platform) -> bool:
-    """Whether version and features of the operating system are there that an image needs."""
-    needed = set(stated.os_features) - set(wanted.os_features)
-    if wanted.os != "windows":
+def _fits_os(machine: Platform, stated: Platform) -> bool:
+    """Whether a machine has the version and the features of the operating system of an image."""
+    needed = set(stated.os_features) - set(machine.os_features)
+    if machine.os != "windows":
         return not needed
     if needed - {"win32k"}:
         return False
-    host, image = _windows_version(wanted.os_version), _windows_version(stated.os_version)
+    host, image = _windows_version(machine.os_version), _windows_version(stated.os_version)
     if host is None or not stated.os_version:
         return True
     if image is None or host[:2] != image[:2]:
@@ -269,12 +269,12 @@ def _fits_os(wanted: Platform, stated: Platform) -> bool:
     return (older[-1] if older else _WINDOWS_LTSC[0]) <= image[2] <= host[2]
 
 
-def _distance(wanted: Platform, stated: Platform) -> tuple[int, int]:
-    """How far the version of Windows of an image is from the wanted one."""
-    host, image = _windows_version(wanted.os_version), _windows_version(stated.os_version)
-    if wanted.os != "windows" or host is None or image is None:
+def _distance(machine: Platform, stated: Platform) -> tuple[int, int]:
+    """How far the version of Windows of an image is from that of the machine."""
+    host, image = _windows_version(machine.os_version), _windows_version(stated.os_version)
+    if machine.os != "windows" or host is None or image is None:
         return 0, 0
-    return abs(host[2] - image[2]), int(stated.os_version != wanted.os_version)
+    return abs(host[2] - image[2]), int(stated.os_version != machine.os_version)
 
 
 def _windows_version(text: str) -> tuple[int, int, int] | None:

@@ -1,4 +1,4 @@
-"""Names in the world of registries: repositories, tags, digests, image references.
+"""Names of repositories, tags and digests, and image references.
 
 The grammar and its limits are those of the OCI distribution specification 1.1 ("Pulling manifests")
 and of the OCI image specification ("Digests").
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 Repository = NewType("Repository", str)
-"""A repository path that has been checked: ``library/nginx``."""
+"""A valid repository path: ``library/nginx``."""
 
 Tag = NewType("Tag", str)
-"""A tag that has been checked: ``1.27``."""
+"""A valid tag: ``1.27``."""
 
 REPOSITORY_LENGTH = 255
-"""The longest repository path, in characters: the specification leaves 255 for host and path
-together; registries count the path."""
+"""The longest repository path, in characters.
+
+The specification allows 255 for host and path together; registries count the path.
+"""
 
 _SEGMENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
@@ -38,11 +40,10 @@ _OTHER_DIGEST = re.compile(r"[a-z0-9]++(?:[+._-][a-z0-9]++)*+:[a-zA-Z0-9=_-]++")
 
 
 class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
-    """The digest of some bytes: its algorithm (``sha256`` or ``sha512``) and its value in
-    lower-case hexadecimal.
+    """The digest of some bytes: its algorithm (``sha256`` or ``sha512``) and its value.
 
-    There may be a hundred thousand of them. The garbage collector looks at none, nor at a tuple of
-    them (``gc=False``).
+    The value is in lower-case hexadecimal. A process may have a hundred thousand of them, so the
+    garbage collector tracks none, nor a tuple of them (``gc=False``).
     """
 
     algorithm: str
@@ -55,7 +56,8 @@ class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
         if not colon or len(value) != _HEX_LENGTH.get(algorithm) or not _HEX.fullmatch(value):
             raise DigestInvalid(
                 f"{quoted(text)} is not a digest.",
-                "A digest is sha256: followed by 64, or sha512: followed by 128 of the characters 0-9 and a-f.",
+                "A digest is sha256: followed by 64, or sha512: followed by 128 of the characters "
+                "0-9 and a-f.",
                 field="digest",
             )
         return cls(sys.intern(algorithm), value)
@@ -66,7 +68,7 @@ class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
         return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
     def hasher(self) -> _Hash:
-        """A fresh hash object of this digest's algorithm."""
+        """A new hash object of this digest's algorithm."""
         return hashlib.new(self.algorithm)
 
     def matches(self, content: bytes) -> bool:
@@ -83,8 +85,10 @@ class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 def is_of_other_algorithm(text: str) -> bool:
-    """Whether *text* is a digest of an algorithm that is not known here (OCI image specification,
-    "Digests"): nothing can be verified by it."""
+    """Whether *text* is a digest of an unknown algorithm, so that nothing can be verified by it.
+
+    OCI image specification, "Digests".
+    """
     return (
         len(text) <= 512
         and text.partition(":")[0] not in _HEX_LENGTH
@@ -93,14 +97,16 @@ def is_of_other_algorithm(text: str) -> bool:
 
 
 def parse_repository(text: str, *, field: str = "repository") -> Repository:
-    """Check a repository path without host, tag, digest or wildcard; raises
-    `RepositoryNameInvalid`."""
+    """Check a repository path without host, tag, digest or wildcard.
+
+    Raises `RepositoryNameInvalid`.
+    """
     if len(text) <= REPOSITORY_LENGTH and _REPOSITORY.fullmatch(text):
         return Repository(text)
     raise RepositoryNameInvalid(
         f"Repository name {quoted(text)} is invalid.",
-        f"A repository name has at most {REPOSITORY_LENGTH} characters: lower-case letters and digits with . _ __ or dashes between them, "
-        "in parts set apart by /.",
+        f"A repository name has at most {REPOSITORY_LENGTH} characters: lower-case letters and "
+        "digits with . _ __ or dashes between them, in parts set apart by /.",
         field=field,
     )
 
@@ -111,21 +117,26 @@ def parse_tag(text: str) -> Tag:
         return Tag(text)
     raise ReferenceInvalid(
         f"{quoted(text)} is not a tag.",
-        "A tag has at most 128 letters, digits, dots, underscores and dashes, and does not begin with a dot or dash.",
+        "A tag has at most 128 letters, digits, dots, underscores and dashes, and does not begin "
+        "with a dot or dash.",
         field="tag",
     )
 
 
 def parse_reference(text: str) -> Tag | Digest:
-    """Read the last part of a manifest's address, a tag or a digest; raises `ReferenceInvalid` or
-    `DigestInvalid`."""
+    """Read the last part of a manifest's address: a tag or a digest.
+
+    Raises `ReferenceInvalid` or `DigestInvalid`.
+    """
     return Digest.parse(text) if ":" in text else parse_tag(text)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """An image in this registry: ``library/nginx:1.27``, ``library/nginx@sha256:…`` or both (then
-    the digest counts)."""
+    """An image in this registry: ``library/nginx:1.27`` or ``library/nginx@sha256:…``.
+
+    With both a tag and a digest, the digest counts.
+    """
 
     repository: Repository
     tag: Tag | None
@@ -133,8 +144,10 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> ImageReference:
-        """Read an image reference without a host; without tag and digest the tag is ``latest``, as
-        docker has it."""
+        """Read an image reference without a host.
+
+        Without tag and digest the tag is ``latest``, as for docker. Raises a `Refusal`.
+        """
         name, at, digest_text = text.partition("@")
         slash = name.rfind("/")
         colon = name.find(":", slash + 1)
@@ -147,7 +160,7 @@ class ImageReference:
 
     @property
     def manifest(self) -> Tag | Digest:
-        """What to ask for: the digest if there is one, else the tag."""
+        """What to request: the digest if there is one, else the tag."""
         if self.digest is not None:
             return self.digest
         assert self.tag is not None  # parse() sets one of the two
@@ -159,7 +172,8 @@ class ImageReference:
 
 
 def quoted(text: str) -> str:
-    """*text* in quotation marks for a message to a person, cut where it is long; control characters
-    are escaped."""
-    shown = text if len(text) <= 80 else text[:77] + "..."
-    return repr(shown)
+    """*text* in quotation marks for a message, shortened to 80 characters.
+
+    Control characters are escaped.
+    """
+    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -1,4 +1,4 @@
-"""The source registries that rules may pull from, and how each lets us in.
+"""The source registries that rules may pull from, and whether each takes credentials.
 
 The table is that of ACR's artifact cache ("Upstream registries", documentation of August 2026). An
 administrator may declare further ones, and give a known one another endpoint, in ``settings.toml``.
@@ -39,23 +39,23 @@ class LoginServerNotSupported(Refusal):
 
 
 class CredentialsNotTaken(Refusal):
-    """A source registry serves unauthenticated pulls only, so a credential set could not be made
-    use of."""
+    """A source registry serves unauthenticated pulls only, so it can't use a credential set."""
 
     code = "UpstreamTakesNoCredentials"
 
 
 class RegistryDeclarationInvalid(Refusal):
-    """A source registry in ``settings.toml`` is declared in a way that can't work; ``field`` is the
-    key."""
+    """A declaration of a source registry in ``settings.toml`` can't work; ``field`` is the key."""
 
     code = "UpstreamDeclarationInvalid"
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRegistry:
-    """A source registry as an administrator declares it. What is None is taken from the table, or
-    else is the default."""
+    """A source registry as an administrator declares it.
+
+    A field that is None comes from the table, else it has its default.
+    """
 
     login_server: str
     name: str | None = None
@@ -74,22 +74,28 @@ class SourceRegistry:
     """``docker.io``, or a pattern of one label: ``*.azurecr.io``."""
     sign_in: SignIn
     endpoint: str
-    """Where it is asked: ``https://registry-1.docker.io``, without a slash at its end. Of a
-    pattern: ``https://*.azurecr.io``."""
+    """Its API: ``https://registry-1.docker.io``, without a slash at its end.
+
+    That of a pattern: ``https://*.azurecr.io``.
+    """
     declared: bool = False
     """It comes from ``settings.toml`` and is not in the table."""
     realms: tuple[str, ...] = ()
-    """Where it may have us sign in besides hosts of its own domain: ``https://auth.docker.io``,
-    without a path."""
+    """Token services that it may name besides hosts of its own domain.
+
+    ``https://auth.docker.io``, without a path.
+    """
 
     @property
     def pattern(self) -> bool:
-        """Whether it stands for many registries, each with a name of its own."""
+        """Whether it stands for many registries, each with its own name."""
         return self.login_server.startswith("*.")
 
     def repository(self, path: str) -> Repository:
-        """The repository that *path* means here: Docker Hub keeps its official images, whose names
-        have one part, below ``library/``."""
+        """The repository that *path* means here.
+
+        Docker Hub has its official images, whose names have one part, below ``library/``.
+        """
         if self.login_server == DOCKER_HUB and path and "/" not in path:
             return Repository(f"library/{path}")
         return Repository(path)
@@ -118,11 +124,11 @@ TABLE: Final = (
     _known("Kubernetes", "registry.k8s.io", SignIn.OPTIONAL),
     _known("Google Artifact Registry", "*.pkg.dev", SignIn.REQUIRED),
     _known("Google Container Registry (legacy)", "gcr.io", SignIn.OPTIONAL),
-    # It names this realm to whoever comes with a token that has expired
-    # (NVIDIA/nvidia-container-toolkit issue 1945).
+    # It names this realm in its answer to an expired token (NVIDIA/nvidia-container-toolkit issue
+    # 1945).
     _known("NVIDIA NGC", "nvcr.io", SignIn.OPTIONAL, realms=("https://authn.nvidia.com",)),
     # "Red Hat Container Registry Authentication" signs in there; the registry itself names a realm
-    # of its own host.
+    # on its own host.
     _known(
         "Red Hat Registry",
         "registry.redhat.io",
@@ -135,14 +141,16 @@ TABLE: Final = (
 
 
 class SourceRegistries:
-    """All source registries that rules may pull from: the table, and what settings declare."""
+    """All source registries that rules may pull from: the table and those that settings declare."""
 
     def __init__(self, declared: Iterable[DeclaredRegistry] = ()) -> None:
-        """Take the table and *declared*; raises `RegistryDeclarationInvalid` or
-        `LoginServerInvalid`."""
-        self._registries = {each.login_server: each for each in TABLE}
-        for each in declared:
-            registry = self._declared(each)
+        """The table and *declared* registries.
+
+        Raises `RegistryDeclarationInvalid` or `LoginServerInvalid`.
+        """
+        self._registries = {registry.login_server: registry for registry in TABLE}
+        for declaration in declared:
+            registry = self._declared(declaration)
             self._registries[registry.login_server] = registry
 
     def find(self, login_server: str, *, field: str = "loginServer") -> SourceRegistry:
@@ -152,19 +160,20 @@ class SourceRegistries:
         `LoginServerInvalid` or `LoginServerNotSupported`, for *field*.
         """
         name = parse_login_server(login_server, field=field)
-        if found := self._registries.get(name):
-            if found.pattern:
+        if registry := self._registries.get(name):
+            if registry.pattern:
                 raise LoginServerInvalid(
                     f"{name} stands for many registries.",
                     f"Write the name of yours: {name.replace('*', 'contoso', 1)}.",
                     field=field,
                 )
-            return found
+            return registry
         _, dot, domain = name.partition(".")
         if dot and (pattern := self._registries.get(f"*.{domain}")):
             return replace(pattern, login_server=name, endpoint=f"https://{name}")
         raise LoginServerNotSupported(
-            f"Unsupported upstream or login server '{name}' provided. Supported upstreams or login servers are: {', '.join(self._registries)}.",
+            f"Unsupported upstream or login server '{name}' provided. Supported upstreams or login "
+            f"servers are: {', '.join(self._registries)}.",
             self._not_supported_hint(name),
             field=field,
         )
@@ -173,7 +182,7 @@ class SourceRegistries:
         return iter(self._registries.values())
 
     def __contains__(self, login_server: object) -> bool:
-        """Whether *login_server* is one of these, spelled as in the table."""
+        """Whether *login_server* is one of them, spelled as in the table."""
         return login_server in self._registries
 
     def _not_supported_hint(self, name: str) -> str:
@@ -187,11 +196,11 @@ class SourceRegistries:
 
     def _declared(self, declared: DeclaredRegistry) -> SourceRegistry:
         name = parse_login_server(declared.login_server, field="login_server")
-        known = self._registries.get(name)
-        if known is None and not name.startswith("*."):
-            known = self._registries.get(f"*.{name.partition('.')[2]}")
-        sign_in = declared.sign_in or (known.sign_in if known else SignIn.OPTIONAL)
-        endpoint = known.endpoint if known and known.login_server == name else f"https://{name}"
+        base = self._registries.get(name)
+        if base is None and not name.startswith("*."):
+            base = self._registries.get(f"*.{name.partition('.')[2]}")
+        sign_in = declared.sign_in or (base.sign_in if base else SignIn.OPTIONAL)
+        endpoint = base.endpoint if base and base.login_server == name else f"https://{name}"
         if declared.endpoint is not None:
             if name.startswith("*."):
                 raise RegistryDeclarationInvalid(
@@ -203,13 +212,13 @@ class SourceRegistries:
         realms = tuple(
             dict.fromkeys(
                 (
-                    *(known.realms if known else ()),
-                    *(_realm(name, each) for each in declared.realms),
+                    *(base.realms if base else ()),
+                    *(_realm(name, realm) for realm in declared.realms),
                 )
             )
         )
-        title = declared.name or (known.name if known else name)
-        in_table = known is not None and known.login_server == name and not known.declared
+        title = declared.name or (base.name if base else name)
+        in_table = base is not None and base.login_server == name and not base.declared
         return SourceRegistry(title, name, sign_in, endpoint, declared=not in_table, realms=realms)
 
 
@@ -243,7 +252,8 @@ def parse_login_server(text: str, *, field: str = "loginServer") -> str:
     if not _LOGIN_SERVER.fullmatch(name) and not _PATTERN.fullmatch(name):
         raise LoginServerInvalid(
             f"{quoted(name)} is not a login server.",
-            "A login server is a host name, with a port where it needs one: registry.example.com:5000.",
+            "A login server is a host name, with a port where it needs one: "
+            "registry.example.com:5000.",
             field=field,
         )
     return _ALIASES.get(name, name)
@@ -258,7 +268,7 @@ def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
         "https://mirror.example.com:8443",
         "endpoint",
     )
-    # A password must never travel in clear; on loopback nobody else listens.
+    # A password must never travel in clear; loopback traffic does not leave this machine.
     if scheme == "http" and sign_in is not SignIn.NONE and not is_loopback(host):
         raise RegistryDeclarationInvalid(
             f"The endpoint of {login_server} is http, and credentials would be sent in clear.",
@@ -269,8 +279,7 @@ def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
 
 
 def _realm(login_server: str, text: str) -> str:
-    """Where tokens for a login server are given, without a path; raises
-    `RegistryDeclarationInvalid`."""
+    """The token service of a login server, without a path; raises `RegistryDeclarationInvalid`."""
     realm, scheme, host = _origin(
         f"A realm of {login_server}",
         text,
@@ -288,8 +297,10 @@ def _realm(login_server: str, text: str) -> str:
 
 
 def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tuple[str, str, str]:
-    """An address of scheme, host and port without a slash at its end, its scheme and its host;
-    raises `RegistryDeclarationInvalid`."""
+    """An address of scheme, host and port without a slash at its end, its scheme and its host.
+
+    Raises `RegistryDeclarationInvalid`.
+    """
     origin = text.strip().rstrip("/")
     try:
         parts = urlsplit(origin)
@@ -310,6 +321,9 @@ def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tup
         or parts.fragment
         or re.search(r"\s", origin)
     ):
-        hint = f"Write https:// and a host, with a port where it needs one and without a path: {example}."
+        hint = (
+            "Write https:// and a host, with a port where it needs one and without a path: "
+            f"{example}."
+        )
         raise RegistryDeclarationInvalid(f"{subject} is not {kind}.", hint, field=field)
     return origin, parts.scheme, host

@@ -120,7 +120,7 @@ class CredentialSetEntryResult(EntryResult):
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import would do, and the books as they would be. It is applied whole or not at all."""
+    """What an import would do, and the books after it; it is applied whole or not at all."""
 
     entries: tuple[RuleEntryResult | CredentialSetEntryResult, ...]
     """Credential sets first, then rules, each in the order of the text."""

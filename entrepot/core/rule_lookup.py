@@ -1,5 +1,8 @@
-"""Which cache rule answers for what a person types: a repository of ours, our address and a
-repository, or a repository at its source. Pure: no I/O."""
+"""Find the cache rule that answers for an image. Pure: no I/O.
+
+A person types a target repository, the engine's address and a target repository, or a source
+repository.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,13 @@ from entrepot.core.registries import SourceRegistries, SourceRegistry
 from entrepot.core.rules import CacheRule, Route, RuleBook
 from entrepot.errors import Refusal
 
-NEAR = 5
-"""Rules that are named where none answers."""
+NEARBY_RULES = 5
+"""The most rules that are named where none answers."""
 
-LIKENESS = 0.6
-"""From which two names are near, from 0 to 1 (`difflib`)."""
+MIN_LIKENESS = 0.6
+"""The ratio from which two names are alike, from 0 to 1 (`difflib`)."""
+
+_CREATE = "Create one in the dashboard or with: entrepot rule create"
 
 _SCHEMES = ("https://", "http://", "docker://", "oci://")
 
@@ -46,82 +51,91 @@ class RuleLookup:
     others: tuple[str, ...] = ()
     """Other target repositories that come from the same source repository."""
     near: tuple[NearbyRule, ...] = ()
-    """Where no rule answers: at most `NEAR` that come near, the nearest first."""
+    """Where no rule answers: at most `NEARBY_RULES`, the nearest first."""
 
 
 def match(
     text: str, rules: RuleBook, registries: SourceRegistries, own_addresses: Collection[str]
 ) -> RuleLookup:
-    """What answers for *text*; raises a `Refusal` when it names no image."""
-    written = text.strip()
+    """The rule that answers for *text*; raises a `Refusal` where it names no image."""
+    image_name = text.strip()
     for scheme in _SCHEMES:
-        written = written.removeprefix(scheme)
-    host, slash, rest = written.partition("/")
+        image_name = image_name.removeprefix(scheme)
+    host, slash, rest = image_name.partition("/")
     if slash and host.lower() in own_addresses:
-        return _here(rest, rules)
+        return _look_up_target(rest, rules)
     if slash and (looks_like_host(host) or host.lower() in registries):
-        return _at_source(host, rest, rules, registries)
-    return _here(written, rules)
+        return _look_up_source(host, rest, rules, registries)
+    return _look_up_target(image_name, rules)
 
 
-def _here(text: str, rules: RuleBook) -> RuleLookup:
+def _look_up_target(text: str, rules: RuleBook) -> RuleLookup:
     image, tag = _parse(text)
     route = rules.route(image.repository)
     if route is not None:
         return RuleLookup(image.repository, tag, image.digest, route)
-    what = f"No cache rule answers for {image.repository}."
+    near = tuple(_near_target(image.repository, rules))[:NEARBY_RULES]
+    hint = "See which come near." if near else _CREATE
     if not len(rules):
-        return RuleLookup(
-            image.repository,
-            tag,
-            image.digest,
-            None,
-            f"{what} There is no rule at all. Make one in the dashboard or with: entrepot rule create",
-        )
-    near = tuple(_near_here(image.repository, rules))[:NEAR]
-    hint = (
-        "See which come near."
-        if near
-        else "Make one in the dashboard or with: entrepot rule create"
+        hint = f"There is no rule at all. {_CREATE}"
+    return RuleLookup(
+        image.repository,
+        tag,
+        image.digest,
+        None,
+        f"No cache rule answers for {image.repository}. {hint}",
+        near=near,
     )
-    return RuleLookup(image.repository, tag, image.digest, None, f"{what} {hint}", near=near)
 
 
-def _at_source(host: str, rest: str, rules: RuleBook, registries: SourceRegistries) -> RuleLookup:
+def _look_up_source(
+    host: str, rest: str, rules: RuleBook, registries: SourceRegistries
+) -> RuleLookup:
     # Without its host it has the grammar of an image here.
     image, tag = _parse(rest)
     try:
         registry = registries.find(host)
     except Refusal as refusal:
-        # A repository of ours may begin with the name of a host.
-        here = _at_host(f"{host}/{rest}", rules)
-        return here or RuleLookup(None, tag, image.digest, None, refusal.message)
+        # A target repository may begin with the name of a host.
+        as_target = _look_up_routed_target(f"{host}/{rest}", rules)
+        return as_target or RuleLookup(None, tag, image.digest, None, refusal.message)
     path = registry.repository(image.repository)
-    found = [(repository, route) for repository, route in _reaching(registry, path, rules)]
-    if found:
-        (repository, route), *more = found
+    routes = list(_routes_from(registry, path, rules))
+    if routes:
+        (repository, route), *others = routes
         return RuleLookup(
-            repository, tag, image.digest, route, others=tuple(each for each, _ in more)
+            repository,
+            tag,
+            image.digest,
+            route,
+            others=tuple(other_repository for other_repository, _ in others),
         )
-    here = _at_host(f"{host}/{rest}", rules)
-    if here is not None:
-        return here
-    near = tuple(_near_at_source(registry, path, rules))[:NEAR]
-    what = f"No cache rule pulls from {registry.login_server}/{path}."
+    as_target = _look_up_routed_target(f"{host}/{rest}", rules)
+    if as_target is not None:
+        return as_target
+    near = tuple(_near_source(registry, path, rules))[:NEARBY_RULES]
     hint = (
         "See which come near."
         if near
-        else f"None pulls from {registry.login_server} at all. Make one in the dashboard or with: entrepot rule create"
+        else f"None pulls from {registry.login_server} at all. {_CREATE}"
     )
-    return RuleLookup(None, tag, image.digest, None, f"{what} {hint}", near=near)
+    return RuleLookup(
+        None,
+        tag,
+        image.digest,
+        None,
+        f"No cache rule pulls from {registry.login_server}/{path}. {hint}",
+        near=near,
+    )
 
 
-def _at_host(text: str, rules: RuleBook) -> RuleLookup | None:
+def _look_up_routed_target(text: str, rules: RuleBook) -> RuleLookup | None:
+    """The look-up of a target repository; None if no rule answers for it."""
     try:
-        found = _here(text, rules)
+        lookup = _look_up_target(text, rules)
     except Refusal:
         return None
-    return found if found.route is not None else None
+    return lookup if lookup.route is not None else None
 
 
 def _parse(text: str) -> tuple[ImageReference, Tag | None]:
@@ -130,14 +144,12 @@ def _parse(text: str) -> tuple[ImageReference, Tag | None]:
     return image, None if text == image.repository else image.tag
 
 
-def _reaching(
+def _routes_from(
     registry: SourceRegistry, path: str, rules: RuleBook
 ) -> Iterator[tuple[Repository, Route]]:
-    """The repositories of ours that come from a repository of a source, those of static rules
-    first."""
-    of_registry = [rule for rule in rules if rule.source.login_server == registry.login_server]
+    """The target repositories that come from a source repository, those of static rules first."""
     for rule in sorted(
-        of_registry, key=lambda each: (each.source.wildcard, -len(each.source.path))
+        _rules_of(registry, rules), key=lambda rule: (rule.source.wildcard, -len(rule.source.path))
     ):
         repository = _target(rule, path)
         route = rules.route(repository) if repository is not None else None
@@ -146,8 +158,12 @@ def _reaching(
             yield Repository(repository or ""), route
 
 
+def _rules_of(registry: SourceRegistry, rules: RuleBook) -> list[CacheRule]:
+    return [rule for rule in rules if rule.source.login_server == registry.login_server]
+
+
 def _target(rule: CacheRule, path: str) -> str | None:
-    """Where a repository of the rule's source appears here; None where the rule does not cover it."""
+    """Where a repository of the rule's source appears here; None if the rule does not cover it."""
     if not rule.source.wildcard:
         return rule.target.path if rule.source.path == path else None
     prefix = f"{rule.source.path}/" if rule.source.path else ""
@@ -157,7 +173,8 @@ def _target(rule: CacheRule, path: str) -> str | None:
     return f"{rule.target.path}/{rest}" if rule.target.path else rest
 
 
-def _near_here(repository: str, rules: RuleBook) -> Iterator[NearbyRule]:
+def _near_target(repository: str, rules: RuleBook) -> Iterator[NearbyRule]:
+    """Rules that nearly answer for a target repository, the nearest first."""
     scored: list[tuple[float, CacheRule, str]] = []
     official = rules.route(f"library/{repository}") if "/" not in repository else None
     if official is not None:
@@ -167,40 +184,33 @@ def _near_here(repository: str, rules: RuleBook) -> Iterator[NearbyRule]:
             continue
         target = rule.target
         if target.wildcard and target.path == repository:
-            scored.append(
-                (
-                    2.0,
-                    rule,
-                    f"It answers for what is below {target.path}/, and not for {repository} itself.",
-                )
-            )
+            why = f"It answers for what is below {target.path}/, and not for {repository} itself."
+            scored.append((2.0, rule, why))
             continue
         if not target.wildcard and repository.startswith(f"{target.path}/"):
-            scored.append(
-                (1.5, rule, f"It answers for {target.path} alone, and not for what is below it.")
-            )
+            why = f"It answers for {target.path} alone, and not for what is below it."
+            scored.append((1.5, rule, why))
             continue
         depth = target.path.count("/") + 1
         compared = "/".join(repository.split("/")[:depth]) if target.wildcard else repository
         likeness = _likeness(compared, target.path)
-        if likeness >= LIKENESS:
+        if likeness >= MIN_LIKENESS:
             scored.append((likeness, rule, f"Its target is {target}."))
-    for _, rule, why in sorted(scored, key=lambda each: (-each[0], each[1].name.casefold())):
+    for _, rule, why in sorted(scored, key=lambda entry: (-entry[0], entry[1].name.casefold())):
         yield NearbyRule(rule, why)
 
 
-def _near_at_source(registry: SourceRegistry, path: str, rules: RuleBook) -> Iterator[NearbyRule]:
-    of_registry = [rule for rule in rules if rule.source.login_server == registry.login_server]
-    scored = [(_likeness(path, rule.source.path), rule) for rule in of_registry]
-    for _, rule in sorted(scored, key=lambda each: (-each[0], each[1].name.casefold())):
+def _near_source(registry: SourceRegistry, path: str, rules: RuleBook) -> Iterator[NearbyRule]:
+    """Rules that pull from the same source registry, those with the most alike paths first."""
+    scored = [(_likeness(path, rule.source.path), rule) for rule in _rules_of(registry, rules)]
+    for _, rule in sorted(scored, key=lambda entry: (-entry[0], entry[1].name.casefold())):
         yield NearbyRule(rule, f"It pulls {rule.source} from the same registry.")
 
 
 def _likeness(one: str, other: str) -> float:
-    compared = difflib.SequenceMatcher(None, one, other, autojunk=False)
-    # The upper bounds are cheap, and tell of most names that they are not near.
-    return (
-        compared.ratio()
-        if compared.real_quick_ratio() >= LIKENESS and compared.quick_ratio() >= LIKENESS
-        else 0.0
-    )
+    """The ratio of `difflib`, or 0.0 below `MIN_LIKENESS`."""
+    matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
+    # The upper bounds are cheap, and rule out most names.
+    if matcher.real_quick_ratio() < MIN_LIKENESS or matcher.quick_ratio() < MIN_LIKENESS:
+        return 0.0
+    return matcher.ratio()

@@ -312,10 +312,6 @@ class RuleBook(Book[CacheRule]):
             remarks=tuple(candidate.remarks()),
         )
 
-    # For callers that still use these names.
-    check = parse
-    problems = validate
-
     def check_immutable(
         self,
         name: str,
@@ -346,8 +342,8 @@ class RuleBook(Book[CacheRule]):
             if new and new != current:
                 raise CacheRuleImmutable(
                     f"The {side} of rule {rule.name} is {current} and can't become {new}.",
-                    "Only the credential set and the tag lifetime (freshness) of a rule can change. "
-                    "Delete the rule and create another.",
+                    "Only the credential set and the tag lifetime (freshness) of a rule can "
+                    "change. Delete the rule and create another.",
                     field=field,
                 )
 
@@ -519,7 +515,8 @@ class RuleBook(Book[CacheRule]):
             rule = self._wildcards.get(parent)
             if rule is not None:
                 return _overlap(
-                    f"The target {target} lies inside the target {rule.target} of rule {rule.name}.",
+                    f"The target {target} lies inside the target {rule.target} of rule "
+                    f"{rule.name}.",
                     hint,
                 )
         rule = self._parents.get(target.path)
@@ -729,8 +726,8 @@ def _credential_set_for(
         raise CredentialSetUnknown(f"There is no credential set {name}.", hint, field=field)
     if credential_set.login_server != registry.login_server:
         raise CredentialSetLoginServerMismatch(
-            f"The credential set {credential_set.name} is for {credential_set.login_server}, and the "
-            f"source is in {registry.login_server}.",
+            f"The credential set {credential_set.name} is for {credential_set.login_server}, and "
+            f"the source is in {registry.login_server}.",
             f"Choose a credential set for {registry.login_server}.",
             field=field,
         )

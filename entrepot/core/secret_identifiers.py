@@ -1,4 +1,4 @@
-"""Secret identifiers: texts that say where a secret is kept."""
+"""Secret identifiers: texts that say where a secret is stored. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from entrepot.errors import Refusal
 
 IDENTIFIER_LENGTH = 1024
-"""The longest identifier, in characters. It is shown on one line of a screen, and a command with
-its arguments is the longest kind."""
+"""The longest identifier, in characters.
+
+A screen shows it on one line; a command with its arguments is the longest kind.
+"""
 
 _KINDS = (
-    "Say where the secret is kept: env:NAME, file:/path, keyring:SERVICE/USER, https://VAULT.vault.azure.net/secrets/NAME, docker-config:password, "
+    "Say where the secret is kept: env:NAME, file:/path, keyring:SERVICE/USER, "
+    "https://VAULT.vault.azure.net/secrets/NAME, docker-config:password, "
     "docker-helper:NAME/password or command:/path."
 )
 _NEVER = "The secret itself must not stand here: Entrepot never keeps one."
@@ -29,16 +32,20 @@ _HELPER = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/(username|password)")
 
 
 class SecretIdentifierInvalid(Refusal):
-    """A text is not the identifier of a secret. It is not repeated in the message: it may be the
-    secret itself."""
+    """A text is not the identifier of a secret.
+
+    The message does not repeat it: it may be the secret itself.
+    """
 
     code = "SecretIdentifierInvalid"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class SecretIdentifier:
-    """Where a secret is kept: ``env:HUB_USER`` or ``file:/run/secrets/hub``. *scheme* and *place*
-    are what stands before and after the first colon."""
+    """Where a secret is stored: ``env:HUB_USER`` or ``file:/run/secrets/hub``.
+
+    *scheme* and *place* are the parts before and after the first colon.
+    """
 
     scheme: str
     place: str
@@ -50,18 +57,19 @@ class SecretIdentifier:
         if not identifier:
             raise SecretIdentifierInvalid("The secret identifier is missing.", _KINDS, field=field)
         scheme, colon, place = identifier.partition(":")
-        read = _PLACES.get(scheme.lower())
+        parse_place = _PLACE_PARSERS.get(scheme.lower())
         try:
-            if not colon or read is None:
+            if not colon or parse_place is None:
                 raise SecretIdentifierInvalid(
                     "This is not a secret identifier.", f"{_KINDS} {_NEVER}"
                 )
             if len(identifier) > IDENTIFIER_LENGTH or not identifier.isprintable():
                 raise SecretIdentifierInvalid(
                     "This is not a secret identifier.",
-                    f"It has one line of at most {IDENTIFIER_LENGTH:,} printable characters. {_NEVER}",
+                    f"It has one line of at most {IDENTIFIER_LENGTH:,} printable characters. "
+                    f"{_NEVER}",
                 )
-            return cls(scheme.lower(), read(place))
+            return cls(scheme.lower(), parse_place(place))
         except SecretIdentifierInvalid as refusal:
             refusal.field = field
             raise
@@ -76,15 +84,14 @@ class SecretIdentifier:
 
 
 KINDS = ("env", "file", "keyring", "https", "docker-config", "docker-helper", "command")
-"""What may stand before the first colon."""
+"""The schemes, which may stand before the first colon."""
 
 PROGRAMS = frozenset({"command", "docker-helper"})
-"""Kinds of which the identifier names a program that the engine runs."""
+"""Kinds that name a program, which the engine runs."""
 
 
 def runs_program(text: str) -> bool:
-    """Whether a text would be the identifier of a secret that a program gives; it is not judged
-    otherwise."""
+    """Whether a text has the scheme of a secret that a program gives; nothing else is checked."""
     return text.strip().partition(":")[0].lower() in PROGRAMS
 
 
@@ -127,7 +134,8 @@ def _vault_secret(place: str) -> str:
     if _VAULT_VERSION.fullmatch(vault[2] or ""):
         # ACR's own examples have none; Terraform refuses one.
         raise SecretIdentifierInvalid(
-            "The address names one version of the secret, and a rotated one would never be picked up.",
+            "The address names one version of the secret, and a rotated one would never be picked "
+            "up.",
             "Leave the version out: the newest is read.",
         )
     secret = _VAULT_SECRET.fullmatch(vault[2] or "")
@@ -152,7 +160,8 @@ def _docker_helper(place: str) -> str:
     if not _HELPER.fullmatch(place):
         raise SecretIdentifierInvalid(
             "What follows docker-helper: is not a credential helper of docker.",
-            "Write its name and what is wanted of it: docker-helper:ecr-login/username or docker-helper:ecr-login/password.",
+            "Write its name and what is wanted of it: docker-helper:ecr-login/username or "
+            "docker-helper:ecr-login/password.",
         )
     return place
 
@@ -170,7 +179,7 @@ def _command(place: str) -> str:
     return place.strip()
 
 
-_PLACES: dict[str, Callable[[str], str]] = {
+_PLACE_PARSERS: dict[str, Callable[[str], str]] = {
     "env": _variable,
     "file": _path,
     "keyring": _keyring_entry,
@@ -179,4 +188,7 @@ _PLACES: dict[str, Callable[[str], str]] = {
     "docker-helper": _docker_helper,
     "command": _command,
 }
-"""For each kind what reads the rest: it gives the normal form, or raises `SecretIdentifierInvalid`."""
+"""For each scheme the function that gives the normal form of a place.
+
+Raises `SecretIdentifierInvalid`.
+"""

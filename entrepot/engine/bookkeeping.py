@@ -10,6 +10,7 @@ from entrepot.config.documents import Documents
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.traffic import Traffic
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.store.catalog import Catalog
 
@@ -107,10 +108,12 @@ class Bookkeeping:
         if await self._documents.reload_if_changed(await self._catalog.repository_names()):
             self._cache.forget_failures()
             self._events.record(
-                "documents-read",
+                EventKind.DOCUMENTS_READ,
                 "The rules and credential sets were edited by hand and have been read.",
             )
         elif self._documents.problem is not None and self._documents.problem is not problem:
             self._events.record(
-                "documents-refused", self._documents.problem.message, level=logging.ERROR
+                EventKind.DOCUMENTS_REFUSED,
+                self._documents.problem.message,
+                severity=Severity.ERROR,
             )

@@ -7,7 +7,6 @@ A set that fails is used all the same, as in ACR: it may work again at the next 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from entrepot.core.credentials import CredentialHealth, CredentialSet
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.states import HealthStatus
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.secrets import SecretUnavailable
 from entrepot.source.errors import SourceRefused
@@ -182,17 +182,17 @@ class CredentialChecks:
             return
         if now.status is HealthStatus.UNHEALTHY:
             self._events.record(
-                "credential-set-unhealthy",
+                EventKind.CREDENTIAL_SET_UNHEALTHY,
                 f"{name} is unhealthy: {now.error_message}",
                 name,
-                level=logging.WARNING,
+                severity=Severity.WARNING,
             )
         elif now.status is HealthStatus.UNKNOWN:
             self._events.record(
-                "credential-set-unknown",
+                EventKind.CREDENTIAL_SET_UNKNOWN,
                 f"Whether {name} can sign in is not known: {now.error_message}",
                 name,
-                level=logging.WARNING,
+                severity=Severity.WARNING,
             )
         elif before.checked is not None:
-            self._events.record("credential-set-healthy", f"{name} is healthy again.", name)
+            self._events.record(EventKind.CREDENTIAL_SET_HEALTHY, f"{name} is healthy again.", name)

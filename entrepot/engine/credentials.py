@@ -23,6 +23,7 @@ from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import RuleBook
 from entrepot.engine.credential_checks import CredentialChecks
 from entrepot.engine.repositories import NAMES_IN_PREVIEW
+from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 
 
@@ -98,7 +99,7 @@ class CredentialService:
         """
         credential_set = await self._documents.create_credential_set(draft)
         self._events.record(
-            "credential-set-created",
+            EventKind.CREDENTIAL_SET_CREATED,
             f"Credential set {credential_set.name} for {credential_set.login_server}.",
             credential_set.name,
         )
@@ -107,7 +108,7 @@ class CredentialService:
 
     def validate(self, draft: CredentialSetDraft) -> CredentialSetVerdict:
         """What is wrong with a credential set that does not exist yet, as far as it is written."""
-        return self.book.problems(draft)
+        return self.book.validate(draft)
 
     async def update(
         self, name: str, *, username_id: str | None = None, password_id: str | None = None
@@ -119,7 +120,7 @@ class CredentialService:
         )
         self._cache.forget_failures()
         self._events.record(
-            "credential-set-updated",
+            EventKind.CREDENTIAL_SET_UPDATED,
             f"Credential set {credential_set.name} is changed.",
             credential_set.name,
         )
@@ -130,7 +131,9 @@ class CredentialService:
         """Delete a credential set; raises `CredentialSetNotFound`, or `CredentialSetInUse` when a
         rule uses it."""
         await self._documents.delete_credential_set(name)
-        self._events.record("credential-set-deleted", f"Credential set {name} is deleted.", name)
+        self._events.record(
+            EventKind.CREDENTIAL_SET_DELETED, f"Credential set {name} is deleted.", name
+        )
 
     def preview_delete(self, name: str) -> DeletionPlan:
         """What stands in the way of deleting a credential set; raises `CredentialSetNotFound`."""

@@ -38,6 +38,7 @@ from entrepot.engine.status import StatusService
 from entrepot.engine.traffic import Traffic
 from entrepot.engine.verification import Verification
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.http import ATTEMPTS
 from entrepot.source.sources import Sources
@@ -266,10 +267,10 @@ class Engine:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         for sentence in self.catalog.health.notices:
-            self.events.record("catalog-recovered", sentence, level=logging.WARNING)
+            self.events.record(EventKind.CATALOG_RECOVERED, sentence, severity=Severity.WARNING)
         if self.catalog.refusal is not None:
             self.events.record(
-                "catalog-read-only", self.catalog.refusal.message, level=logging.ERROR
+                EventKind.CATALOG_READ_ONLY, self.catalog.refusal.message, severity=Severity.ERROR
             )
         await self._load()
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import threading
 from collections.abc import Callable, Collection
@@ -19,6 +18,7 @@ from typing import Protocol
 from entrepot.cache.fill import Fill, FillState
 from entrepot.causes import Cause, CauseCode, disk_cause
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.files import file_system
 
@@ -171,9 +171,9 @@ class EngineHealth:
             return
         self._recorded = problems
         for message in self.messages():
-            self._events.record("engine-unready", message, level=logging.ERROR)
+            self._events.record(EventKind.ENGINE_UNREADY, message, severity=Severity.ERROR)
         if not problems:
-            self._events.record("engine-ready", "The engine is well again.")
+            self._events.record(EventKind.ENGINE_READY, "The engine is well again.")
 
     async def _check_disk(self) -> Cause | None:
         if self._probing is None:

@@ -22,7 +22,7 @@ from entrepot.engine.maintenance import RESERVE
 from entrepot.engine.status import StatusService
 from entrepot.files import file_system
 from entrepot.formatting import counted, size
-from entrepot.source.environment import CLOCK_CURE, CLOCK_WRONG, describe_clock
+from entrepot.source.environment import CLOCK_CURE, CLOCK_TOLERANCE, describe_clock
 from entrepot.source.proxies import environment_problems
 from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
@@ -32,7 +32,7 @@ FILES_NEEDED, FILES_RECOMMENDED = 1024, 4096
 """Open files: a client holds one for its connection and one for each blob, and so does each fill."""
 
 CLOCK_WARNS = 30.0
-"""Seconds by which the clock may be wrong; beyond `CLOCK_WRONG` the check fails."""
+"""Seconds by which the clock may be wrong; beyond `CLOCK_TOLERANCE` the check fails."""
 
 MACHINE = "this machine"
 """What the findings are about."""
@@ -151,7 +151,7 @@ class MachineChecks:
             f"{describe_clock(offset, self._clock())}, by the Date of {witness}.",
             CLOCK_CURE,
         )
-        outcome = Outcome.FAILED if abs(offset) >= CLOCK_WRONG else Outcome.WARNING
+        outcome = Outcome.FAILED if abs(offset) >= CLOCK_TOLERANCE else Outcome.WARNING
         return of_cause(MACHINE, "clock", cause, outcome)
 
 

@@ -19,6 +19,7 @@ from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
 from entrepot.store.blobs import LEASE_DURATION, BlobStore
@@ -137,7 +138,7 @@ class MaintenanceService:
     async def _tell_refusal(self, error: OSError) -> None:
         self._refusal_cause = await self._blobs.cause(error)
         self._events.record(
-            "disk-refuses", _refusal(error, self._refusal_cause), level=logging.ERROR
+            EventKind.DISK_REFUSES, _refusal(error, self._refusal_cause), severity=Severity.ERROR
         )
 
     def check_space_soon(self) -> None:
@@ -209,7 +210,7 @@ class MaintenanceService:
         before, self._full_at = self._full_at, limit
         if before is None:
             self._events.record(
-                "eviction-impossible", self._room_wanting(limit), level=logging.WARNING
+                EventKind.EVICTION_IMPOSSIBLE, self._room_wanting(limit), severity=Severity.WARNING
             )
 
     def _room_wanting(self, limit: int) -> str:
@@ -253,15 +254,16 @@ class MaintenanceService:
             )
         if adopted or dropped:
             self._events.record(
-                "catalog-healed",
+                EventKind.CATALOG_HEALED,
                 f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.",
             )
         foreign = self._blobs.foreign
         if foreign.count:
             none = "is no blob and was" if foreign.count == 1 else "are no blobs and were"
             self._events.record(
-                "foreign-names",
+                EventKind.FOREIGN_NAMES,
                 f"{self._directories.blobs} has {counted(foreign.count, 'name')} in it that {none} passed over: {foreign}.",
+                severity=Severity.WARNING,
             )
         await self.collect()
 
@@ -379,19 +381,20 @@ class MaintenanceService:
             manifests += len(done.manifests)
         if made.adopted:
             self._events.record(
-                "evicted",
+                EventKind.EVICTED,
                 f"Removed {counted(len(made.adopted), 'blob')} that no manifest referred to since the catalog lost them, because room was needed: "
                 f"{size(made.adopted_size)} freed.",
             )
         if manifests and not images:
             self._events.record(
-                "evicted", f"Evicted {counted(manifests, 'manifest')} without any cached blob."
+                EventKind.EVICTED,
+                f"Evicted {counted(manifests, 'manifest')} without any cached blob.",
             )
         if images:
             repositories = len({each.manifest.repository for each in images})
             oldest = duration(max(0.0, self._clock() - min(each.last_used for each in images)))
             self._events.record(
-                "evicted",
+                EventKind.EVICTED,
                 f"Evicted {counted(len(images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
                 f"least recently used {oldest} ago.",
             )

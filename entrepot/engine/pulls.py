@@ -12,6 +12,7 @@ from entrepot.core.reference import ImageReference
 from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.routing import Routing
 from entrepot.errors import RequestInvalid
+from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 
 
@@ -83,7 +84,9 @@ class PullService:
         name = f"{reference.repository}:{reference.tag}"
         if refreshed.before is not None and refreshed.before != refreshed.digest:
             self._events.record(
-                "tag-moved", f"{name} moved from {refreshed.before} to {refreshed.digest}.", name
+                EventKind.TAG_MOVED,
+                f"{name} moved from {refreshed.before} to {refreshed.digest}.",
+                name,
             )
         return RefreshedTag(
             repository=reference.repository,

@@ -22,7 +22,9 @@ from entrepot.core.rules import Route, RuleBook
 from entrepot.engine.api_models import tag_image
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.errors import Locked, NotFound
+from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
+from entrepot.store.catalog import CachedManifest as CachedManifest
 from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
 from entrepot.store.eviction import locked_above
 
@@ -50,6 +52,10 @@ class RepositoryService:
         self._maintenance = maintenance
         self._events = events
 
+    async def names(self) -> Sequence[str]:
+        """The names of all cached repositories, in their order."""
+        return await self._catalog.repository_names()
+
     async def list(self) -> Sequence[RepositorySnapshot]:
         """All cached repositories, by name."""
         rules = self._documents.rules
@@ -67,6 +73,14 @@ class RepositoryService:
                 self._tag_snapshot(each, self._documents.rules.route(name)) for each in tags
             ),
         )
+
+    async def manifests(self, name: str) -> Sequence[CachedManifest]:
+        """The manifests of a cached repository, by digest; raises `NotFound`."""
+        manifests = await self._catalog.manifests(Repository(name))
+        if not manifests:
+            # Without manifests there is no repository, unless one has just come.
+            await self.get(name)
+        return sorted(manifests, key=lambda manifest: str(manifest.digest))
 
     async def get_tag(self, name: str, tag: str) -> TagDetail:
         """A tag of a cached repository with all that is behind it; raises `NotFound`."""
@@ -94,7 +108,7 @@ class RepositoryService:
         )
 
     def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
-        freshness = self._settings.freshness if route is None else self._cache.freshness(route)
+        freshness = self._settings.freshness if route is None else self._cache.tag_lifetime(route)
         return TagSnapshot(
             name=each.name,
             digest=str(each.entry.digest),
@@ -108,18 +122,25 @@ class RepositoryService:
             locked=each.locked,
         )
 
-    async def delete(self, name: str) -> None:
-        """Delete a cached repository with all that only it holds, and end its pulls; raises
-        `NotFound`, or `Locked` when it or a part of it is locked."""
+    async def delete(self, name: str) -> Sequence[CachedManifest]:
+        """Delete a cached repository with all that only it needs, and cancel its pulls; the
+        manifests that went.
+
+        Raises `NotFound`, or `Locked` when it or a part of it is locked.
+        """
         repository = Repository(name)
+        manifests = await self._catalog.manifests(repository)
         await self._check_unlocked(repository)
         await self._end_pulls(lambda pull: pull.repository == repository)
         if not await self._catalog.delete_repository(repository):
             raise _no_repository(name)
         self._cache.index.invalidate(repository)
         self._cache.forget_failures()
-        self._events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
+        self._events.record(
+            EventKind.REPOSITORY_DELETED, f"The cached repository {name} is deleted.", name
+        )
         await self._maintenance.collect()
+        return manifests
 
     async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
         """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when
@@ -190,9 +211,11 @@ class RepositoryService:
         repository = Repository(name)
         await self._check_unlocked(repository, tag)
         if not await self._catalog.delete_tag(repository, Tag(tag)):
-            raise holds_no(name, f"tag {tag}")
+            raise not_in_repository(name, f"tag {tag}")
         self._cache.index.invalidate(repository)
-        self._events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
+        self._events.record(
+            EventKind.TAG_DELETED, f"The tag {name}:{tag} is deleted.", f"{name}:{tag}"
+        )
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
         """Delete a manifest of a repository, the tags that point at it, and the blobs that only it
@@ -222,10 +245,12 @@ class RepositoryService:
             )
         )
         if not await self._catalog.delete_manifest(repository, digest):
-            raise holds_no(name, f"manifest {digest}")
+            raise not_in_repository(name, f"manifest {digest}")
         self._cache.index.invalidate(repository)
         self._events.record(
-            "manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}"
+            EventKind.MANIFEST_DELETED,
+            f"The manifest {name}@{digest} is deleted.",
+            f"{name}@{digest}",
         )
         await self._maintenance.collect()
 
@@ -249,19 +274,19 @@ class RepositoryService:
         """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when
         that moves at its source. Raises `NotFound`."""
         if not await self._catalog.lock_tag(Repository(name), Tag(tag), locked):
-            raise holds_no(name, f"tag {tag}")
+            raise not_in_repository(name, f"tag {tag}")
         self._lock_changed(f"{name}:{tag}", locked)
 
     async def lock_manifest(self, name: str, digest: Digest, *, locked: bool = True) -> None:
         """Lock a manifest with all that is held below it, or unlock it. Raises `NotFound`."""
         if not await self._catalog.lock_manifest(Repository(name), digest, locked):
-            raise holds_no(name, f"manifest {digest}")
+            raise not_in_repository(name, f"manifest {digest}")
         self._lock_changed(f"{name}@{digest}", locked)
 
     def _lock_changed(self, what: str, locked: bool) -> None:
         self._maintenance.check_space_soon()
         self._events.record(
-            "locked" if locked else "unlocked",
+            EventKind.LOCKED if locked else EventKind.UNLOCKED,
             f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.",
             what,
         )
@@ -295,7 +320,7 @@ def _locked(what: str, unlock: str) -> Locked:
     return Locked(f"{what} is locked.", f"Unlock it first: entrepot repository unlock {unlock}")
 
 
-def holds_no(name: str, what: str) -> NotFound:
+def not_in_repository(name: str, what: str) -> NotFound:
     """A repository holds no such tag or manifest: *what* names it."""
     return NotFound(f"{name} holds no {what}.", "See its tags with: entrepot repository show")
 

@@ -23,6 +23,7 @@ from entrepot.engine.credential_checks import CredentialChecks
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.repositories import NAMES_IN_PREVIEW
 from entrepot.engine.rule_usage import RuleUsage, RuleUsageCounter
+from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 from entrepot.formatting import counted
 from entrepot.store.blobs import BlobStore
@@ -98,14 +99,16 @@ class RuleService:
         rule = await self._documents.create_rule(draft, await self._catalog.repository_names())
         self._cache.forget_failures()
         self._events.record(
-            "rule-created", f"Cache rule {rule.name}: {rule.target} from {rule.source}.", rule.name
+            EventKind.RULE_CREATED,
+            f"Cache rule {rule.name}: {rule.target} from {rule.source}.",
+            rule.name,
         )
         return rule
 
     async def validate(self, draft: RuleDraft) -> RuleVerdict:
         """What is wrong with a rule that does not exist yet, as far as it is written, and which
         target would be free."""
-        return self.book.problems(
+        return self.book.validate(
             draft, existing_repositories=await self._catalog.repository_names()
         )
 
@@ -130,7 +133,9 @@ class RuleService:
         if freshness is not UNSET:
             changes.append(f"has the freshness {rule.freshness_text or 'of the settings'}")
         self._events.record(
-            "rule-updated", f"Cache rule {rule.name} now {' and '.join(changes)}.", rule.name
+            EventKind.RULE_UPDATED,
+            f"Cache rule {rule.name} now {' and '.join(changes)}.",
+            rule.name,
         )
         return rule
 
@@ -141,7 +146,7 @@ class RuleService:
         await self._catalog.delete_rule_requests(rule.name)
         self._cache.forget_failures()
         self._events.record(
-            "rule-deleted", f"Cache rule {name} is deleted; what it cached stays.", name
+            EventKind.RULE_DELETED, f"Cache rule {name} is deleted; what it cached stays.", name
         )
 
     async def preview_delete(self, name: str) -> DeletionPlan:
@@ -177,7 +182,8 @@ class RuleService:
             sets = [entry.name for entry in created if isinstance(entry, CredentialSetEntryResult)]
             rule_count = counted(len(created) - len(sets), "cache rule")
             self._events.record(
-                "imported", f"Imported {rule_count} and {counted(len(sets), 'credential set')}."
+                EventKind.IMPORTED,
+                f"Imported {rule_count} and {counted(len(sets), 'credential set')}.",
             )
             for name in sets:
                 self._credential_checks.check_soon(name)

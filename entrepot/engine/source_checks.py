@@ -24,12 +24,14 @@ from entrepot.errors import EntrepotError
 from entrepot.formatting import counted, duration
 from entrepot.source.addresses import LOCAL_ADDRESS, Reach
 from entrepot.source.client import SourceClient
-from entrepot.source.diagnosis import RequestTarget, proxy_cause, web_page_cause
+from entrepot.source.diagnosis import web_page_cause
 from entrepot.source.dns import AddressInfo, Lookups, literal
 from entrepot.source.environment import parse_date
 from entrepot.source.errors import SourceError, SourceNotFound
+from entrepot.source.failed_request import RequestTarget
 from entrepot.source.http import SourceHttp
 from entrepot.source.proxies import ProxyUnusable, proxy_of
+from entrepot.source.proxy_causes import unusable_proxy_cause
 from entrepot.source.sources import Sources, tls_context
 from entrepot.source.transport import SourceTransport
 
@@ -82,7 +84,7 @@ class SourceChecks:
         try:
             proxy = proxy_of(url)
         except ProxyUnusable as error:
-            yield of_cause(about, "connection", proxy_cause(error))
+            yield of_cause(about, "connection", unusable_proxy_cause(error))
             return
         if proxy is not None:
             yield ok(about, "connection", f"goes through the proxy {proxy.place}")

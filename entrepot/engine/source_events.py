@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 from entrepot.cache.cache import ArtifactCache
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.circuit_breaker import CircuitBreaker
 
@@ -20,17 +19,17 @@ class SourceEvents:
         """A circuit breaker opened, because its source can't be reached, or closed."""
         if breaker.error is not None:
             self._events.record(
-                "source-unreachable",
+                EventKind.SOURCE_UNREACHABLE,
                 f"{breaker.error.message} Until {breaker.login_server} answers again only what is "
                 "held is served.",
                 breaker.login_server,
-                level=logging.WARNING,
+                severity=Severity.WARNING,
             )
             return
         # What failed because the source did not answer may work now.
         self._cache.forget_failures()
         self._events.record(
-            "source-reachable",
+            EventKind.SOURCE_REACHABLE,
             f"{breaker.login_server} ({breaker.origin.partition('://')[2]}) can be reached again.",
             breaker.login_server,
         )

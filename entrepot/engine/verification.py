@@ -17,6 +17,7 @@ from entrepot.cache.blob_copies import BlobCopies
 from entrepot.core.reference import Digest
 from entrepot.core.states import VerificationState
 from entrepot.errors import EntrepotError, NotFound, Refusal
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
 from entrepot.store.blobs import BlobStore
@@ -133,9 +134,11 @@ class Verification:
             )
         finally:
             run.ended = self._clock()
-            level = logging.INFO if run.is_clean else logging.ERROR
+            severity = Severity.INFO if run.is_clean else Severity.ERROR
             self._events.record(
-                "verification-ended", _summary(run, self._monotonic() - began), level=level
+                EventKind.VERIFICATION_ENDED,
+                _summary(run, self._monotonic() - began),
+                severity=severity,
             )
 
     async def _verify_blob(self, run: _Run, digest: Digest, recorded_size: int) -> None:

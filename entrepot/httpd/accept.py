@@ -1,4 +1,4 @@
-"""What media types a client accepts (RFC 9110, 12.5.1)."""
+"""The media types that a client accepts (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from functools import lru_cache
 from entrepot.errors import RequestInvalid
 
 MAX_HEADER = 8192
-"""Bytes of all Accept headers of a request together, at the most. docker and containerd send less
-than 1,000."""
+"""Bytes of all Accept headers of a request together; docker and containerd send less than 1,000."""
 
-# Every quantifier is possessive: what it has taken it never gives back, so each text is read once
-# (S01).
+# Every quantifier is possessive: it never gives back what it matched, so a text is read once (S01).
 _ELEMENT = re.compile(r'(?:[^,"]++|"[^"]*+"?+)++')
 _PARAMETER = re.compile(r'(?:[^;"]++|"[^"]*+"?+)++')
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -22,25 +20,25 @@ _ZERO = re.compile(r"0++(?:\.0*+)?+")
 
 
 class AcceptInvalid(RequestInvalid):
-    """An Accept header that is not read because it is too long."""
+    """An Accept header that is too long to be parsed."""
 
     code = "AcceptInvalid"
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The media types that a client accepts; none named means all."""
+    """The media types that a client accepts; an empty set means all."""
 
     media_types: frozenset[str]
 
     @classmethod
     def parse(cls, header: bytes | None) -> Accept:
-        """Read an Accept header (several joined by commas); raises `AcceptInvalid` for one of more
-        than `MAX_HEADER` bytes.
+        """Parse an Accept header (several joined by commas).
 
-        What can't be read is skipped: an element that is no media type, and a parameter or quality
-        outside the grammar of one that is. Java sends ``*; q=.2, */*; q=.2``. Nothing left means no
-        preference (F70).
+        Skipped is an element that is no media type, and a parameter or quality outside the grammar
+        of one that is: Java sends ``*; q=.2, */*; q=.2``. Where no element is left, all media types
+        are accepted (F70).
+        Raises `AcceptInvalid` for a header of more than `MAX_HEADER` bytes.
         """
         if header is None:
             return _EVERYTHING
@@ -83,7 +81,6 @@ def _parse(header: bytes) -> Accept:
 
 
 def _is_zero_quality(parameter: str) -> bool:
-    """Whether a parameter is ``q=0``: how much a client prefers a media type beyond that makes no
-    difference here."""
+    """Whether a parameter is ``q=0``; other qualities make no difference here."""
     name, _, value = parameter.partition("=")
     return name.strip().lower() == "q" and _ZERO.fullmatch(value.strip()) is not None

@@ -1,11 +1,12 @@
-"""Byte ranges (RFC 9110, 14): which parts of a blob a client asks for, and a body with several.
+"""Byte ranges (RFC 9110, 14): parsing of a Range header, and multipart bodies.
 
-Clients of partial pulls send one request for many parts, and depend on how they are answered.
+Clients of partial pulls send one request for many parts, and depend on the form of the response.
 containers/image (podman, buildah, skopeo; zstd:chunked) sends up to 1,024 ranges in ascending
 order and fails unless exactly as many parts come back in that order. Its first request asks for two
 ranges that are eight bytes apart (``bytes=3832641-3852897,3852906-3869099``), and ranges that touch
-are common. So only ranges that overlap are merged, which such a client never sends.
-stargz-snapshotter and SOCI merge before they ask, and read the Content-Range of each part (F72).
+are common. So only overlapping ranges are merged, which such a client never sends.
+stargz-snapshotter and SOCI merge before they send a request, and read the Content-Range of each
+part (F72).
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ from entrepot.httpd.sendfile import SMALL_SPAN, FileSpan
 from entrepot.store.blobs import FilePart
 
 BlobPieces = AsyncIterator[bytes | FilePart | FileSpan]
-"""Bytes of a blob, or where they are to be had."""
+"""Bytes of a blob, or parts of files with such bytes."""
 
 ReadBlob = Callable[[int, int], BlobPieces]
-"""Gives the bytes of a blob from a start (inclusive) to an end (exclusive)."""
+"""Reads the bytes of a blob from a start (inclusive) to an end (exclusive)."""
 
 MAX_HEADER = 32 * 1024
-"""Bytes of all Range headers of a request together, at the most; a longer one is ignored.
+"""Bytes of all Range headers of a request together; a longer one is ignored.
 
-1,024 ranges of a blob of some gigabytes have 22 kB. The HTTP server takes 8,190 bytes of a line and
-answers 400 to more; containers/image then asks for half as many ranges, with what lies between."""
+1,024 ranges of a blob of some gigabytes take 22 kB. The HTTP server accepts 8,190 bytes of a line
+and answers 400 to more; containers/image then requests half as many ranges, with the bytes between
+them."""
 
 MAX_PARTS = 1024
-"""Parts of an answer at the most, as many as containers/image asks for.
+"""Parts of a response, as many as containers/image requests.
 
 A request for more gets the whole blob."""
 
 MAX_POSITION = 10**19
-"""What a position of more than 19 digits is read as. No blob is that large."""
+"""The value of a position of more than 19 digits. No blob is that large."""
 
-# [0-9] and not \d, which takes the digits of other scripts too.
+# [0-9] and not \d, which matches the digits of other scripts too.
 _SPECIFIER = re.compile(r"([0-9]*+)-([0-9]*+)")
 
 
@@ -52,7 +54,7 @@ class ByteRange:
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """Number of bytes."""
         return self.end - self.start
 
     def header(self, blob_size: int) -> bytes:
@@ -77,9 +79,9 @@ class RequestedRange:
 
 
 def parse_ranges(header: bytes | None) -> tuple[RequestedRange, ...]:
-    """Read a Range header. Empty where there is none, and where it is ignored (RFC 9110, 14.2).
+    """Parse a Range header; empty without one, and for a header that is ignored (RFC 9110, 14.2).
 
-    Then the whole blob is the answer. Ignored is what is no set of byte ranges: another unit, a
+    The response is the whole blob then. Ignored is what is no set of byte ranges: another unit, a
     word among the ranges, a last position before the first, more than `MAX_HEADER` bytes.
     """
     if header is None or len(header) > MAX_HEADER:
@@ -112,11 +114,11 @@ def _position(digits: str) -> int | None:
 
 
 def parts_within(ranges: Sequence[RequestedRange], size: int) -> tuple[ByteRange, ...]:
-    """The parts of a blob of *size* bytes that *ranges* ask for, in their order.
+    """The requested parts of a blob of *size* bytes, in the order of *ranges*.
 
-    Empty when the whole blob is the answer: without ranges, and for more than `MAX_PARTS` parts.
-    Those that overlap are merged, so that no byte is sent twice. Raises `RangeUnsatisfiable` when
-    no range lies within the blob.
+    Empty when the response is the whole blob: without ranges, and for more than `MAX_PARTS` parts.
+    Overlapping parts are merged, so that no byte is sent twice. Raises `RangeUnsatisfiable` when no
+    range lies within the blob.
     """
     if not ranges:
         return ()
@@ -132,7 +134,7 @@ def parts_within(ranges: Sequence[RequestedRange], size: int) -> tuple[ByteRange
 
 
 def _merge_overlapping(parts: Sequence[ByteRange]) -> list[ByteRange]:
-    """The same bytes, each once. A merged part has the place of the first that is in it."""
+    """The same bytes, each once; a merged part takes the place of its first part."""
     merged: list[tuple[int, int, int]] = []
     for start, place, end in sorted(
         (part.start, place, part.end) for place, part in enumerate(parts)
@@ -149,16 +151,16 @@ class MultipartBody:
     """Several parts of a blob as one body of ``multipart/byteranges`` (RFC 9110, 14.6)."""
 
     def __init__(self, parts: Sequence[ByteRange], blob_size: int) -> None:
-        # 128 random bits: nobody who makes a blob can know them, so no blob has the boundary in it.
+        # 128 random bits are unknown to the creator of a blob, so no blob contains the boundary.
         self._boundary = secrets.token_hex(16).encode()
         self._parts = [(self._head(part, blob_size), part) for part in parts]
         self._end = b"\r\n--%b--\r\n" % self._boundary
         self.length = sum(len(head) + part.size for head, part in self._parts) + len(self._end)
-        """Of the body, in bytes."""
+        """Length of the body in bytes."""
 
     @property
     def content_type(self) -> bytes:
-        """The value of the answer's Content-Type."""
+        """The value of the response's Content-Type."""
         return b"multipart/byteranges; boundary=" + self._boundary
 
     def _head(self, part: ByteRange, blob_size: int) -> bytes:
@@ -174,7 +176,7 @@ class MultipartBody:
         return b"\r\n".join(lines)
 
     async def pieces(self, read: ReadBlob) -> BlobPieces:
-        """The body, from what *read* gives of the blob."""
+        """The body, with the bytes that *read* gives of the blob."""
         for head, part in self._parts:
             yield head
             async for piece in read(part.start, part.end):
@@ -182,10 +184,10 @@ class MultipartBody:
         yield self._end
 
 
-async def joined(pieces: BlobPieces) -> BlobPieces:
-    """The same bytes in fewer pieces: hundreds of small parts are not sent one by one.
+async def coalesced(pieces: BlobPieces) -> BlobPieces:
+    """The same bytes in fewer pieces, so that hundreds of small parts are not sent one by one.
 
-    Not for a blob that is on its way in: what has come of it must not wait for what comes later.
+    Not for a growing blob: bytes that have arrived must not wait for later ones.
     """
     small = bytearray()
     async for piece in pieces:

@@ -1,5 +1,7 @@
-"""Parts of files on their way to clients: brought into memory first, so that the event loop never
-waits for a disk."""
+"""Sending of parts of files with sendfile(2).
+
+The parts are loaded into the page cache first, so that the event loop never waits for a disk.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,20 @@ from entrepot.errors import EngineError
 from entrepot.tasks import uninterrupted
 
 SENDFILE_CHUNK = 2 * 1024 * 1024
-"""Bytes of a file that are sent in one step, at the most: before each it is made sure that they are
-in memory, and after each the others have their turn."""
+"""Bytes of a file sent in one step.
+
+Before each step they are loaded into memory, and after it other connections have their turn."""
 
 READ_CHUNK = 256 * 1024
-"""Bytes that are read at a time, where a file can't go from the disk to the network without passing
-through here."""
+"""Bytes read at a time where sendfile(2) can't be used."""
 
 SMALL_SPAN = 64 * 1024
-"""Bytes of a span of a file, at the most, that are sent from memory.
+"""Bytes up to which a span of a file is read and sent from memory.
 
-For a few bytes a call of sendfile(2) costs more than to copy them."""
+For a few bytes, calling sendfile(2) costs more than copying them."""
 
 READ_AHEAD = 2 * SENDFILE_CHUNK
-"""Bytes that the kernel is asked to fetch when a piece has to come from the disk."""
+"""Bytes that the kernel is asked to read ahead when a chunk has to come from the disk."""
 
 _NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
@@ -38,10 +40,10 @@ _probed = bytearray(1)
 
 
 class OpenFile(Protocol):
-    """A file that stays open while it is sent, also when its name is long gone."""
+    """A file that stays open while it is sent, even when its name was removed."""
 
     def fileno(self) -> int:
-        """Its descriptor."""
+        """The file's descriptor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +56,22 @@ class FileSpan:
 
 
 async def load_into_memory(file: OpenFile, offset: int, count: int) -> None:
-    """Return when the kernel has so many bytes from *offset* in memory: at once, as nearly always,
-    or after a thread has waited for the disk."""
-    if not _are_there(file.fileno(), offset, count):
+    """Return when the kernel has *count* bytes from *offset* in memory.
+
+    Nearly always that is at once, else after a thread waited for the disk.
+    """
+    if not _are_cached(file.fileno(), offset, count):
         await uninterrupted(
             asyncio.get_running_loop().run_in_executor(_disk, _fetch, file.fileno(), offset, count)
         )
 
 
-def _are_there(descriptor: int, offset: int, count: int) -> bool:
-    return _is_there(descriptor, offset) and _is_there(descriptor, offset + count - 1)
+def _are_cached(descriptor: int, offset: int, count: int) -> bool:
+    return _is_cached(descriptor, offset) and _is_cached(descriptor, offset + count - 1)
 
 
-def _is_there(descriptor: int, offset: int) -> bool:
-    """Whether a byte can be had without waiting (preadv(2), RWF_NOWAIT). False where that can't be
-    told."""
+def _is_cached(descriptor: int, offset: int) -> bool:
+    """Whether a byte is in the page cache (preadv(2), RWF_NOWAIT); False where unknown."""
     if not hasattr(os, "RWF_NOWAIT"):
         return False
     try:
@@ -89,8 +92,7 @@ class NoSendfile(Exception):
 
 
 class FileCutShort(EngineError):
-    """A file ends before its time: the transfer is cut, so that no client takes a part for the
-    whole."""
+    """A file ended early: the transfer is cut, so that no client takes a part for the whole."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -100,29 +102,31 @@ class FileCutShort(EngineError):
 
 
 async def send(
-    out: socket.socket, file: OpenFile, offset: int, count: int, sent: Callable[[int], None]
+    out: socket.socket, file: OpenFile, offset: int, count: int, on_sent: Callable[[int], None]
 ) -> None:
-    """Send so many bytes from *offset* into a connected socket, within the kernel, and tell *sent*
-    each number of bytes.
+    """Send *count* bytes from *offset* to a connected socket, within the kernel.
 
-    *out* does not block, and has no asyncio transport of its own: it is a duplicate. asyncio's own
-    sendfile asks the selector twice for each step, which costs as much again as the sending. Raises
-    ConnectionError when the client is gone, `FileCutShort` and `NoSendfile`.
+    *on_sent* gets each number of bytes sent. *out* is non-blocking and has no asyncio transport of
+    its own: it is a duplicate. asyncio's own sendfile calls the selector twice for each step, which
+    costs as much again as the sending. Raises ConnectionError when the client is gone,
+    `FileCutShort` and `NoSendfile`.
     """
     end = offset + count
     while offset < end:
         await load_into_memory(file, offset, min(SENDFILE_CHUNK, end - offset))
-        sending = _Sending(out, file.fileno(), offset, end, sent)
+        transfer = _Transfer(out, file.fileno(), offset, end, on_sent)
         try:
-            await sending.stopped
+            await transfer.stopped
         finally:
-            sending.stop()
-        offset = sending.offset
+            transfer.stop()
+        offset = transfer.offset
 
 
-class _Sending:
-    """Sends what is in memory, a step whenever the socket takes more. *stopped* is done at the end,
-    or where the disk has to be waited for."""
+class _Transfer:
+    """Sends what is in memory, one step whenever the socket is writable.
+
+    *stopped* is done at the end, or where the next chunk has to come from the disk.
+    """
 
     def __init__(
         self,
@@ -130,14 +134,14 @@ class _Sending:
         descriptor: int,
         offset: int,
         end: int,
-        sent: Callable[[int], None],
+        on_sent: Callable[[int], None],
     ) -> None:
         self.offset = offset
         self._out = out.fileno()
         self._descriptor = descriptor
         self._end = end
-        self._there = min(offset + SENDFILE_CHUNK, end)
-        self._sent = sent
+        self._loaded_to = min(offset + SENDFILE_CHUNK, end)
+        self._on_sent = on_sent
         self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_writer(self._out, self._step)
@@ -147,7 +151,9 @@ class _Sending:
 
     def _step(self) -> None:
         try:
-            count = os.sendfile(self._out, self._descriptor, self.offset, self._there - self.offset)
+            count = os.sendfile(
+                self._out, self._descriptor, self.offset, self._loaded_to - self.offset
+            )
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -157,11 +163,11 @@ class _Sending:
             self._end_with(FileCutShort())
             return
         self.offset += count
-        self._sent(count)
-        if self.offset == self._there:
-            self._there = min(self.offset + SENDFILE_CHUNK, self._end)
-            if self.offset == self._end or not _are_there(
-                self._descriptor, self.offset, self._there - self.offset
+        self._on_sent(count)
+        if self.offset == self._loaded_to:
+            self._loaded_to = min(self.offset + SENDFILE_CHUNK, self._end)
+            if self.offset == self._end or not _are_cached(
+                self._descriptor, self.offset, self._loaded_to - self.offset
             ):
                 self._end_with(None)
 
@@ -176,8 +182,10 @@ class _Sending:
 
 
 async def chunks(file: OpenFile, offset: int, count: int) -> AsyncIterator[bytes]:
-    """So many bytes from *offset*, read in chunks of `READ_CHUNK`; raises `FileCutShort` when the file
-    ends before."""
+    """*count* bytes from *offset*, read in chunks of `READ_CHUNK`.
+
+    Raises `FileCutShort` when the file ends early.
+    """
     end = offset + count
     while offset < end:
         length = min(READ_CHUNK, end - offset)
@@ -190,7 +198,7 @@ async def chunks(file: OpenFile, offset: int, count: int) -> AsyncIterator[bytes
 
 
 async def spans(file: OpenFile, start: int, end: int) -> AsyncIterator[bytes | FileSpan]:
-    """The bytes *start* (inclusive) to *end* (exclusive) of a file, or where many of them are.
+    """The bytes *start* (inclusive) to *end* (exclusive) of a file; a span for many bytes.
 
     Raises `FileCutShort`.
     """

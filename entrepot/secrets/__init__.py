@@ -1,11 +1,10 @@
-"""Secret identifiers, and the secrets they lead to.
+"""Read the secrets to which secret identifiers lead.
 
-Only the identifier of a secret is ever kept, shown or logged. The secret itself is read when a
-source registry asks for it, each time anew, so that a rotated one is picked up without a restart;
-it is held in a `Secret`, which does not show it, and forgotten as soon as the sign-in is over.
+Only the identifier of a secret (`entrepot.core.secret_identifiers`) is ever stored, shown or
+logged. The secret itself is read again for each sign-in, so that a rotated one is picked up without
+a restart. A `Secret` holds it and does not show it; after the sign-in it is dropped.
 """
 
-from entrepot.core.secret_identifiers import SecretIdentifier, SecretIdentifierInvalid
 from entrepot.secrets.reading import read_credential, read_secret
 from entrepot.secrets.secret import (
     SECRET_LENGTH,
@@ -20,8 +19,6 @@ __all__ = [
     "Credential",
     "Secret",
     "SecretForbidden",
-    "SecretIdentifier",
-    "SecretIdentifierInvalid",
     "SecretUnavailable",
     "read_credential",
     "read_secret",

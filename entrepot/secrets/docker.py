@@ -1,12 +1,12 @@
-"""Credentials that docker keeps: with its credential helpers, or in its ``config.json``.
+"""Read credentials that docker stores: in a credential helper, or in its ``config.json``.
 
 A helper is a program ``docker-credential-NAME``; ``get`` reads the server's address on standard
 input and prints ``{"ServerURL", "Username", "Secret"}`` (README of
 docker/docker-credential-helpers, "Development"). ``config.json`` names the helper of a server in
 ``credHelpers``, that of all others in ``credsStore``, and else holds ``user:password`` in base64,
 or both in plain text, under ``auths`` (docker/cli, ``cli/config/configfile``). The files are read
-as Go reads JSON: keys in any case, null for what is missing (F83). What docker does not have is
-looked for where podman keeps it (containers-auth.json(5)).
+as Go reads JSON: keys in any case, null for what is missing (F83). A login that docker does not
+have is looked up where podman stores it (containers-auth.json(5)).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MAX_CONFIG_SIZE: Final = 4 * 1024 * 1024
 """The largest configuration that is read, in bytes. A thousand logins take about 0.3 MB."""
 
 _HUB = "https://index.docker.io/v1/"
-"""The address under which docker keeps what belongs to Docker Hub."""
+"""The address under which docker stores a login to Docker Hub."""
 
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 _HUB_TOKENS = frozenset({"v1/access-token", "v1/refresh-token"})
-"""Tokens that docker's sign-in with a browser keeps beside the login of Docker Hub."""
+"""Tokens that docker's sign-in with a browser stores beside the login of Docker Hub."""
 
 _WHOLE_REGISTRY = frozenset({"", "v1", "v2"})
 """Paths behind a host that stand for the registry as a whole."""
@@ -45,13 +45,13 @@ _IDENTITY_TOKEN = "<token>"
 """The user name of an identity token (docker/docker-credential-helpers, README)."""
 
 _NOT_FOUND = b"credentials not found in native keychain"
-"""What a helper that has nothing prints (``credentials/error.go``)."""
+"""The output of a helper that has no such credential (``credentials/error.go``)."""
 
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 async def read_from_helper(name: str, login_server: str, identifier: object) -> Credential:
-    """What a credential helper has for a login server; raises `SecretUnavailable`."""
+    """The login to a server that a credential helper has; raises `SecretUnavailable`."""
     if not _HELPER_NAME.fullmatch(name):
         what = f"{printable(name, 60)} is not the name of a credential helper"
         raise SecretUnavailable(
@@ -60,22 +60,24 @@ async def read_from_helper(name: str, login_server: str, identifier: object) -> 
         )
     program = f"docker-credential-{name}"
     server = _HUB if login_server == "docker.io" else login_server
-    status, output = await run([program, "get"], identifier, given=server.encode())
+    status, output = await run([program, "get"], identifier, stdin=server.encode())
     if status and output.strip().startswith(_NOT_FOUND):
         raise SecretUnavailable(
             f"The secret {identifier} can't be read: {program} has nothing for {server}.",
             f"Sign in with: docker login {login_server}",
         )
     if status:
-        # What it prints then is an error in words, which may repeat what it read.
+        # Its output is an error in words then, which may repeat what it read.
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {program} failed for {server} (status {status}).",
+            f"The secret {identifier} can't be read: {program} failed for {server} (status "
+            f"{status}).",
             f"Try by hand, as the user of the engine: echo {server} | {program} get",
         )
     answer = _read_json(output)
     if not isinstance(answer, dict) or not answer:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {program} answers with something else than a credential.",
+            f"The secret {identifier} can't be read: {program} answers with something else than a "
+            "credential.",
             "Is it the right helper?",
         )
     values = _lower_keys(answer)
@@ -86,9 +88,9 @@ async def read_from_helper(name: str, login_server: str, identifier: object) -> 
 
 
 async def read_from_config(login_server: str, identifier: object) -> Credential:
-    """What docker, or else podman, has for a login server; raises `SecretUnavailable`.
+    """The login to a server that docker, or else podman, has for the engine's user.
 
-    Both as the engine's user. A login in ``DOCKER_AUTH_CONFIG`` comes first, as for docker.
+    A login in ``DOCKER_AUTH_CONFIG`` comes first, as for docker. Raises `SecretUnavailable`.
     """
     if (
         entry := _login(_from_environment(), login_server, identifier, "DOCKER_AUTH_CONFIG")
@@ -126,7 +128,7 @@ def _docker_file(identifier: object) -> Path:
 
 
 def _podman_files() -> list[Path]:
-    """Where podman, skopeo and buildah keep logins."""
+    """The files in which podman, skopeo and buildah store logins."""
     named = os.environ.get("REGISTRY_AUTH_FILE")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
@@ -135,7 +137,7 @@ def _podman_files() -> list[Path]:
 
 
 def _existing(files: Iterable[Path]) -> list[Path]:
-    """Those that are there, once each, or can't be looked at: reading them says why. Blocks."""
+    """The files that exist, without repeats; also those that stat(2) fails for. Blocks."""
     existing = []
     for file in dict.fromkeys(files):
         try:
@@ -143,6 +145,7 @@ def _existing(files: Iterable[Path]) -> list[Path]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
+            # To read it gives an error that says why.
             pass
         existing.append(file)
     return existing
@@ -154,7 +157,8 @@ async def _read_config(file: Path, identifier: object) -> Mapping[str, Any]:
     )
     if len(content) > MAX_CONFIG_SIZE:
         raise SecretUnavailable(
-            f"The secret {identifier} is not read: {file} is longer than {MAX_CONFIG_SIZE:,} bytes.",
+            f"The secret {identifier} is not read: {file} is longer than {MAX_CONFIG_SIZE:,} "
+            "bytes.",
             "Leave nothing but logins in it.",
         )
     try:
@@ -175,7 +179,7 @@ async def _read_config(file: Path, identifier: object) -> Mapping[str, Any]:
 
 
 def _from_environment() -> Mapping[str, Any]:
-    """The logins in ``DOCKER_AUTH_CONFIG``; docker passes over what it can't read there."""
+    """The logins in ``DOCKER_AUTH_CONFIG``; docker ignores what it can't read there."""
     config = _read_json(os.environb.get(b"DOCKER_AUTH_CONFIG", b""))
     values = _lower_keys(config) if isinstance(config, dict) else {}
     return values if isinstance(values.get("auths"), dict) else {}
@@ -184,7 +188,7 @@ def _from_environment() -> Mapping[str, Any]:
 def _helper(config: Mapping[str, Any], login_server: str, identifier: object, file: Path) -> str:
     """The name of the helper for a login server; empty where the logins are in the file itself."""
     key = _key(config.get("credhelpers") or {}, login_server, identifier, str(file))
-    # An empty name beside a server is docker's way to keep this one login in the file.
+    # With an empty name for a server, docker stores the login of that server in the file.
     name = config.get("credsstore") if key is None else config["credhelpers"][key]
     return name if isinstance(name, str) else ""
 
@@ -192,7 +196,7 @@ def _helper(config: Mapping[str, Any], login_server: str, identifier: object, fi
 def _login(
     config: Mapping[str, Any], login_server: str, identifier: object, where: str
 ) -> Mapping[str, Any] | None:
-    """The entry for a login server, if it is not empty, as docker leaves it beside a helper."""
+    """The entry for a login server, unless it is empty: docker leaves an empty one beside a helper."""
     key = _key(config.get("auths") or {}, login_server, identifier, where)
     entry = None if key is None else config["auths"][key]
     return (_lower_keys(entry) or None) if isinstance(entry, dict) else None
@@ -204,7 +208,7 @@ def _stored(
     username, password = _text(entry, "username"), _text(entry, "password")
     if encoded := _text(entry, "auth"):
         try:
-            # Docker's own reader passes over line ends; other writers leave the padding out.
+            # Docker's own reader ignores line ends; other writers leave the padding out.
             encoded = "".join(encoded.split()).rstrip("=")
             pair = decode_text(base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True))
         except (binascii.Error, ValueError):
@@ -228,7 +232,8 @@ def _credential(
     if not username or not password:
         hint = f"Sign in with: docker login {login_server}"
         raise SecretUnavailable(
-            f"The secret {identifier} can't be used: {where} has no user name and password for {login_server}.",
+            f"The secret {identifier} can't be used: {where} has no user name and password for "
+            f"{login_server}.",
             hint,
         )
     return Credential(
@@ -239,8 +244,9 @@ def _credential(
 
 def _no_password(identifier: object, where: str, kind: str, login_server: str) -> SecretUnavailable:
     return SecretUnavailable(
-        f"The secret {identifier} can't be used: {where} has {kind} for {login_server}, which is no password.",
-        f"Keep a user name and an access token instead: docker login -u NAME {login_server}",
+        f"The secret {identifier} can't be used: {where} has {kind} for {login_server}, which is no "
+        "password.",
+        f"Store a user name and an access token instead: docker login -u NAME {login_server}",
     )
 
 
@@ -268,7 +274,8 @@ def _key(
     if len(paths) > 1:
         parts = ", ".join(printable(key, 60) for key in sorted(paths)[:3])
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {where} has several logins for parts of {login_server} ({parts}), and a credential set has one.",
+            f"The secret {identifier} can't be read: {where} has several logins for parts of "
+            f"{login_server} ({parts}), and a credential set has one.",
             f"Sign in for the whole registry: podman login {login_server}",
         )
     return next(iter(paths), None)

@@ -43,10 +43,10 @@ class Exposure:
 
 
 def find_exposure(descriptor: int, path: str, *, allowed: int = 0) -> Exposure | None:
-    """How an open file is exposed to other users; None when it is safe.
+    """How an open file is exposed to other users; None if it is safe.
 
-    *path* is the path by which it was opened. Mode bits that are *allowed* expose nothing. The file
-    that is open is judged, whatever has taken the place of its path since. Blocks.
+    *path* is the path by which it was opened. Mode bits that are *allowed* expose nothing. The open
+    file is checked, even if another one is at its path by now. Blocks.
     """
     status = os.fstat(descriptor)
     bits = stat.S_IMODE(status.st_mode) & 0o077 & ~allowed
@@ -88,7 +88,7 @@ def _is_credential(place: Path) -> bool:
 
 
 def _is_mounted_alone(descriptor: int, place: Path) -> bool:
-    """Whether the file is a mount point, as container engines mount a secret. Only Linux tells."""
+    """Whether the file is a mount point, as container engines mount a secret; Linux only."""
     try:
         parent = os.open(place.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (AttributeError, OSError):
@@ -110,7 +110,7 @@ def _mount_id(descriptor: int) -> str | None:
 
 
 def _is_sealed(status: os.stat_result, place: Path) -> bool:
-    """Whether a directory on the way keeps other users out, from reading and from changing."""
+    """Whether a directory above *place* keeps other users from reading and changing the file."""
     # A file of a third user is not sealed: its owner may have opened it before.
     if not _is_trusted(status):
         return False
@@ -134,12 +134,12 @@ def _chain_is_trusted(place: Path) -> bool:
 
 
 def _is_open_for_changes(directory: os.stat_result) -> bool:
-    """Whether other users may rename what is in it. In a sticky directory only owners may."""
+    """Whether other users may rename files in it; in a sticky directory only their owners may."""
     return bool(directory.st_mode & 0o022) and not directory.st_mode & stat.S_ISVTX
 
 
 def _ancestors(place: Path) -> Iterator[os.stat_result]:
-    """The directories on the way, from the root down; one that can't be read has no owner."""
+    """The directories above *place*, from the root down; an unreadable one has no owner."""
     for directory in reversed(place.parents):
         try:
             yield directory.stat()
@@ -148,15 +148,16 @@ def _ancestors(place: Path) -> Iterator[os.stat_result]:
 
 
 def _is_trusted(status: os.stat_result) -> bool:
-    """Whether root or this user owns it."""
+    """Whether root or this user is the owner."""
     return status.st_uid in {0, os.geteuid()}
 
 
 def _is_own_group(status: os.stat_result) -> bool:
     """Whether the group of a directory has no other users in it.
 
-    It is root's, also where its bits are the mask of an access list; or root gave the directory to
-    one of our groups; or the group has our user's name and, by custom, no other members.
+    It is root's group, also where its bits are the mask of an access list; or root gave the
+    directory to one of our groups; or the group has our user's name and, by custom, no other
+    members.
     """
     if status.st_gid == 0 or (status.st_uid != os.geteuid() and status.st_gid in _our_groups()):
         return True
@@ -164,7 +165,7 @@ def _is_own_group(status: os.stat_result) -> bool:
         name = pwd.getpwuid(os.geteuid()).pw_name
         return status.st_gid == os.getegid() and grp.getgrgid(status.st_gid).gr_name == name
     except KeyError:
-        # A container whose user has no name: who else would be in the group?
+        # A container whose user has no name has no other users in its group.
         return status.st_gid == os.getegid()
 
 
@@ -202,7 +203,8 @@ def _exposure(status: os.stat_result, bits: int, path: str, place: Path) -> Expo
     return Exposure(
         mode,
         reason,
-        f"Let root run: chgrp {group} {quoted} && chmod 640 {quoted}. In a container, mount it read-only instead.",
+        f"Let root run: chgrp {group} {quoted} && chmod 640 {quoted}. In a container, mount it "
+        "read-only instead.",
     )
 
 

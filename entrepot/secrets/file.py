@@ -1,4 +1,4 @@
-"""Secrets in files."""
+"""Read secrets from files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ONE_SECRET = "Give the path of a file that holds the secret and nothing else."
 
 
 def read_private_file(path: str, identifier: object, *, limit: int = SECRET_LENGTH) -> bytes:
-    """The content of a file that no other user can read or change (F71).
+    """Read a file that no other user can read or change (F71), at most *limit* + 1 bytes.
 
-    At most *limit* bytes and one more. Links are followed at each reading, so that a secret which
-    Kubernetes rotates by its link ``..data`` counts at once. Blocks; raises `SecretUnavailable`.
+    Links are followed at each reading, so that a secret which Kubernetes rotates by its link
+    ``..data`` counts at once. Blocks; raises `SecretUnavailable`.
     """
     try:
-        # Without O_NONBLOCK the opening of a named pipe would wait for a writer.
+        # Without O_NONBLOCK, to open a named pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SecretUnavailable(
@@ -49,7 +49,7 @@ def read_private_file(path: str, identifier: object, *, limit: int = SECRET_LENG
 
 
 def read_token(path: Path) -> str:
-    """The word in a private file, such as a token of the management API, without blanks around it.
+    """Read a token of the management API from a private file, without blanks around it.
 
     It may be empty. Blocks; raises `SecretUnavailable`.
     """
@@ -63,7 +63,10 @@ def _unopened_hint(path: str, error: OSError) -> str:
     if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
         return f"Put the secret into {path}, for the engine's user alone."
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"Let the engine's user, {_own_name()}, read {path}, and enter each directory on the way to it."
+        return (
+            f"Let the engine's user, {_own_name()}, read {path}, and enter each directory on the way "
+            "to it."
+        )
     return f"Look at the file system that holds {path}."
 
 

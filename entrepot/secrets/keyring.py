@@ -1,6 +1,6 @@
-"""Secrets in the keyring of the system, through the library of that name.
+"""Read secrets from the system's keyring, with the library ``keyring``.
 
-On Linux the usual keyring is reached over D-Bus, where nobody may answer: a server has no desktop
+On Linux the usual keyring is a D-Bus service, which may never answer: a server has no desktop
 session that could unlock it. So it is asked in a thread of its own, for a bounded time.
 """
 
@@ -14,31 +14,36 @@ import threading
 from entrepot.causes import Cause, CauseCode
 from entrepot.secrets.secret import SecretUnavailable, unreadable
 
-PATIENCE = 10.0
-"""Seconds that a keyring may take."""
+KEYRING_TIMEOUT = 10.0
+"""How long a keyring may take to answer, in seconds."""
 
-_asking: dict[tuple[str, str], concurrent.futures.Future[str | None]] = {}
-"""Entries that were asked for and have not come. One that hangs is not asked for again: it would
-hold one more thread each time."""
+_pending: dict[tuple[str, str], concurrent.futures.Future[str | None]] = {}
+"""Entries without an answer yet, by service and user.
+
+One that hangs is not requested again: that would hold one more thread each time.
+"""
 
 
 async def read_keyring(service: str, user: str, identifier: object) -> str:
     """The password of an entry; raises `SecretUnavailable`."""
-    asked = _asking.get((service, user)) or _ask(service, user)
+    password = _pending.get((service, user)) or _request_password(service, user)
     try:
-        async with asyncio.timeout(PATIENCE):
-            value = await asyncio.shield(asyncio.wrap_future(asked))
+        async with asyncio.timeout(KEYRING_TIMEOUT):
+            value = await asyncio.shield(asyncio.wrap_future(password))
     except TimeoutError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: the keyring has not answered for {PATIENCE:.0f} s.",
-            "It may wait for somebody to unlock it. On a server, choose another backend with PYTHON_KEYRING_BACKEND, or keep the secret in a file.",
+            f"The secret {identifier} can't be read: the keyring has not answered for "
+            f"{KEYRING_TIMEOUT:.0f} s.",
+            "It may be locked and wait for its password. On a server, choose another backend with "
+            "PYTHON_KEYRING_BACKEND, or keep the secret in a file.",
         ) from None
     except Exception as error:
         raise _failure(error, identifier) from None
     if value is None:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: the keyring has no entry for user {user} of service {service}.",
-            f"Make one, as the user of the engine: keyring set {service} {user}",
+            f"The secret {identifier} can't be read: the keyring has no entry for user {user} of "
+            f"service {service}.",
+            f"Create one, as the user of the engine: keyring set {service} {user}",
         )
     if not value:
         raise SecretUnavailable(
@@ -48,13 +53,13 @@ async def read_keyring(service: str, user: str, identifier: object) -> str:
     return value
 
 
-def _ask(service: str, user: str) -> concurrent.futures.Future[str | None]:
-    answer: concurrent.futures.Future[str | None] = concurrent.futures.Future()
-    _asking[service, user] = answer
+def _request_password(service: str, user: str) -> concurrent.futures.Future[str | None]:
+    password: concurrent.futures.Future[str | None] = concurrent.futures.Future()
+    _pending[service, user] = password
 
     def run() -> None:
         try:
-            # It takes a tenth of a second to import, and looks for its backends meanwhile.
+            # The import takes a tenth of a second: it looks for backends.
             import keyring
             from keyring.backends import fail, null
 
@@ -63,19 +68,19 @@ def _ask(service: str, user: str) -> concurrent.futures.Future[str | None]:
                 raise _NoBackend
             value = backend.get_password(service, user)
         except BaseException as error:
-            _asking.pop((service, user), None)
-            answer.set_exception(error)
+            _pending.pop((service, user), None)
+            password.set_exception(error)
         else:
-            _asking.pop((service, user), None)
-            answer.set_result(value)
+            _pending.pop((service, user), None)
+            password.set_result(value)
 
-    # It may hang for ever without keeping the process from its end.
+    # A daemon thread: one that hangs does not keep the process from ending.
     threading.Thread(target=run, name="entrepot-keyring", daemon=True).start()
-    return answer
+    return password
 
 
 class _NoBackend(Exception):
-    """There is no keyring here that could hold anything."""
+    """This machine has no keyring that could store anything."""
 
 
 def _no_keyring() -> Cause:
@@ -87,7 +92,8 @@ def _no_keyring() -> Cause:
     return Cause(
         CauseCode.KEYRING_MISSING,
         f"There is no keyring for the engine{desktop}.",
-        "Install a backend and choose it with PYTHON_KEYRING_BACKEND or keyringrc.cfg, or keep the secret in a file (file:/path).",
+        "Install a backend and choose it with PYTHON_KEYRING_BACKEND or keyringrc.cfg, or keep the "
+        "secret in a file (file:/path).",
     )
 
 
@@ -101,8 +107,7 @@ def _failure(error: Exception, identifier: object) -> SecretUnavailable:
             f"The secret {identifier} can't be read: the keyring is locked.",
             "Unlock it for the user of the engine.",
         )
-    # What a backend says may tell what it was asked for or found: only the kind of its error is
-    # told.
+    # The message of a backend may repeat the request or the secret: only the kind is shown.
     return SecretUnavailable(
         f"The secret {identifier} can't be read: the keyring fails ({type(error).__name__}).",
         "Try by hand, as the user of the engine: keyring get SERVICE USER",

@@ -1,5 +1,4 @@
-"""Secrets that a program prints: credential helpers of docker, and commands of the administrator's
-own."""
+"""Read secrets that a program prints: a credential helper of docker, or any other command."""
 
 from __future__ import annotations
 
@@ -12,11 +11,11 @@ from contextlib import suppress
 from entrepot.causes import program_cause
 from entrepot.secrets.secret import SECRET_LENGTH, SecretUnavailable, unreadable
 
-PATIENCE = 15.0
-"""Seconds that a program may take: those that ask a cloud for a token need some."""
+PROGRAM_TIMEOUT = 15.0
+"""How long a program may take, in seconds: one that asks a cloud for a token needs some."""
 
-_REAPING = 2.0
-"""Seconds that a killed program has to be gone."""
+_EXIT_TIMEOUT = 2.0
+"""How long the exit of a killed program is waited for, in seconds."""
 
 
 class _Output(asyncio.SubprocessProtocol):
@@ -41,22 +40,19 @@ async def run(
     words: Sequence[str],
     identifier: object,
     *,
-    given: bytes | None = None,
-    patience: float | None = None,
+    stdin: bytes | None = None,
 ) -> tuple[int, bytes]:
-    """Run a program without a shell, with *given* on its standard input: its exit status, and what
-    it printed on its standard output.
+    """Run a program without a shell; return its exit status and its standard output.
 
-    What it prints elsewhere is thrown away: it might tell the secret. It has `PATIENCE`, or
-    *patience* seconds, and then is killed with all that it started. Raises `SecretUnavailable`.
+    Its standard error is discarded: it might have the secret. After
+    `PROGRAM_TIMEOUT` it is killed with all its children. Raises `SecretUnavailable`.
     """
     loop = asyncio.get_running_loop()
-    seconds = PATIENCE if patience is None else patience
     try:
         transport, output = await loop.subprocess_exec(
             _Output,
             *words,
-            stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
@@ -65,21 +61,22 @@ async def run(
         cause = await asyncio.to_thread(program_cause, error, words[0])
         raise unreadable(identifier, cause) from None
     try:
-        if given is not None and (pipe := transport.get_pipe_transport(0)) is not None:
+        if stdin is not None and (pipe := transport.get_pipe_transport(0)) is not None:
             assert isinstance(pipe, asyncio.WriteTransport)
-            pipe.write(given)
+            pipe.write(stdin)
             pipe.write_eof()
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PROGRAM_TIMEOUT):
             await output.over.wait()
         if output.full.is_set():
             raise SecretUnavailable(
-                f"The secret {identifier} is not read: {words[0]} prints more than {SECRET_LENGTH:,} bytes.",
+                f"The secret {identifier} is not read: {words[0]} prints more than "
+                f"{SECRET_LENGTH:,} bytes.",
                 "It must print the secret and nothing else.",
             )
         return transport.get_returncode() or 0, output.content
     except TimeoutError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {words[0]} did not end within {seconds:.0f} s.",
+            f"The secret {identifier} can't be read: {words[0]} did not end within {PROGRAM_TIMEOUT:.0f} s.",
             "Try it by hand, as the user of the engine.",
         ) from None
     finally:
@@ -92,10 +89,9 @@ async def _end(transport: asyncio.SubprocessTransport, output: _Output) -> None:
         with suppress(ProcessLookupError):
             os.killpg(transport.get_pid(), signal.SIGKILL)
     transport.close()
-    # Its exit is to be heard before the loop goes on; a process that hangs in the kernel is left to
-    # the kernel.
+    # asyncio must see the exit before the loop goes on. A process that hangs in the kernel stays.
     with suppress(TimeoutError):
-        async with asyncio.timeout(_REAPING):
+        async with asyncio.timeout(_EXIT_TIMEOUT):
             while transport.get_returncode() is None:
                 output.over.clear()
                 await output.over.wait()
@@ -103,11 +99,11 @@ async def _end(transport: asyncio.SubprocessTransport, output: _Output) -> None:
 
 async def read_command(words: Sequence[str], identifier: object) -> bytes:
     """The first line that a command prints on its standard output, without its end."""
-    status, printed = await run(words, identifier)
+    status, output = await run(words, identifier)
     if status:
         how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
         raise SecretUnavailable(
             f"The secret {identifier} can't be read: {words[0]} {how}.",
             "Try it by hand, as the user of the engine.",
         )
-    return printed.partition(b"\n")[0]
+    return output.partition(b"\n")[0]

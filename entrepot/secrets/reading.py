@@ -1,12 +1,13 @@
-"""From an identifier to the secret, whatever the store."""
+"""Read a secret from the store that its identifier names."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shlex
-from typing import TYPE_CHECKING
+from typing import Final
 
+from entrepot.core.credentials import CredentialSet
 from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.secrets.docker import read_from_config, read_from_helper
 from entrepot.secrets.file import read_private_file
@@ -15,14 +16,14 @@ from entrepot.secrets.program import read_command
 from entrepot.secrets.secret import Credential, Secret, SecretUnavailable, decoded, usable
 from entrepot.secrets.vault import read_vault
 
-if TYPE_CHECKING:
-    from entrepot.core.credentials import CredentialSet
+DOCKER_KINDS: Final = frozenset({"docker-config", "docker-helper"})
+"""Kinds of which docker or its helper gives user name and password together."""
 
 
 async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret:
     """Read a secret; raises `SecretUnavailable`, which names the identifier and never the value.
 
-    *login_server* is that of the credential set: what docker keeps is kept by it.
+    *login_server* is that of the credential set: docker stores credentials by it.
     """
     place = identifier.place
     match identifier.scheme:
@@ -41,8 +42,10 @@ async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret
             vault, _, name = place.removeprefix("//").partition("/secrets/")
             return Secret(await read_vault(vault, name, identifier))
         case "docker-config" | "docker-helper":
-            kept = await _kept_by_docker(identifier, login_server)
-            return kept.username if place.rpartition("/")[2] == "username" else kept.password
+            credential = await _docker_credential(identifier, login_server)
+            if place.rpartition("/")[2] == "username":
+                return credential.username
+            return credential.password
         case "command":
             words = shlex.split(place)
             return Secret(
@@ -62,16 +65,14 @@ async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret
 
 async def read_credential(credential_set: CredentialSet) -> Credential:
     """Read the user name and the password of a credential set; raises `SecretUnavailable`."""
-    username, password, server = (
-        credential_set.username,
-        credential_set.password,
-        credential_set.login_server,
-    )
+    username, password = credential_set.username, credential_set.password
+    login_server = credential_set.login_server
     if _is_pair(username, password):
         # A helper gives both at once, and two answers need not belong together.
-        return await _kept_by_docker(password, server)
+        return await _docker_credential(password, login_server)
     credential = Credential(
-        username=await read_secret(username, server), password=await read_secret(password, server)
+        username=await read_secret(username, login_server),
+        password=await read_secret(password, login_server),
     )
     if ":" in credential.username.reveal():
         # RFC 7617, 2: the first colon ends the user name.
@@ -83,15 +84,18 @@ async def read_credential(credential_set: CredentialSet) -> Credential:
 
 
 def _is_pair(username: SecretIdentifier, password: SecretIdentifier) -> bool:
-    one, other = username.place.rpartition("/"), password.place.rpartition("/")
-    kept_by_docker = username.scheme == password.scheme and username.scheme in {
-        "docker-config",
-        "docker-helper",
-    }
-    return kept_by_docker and one[0] == other[0] and (one[2], other[2]) == ("username", "password")
+    """Whether both come from one credential that docker stores."""
+    if username.scheme != password.scheme or username.scheme not in DOCKER_KINDS:
+        return False
+    username_store, _, username_part = username.place.rpartition("/")
+    password_store, _, password_part = password.place.rpartition("/")
+    return username_store == password_store and (username_part, password_part) == (
+        "username",
+        "password",
+    )
 
 
-async def _kept_by_docker(identifier: SecretIdentifier, login_server: str) -> Credential:
+async def _docker_credential(identifier: SecretIdentifier, login_server: str) -> Credential:
     if identifier.scheme == "docker-config":
         return await read_from_config(login_server, identifier)
     return await read_from_helper(identifier.place.rpartition("/")[0], login_server, identifier)
@@ -104,6 +108,7 @@ def _from_environment(identifier: SecretIdentifier) -> Secret:
         return Secret(decoded(value, identifier, f"the environment variable {identifier.place}"))
     state = "not set" if value is None else "empty"
     raise SecretUnavailable(
-        f"The secret {identifier} can't be read: the environment variable {identifier.place} is {state} for the engine.",
+        f"The secret {identifier} can't be read: the environment variable {identifier.place} is "
+        f"{state} for the engine.",
         "Set it where the engine is started, and start the engine again.",
     )

@@ -1,4 +1,4 @@
-"""Secrets in memory, which do not show themselves, and what is told when one can't be read."""
+"""Secrets in memory, which do not show themselves, and errors about secrets."""
 
 from __future__ import annotations
 
@@ -22,29 +22,28 @@ class SecretUnavailable(EntrepotError):
 
 
 def unreadable(identifier: object, cause: Cause) -> SecretUnavailable:
-    """The error for a secret that a fault of this machine keeps away."""
+    """The error for a secret that can't be read because of a fault of this machine."""
     error = SecretUnavailable(f"The secret {identifier} can't be read. {cause.what}", cause.hint)
     error.cause = cause.code
     return error
 
 
 class SecretForbidden(SecretUnavailable):
-    """A store refuses us the secret. The code is ACR's for it."""
+    """A store refuses the secret to the engine. The code is ACR's for it."""
 
     code = "Forbidden"
 
 
 class VaultIdentityUnknown(SecretUnavailable):
-    """The identity of the engine is not known where it signs in for an Azure Key Vault
-    (AADSTS700016). The code is ACR's for it."""
+    """Azure does not know the identity of the engine (AADSTS700016). The code is ACR's for it."""
 
     code = "unauthorized_client"
 
 
 def decoded(content: bytes, identifier: object, what: str, *, may_be_empty: bool = False) -> str:
-    """A secret as text, without a byte order mark before it and the line end that follows it.
+    """A secret as text, without a byte order mark and the line end that follows it.
 
-    Raises `SecretUnavailable`, for which *what* names where it comes from.
+    Raises `SecretUnavailable`, in which *what* names the place of the secret.
     """
     if len(content) > SECRET_LENGTH:
         raise SecretUnavailable(
@@ -62,8 +61,10 @@ def decoded(content: bytes, identifier: object, what: str, *, may_be_empty: bool
 
 
 def usable(value: str, identifier: object, what: str) -> str:
-    """*value*, if a sign-in could send it; raises `SecretUnavailable`, for which *what* names where
-    it comes from."""
+    """*value*, if a sign-in could send it.
+
+    Raises `SecretUnavailable`, in which *what* names the place of the secret.
+    """
     if not value:
         raise SecretUnavailable(
             f"The secret {identifier} can't be used: {what} is empty.", "Put the secret there."
@@ -79,8 +80,10 @@ def usable(value: str, identifier: object, what: str) -> str:
 
 
 class Secret:
-    """A secret that does not show itself in logs, tracebacks or formatted text. `reveal` gives it
-    to whoever signs in with it."""
+    """A secret that does not show itself in logs, tracebacks or formatted text.
+
+    `reveal` gives it to the code that signs in with it.
+    """
 
     __slots__ = ("_value",)
 
@@ -101,12 +104,12 @@ class Secret:
         return hash(self._value)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A secret is not written to anything.")
+        raise TypeError("A secret can't be pickled.")
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a sign-in needs."""
+    """A user name and a password."""
 
     username: Secret
     password: Secret

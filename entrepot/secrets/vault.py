@@ -1,4 +1,4 @@
-"""Secrets in an Azure Key Vault, with Azure's own SDK: the optional extra ``azure``.
+"""Read secrets from an Azure Key Vault, with Azure's SDK: the optional extra ``azure``.
 
 The engine signs in as the identity that it has where it runs (`DefaultAzureCredential`: a managed
 identity, a workload identity, environment variables, or the login of ``az``), which needs the right
@@ -20,24 +20,32 @@ from entrepot.secrets.secret import (
     unreadable,
 )
 
-PATIENCE = 30.0
-"""Seconds that vault and sign-in may take together, repetitions included: where there is no managed
-identity it takes a while to find out."""
+VAULT_TIMEOUT = 30.0
+"""How long vault and sign-in may take together with all retries, in seconds.
+
+Where there is no managed identity, the SDK takes a while to notice.
+"""
 
 AUTHORITIES = {
     "vault.azure.net": "login.microsoftonline.com",
     "vault.azure.cn": "login.chinacloudapi.cn",
     "vault.usgovcloudapi.net": "login.microsoftonline.us",
 }
-"""Where each cloud of Azure signs its identities in."""
+"""Where the identities of each cloud of Azure sign in, by the domain of its vaults."""
 
 _NOT_INSTALLED = Cause(
     CauseCode.EXTRA_MISSING,
     "What reads an Azure Key Vault is not installed here: the extra azure.",
     "Install it where the engine is, and start the engine again: pip install 'entrepot[azure]'",
 )
-_SIGN_IN = "Give the engine an identity: a managed identity where it runs in Azure, else AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or az login."
-_RIGHT = "Give the engine's identity the role Key Vault Secrets User there, or an access policy that may get secrets."
+_SIGN_IN = (
+    "Give the engine an identity: a managed identity where it runs in Azure, else AZURE_TENANT_ID, "
+    "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or az login."
+)
+_RIGHT = (
+    "Give the engine's identity the role Key Vault Secrets User there, or an access policy that may "
+    "get secrets."
+)
 
 
 def credential_of_engine(authority: str) -> Any:
@@ -48,13 +56,15 @@ def credential_of_engine(authority: str) -> Any:
 
 
 def transport_to_vault() -> Any:
-    """What carries the requests; None for the SDK's own."""
+    """The transport of the SDK; None for its own."""
     return None
 
 
 async def read_vault(vault: str, name: str, identifier: object) -> str:
-    """The newest version of a secret; raises `SecretUnavailable`, or `SecretForbidden` as ACR does.
-    *vault* is a host: ``contoso.vault.azure.net``."""
+    """The newest version of a secret in *vault*, a host: ``contoso.vault.azure.net``.
+
+    Raises `SecretUnavailable`, or `SecretForbidden` as ACR does.
+    """
     try:
         # Half a second of imports, which must not hold up the loop.
         core = await asyncio.to_thread(importlib.import_module, "azure.core.exceptions")
@@ -63,7 +73,7 @@ async def read_vault(vault: str, name: str, identifier: object) -> str:
     except ImportError:
         raise unreadable(identifier, _NOT_INSTALLED) from None
     try:
-        async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
+        async with asyncio.timeout(VAULT_TIMEOUT), AsyncExitStack() as stack:
             credential = await stack.enter_async_context(
                 credential_of_engine(AUTHORITIES[vault.partition(".")[2]])
             )
@@ -77,7 +87,8 @@ async def read_vault(vault: str, name: str, identifier: object) -> str:
             value = (await client.get_secret(name)).value
     except TimeoutError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {vault}, or the sign-in there, has not answered for {PATIENCE:.0f} s.",
+            f"The secret {identifier} can't be read: {vault}, or the sign-in there, has not answered "
+            f"for {VAULT_TIMEOUT:.0f} s.",
             "Check the network, and try again.",
         ) from None
     except core.ClientAuthenticationError as error:
@@ -85,13 +96,14 @@ async def read_vault(vault: str, name: str, identifier: object) -> str:
     except core.ResourceNotFoundError:
         raise SecretUnavailable(
             f"The secret {identifier} can't be read: {vault} has no secret {name}.",
-            "Check its name, or make it there.",
+            "Check its name, or create it there.",
         ) from None
     except core.HttpResponseError as error:
         raise _refusal(error, vault, identifier) from None
     except core.AzureError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {vault} can't be reached, or is not a Key Vault.",
+            f"The secret {identifier} can't be read: {vault} can't be reached, or is not a Key "
+            "Vault.",
             "Check the name of the vault, and the network.",
         ) from None
     if not value:
@@ -104,7 +116,8 @@ async def read_vault(vault: str, name: str, identifier: object) -> str:
 def _not_signed_in(error: Any, vault: str, identifier: object) -> SecretUnavailable:
     kind = VaultIdentityUnknown if "AADSTS700016" in str(error) else SecretUnavailable
     return kind(
-        f"The secret {identifier} can't be read: the engine has no identity with which it could sign in at {vault}.",
+        f"The secret {identifier} can't be read: the engine has no identity with which it could "
+        f"sign in at {vault}.",
         _SIGN_IN,
     )
 
@@ -119,7 +132,8 @@ def _refusal(error: Any, vault: str, identifier: object) -> SecretUnavailable:
             )
         if inner.get("code") in {"ForbiddenByFirewall", "ForbiddenByConnection"}:
             return SecretForbidden(
-                f"The secret {identifier} can't be read: the firewall of {vault} keeps the engine out.",
+                f"The secret {identifier} can't be read: the firewall of {vault} keeps the engine "
+                "out.",
                 "Let this machine's network in.",
             )
         return SecretForbidden(

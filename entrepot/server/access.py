@@ -1,76 +1,63 @@
-"""Who may do what at the management API, decided before a request reaches what answers it: one
-place for all routes, those that are yet to come included.
+"""Who may do what at the management API, decided before a request reaches its route: one place for
+all routes, those to come included.
 
-`ReadOnly` goes by the method, and by a short list of questions that are asked with POST. What is
-not known to read is taken to change something.
+`ReadOnly` goes by the method, and by the mark of the route (`entrepot.server.routes`). What is not
+known to read is taken to change something.
 """
 
 from __future__ import annotations
 
 import hmac
-import re
+from collections.abc import Sequence
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from entrepot.engine.engine import Engine
+from entrepot.config.settings import Settings
 from entrepot.errors import EngineReadOnly, TokenInvalid
-from entrepot.server.acr.management import error_response
 from entrepot.server.acr.registries import METADATA_PATHS
+from entrepot.server.responses import error_response
+from entrepot.server.routes import READING_METHODS as READING_METHODS
+from entrepot.server.routes import only_reads
 
 READ_ONLY_HEADER: Final = "entrepot-read-only"
-"""A client that sends it with a 1 binds itself: nothing that it asks for may change anything."""
-
-READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-"""RFC 9110, 9.2.1: what is asked with them changes nothing."""
-
-QUESTIONS: Final = (
-    r"/entrepot/v1/checks/[^/]+",
-    r"/entrepot/v1/credentialSets/[^/]+/check",
-    r"/entrepot/v1/doctor",
-)
-"""What is asked with POST, because it has a body or takes long, and changes nothing but what the
-engine knows."""
-
-_QUESTION = re.compile("|".join(f"(?:{each})" for each in QUESTIONS))
+"""A client that sends it with a 1 binds itself: none of its requests may change anything."""
 
 
-def only_reads(method: str, path: str) -> bool:
-    """Whether a request changes nothing."""
-    return method in READING_METHODS or (method == "POST" and _QUESTION.fullmatch(path) is not None)
-
-
-def is_read_only(engine: Engine, headers: Headers) -> bool:
-    """Whether who sends *headers* may change nothing: because of the engine, or because the client
-    bound itself."""
-    return engine.settings.read_only or headers.get(READ_ONLY_HEADER, "0").strip() not in {"", "0"}
+def is_read_only(settings: Settings, headers: Headers) -> bool:
+    """Whether the sender of *headers* may change nothing: because of the engine, or because the
+    client bound itself."""
+    return settings.read_only or headers.get(READ_ONLY_HEADER, "0").strip() not in {"", "0"}
 
 
 class ReadOnly:
-    """Refuses with `EngineReadOnly` whatever changes something, where the engine or the client is
-    read-only."""
+    """Refuses with `EngineReadOnly` every request that changes something, where the engine or the
+    client is read-only. *routes* are those of the application."""
 
-    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, routes: Sequence[BaseRoute]) -> None:
         self._app = app
-        self._engine = engine
+        self._settings = settings
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if (
             scope["type"] != "http"
-            or only_reads(scope["method"], scope["path"])
-            or not is_read_only(self._engine, Headers(scope=scope))
+            or not is_read_only(self._settings, Headers(scope=scope))
+            or only_reads(scope, self._routes)
         ):
             await self._app(scope, receive, send)
             return
         await error_response(self._refusal(), scope["path"])(scope, receive, send)
 
     def _refusal(self) -> EngineReadOnly:
-        if self._engine.settings.read_only:
+        if self._settings.read_only:
             return EngineReadOnly(
                 "Nothing was changed: this engine is read-only.",
-                "Its administrator can start it without --read-only, and without read_only in settings.toml. Container clients pull all the same.",
+                "Its administrator can start it without --read-only, and without read_only in "
+                "settings.toml. Container clients pull all the same.",
             )
         return EngineReadOnly(
             "Nothing was changed: this client bound itself to reading.",
@@ -83,7 +70,7 @@ def _is_open(scope: Scope) -> bool:
 
 
 class TokenRequired:
-    """Refuses with `TokenInvalid` whoever does not send *token* as a bearer token (RFC 6750).
+    """Refuses with `TokenInvalid` every request without *token* as a bearer token (RFC 6750).
 
     Only the endpoints of the cloud are told to everyone: az asks for them before it has a token.
     They say nothing but the address that was asked.
@@ -96,7 +83,7 @@ class TokenRequired:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         authorization = Headers(scope=scope).get("authorization", "")
-        if scope["type"] != "http" or self._knows(authorization) or _is_open(scope):
+        if scope["type"] != "http" or self._is_valid(authorization) or _is_open(scope):
             await self._app(scope, receive, send)
             return
         what = (
@@ -111,10 +98,10 @@ class TokenRequired:
         response.headers["www-authenticate"] = 'Bearer realm="entrepot"'
         await response(scope, receive, send)
 
-    def _knows(self, authorization: str) -> bool:
-        scheme, _, given = authorization.partition(" ")
+    def _is_valid(self, authorization: str) -> bool:
+        scheme, _, token = authorization.partition(" ")
         # Headers are latin-1, and compare_digest takes text only of ASCII.
         return (
-            hmac.compare_digest(given.strip().encode("latin-1"), self._token)
+            hmac.compare_digest(token.strip().encode("latin-1"), self._token)
             and scheme.lower() == "bearer"
         )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from entrepot.httpd.server import Application, Receive, Scope, Send
+from entrepot.httpd.asgi import Application, Receive, Scope, Send
 
 _OF_BROWSERS = frozenset(
     {b"origin", b"referer", b"accept-language", b"sec-fetch-site", b"sec-fetch-mode"}

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
+from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.results import (
     CachedBlob,
     ListAnswer,
@@ -28,7 +29,10 @@ from entrepot.cache.results import (
 from entrepot.causes import CauseCode, at_fault
 from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
-from entrepot.engine.engine import Engine
+from entrepot.engine.health import EngineHealth
+from entrepot.engine.repositories import RepositoryService
+from entrepot.engine.routing import Routing
+from entrepot.engine.traffic import Traffic
 from entrepot.errors import (
     EngineBusy,
     EngineError,
@@ -41,25 +45,18 @@ from entrepot.errors import (
 )
 from entrepot.formatting import printable
 from entrepot.httpd.accept import Accept
+from entrepot.httpd.asgi import ON_SENT_KEY, REASON_KEY, Disconnected, Receive, Scope, Send
 from entrepot.httpd.ranges import (
     BlobPieces,
     ByteRange,
     MultipartBody,
     ReadBlob,
-    joined,
+    coalesced,
     parse_ranges,
     parts_within,
 )
 from entrepot.httpd.sendfile import FileCutShort, OpenFile, chunks, spans
-from entrepot.httpd.server import (
-    ON_SENT_KEY,
-    REASON_KEY,
-    RETRY_AFTER,
-    Disconnected,
-    Receive,
-    Scope,
-    Send,
-)
+from entrepot.httpd.server import RETRY_AFTER
 from entrepot.server.paging import page_size
 from entrepot.source.errors import (
     SourceAvoided,
@@ -68,7 +65,7 @@ from entrepot.source.errors import (
     SourceRateLimited,
     SourceUnreachable,
 )
-from entrepot.source.loop_detection import came_through
+from entrepot.source.loop_detection import Via, came_through
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -116,8 +113,23 @@ _log = logging.getLogger("entrepot.registry")
 class RegistryApp:
     """The registry that container clients see."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        *,
+        cache: ArtifactCache,
+        routing: Routing,
+        repositories: RepositoryService,
+        health: EngineHealth,
+        traffic: Traffic,
+        via: Via,
+    ) -> None:
+        """*via* knows the requests that this engine itself sent."""
+        self._cache = cache
+        self._routing = routing
+        self._repositories = repositories
+        self._health = health
+        self._traffic = traffic
+        self._via = via
         self._answering: set[asyncio.Task[Any]] = set()
         self._ending = False
 
@@ -183,14 +195,14 @@ class RegistryApp:
     async def _answer(self, scope: Scope, response: _Response) -> None:
         path: str = scope["path"]
         via = response.headers.get(b"via")
-        if via is not None and path not in _HEALTH and self._engine.sources.via.leads_here(via):
+        if via is not None and path not in _HEALTH and self._via.leads_here(via):
             raise self._loop(path)
         with came_through(via):
             await self._answer_here(scope, path, response)
 
     def _loop(self, path: str) -> LoopDetected:
         match = _ADDRESS.fullmatch(path) or _TAGS.fullmatch(path)
-        route = self._engine.documents.rules.route(match["name"]) if match is not None else None
+        route = self._routing.route(match["name"]) if match is not None else None
         rule = "one of its cache rules" if route is None else f"its cache rule {route.rule.name}"
         error = LoopDetected(
             f"An engine is its own source through {rule}: a request of its own came back to it.",
@@ -224,7 +236,7 @@ class RegistryApp:
             # That it is answered is the answer.
             await response.json(b'{"status":"alive"}')
         elif path == "/readyz":
-            problems = self._engine.health.problems()
+            problems = self._health.problems()
             document = {"status": "unready" if problems else "ready", "problems": problems}
             await response.json(msgspec.json.encode(document), status=503 if problems else 200)
         else:
@@ -239,7 +251,7 @@ class RegistryApp:
         reference = parse_reference(reference_text)
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
-            described = await self._engine.cache.describe_manifest(repository, reference)
+            described = await self._cache.describe_manifest(repository, reference)
             if isinstance(reference, Digest) or accept.accepts(described.media_type):
                 await response.empty(
                     200,
@@ -248,7 +260,7 @@ class RegistryApp:
                     ),
                 )
                 return
-        answer = await self._engine.cache.manifest(repository, reference)
+        answer = await self._cache.manifest(repository, reference)
         answer = await self._acceptable(repository, reference, accept, answer)
         manifest = answer.manifest
         headers = self._manifest_headers(
@@ -277,7 +289,7 @@ class RegistryApp:
                 f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.",
                 "Use a newer client.",
             )
-        return await self._engine.cache.manifest(repository, child.digest)
+        return await self._cache.manifest(repository, child.digest)
 
     def _manifest_headers(
         self,
@@ -299,11 +311,11 @@ class RegistryApp:
         self, repository: Repository, digest: Digest, response: _Response, *, retry: bool = True
     ) -> None:
         if response.head:
-            described = await self._engine.cache.describe_blob(repository, digest)
+            described = await self._cache.describe_blob(repository, digest)
             await response.empty(200, _blob_headers(digest, described.size, described.origin))
             return
         requested_ranges = parse_ranges(response.headers.get(b"range"))
-        blob = await self._engine.cache.blob(repository, digest, asked_by=response.client)
+        blob = await self._cache.blob(repository, digest, asked_by=response.client)
         size = blob.size
         parts = parts_within(requested_ranges, size) if response.range_applies(str(digest)) else ()
         origin = Origin.CACHE if isinstance(blob, CachedBlob) else Origin.UPSTREAM
@@ -324,7 +336,7 @@ class RegistryApp:
         try:
             await blob.wait_beyond(min(answer.start, max(0, size - 1)))
         except SourceError as error:
-            raise self._engine.cache.blob_failed(repository, error) from error
+            raise self._cache.blob_failed(repository, error) from error
         if blob.size != size and retry:
             # Its source states another size than the manifest (F82): now the length of the answer
             # and its range are known.
@@ -354,7 +366,7 @@ class RegistryApp:
                         sent=self._count,
                     )
                 else:
-                    body = joined(answer.body(lambda start, end: spans(file, start, end)))
+                    body = coalesced(answer.body(lambda start, end: spans(file, start, end)))
                     await response.stream(
                         answer.status, answer.headers, body, etag=etag, sent=self._count
                     )
@@ -383,11 +395,11 @@ class RegistryApp:
             blob.record_delivery(response.client)
 
     def _count(self, sent: int) -> None:
-        self._engine.traffic.served(sent)
+        self._traffic.served(sent)
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
-        answer = await self._engine.cache.tags(repository, n=n, last=last)
+        answer = await self._cache.tags(repository, n=n, last=last)
         headers = [
             *_origin_headers(answer),
             *_next_page(f"/v2/{repository}/tags/list", n, answer.listing.next_last),
@@ -399,11 +411,7 @@ class RegistryApp:
         if n == 0:
             await response.json(b'{"repositories":[]}')
             return
-        names = [
-            name
-            for name in await self._engine.catalog.repository_names()
-            if last is None or name > last
-        ]
+        names = [name for name in await self._repositories.names() if last is None or name > last]
         page = names[: n or PAGE]
         await response.json(
             msgspec.json.encode({"repositories": page}),
@@ -416,7 +424,7 @@ class RegistryApp:
             # A "+" that was not quoted: no media type has a blank, and "none of this type" would be
             # the wrong answer.
             artifact_type = artifact_type.replace(" ", "+")
-        answer = await self._engine.cache.referrers(repository, digest, artifact_type)
+        answer = await self._cache.referrers(repository, digest, artifact_type)
         headers = [(b"content-type", OCI_INDEX.encode()), *_origin_headers(answer)]
         if answer.listing.filtered:
             headers.append((b"oci-filters-applied", b"artifactType"))

@@ -30,17 +30,27 @@ from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import counted, escaped, printable, printable_json
-from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bind_tcp
+from entrepot.httpd.asgi import Application
+from entrepot.httpd.server import RETRY_AFTER, HttpServer, bind_tcp
 from entrepot.server.access import ReadOnly, TokenRequired
-from entrepot.server.acr import management, repositories
+from entrepot.server.acr.data import DataResources
+from entrepot.server.acr.management import CacheRuleResources, CredentialSetResources
+from entrepot.server.acr.registries import RegistryResources
 from entrepot.server.host_check import LocalHosts
+from entrepot.server.identifier_check import IdentifierCheck
 from entrepot.server.log_limit import LogLimit
 from entrepot.server.log_output import LogFile, LogOutput, StandardError
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
+from entrepot.server.responses import error_response, exception_handlers
 from entrepot.server.shutdown import Deadline, Ending, answer_signals, survive_harmless_signals
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
-from entrepot.server.v1 import system
+from entrepot.server.v1.credentials import CredentialSetEndpoints
+from entrepot.server.v1.pulls import PullEndpoints
+from entrepot.server.v1.repositories import RepositoryEndpoints
+from entrepot.server.v1.rules import RuleEndpoints
+from entrepot.server.v1.system import SystemEndpoints
 from entrepot.tasks import OwnedTasks, uninterrupted
 
 GRACE = 10.0
@@ -68,7 +78,14 @@ _log = logging.getLogger("entrepot.server")
 
 def registry_app(engine: Engine) -> RegistryApp:
     """What container clients see."""
-    return RegistryApp(engine)
+    return RegistryApp(
+        cache=engine.cache,
+        routing=engine.routing,
+        repositories=engine.repositories,
+        health=engine.health,
+        traffic=engine.traffic,
+        via=engine.sources.via,
+    )
 
 
 def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
@@ -78,22 +95,40 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
     With a token only the secret identifiers that the settings permit over TCP can be made (S13).
     """
     over_tcp = engine.settings.management
-    identifiers = (
+    permitted = (
         EVERY_IDENTIFIER
         if token is None
         else over_tcp.secret_identifiers
         if over_tcp is not None
         else DEFAULT_OVER_TCP
     )
-    access = [Middleware(ReadOnly, engine)]
+    identifiers = IdentifierCheck(engine.credential_sets, permitted)
+    endpoints = (
+        RegistryResources(engine.endpoints),
+        CacheRuleResources(engine.rules),
+        CredentialSetResources(engine.credential_sets, identifiers),
+        DataResources(engine.repositories),
+        RuleEndpoints(engine.rules, engine.revisions, permitted),
+        CredentialSetEndpoints(engine.credential_sets, engine.revisions, identifiers),
+        RepositoryEndpoints(engine.repositories, engine.revisions),
+        PullEndpoints(engine.pulls),
+        SystemEndpoints(
+            settings=engine.settings,
+            status=engine.status,
+            traffic=engine.traffic,
+            maintenance=engine.maintenance,
+            verification=engine.verification,
+            events=engine.events,
+            doctor=engine.doctor,
+            stopping=engine.stopping,
+        ),
+    )
+    routes = [route for group in endpoints for route in group.routes()]
+    access = [Middleware(ReadOnly, engine.settings, routes)]
     return Starlette(
-        routes=[
-            *management.routes(engine, identifiers),
-            *repositories.routes(engine),
-            *system.routes(engine),
-        ],
+        routes=routes,
         middleware=access if token is None else [Middleware(TokenRequired, token), *access],
-        exception_handlers=management.exception_handlers(),
+        exception_handlers=exception_handlers(),
     )
 
 
@@ -178,7 +213,7 @@ async def _serve(
                 ready(engine)
             await engine.stopping.wait()
             ending.begin()
-            engine.events.record("engine-stopping", "Stopping.")
+            engine.events.record(EventKind.ENGINE_STOPPING, "Stopping.")
 
 
 @asynccontextmanager
@@ -205,9 +240,9 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
                 await administration.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine)) is not None:
                     servers.append(over_tcp)
-                rules = counted(len(engine.documents.rules), "cache rule")
+                rules = counted(len(engine.rules.book), "cache rule")
                 engine.events.record(
-                    "engine-started",
+                    EventKind.ENGINE_STARTED,
                     f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; management on {path}"
                     + (
                         f" and {engine.endpoints.management}"
@@ -228,12 +263,12 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
 
 
 async def _stop(servers: list[HttpServer]) -> None:
-    await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
+    await asyncio.gather(*(each.stop(grace=GRACE, abort_timeout=CUTTING) for each in servers))
 
 
 async def _cut_when_in_a_hurry(ending: Ending, servers: list[HttpServer]) -> None:
     await ending.hurry.wait()
-    await asyncio.gather(*(each.cut_off(CUTTING) for each in servers))
+    await asyncio.gather(*(each.abort_responses(CUTTING) for each in servers))
 
 
 async def _keep_socket(engine: Engine, owned: OwnedSocket, server: HttpServer) -> None:
@@ -273,18 +308,18 @@ async def _look_after_socket(
         if message != engine.endpoints.socket_problem:
             engine.endpoints.socket_problem = message
             engine.events.record(
-                "socket-lost",
+                EventKind.SOCKET_LOST,
                 f"{message} Commands and dashboards do not reach this engine; clients pull as ever.",
-                level=logging.ERROR,
+                severity=Severity.ERROR,
             )
         return
     if renewed is not None:
         await server.listen(renewed)
         server.stop_listening(before)
         engine.events.record(
-            "socket-restored",
+            EventKind.SOCKET_RESTORED,
             f"The management socket {owned.path} was gone or replaced; it is there again.",
-            level=logging.WARNING,
+            severity=Severity.WARNING,
         )
     engine.endpoints.socket_problem = None
 
@@ -360,7 +395,7 @@ def _management_server(app: Application) -> HttpServer:
     )
 
     async def refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
-        response = management.error_response(busy, scope["path"])
+        response = error_response(busy, scope["path"])
         response.headers["retry-after"] = str(busy.retry_after)
         await response(scope, receive, send)
 

@@ -1,1 +1,1 @@
-"""Speaking to a source registry."""
+"""Source registries: how Entrepot pulls from them. `entrepot.source.client` shows the way in."""

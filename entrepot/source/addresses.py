@@ -1,22 +1,22 @@
 """Addresses that a source names, and to which of them a connection may go.
 
-A registry, its realm or a redirect of its storage names a host. Whoever runs the source chooses
-that name and what it resolves to, so the address that is connected to is judged three times:
+A registry, its realm or a redirect of its storage names a host. The source's operator chooses that
+name and what it resolves to, so the address of a connection is checked three times:
 
 1. as literal text, in every form that `inet_aton(3)` reads (``0x7f.1``, ``2130706433``,
    ``0177.1``), before a request is sent, at every hop;
-2. after every look-up, where addresses that are refused are left out (`entrepot.source.transport`);
-3. when the socket is made, which also covers cached look-ups and each try of happy eyeballs.
+2. after every look-up, where refused addresses are left out (`entrepot.source.transport`);
+3. when the socket is created, which also covers cached look-ups and each attempt of happy eyeballs.
 
 Refused are loopback, link-local, unspecified, multicast and broadcast addresses, and the addresses
-at which clouds tell a machine its own secrets, also where one of IPv6 carries one of these
+at which clouds give a machine its own secrets, also where an address of IPv6 carries one of these
 (IPv4-mapped and -compatible, NAT64, SIIT, 6to4, Teredo). Private networks (10/8, 172.16/12,
 192.168/16, fc00::/7) are allowed on purpose: registries of companies are there.
 
-What the administrator wrote stays allowed (`Reach`): the host of an endpoint or realm in
-``settings.toml`` may be anywhere, and an endpoint at a literal loopback address may send us around
-loopback, where its own parts run. Through a proxy of the environment it is the proxy that looks
-names up, so only the first judgement is ours; the proxy itself may be anywhere.
+What the administrator configured stays allowed (`Reach`): the host of an endpoint or realm in
+``settings.toml`` may be anywhere, and an endpoint at a literal loopback address may lead to other
+loopback addresses, where its own parts run. A proxy of the environment looks names up itself, so
+only the first check applies; the proxy itself may be anywhere.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ADDRESS_LENGTH = 8 * 1024
 LOCAL_ADDRESS = "a local address (loopback, link-local or cloud metadata)"
 """How messages name an address to which no registry may send requests."""
 
-METADATA = frozenset(
+METADATA_ADDRESSES = frozenset(
     {
         # Azure's wire server, Alibaba's and Oracle's metadata; AWS and Google over IPv6. All others
         # are link-local.
@@ -48,7 +48,7 @@ METADATA = frozenset(
         IPv6Address("fd20:ce::254"),
     }
 )
-"""Where clouds tell a machine its own credentials."""
+"""Where clouds give a machine its own credentials."""
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
@@ -59,15 +59,15 @@ _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 
 
 def parse_address(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
-    """The address that *text* is, seen from *base*; None when no request could be sent to it.
+    """The address that *text* names, seen from *base*; None when no request could be sent to it.
 
-    Its host has a name or literal address that can be looked up, and its port is one.
+    Its host has a name that can be looked up or a literal address, and its port is valid.
     """
     if len(text) > ADDRESS_LENGTH:
         return None
     try:
         url = httpx.URL(text) if base is None else base.join(text)
-        # The host is decoded when it is asked for, and that fails for what is no IDNA.
+        # httpx decodes the host when it is read, and that fails for what is no IDNA.
         host, raw_host, port = url.host, url.raw_host.decode("ascii"), url.port
     except (httpx.InvalidURL, ValueError, RecursionError):
         return None
@@ -84,12 +84,11 @@ def parse_address(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
 
 
 def _is_label(label: str) -> bool:
-    return all(each.isalnum() or each in "-_" for each in label)
+    return all(character.isalnum() or character in "-_" for character in label)
 
 
 def is_local(host: str) -> bool:
-    """Whether *host* literally names this machine or its surroundings, to which no public registry
-    may send us."""
+    """Whether *host* literally names a local address, to which no public registry may lead."""
     if is_localhost(host):
         return True
     address = literal_address(host)
@@ -97,28 +96,28 @@ def is_local(host: str) -> bool:
 
 
 def is_local_address(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is this machine, its link, many machines at once, or where a cloud keeps
-    the secrets of the machine."""
+    """Whether an address is this machine, its link, many machines at once, or cloud metadata."""
     return any(
-        each.is_loopback
-        or each.is_link_local
-        or each.is_unspecified
-        or each.is_multicast
-        or each in METADATA
-        or each == _BROADCAST
-        or each in _THIS_NETWORK
-        for each in (address, *_meant(address))
+        form.is_loopback
+        or form.is_link_local
+        or form.is_unspecified
+        or form.is_multicast
+        or form in METADATA_ADDRESSES
+        or form == _BROADCAST
+        or form in _THIS_NETWORK
+        for form in (address, *_embedded(address))
     )
 
 
 def is_public_address(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is one of the internet, and of no private network or special purpose."""
-    return not is_local_address(address) and all(each.is_global for each in _meant(address))
+    return not is_local_address(address) and all(
+        embedded.is_global for embedded in _embedded(address)
+    )
 
 
-def _meant(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
-    """The addresses of IPv4 that one of IPv6 stands for; the address itself when it stands for
-    none."""
+def _embedded(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The IPv4 addresses that an IPv6 address stands for; the address itself without any."""
     if isinstance(address, IPv4Address):
         return (address,)
     if address.ipv4_mapped is not None:
@@ -136,30 +135,32 @@ def _meant(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Addres
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Where one source registry may lead us."""
+    """Where one source registry may lead."""
 
     hosts: frozenset[str] = frozenset()
     """Hosts that the administrator named, which may be anywhere."""
     loopback: bool = False
     """Whether the registry runs on this machine, so that its parts do."""
     public: bool = False
-    """Whether only addresses of the internet are meant, and no private network: what comes from
-    there goes to a stranger."""
+    """Whether only addresses of the internet are allowed, and no private network: what comes from
+    there goes to another owner's registry."""
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)
     def of(registry: SourceRegistry) -> Reach:
-        """What the configuration of a registry allows. What the built-in table says of a registry
-        places nothing on this machine."""
-        of_table = next(
-            (each for each in TABLE if each.login_server == registry.login_server), None
+        """What the configuration of a registry allows.
+
+        An entry of the built-in table allows no local address.
+        """
+        built_in = next(
+            (entry for entry in TABLE if entry.login_server == registry.login_server), None
         )
-        named = set(registry.realms) - set(of_table.realms if of_table is not None else ())
-        endpoint = of_table.endpoint if of_table is not None else f"https://{registry.login_server}"
+        declared = set(registry.realms) - set(built_in.realms if built_in is not None else ())
+        endpoint = built_in.endpoint if built_in is not None else f"https://{registry.login_server}"
         if registry.declared or registry.endpoint != endpoint:
-            named |= {registry.endpoint, f"//{registry.login_server}"}
+            declared |= {registry.endpoint, f"//{registry.login_server}"}
         return Reach(
-            frozenset(httpx.URL(each).host for each in named),
+            frozenset(httpx.URL(address).host for address in declared),
             is_loopback(httpx.URL(registry.endpoint).host),
         )
 
@@ -172,8 +173,10 @@ class Reach:
         return host in self.hosts or not is_local(host) or (self.loopback and is_loopback(host))
 
     def permits_address(self, address: str) -> bool:
-        """Whether a connection may be made to what a host that the administrator did not name was
-        resolved to."""
+        """Whether a connection may be made to the *address* that a name was resolved to.
+
+        The administrator did not name the host.
+        """
         literal = literal_address(address)
         if self.public:
             return literal is not None and is_public_address(literal)

@@ -1,8 +1,8 @@
-"""The certificate that a server presents, looked at without trusting it, to say why it is refused.
+"""The certificate that a server presents, read without trusting it, to say why it is refused.
 
-The connection ends as soon as the certificate is here. Only where it is the time that is in
-question, a request goes over it, without any credential, and of its answer nothing is used but the
-Date header: what a stranger says decides no more than the words of an error.
+The connection ends as soon as the certificate is here. Only where the time is in question, a
+request goes over it, without any credential, and of its response nothing is used but the Date
+header: what an untrusted server says decides no more than the words of an error.
 """
 
 from __future__ import annotations
@@ -25,22 +25,28 @@ if TYPE_CHECKING:
 
     from entrepot.source.addresses import Reach
 
-PRESENT_TIMEOUT = 10.0
-"""Seconds that a look at a certificate may take in all; its client waits."""
+PROBE_TIMEOUT = 10.0
+"""Seconds that a probe may take in all; a client waits for it."""
 
 CERTIFICATE_LENGTH = 64 * 1024
 """The longest certificate that is read, in bytes."""
 
-NAMES_SHOWN = 3
-"""Names of a certificate in a sentence."""
+EXAMPLES_IN_MESSAGE = 3
+"""Names of a certificate that a message lists."""
 
-TEXT_LENGTH = 80
-"""Characters of a name that a certificate gives."""
+NAME_LENGTH = 80
+"""Characters of a name in a certificate that are kept."""
+
+MAX_NAMES = 100
+"""Names of a certificate that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a server presented. Times are in UTC; *date* is what it says the time is."""
+    """The certificate of a server.
+
+    Times are in UTC; *date* is the Date header of the server, in seconds since the epoch.
+    """
 
     names: tuple[str, ...]
     issuer: str
@@ -48,48 +54,51 @@ class Certificate:
     not_before: datetime
     not_after: datetime
     is_alone: bool
-    """Whether it came without that of its issuer, which it says where to get."""
+    """Whether it came without that of its issuer, and says where to get that one."""
     date: float | None
 
 
-class _Handshake(ssl.SSLObject):
-    """An end of a connection that is over once the certificate is here, unless a date is asked for."""
+class _ProbeConnection(ssl.SSLObject):
+    """A connection that ends once the certificate is here, unless a date is asked for."""
 
     def do_handshake(self) -> None:
-        """One step; at the end the context remembers the connection. Raises `ssl.SSLError` to end
-        it."""
+        """Do one step; at the end the context remembers the connection.
+
+        Raises `ssl.SSLError` to end it.
+        """
         super().do_handshake()
-        looking = self.context
-        assert isinstance(looking, _Looking)
-        looking.last = self
-        if not looking.asks_date:
+        context = self.context
+        assert isinstance(context, _ProbeContext)
+        context.last = self
+        if not context.asks_date:
             raise ssl.SSLError("the certificate is here")
 
 
-class _Looking(ssl.SSLContext):
-    """TLS that trusts everybody and remembers the last connection."""
+class _ProbeContext(ssl.SSLContext):
+    """TLS that trusts every certificate and remembers the last connection."""
 
-    sslobject_class = _Handshake
+    sslobject_class = _ProbeConnection
     last: ssl.SSLObject | None = None
     asks_date = False
 
 
-async def presented(url: httpx.URL, reach: Reach, *, asks_date: bool) -> Certificate | None:
-    """What the host of *url* presents, reached as ever (guards and proxies); None: can't be seen.
+async def fetch_certificate(url: httpx.URL, reach: Reach, *, asks_date: bool) -> Certificate | None:
+    """The certificate of the host of *url*; None where it can't be fetched.
 
-    With *asks_date* one request without credentials asks it for the time as well.
+    The connection has the usual guards and proxies. With *asks_date* one request without
+    credentials asks the host for the time as well.
     """
     from entrepot.source.transport import SourceTransport
 
-    tls = _Looking(ssl.PROTOCOL_TLS_CLIENT)
+    tls = _ProbeContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.asks_date = asks_date
     tls.check_hostname = False
     tls.verify_mode = ssl.CERT_NONE
-    transport = SourceTransport(tls, connections=1, reach=reach, lookup_timeout=PRESENT_TIMEOUT)
+    transport = SourceTransport(tls, connections=1, reach=reach, lookup_timeout=PROBE_TIMEOUT)
     date = None
     try:
         with suppress(TimeoutError, httpx.TransportError, ValueError):
-            async with asyncio.timeout(PRESENT_TIMEOUT):
+            async with asyncio.timeout(PROBE_TIMEOUT):
                 response = await transport.handle_async_request(_head(url))
                 date = parse_date(response.headers.get("date"))
                 await response.aclose()
@@ -105,7 +114,7 @@ async def speaks_http(url: httpx.URL, reach: Reach) -> bool:
     port = url.port or 443
     transport = SourceTransport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connections=1, reach=reach)
     try:
-        async with asyncio.timeout(PRESENT_TIMEOUT):
+        async with asyncio.timeout(PROBE_TIMEOUT):
             response = await transport.handle_async_request(
                 _head(url.copy_with(scheme="http", port=port))
             )
@@ -118,13 +127,16 @@ async def speaks_http(url: httpx.URL, reach: Reach) -> bool:
 
 
 def _head(url: httpx.URL) -> httpx.Request:
-    timeout = httpx.Timeout(PRESENT_TIMEOUT / 2)
+    timeout = httpx.Timeout(PROBE_TIMEOUT / 2)
     address = url.copy_with(path="/v2/", query=None)
     return httpx.Request("HEAD", address, extensions={"timeout": timeout.as_dict()})
 
 
 def _read(connection: ssl.SSLObject, date: float | None) -> Certificate | None:
-    """Blocks for the import of cryptography, which keyring's backend for Linux brings anyway."""
+    """Read a certificate. Blocks for the import of cryptography.
+
+    keyring's backend for Linux depends on it anyway.
+    """
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
@@ -136,7 +148,7 @@ def _read(connection: ssl.SSLObject, date: float | None) -> Certificate | None:
     if content is None or len(content) > CERTIFICATE_LENGTH:
         return None
     with warnings.catch_warnings():
-        # What a foreign certificate does against the rules is no news for this log.
+        # The faults of a foreign certificate are no news for the log.
         warnings.simplefilter("ignore")
         try:
             certificate = x509.load_der_x509_certificate(content)
@@ -160,9 +172,9 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    found = [*names.get_values_for_type(x509.DNSName)]
-    found += [str(each) for each in names.get_values_for_type(x509.IPAddress)]
-    return tuple(printable(each, TEXT_LENGTH) for each in found[:100])
+    hosts = [*names.get_values_for_type(x509.DNSName)]
+    hosts += [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return tuple(printable(host, NAME_LENGTH) for host in hosts[:MAX_NAMES])
 
 
 def _name(name: x509.Name) -> str:
@@ -172,8 +184,8 @@ def _name(name: x509.Name) -> str:
     for kind in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME):
         for attribute in name.get_attributes_for_oid(kind):
             value = attribute.value
-            return printable(value if isinstance(value, str) else value.hex(), TEXT_LENGTH)
-    return printable(name.rfc4514_string(), TEXT_LENGTH) or "an issuer without a name"
+            return printable(value if isinstance(value, str) else value.hex(), NAME_LENGTH)
+    return printable(name.rfc4514_string(), NAME_LENGTH) or "an issuer without a name"
 
 
 def _names_issuer(certificate: x509.Certificate) -> bool:
@@ -187,11 +199,17 @@ def _names_issuer(certificate: x509.Certificate) -> bool:
         ).value
     except x509.ExtensionNotFound:
         return False
-    return any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in access)
+    return any(
+        description.access_method == AuthorityInformationAccessOID.CA_ISSUERS
+        for description in access
+    )
 
 
 def _chain_length(connection: ssl.SSLObject) -> int | None:
-    """Certificates that were sent; None where this Python does not tell (public from 3.13)."""
+    """How many certificates the server sent; None where this Python does not say.
+
+    The function is public from Python 3.13 on.
+    """
     chain = getattr(connection, "get_unverified_chain", None)
     if chain is None:
         chain = getattr(getattr(connection, "_sslobj", None), "get_unverified_chain", None)

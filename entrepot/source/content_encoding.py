@@ -1,13 +1,12 @@
-"""Bodies that were compressed on the way, although they were asked for as they are
-(``Accept-Encoding: identity``).
+"""Bodies that were compressed on the way, although ``Accept-Encoding: identity`` was sent.
 
-A ``Content-Encoding`` header is of little help: storage often has it on a layer that is a gzip file
-and is sent as it was stored, while a proxy or CDN that compresses what passes sets the same header.
-So the header only says that two readings are possible, as the bytes came and decoded, and the
-digest says which of them is right.
+A ``Content-Encoding`` header is of little help: storage often sets it on a layer that is a gzip
+file and is sent as it was stored, while a proxy or CDN that compresses what passes sets the same
+header. So the header only says that two readings are possible, as the bytes came and decoded, and
+the digest says which of them is right.
 
-Decoded are gzip and deflate (RFC 9110, section 8.4.1), by the standard library. Nothing asked for
-the others, and what has their label may still be right as it came.
+The standard library decodes gzip and deflate (RFC 9110, section 8.4.1). No request asked for other
+codings, and a body with their label may still be right as it came.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
 DECODED = frozenset({"gzip", "x-gzip", "deflate"})
-"""Codings that can be taken off."""
+"""Codings that can be removed."""
 
-PIECE = 256 * 1024
+MAX_PIECE = 256 * 1024
 """Bytes of one decoded piece at most: what is small when compressed may be large."""
 
-PEEK = 64 * 1024
-"""Compressed bytes that are looked at before it is decided how a body is read."""
+PEEK_SIZE = 64 * 1024
+"""Compressed bytes that are read before it is decided how a body is read."""
 
-PEEK_DECODED = 512
-"""Decoded bytes that are looked at: the first header of a tar archive."""
+TAR_HEADER = 512
+"""Decoded bytes that are checked: the first header of a tar archive."""
 
 _GZIP = b"\x1f\x8b\x08"
 _TAR_AT = 257
@@ -38,8 +37,10 @@ class NotDecodable(ValueError):
 
 
 def coding_of(headers: Mapping[str, str]) -> str | None:
-    """The outermost coding that a body is labelled with, in lower case and cut to 32 characters;
-    None for none."""
+    """The outermost coding that a body is labelled with; None without one.
+
+    It is in lower case and cut to 32 characters.
+    """
     codings = [
         coding.strip().lower() for coding in headers.get("content-encoding", "")[:256].split(",")
     ]
@@ -49,7 +50,7 @@ def coding_of(headers: Mapping[str, str]) -> str | None:
 
 
 class Decoder:
-    """Takes one coding off, piece by piece; *coding* is one of `DECODED`."""
+    """Removes one coding, piece by piece; *coding* is one of `DECODED`."""
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
@@ -58,19 +59,21 @@ class Decoder:
         self._has_ended = False
 
     def feed(self, content: bytes) -> Iterator[bytes]:
-        """The decoded pieces of what comes next; raises `NotDecodable`. It works while it is
-        iterated over."""
+        """The decoded pieces of the next bytes, decoded while they are iterated over.
+
+        Raises `NotDecodable`.
+        """
         while True:
             if self._inflate is None:
                 content, self._first = self._first + content, b""
                 if self._has_ended and not content.strip(b"\0"):
-                    return  # padding, or nothing
+                    return  # padding, or the end
                 if len(content) < 2:
                     self._first = content
                     return
                 self._inflate = zlib.decompressobj(self._window_bits(content))
             try:
-                piece = self._inflate.decompress(content, PIECE)
+                piece = self._inflate.decompress(content, MAX_PIECE)
             except zlib.error as error:
                 raise NotDecodable(str(error)) from None
             content = self._inflate.unconsumed_tail
@@ -81,7 +84,7 @@ class Decoder:
                 content = self._inflate.unused_data
                 self._inflate = None
                 self._has_ended = True
-            elif not content and len(piece) < PIECE:
+            elif not content and len(piece) < MAX_PIECE:
                 return
 
     def _window_bits(self, content: bytes) -> int:
@@ -101,16 +104,17 @@ class Decoder:
 
 
 def is_json(content: bytes) -> bool:
-    """Whether a document begins as JSON does that a registry sends: an object or a list, after
-    white space or a byte order mark."""
+    """Whether a document begins as the JSON of a registry: with an object or a list.
+
+    White space or a byte order mark may come before.
+    """
     return content[:100].removeprefix(codecs.BOM_UTF8).lstrip()[:1] in {b"{", b"["}
 
 
 def document_coding(content: bytes, coding: str | None) -> str | None:
-    """What a document is compressed with that is labelled with *coding*; None where it is as it was
-    stored.
+    """The coding of a document that is labelled with *coding*; None where it is as it was stored.
 
-    What has the first bytes of a gzip file is one without a label too: no JSON begins so.
+    A document with the first bytes of a gzip file is one without a label too: no JSON begins so.
     """
     if content.startswith(_GZIP):
         return "gzip"
@@ -118,8 +122,10 @@ def document_coding(content: bytes, coding: str | None) -> str | None:
 
 
 def decode_document(content: bytes, coding: str | None, limit: int) -> bytes | None:
-    """A document without the *coding* that `document_coding` names, or as it came; None when it is
-    larger than *limit* bytes."""
+    """A document without the *coding* that `document_coding` names, or as it came.
+
+    None when it is larger than *limit* bytes.
+    """
     if coding is None:
         return content
     decoder = Decoder(coding)
@@ -138,12 +144,11 @@ def decode_document(content: bytes, coding: str | None, limit: int) -> bytes | N
 
 
 def seems_encoded(first: bytes, coding: str, *, length: int | None, size: int | None) -> bool:
-    """Whether a blob of *size* bytes that begins with *first* was compressed on the way, and not
-    only labelled so.
+    """Whether a blob of *size* bytes was compressed on the way, and not only labelled so.
 
-    *length* is that of the body. Where both are known and equal it was not; else it was if it can
-    be decoded, unless that gives a tar archive: layers are compressed when they are stored, so that
-    is one whose label says what it is.
+    It begins with *first*; *length* is that of the body. Where size and length are known and equal
+    it was not. Else it was if it can be decoded, unless that gives a tar archive: layers are
+    compressed when they are stored, so that is a layer whose label says what it is.
     """
     if (
         coding not in DECODED
@@ -155,7 +160,7 @@ def seems_encoded(first: bytes, coding: str, *, length: int | None, size: int | 
     try:
         for piece in Decoder(coding).feed(first):
             decoded += piece
-            if len(decoded) >= PEEK_DECODED:
+            if len(decoded) >= TAR_HEADER:
                 break
     except NotDecodable:
         return False
@@ -163,17 +168,17 @@ def seems_encoded(first: bytes, coding: str, *, length: int | None, size: int | 
 
 
 async def peek(chunks: AsyncIterator[bytes]) -> bytes:
-    """The first `PEEK` bytes of a body, or somewhat more; fewer where that is all of it."""
+    """The first `PEEK_SIZE` bytes of a body, or somewhat more; fewer where it is shorter."""
     first = b""
     async for chunk in chunks:
         first += chunk
-        if len(first) >= PEEK:
+        if len(first) >= PEEK_SIZE:
             break
     return first
 
 
 async def decode_stream(chunks: AsyncIterator[bytes], coding: str) -> AsyncGenerator[bytes, None]:
-    """The decoded bytes of a body, in a thread; raises `NotDecodable`."""
+    """The bytes of a body, decoded in a thread; raises `NotDecodable`."""
     decoder = Decoder(coding)
     async for chunk in chunks:
         pieces = decoder.feed(chunk)

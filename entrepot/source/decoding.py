@@ -1,7 +1,7 @@
-"""Reading what a source sends: JSON, numbers, media types, links.
+"""Parsers for what a source sends: JSON, numbers, media types, links.
 
-All of it is foreign text. Each function here bounds what it looks at, takes linear time, and raises
-or returns nothing but what its docstring says, whatever comes in.
+All of it is foreign text. For any input each function here bounds what it reads, takes linear time,
+and raises or returns nothing but what its docstring says.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import msgspec
 
 from entrepot.encoding import without_byte_order_mark
 
-T = TypeVar("T")
+Decoded = TypeVar("Decoded")
 
 MEDIA_TYPE_LENGTH = 255
 """The longest media type, in characters: RFC 6838, section 4.2, allows 127 on each side of its
 slash."""
 
 LINK_LENGTH = 8 * 1024
-"""Characters of all ``Link`` headers that are looked at: one link with a long opaque token is 2 kB."""
+"""Characters of all ``Link`` headers that are read: one link with a long opaque token is 2 kB."""
 
 _MEDIA_TYPE = re.compile(
     r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.IGNORECASE | re.ASCII
@@ -31,25 +31,24 @@ _UNSATISFIED_RANGE = re.compile(r"bytes[ \t]{1,8}\*/([0-9]{1,15})")
 
 
 class Undecodable(ValueError):
-    """Bytes are no JSON, or not of the shape that was asked for."""
+    """Bytes are no JSON, or not of the requested shape."""
 
 
-def decode(content: bytes, kind: type[T]) -> T:
-    """*content* as *kind*; raises `Undecodable`, also for JSON that is nested deeper than Python's
-    stack.
+def decode(content: bytes, kind: type[Decoded]) -> Decoded:
+    """Decode JSON as *kind*; raises `Undecodable`, also for JSON nested deeper than Python's stack.
 
-    A byte order mark in front is passed over (RFC 8259, section 8.1).
+    A byte order mark at the start is ignored (RFC 8259, section 8.1).
     """
     try:
         return msgspec.json.decode(without_byte_order_mark(content), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = type(error).__name__
-    # Outside the handler: a failure that is remembered keeps what it followed from.
+    # Outside the handler: a remembered error would keep the one that it followed from.
     raise Undecodable(reason)
 
 
 def parse_number(text: str) -> int | None:
-    """A count or a size that an answer names, below 10^15; None for anything else."""
+    """A count or a size below 10^15; None for anything else."""
     return int(text) if _NUMBER.fullmatch(text) else None
 
 
@@ -62,8 +61,10 @@ def parse_media_type(text: str) -> str | None:
 
 
 def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
-    """First byte, last byte and whole size of a 206 (RFC 9110, section 14.4); None for anything
-    else. The size is None where it is left open."""
+    """First byte, last byte and whole size of a 206; None for anything else.
+
+    The size is None where it is left open (RFC 9110, section 14.4).
+    """
     part = _CONTENT_RANGE.fullmatch(text.strip(" \t")[:64])
     if part is None:
         return None
@@ -77,8 +78,10 @@ def parse_unsatisfied_range(text: str) -> int | None:
 
 
 def next_link(text: str) -> str | None:
-    """The target of the link to the next page in a ``Link`` header (RFC 8288), as it was written;
-    None when there is none."""
+    """The target of the link to the next page in a ``Link`` header, as it was written.
+
+    None when there is none (RFC 8288).
+    """
     text = text[:LINK_LENGTH]
     start = text.find("<")
     while start != -1:

@@ -1,11 +1,10 @@
-"""Looking up the addresses of names, without taking threads or time from anything else.
+"""DNS look-ups in threads of their own, bounded for each source and for all.
 
 `socket.getaddrinfo` blocks for as long as a name server is silent, and can't be interrupted. So
-look-ups have threads of their own, not those of the event loop's executor in which the catalog and
-the files are read. A look-up that nobody waits for any more keeps its thread until the system gives
-up; whoever asks for the same name meanwhile waits for the same look-up, so one slow name takes one
-thread. How many run is bounded, for each source and for all; where all are stuck, a look-up fails
-at once.
+look-ups do not use the threads of the event loop's executor, in which the catalog and the files are
+read. A look-up whose clients have all left keeps its thread until the system gives up; requests for
+the same name wait for the same look-up, so one slow name takes one thread. Where all threads are
+stuck, a look-up fails at once.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-LOOKUPS_PER_SOURCE = 8
+MAX_LOOKUPS_PER_SOURCE = 8
 """Look-ups that run at once for one source: a registry has one name, and its storage a few."""
 
-LOOKUPS = 64
+MAX_LOOKUPS = 64
 """Look-ups that run at once for all sources together; each holds a thread."""
 
 AddressInfo: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
@@ -33,8 +32,8 @@ class LookupsBusy(OSError):
     """All threads for look-ups wait for a name server that does not answer."""
 
 
-class Bound:
-    """How many look-ups may run at once, of all that share it. Threads may use it."""
+class LookupLimit:
+    """How many look-ups may run at once, of all that share it. It is thread-safe."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -52,24 +51,27 @@ class Bound:
             self.running += count
 
 
-ALL_LOOKUPS = Bound(LOOKUPS)
-"""The bound of this process."""
+ALL_LOOKUPS = LookupLimit(MAX_LOOKUPS)
+"""The limit of this process."""
 
 
 class Lookups:
-    """The look-ups of one source. *timeout* is in seconds; *total* is shared with other sources,
-    *look_up* takes the place of the system's resolver."""
+    """The look-ups of one source.
+
+    *timeout* is in seconds; *total* is shared with other sources, *look_up* takes the place of the
+    system's resolver.
+    """
 
     def __init__(
         self,
         timeout: float,
         *,
-        most: int = LOOKUPS_PER_SOURCE,
-        total: Bound = ALL_LOOKUPS,
+        most: int = MAX_LOOKUPS_PER_SOURCE,
+        total: LookupLimit = ALL_LOOKUPS,
         look_up: Callable[[str, int], list[AddressInfo]] | None = None,
     ) -> None:
         self._timeout = timeout
-        self._own = Bound(most)
+        self._own = LookupLimit(most)
         self._total = total
         self._look_up = look_up or _system_addresses
         self._running: dict[tuple[str, int], asyncio.Future[list[AddressInfo]]] = {}
@@ -77,8 +79,10 @@ class Lookups:
         self._ended = asyncio.Event()
 
     async def addresses(self, host: str, family: int = socket.AF_UNSPEC) -> list[AddressInfo]:
-        """The addresses of *host* for a TCP connection, without ports; raises OSError:
-        `LookupTimedOut`, `LookupsBusy` or what the system says."""
+        """The addresses of *host* for a TCP connection, without ports.
+
+        Raises `OSError`: `LookupTimedOut`, `LookupsBusy` or what the system says.
+        """
         key = (host, family)
         try:
             async with asyncio.timeout(self._timeout):
@@ -87,8 +91,8 @@ class Lookups:
                         running = self._start(host, family)
                         break
                     if self._total.is_reached or len(self._overdue) >= self._own.most:
-                        bound = self._total if self._total.is_reached else self._own
-                        raise LookupsBusy(f"{bound.running} look-ups of names wait for an answer")
+                        limit = self._total if self._total.is_reached else self._own
+                        raise LookupsBusy(f"{limit.running} look-ups of names wait for an answer")
                     self._ended.clear()
                     await self._ended.wait()
                 return await asyncio.shield(running)
@@ -103,14 +107,13 @@ class Lookups:
         loop = asyncio.get_running_loop()
         key = (host, family)
         future: asyncio.Future[list[AddressInfo]] = loop.create_future()
-        future.add_done_callback(
-            lambda done: done.cancelled() or done.exception()
-        )  # looked at: nobody may wait any more
-        bounds = (self._own, self._total)
+        # All clients may have left: asyncio logs an exception that was never retrieved.
+        future.add_done_callback(lambda lookup: lookup.cancelled() or lookup.exception())
+        limits = (self._own, self._total)
 
-        def ended(addresses: list[AddressInfo], error: OSError | None) -> None:
-            for bound in bounds:
-                bound.add(-1)
+        def finish(addresses: list[AddressInfo], error: OSError | None) -> None:
+            for limit in limits:
+                limit.add(-1)
             del self._running[key]
             self._overdue.discard(key)
             self._ended.set()
@@ -131,38 +134,38 @@ class Lookups:
             except Exception as error:  # such as UnicodeError for a name that no resolver takes
                 failure = socket.gaierror(socket.EAI_NONAME, str(error))
             try:
-                loop.call_soon_threadsafe(ended, addresses, failure)
+                loop.call_soon_threadsafe(finish, addresses, failure)
             except RuntimeError:
-                # The loop was closed meanwhile. Another one in this process must not find the
-                # thread counted for ever.
+                # The loop was closed meanwhile. The thread must not stay counted for another loop
+                # of this process.
                 self._total.add(-1)
 
-        # A daemon, because nothing ends a look-up before its time: the engine must not wait for it
-        # when it stops.
+        # A daemon, because a look-up can't be interrupted: the engine must not wait for it when it
+        # stops.
         thread = threading.Thread(target=work, name=f"look-up of {host}", daemon=True)
-        for bound in bounds:
-            bound.add(1)
+        for limit in limits:
+            limit.add(1)
         self._running[key] = future
         try:
             thread.start()
         except RuntimeError as error:
-            ended([], LookupsBusy(f"no thread can be started: {error}"))
+            finish([], LookupsBusy(f"no thread can be started: {error}"))
         return future
 
 
 def _system_addresses(host: str, family: int) -> list[AddressInfo]:
-    """What the system says of a name. Blocks."""
+    """The addresses of a name, by the system's resolver. Blocks."""
     addresses = socket.getaddrinfo(
         host, None, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
     )
     return [
-        (socket.AddressFamily(number), kind, protocol, name, tuple(place))
-        for number, kind, protocol, name, place in addresses
+        (socket.AddressFamily(family_number), kind, protocol, name, tuple(address))
+        for family_number, kind, protocol, name, address in addresses
     ]
 
 
 def literal(address: AddressInfo) -> str:
-    """The address itself, of IPv6 with its scope."""
-    place = address[4]
-    text = str(place[0])
-    return f"{text}%{place[3]}" if len(place) > 3 and place[3] and "%" not in text else text
+    """The address as text, of IPv6 with its scope."""
+    parts = address[4]
+    text = str(parts[0])
+    return f"{text}%{parts[3]}" if len(parts) > 3 and parts[3] and "%" not in text else text

@@ -1,8 +1,6 @@
-"""What this machine's surroundings say about a failure: its clock, routes, name servers, trust
-store.
+"""This machine's environment, to explain failures: clock, routes, name servers, trust store.
 
-Nothing here is sent anywhere. A UDP socket that is connected sends no packet; it only makes the
-kernel look for a route.
+No packet is sent. Connecting a UDP socket only makes the kernel look for a route.
 """
 
 from __future__ import annotations
@@ -20,16 +18,19 @@ from pathlib import Path
 
 from entrepot.formatting import duration
 
-CLOCK_WRONG = 300.0
+CLOCK_TOLERANCE = 300.0
 """Seconds by which the clock may be wrong: beyond, certificates and tokens count as expired."""
 
-CLOCK_CURE = "Set the clock of this machine (of its host, if this is a container or a virtual machine), and let chrony or systemd-timesyncd keep it right."
+CLOCK_CURE = (
+    "Set the clock of this machine (of its host, if this is a container or a virtual machine), and "
+    "let chrony or systemd-timesyncd keep it right."
+)
 
-DATES_KEPT = 16
-"""Sources whose Date header is remembered, those heard last."""
+MAX_DATES = 16
+"""Sources whose Date header is remembered, the latest ones."""
 
 DATE_INTERVAL = 60.0
-"""Seconds for which the Date headers of a source that was heard are not looked at again."""
+"""Seconds for which further Date headers of the same source are ignored."""
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
@@ -41,14 +42,14 @@ _STORES = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
 )
-"""Where truststore looks besides the places of OpenSSL."""
+"""Where truststore looks besides the paths of OpenSSL."""
 
-_OUTSIDE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-"""Addresses of the documentation (RFC 5737, RFC 3849): to them leads the default route only."""
+_OUTSIDE_ADDRESSES = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+"""Addresses for documentation (RFC 5737, RFC 3849): only the default route leads to them."""
 
 
 def parse_date(value: str | None) -> float | None:
-    """A Date header in seconds since the epoch; None where there is none that can be read."""
+    """A Date header in seconds since the epoch; None without a valid one."""
     try:
         return parsedate_to_datetime(value[:64]).timestamp() if value is not None else None
     except (ValueError, OverflowError, TypeError):
@@ -56,16 +57,15 @@ def parse_date(value: str | None) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _StatedDate:
     date: float
-    at: float
+    noted_at: float
 
 
 class ClockEvidence:
-    """How wrong this machine's clock is, by what trusted sources say and by what was written
-    before.
+    """How wrong this machine's clock is, by trusted sources and by earlier records.
 
-    *clock* is monotonic, *wall_clock* the one that is judged, both in seconds.
+    *clock* is monotonic, *wall_clock* the one that is checked, both in seconds.
     """
 
     def __init__(
@@ -78,45 +78,45 @@ class ClockEvidence:
         self.not_before = 0.0
         """A time that has passed for certain, in seconds since the epoch."""
         self._clock = clock
-        self._heard: OrderedDict[str, _Heard] = OrderedDict()
+        self._dates: OrderedDict[str, _StatedDate] = OrderedDict()
 
     def note(self, login_server: str, headers: Mapping[str, str]) -> None:
-        """Remember the Date header of an answer over a connection that was trusted."""
-        heard = self._heard.get(login_server)
+        """Remember the Date header of a response over a trusted connection."""
+        latest = self._dates.get(login_server)
         now = self._clock()
-        if heard is not None and 0 <= now - heard.at < DATE_INTERVAL:
+        if latest is not None and 0 <= now - latest.noted_at < DATE_INTERVAL:
             return
         date = parse_date(headers.get("date"))
         if date is None or "age" in headers:
-            # What a cache on the way has kept has the date of its making (RFC 9111, 5.1).
+            # A cached response has the date of its origin (RFC 9111, section 5.1).
             return
-        self._heard[login_server] = _Heard(date, now)
-        self._heard.move_to_end(login_server)
-        while len(self._heard) > DATES_KEPT:
-            self._heard.popitem(last=False)
+        self._dates[login_server] = _StatedDate(date, now)
+        self._dates.move_to_end(login_server)
+        while len(self._dates) > MAX_DATES:
+            self._dates.popitem(last=False)
 
     def ahead(self, *, without: str | None = None) -> float | None:
-        """By how many seconds the sources are ahead of this machine; None where none was heard.
+        """By how many seconds the sources are ahead of this machine; None without a Date of one.
 
-        Where one of them agrees with this machine's clock, it is the others that are wrong. Spans
-        are monotonic: a clock that was set since counts as it is now.
+        Where one of them agrees with this machine's clock, the others are wrong. Spans are
+        monotonic: a clock that was set since counts as it is now.
         """
         now, wall = self._clock(), self.wall_clock()
         spans = [
-            heard.date + (now - heard.at) - wall
-            for name, heard in self._heard.items()
+            stated.date + (now - stated.noted_at) - wall
+            for name, stated in self._dates.items()
             if name != without
         ]
         return min(spans, key=abs, default=None)
 
     @property
     def witnesses(self) -> str:
-        """Who says what time it is, for messages."""
-        return next(iter(self._heard)) if len(self._heard) == 1 else "the sources"
+        """The sources whose Date counts, for messages."""
+        return next(iter(self._dates)) if len(self._dates) == 1 else "the sources"
 
     @property
     def behind_records(self) -> float:
-        """By how many seconds the clock is at least behind, by what was written before; or 0."""
+        """By how many seconds the clock is at least behind, by earlier records; or 0."""
         return max(0.0, self.not_before - self.wall_clock())
 
 
@@ -124,15 +124,15 @@ def describe_clock(ahead: float, wall: float) -> str:
     """``This machine's clock is 400 days behind (2025-10-26)``, for a clock that says *wall*."""
     days = abs(ahead) / 86_400
     span = f"{days:,.0f} days" if days >= 2 else duration(abs(ahead))
-    shown = time.strftime("%Y-%m-%d" if days >= 2 else "%Y-%m-%d %H:%M UTC", time.gmtime(wall))
-    return f"This machine's clock is {span} {'behind' if ahead > 0 else 'ahead'} ({shown})"
+    moment = time.strftime("%Y-%m-%d" if days >= 2 else "%Y-%m-%d %H:%M UTC", time.gmtime(wall))
+    return f"This machine's clock is {span} {'behind' if ahead > 0 else 'ahead'} ({moment})"
 
 
 def has_route(family: socket.AddressFamily) -> bool:
     """Whether a route leads out of this machine."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((_OUTSIDE[family], 9))
+            probe.connect((_OUTSIDE_ADDRESSES[family], 9))
     except OSError:
         return False
     return True
@@ -144,13 +144,13 @@ def has_network() -> bool:
 
 
 def has_name_server(path: Path = _RESOLV_CONF) -> bool:
-    """Whether the system's resolver is told of a name server (resolv.conf(5)). Blocks."""
+    """Whether resolv.conf(5) names a name server. Blocks."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return False
     except OSError:
-        # Not to be read is not to be missing.
+        # A file that can't be read is not missing.
         return True
     return any(line.split()[:1] == ["nameserver"] and len(line.split()) > 1 for line in lines)
 
@@ -158,23 +158,23 @@ def has_name_server(path: Path = _RESOLV_CONF) -> bool:
 def trust_store_problem() -> tuple[str, str] | None:
     """Why this machine trusts no certificate authority, and what to do; None where it trusts some.
 
-    Blocks. The places are those of OpenSSL and of truststore.
+    Blocks. The paths are those of OpenSSL and of truststore.
     """
     defaults = ssl.get_default_verify_paths()
     if defaults.cafile is not None and _holds_certificates(defaults.cafile):
         return None
     if defaults.capath is not None and _holds_hashed(defaults.capath):
         return None
-    if defaults.cafile is None and any(_holds_certificates(each) for each in _STORES):
+    if defaults.cafile is None and any(_holds_certificates(path) for path in _STORES):
         return None
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        place = os.environ.get(variable)
-        if place:
+        path = os.environ.get(variable)
+        if path:
             state = (
-                "holds no certificate that can be read" if os.path.exists(place) else "is not there"
+                "holds no certificate that can be read" if os.path.exists(path) else "is missing"
             )
             return (
-                f"{variable} names {place}, which {state}",
+                f"{variable} names {path}, which {state}",
                 f"Correct or unset {variable} where the engine is started.",
             )
     return (
@@ -184,12 +184,12 @@ def trust_store_problem() -> tuple[str, str] | None:
 
 
 def limited_trust() -> str:
-    """A sentence on the variables of the environment that say whom to trust, or nothing."""
+    """A phrase on the variables of the environment that say whom to trust, or an empty one."""
     defaults = ssl.get_default_verify_paths()
     usual = {*_STORES, "/etc/ssl/certs", defaults.openssl_cafile, defaults.openssl_capath}
-    places = ((each, os.environ.get(each, "")) for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
-    named = [f"{each} names {place}" for each, place in places if place and place not in usual]
-    return f" ({' and '.join(named)} in place of the system's own store)" if named else ""
+    variables = ((name, os.environ.get(name, "")) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    phrases = [f"{name} names {path}" for name, path in variables if path and path not in usual]
+    return f" ({' and '.join(phrases)} in place of the system's own store)" if phrases else ""
 
 
 def _holds_certificates(file: str) -> bool:
@@ -203,6 +203,6 @@ def _holds_certificates(file: str) -> bool:
 
 def _holds_hashed(directory: str) -> bool:
     try:
-        return any(_HASHED.fullmatch(each.name) for each in os.scandir(directory))
+        return any(_HASHED.fullmatch(entry.name) for entry in os.scandir(directory))
     except OSError:
         return False

@@ -1,21 +1,24 @@
-"""What can go wrong between Entrepot and a source registry.
+"""Errors between Entrepot and a source registry.
 
 ::
 
     SourceError
-    ├── SourceUnreachable       no answer: name, connection, TLS or time-out
-    │   └── SourceAvoided       it could not be reached a moment ago, and was not asked
-    ├── SourceRefused           credentials or permissions: 401, 403
-    │   ├── CredentialUnavailable  ours can't be read here
-    │   └── SignInUnsafe        a sign-in that would give credentials away
-    ├── SourceNotFound          it has no such manifest, blob or repository: 404
-    ├── SourceRateLimited     it lets us pull no more for now: 429
-    ├── SourceFailed            it answers with an error of its own: 5xx
-    │   └── SourceBusy          and says when to come back: 503 or 504 with Retry-After
-    ├── SourceLoop              it is an engine that got its own request back: 508
-    ├── SourceAnswerInvalid     it answers, but not as a registry should: an HTML page, a wrong digest, a wrong range
-    │   └── SourceMisread       bytes compressed on the way were read in the wrong one of two ways
-    └── SourceBrokeOff          the connection ended before the answer did
+    ├── SourceUnreachable          no response: name, connection, TLS or time-out
+    │   ├── SourceAvoided          it could not be reached a moment ago, and got no request
+    │   │   └── TooManyFetches     the engine's own limit (entrepot.source.singleflight)
+    │   └── FetchAbandoned         a fetch took too long (entrepot.source.singleflight)
+    ├── SourceRefused              credentials or permissions: 401, 403
+    │   ├── CredentialUnavailable  the secrets can't be read here
+    │   └── SignInUnsafe           a sign-in that would give credentials away
+    ├── SourceNotFound             it has no such manifest, blob or repository: 404
+    ├── SourceRateLimited          its rate limit is reached: 429
+    ├── SourceFailed               it answers with an error of its own: 5xx
+    │   └── SourceBusy             and says when to come back: 503 or 504 with Retry-After
+    ├── SourceLoop                 it is an engine that got its own request back: 508
+    ├── SourceAnswerInvalid        it answers, but not as a registry should: a web page, a wrong
+    │   │                          digest, a wrong range
+    │   └── SourceMisread          bytes compressed on the way were read in the wrong way
+    └── SourceBrokeOff             the connection ended before the response did
 
 Each message names the source (``docker.io/library/nginx``) or what else is at fault
 (`entrepot.causes`). None ever carries a secret, a token or the query of a URL.
@@ -36,16 +39,21 @@ class SourceError(EntrepotError):
 
 
 class SourceUnreachable(SourceError):
-    """The source registry gave no answer: its name is unknown, it takes no connection, its
-    certificate is not trusted, or it is silent for too long."""
+    """The source registry gave no response.
+
+    Its name is unknown, it accepts no connection, its certificate is not trusted, or it is silent
+    for too long.
+    """
 
     code = "SourceUnreachable"
     status = oci_status = 503
 
 
 class SourceAvoided(SourceUnreachable):
-    """The source registry could not be reached a moment ago, so it was not asked again.
-    *retry_after* is the seconds until it is next tried."""
+    """The source registry could not be reached a moment ago, so it got no request.
+
+    *retry_after* is the seconds until it is next tried.
+    """
 
     def __init__(
         self, what: str, hint: str = "", retry_after: float = 1.0, *, cause: CauseCode | None = None
@@ -56,7 +64,7 @@ class SourceAvoided(SourceUnreachable):
 
 
 class SourceRefused(SourceError):
-    """The source registry does not let us in."""
+    """The source registry refuses a request: credentials or permissions."""
 
     code = "SourceRefused"
     status = oci_status = 403
@@ -64,8 +72,10 @@ class SourceRefused(SourceError):
 
 
 class CredentialUnavailable(SourceRefused):
-    """This machine can't give the credentials that the source asks for. The source is not at fault:
-    the code and the status are those of the secret."""
+    """The credentials that the source asks for can't be read on this machine.
+
+    The source is not at fault: the code and the status are those of the secret.
+    """
 
     code = "SecretUnavailable"
     status = oci_status = 503
@@ -73,8 +83,10 @@ class CredentialUnavailable(SourceRefused):
 
 
 class SignInUnsafe(SourceRefused):
-    """The source registry wants the sign-in where no credential may go. That says nothing about
-    what was asked for."""
+    """The source registry asks for the sign-in at an address where no credential may go.
+
+    That says nothing about the requested content.
+    """
 
 
 class SourceNotFound(SourceError):
@@ -86,8 +98,10 @@ class SourceNotFound(SourceError):
 
 
 class SourceRateLimited(SourceError):
-    """The source registry lets us pull no more for now. *retry_after* is the seconds that it asks
-    us to wait, if it says so."""
+    """The rate limit of the source registry is reached.
+
+    *retry_after* is the seconds that it asks to wait, if it says so.
+    """
 
     code = "SourceRateLimited"
     status = oci_status = 429
@@ -112,8 +126,10 @@ class SourceFailed(SourceError):
 
 
 class SourceBusy(SourceFailed):
-    """The source registry is overloaded or in maintenance, and wants to be asked again after
-    *retry_after* seconds."""
+    """The source registry is overloaded or in maintenance.
+
+    It asks for the next request after *retry_after* seconds.
+    """
 
     code = "SourceBusy"
     status = oci_status = 503
@@ -124,27 +140,35 @@ class SourceBusy(SourceFailed):
 
 
 class SourceLoop(SourceError):
-    """The source registry is an engine that came by its own request again: see
-    `entrepot.source.loop_detection`."""
+    """The source registry is an engine that received its own request again.
+
+    See `entrepot.source.loop_detection`.
+    """
 
     code = "SourceLoop"
     status = oci_status = 508
 
 
 class SourceAnswerInvalid(SourceError):
-    """The source registry answers, but not as the OCI distribution specification says: nothing of
-    such an answer is kept."""
+    """The source registry answers, but not as the OCI distribution specification says.
+
+    Nothing of such a response is kept.
+    """
 
     code = "SourceAnswerInvalid"
 
 
 class SourceMisread(SourceAnswerInvalid):
-    """The source labels a blob as compressed, and the reading that was tried is wrong. The next
-    attempt reads it the other way."""
+    """The source labels a blob as compressed, and the attempted reading is wrong.
+
+    The next attempt reads it the other way.
+    """
 
 
 class SourceBrokeOff(SourceError):
-    """The connection ended before the answer did. What was received may be kept, and the rest asked
-    for."""
+    """The connection ended before the response did.
+
+    The received part may be kept, and the rest requested.
+    """
 
     code = "SourceBrokeOff"

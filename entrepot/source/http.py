@@ -33,11 +33,13 @@ from entrepot.source.content_encoding import (
     is_json,
 )
 from entrepot.source.decoding import parse_media_type, parse_number
-from entrepot.source.diagnosis import Diagnosis, causes_of, proxy_cause
+from entrepot.source.diagnosis import Diagnosis
 from entrepot.source.dns import LookupsBusy
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
+from entrepot.source.failed_request import causes_of
 from entrepot.source.loop_detection import Via
 from entrepot.source.proxies import ProxyUnusable
+from entrepot.source.proxy_causes import unusable_proxy_cause
 from entrepot.source.rate_limit import read_retry_after
 
 ATTEMPTS = 3
@@ -279,7 +281,7 @@ class SourceHttp:
             except AddressRefused as error:
                 raise self._address_refused(error) from None
             except ProxyUnusable as error:
-                raise SourceUnreachable.of_cause(proxy_cause(error)) from None
+                raise SourceUnreachable.of_cause(unusable_proxy_cause(error)) from None
             except (
                 httpx.UnsupportedProtocol,
                 httpx.InvalidURL,

@@ -1,9 +1,10 @@
-"""Engines that are their own sources, directly or in a ring, noticed by the header Via.
+"""Loops: engines that are their own sources, directly or in a ring, detected by the Via header.
 
-RFC 9110, 7.6.3: each engine adds a pseudonym of its own to the requests that it sends to sources,
-and refuses a request that has it already. A request that a client caused carries the pseudonyms of
-the engines through which it came; the names of other intermediaries are nobody else's business and
-stay here. The pseudonym is random, new with each start, and says nothing about engine or machine.
+RFC 9110, section 7.6.3: each engine adds its own pseudonym to the requests that it sends to
+sources, and refuses a request that has it already. A request that a client caused carries the
+pseudonyms of the engines through which it came; the names of other intermediaries are private and
+not passed on. The pseudonym is random, new with each start, and says nothing about engine or
+machine.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 MAX_ENGINES = 16
-"""Engines that a request may have come through. More than that are taken for a ring."""
+"""Engines that a request may have come through. More than that count as a ring."""
 
 _PSEUDONYM = re.compile(r"\bentrepot-[0-9a-f]{20}\b")
 
 _engines: ContextVar[tuple[str, ...]] = ContextVar("engines", default=())
-"""The pseudonyms of the engines through which the request came that is answered now.
+"""The pseudonyms of the engines through which the current request came.
 
-A fetch that goes on for others is a task that the request began, and so has the same."""
+A fetch that goes on for other clients is a task that the request started, and so has the same.
+"""
 
 
 class Via:
@@ -33,11 +35,12 @@ class Via:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What a request to a source says of its way."""
-        return {"Via": ", ".join(f"1.1 {each}" for each in (*_engines.get(), self._pseudonym))}
+        """The Via header of a request to a source."""
+        engines = (*_engines.get(), self._pseudonym)
+        return {"Via": ", ".join(f"1.1 {engine}" for engine in engines)}
 
     def leads_here(self, header: bytes) -> bool:
-        """Whether a request with this header came through this engine before, or through too many."""
+        """Whether a request with this Via came through this engine before, or through too many."""
         engines = _read(header)
         return self._pseudonym in engines or len(engines) > MAX_ENGINES
 
@@ -47,13 +50,13 @@ def _read(header: bytes) -> list[str]:
 
 
 def is_from_engine() -> bool:
-    """Whether the request that is answered now comes from an engine."""
+    """Whether the current request comes from an engine."""
     return bool(_engines.get())
 
 
 @contextmanager
 def came_through(header: bytes | None) -> Iterator[None]:
-    """Within it requests to sources are those of a client that sent this Via."""
+    """Make requests to sources carry on the Via header of the client's request."""
     token = _engines.set(tuple(_read(header)[:MAX_ENGINES]) if header else ())
     try:
         yield

@@ -1,14 +1,14 @@
-"""Proxies that the environment names: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
+"""Proxies of the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
 
 Each variable is read in lower case first, then in upper case; an empty one counts as not set
 (curl(1), "ENVIRONMENT"). ``HTTP_PROXY`` is for sources over http and ``HTTPS_PROXY`` for those over
 https; ``ALL_PROXY`` is for both where these are not set. A proxy speaks http, https or SOCKS5. It
 looks up the names of sources itself, with ``socks5`` as with ``socks5h``, as in Go's net/http.
 
-``NO_PROXY`` is read as Go reads it (golang.org/x/net/http/httpproxy), because docker, containerd
-and podman do. Where Go takes an entry for a name that can't exist, it is read as curl(1) reads it:
-blanks separate entries too, an address of IPv6 may stand in brackets, and a dot at the end counts
-for nothing. An entry is
+``NO_PROXY`` is read as in Go (golang.org/x/net/http/httpproxy), because docker, containerd and
+podman do so. Where Go takes an entry for a name that can't exist, it is read as in curl(1): blanks
+separate entries too, an address of IPv6 may have brackets, and a dot at the end is ignored. An
+entry is
 
 - ``*``: no source is reached through a proxy;
 - an address (``10.0.0.7``, ``fd00::7``) or a network (``10.0.0.0/8``, ``fd00::/8``): sources whose
@@ -17,7 +17,7 @@ for nothing. An entry is
 - ``.example.com`` or ``*.example.com``: all hosts below it;
 - one of these with a port, except networks: only that port.
 
-What runs on this machine never goes through a proxy.
+Requests to this machine itself never go through a proxy.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 """The port of a proxy whose address has none, by its scheme, as in Go's net/http."""
 
-PROBLEMS = 20
+MAX_PROBLEMS = 20
 """How many entries of NO_PROXY are reported as unusable at most."""
 
 _SOCKS_WORD = 255
@@ -58,8 +58,7 @@ _NAME = re.compile(r"[^\s/@*\[\]:;|'\"<>]+")
 
 
 class ProxyUnusable(EntrepotError):
-    """A variable of the environment names a proxy that can't be used, or an entry of NO_PROXY that
-    can't.
+    """A variable of the environment with a proxy, or an entry of NO_PROXY, that can't be used.
 
     *variable* is its name as it is set. The text has neither the user name nor the password of the
     proxy.
@@ -75,7 +74,10 @@ class ProxyUnusable(EntrepotError):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy of the environment. *scheme* is http, https, socks5 or socks5h; *variable* names it."""
+    """A proxy of the environment.
+
+    *scheme* is http, https, socks5 or socks5h; *variable* is the one that names it.
+    """
 
     scheme: str
     host: str
@@ -104,22 +106,25 @@ class Proxy:
         """Its URL, which may hold a password."""
         if self.username is None:
             return self.address
-        return f"{self.scheme}://{quote(self.username, safe='')}:{quote(self.password, safe='')}@{self.place}"
+        username, password = quote(self.username, safe=""), quote(self.password, safe="")
+        return f"{self.scheme}://{username}:{password}@{self.place}"
 
     @property
     def authorization(self) -> str | None:
-        """The value of its Proxy-Authorization header (RFC 7617, in UTF-8); None without a user
-        name."""
+        """The value of its Proxy-Authorization header (RFC 7617, in UTF-8).
+
+        None without a user name.
+        """
         if self.username is None:
             return None
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
 class ProxyFailed(httpx.ProxyError):
-    """A proxy could not be reached, or refuses: the source was not asked.
+    """A proxy could not be reached, or refuses: the source got no request.
 
-    *status* is that of its answer, where it speaks HTTP (407: it wants a user name and a password),
-    *reason* what it says where it speaks SOCKS. What led to it is its ``__cause__``.
+    *status* is that of its response, where it speaks HTTP (407: it requires a user name and a
+    password), *reason* its message where it speaks SOCKS. ``__cause__`` is the underlying error.
     """
 
     def __init__(
@@ -132,8 +137,10 @@ class ProxyFailed(httpx.ProxyError):
 
 
 class BehindProxyUnreachable(httpx.ConnectError):
-    """A SOCKS proxy lets us in, and says that it can't or may not connect to the source; *reason*
-    is what it says."""
+    """A SOCKS proxy says that it can't or may not connect to the source.
+
+    *reason* is its message.
+    """
 
     def __init__(self, message: str, proxy: Proxy) -> None:
         super().__init__(message)
@@ -142,9 +149,11 @@ class BehindProxyUnreachable(httpx.ConnectError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Exception:
-    """An entry of NO_PROXY. A *host* starts with a dot; *itself*: it is meant too, and not only
-    what is below."""
+class _NoProxyEntry:
+    """An entry of NO_PROXY.
+
+    A *host* starts with a dot; *itself*: the entry names it too, and not only the hosts below.
+    """
 
     network: IPv4Network | IPv6Network | None = None
     host: str = ""
@@ -154,7 +163,7 @@ class _Exception:
     def matches(
         self, host: str, address: IPv4Address | IPv6Address | None, port: int | None
     ) -> bool:
-        """Whether a source is one of those that the entry names."""
+        """Whether the entry names a source."""
         if self.port is not None and self.port != port:
             return False
         if address is not None or self.network is not None:
@@ -163,15 +172,15 @@ class _Exception:
 
 
 @dataclass(frozen=True, slots=True)
-class _Exceptions:
-    """NO_PROXY. *unread* are the entries that name nothing."""
+class _NoProxy:
+    """NO_PROXY. *unreadable* are the entries that name nothing."""
 
     everything: bool
-    entries: tuple[_Exception, ...]
-    unread: tuple[str, ...]
+    entries: tuple[_NoProxyEntry, ...]
+    unreadable: tuple[str, ...]
 
     def match(self, url: httpx.URL) -> bool:
-        """Whether no proxy is used for *url*."""
+        """Whether *url* is reached without a proxy."""
         if self.everything:
             return True
         host = url.raw_host.decode("ascii").strip("[]").lower().rstrip(".")
@@ -183,13 +192,13 @@ class _Exceptions:
 def proxy_of(url: httpx.URL, environment: Mapping[str, str] | None = None) -> Proxy | None:
     """The proxy for *url*; None where it is reached without one. Raises `ProxyUnusable`.
 
-    *environment* takes the place of that of the process.
+    *environment* takes the place of the process's own.
     """
     environment = os.environ if environment is None else environment
     setting = _setting_for(url.scheme, environment)
     if setting is None or is_local(url.host):
         return None
-    if _parse_exceptions(_first(environment, "no_proxy")[1]).match(url):
+    if _parse_no_proxy(_first(environment, "no_proxy")[1]).match(url):
         return None
     proxy = _parse(*setting)
     if isinstance(proxy, str):
@@ -198,9 +207,9 @@ def proxy_of(url: httpx.URL, environment: Mapping[str, str] | None = None) -> Pr
 
 
 def environment_problems(environment: Mapping[str, str] | None = None) -> list[ProxyUnusable]:
-    """What can't be used of the variables for proxies: ``what`` is a sentence, ``hint`` its cure.
+    """What can't be used of the variables for proxies.
 
-    Each names its *variable*. *environment* takes the place of that of the process.
+    *environment* takes the place of the process's own.
     """
     environment = os.environ if environment is None else environment
     problems: list[ProxyUnusable] = []
@@ -215,17 +224,18 @@ def environment_problems(environment: Mapping[str, str] | None = None) -> list[P
         problems += (
             ProxyUnusable(
                 variable,
-                f"The entry {printable(entry, 100)} of {variable} names no host, address or network: it is ignored.",
-                "Write a host, .domain, an address, or a network such as 10.0.0.0/8; commas separate them. "
-                + _RESTART,
+                f"The entry {printable(entry, 100)} of {variable} names no host, address or "
+                "network: it is ignored.",
+                "Write a host, .domain, an address, or a network such as 10.0.0.0/8; commas "
+                f"separate them. {_RESTART}",
             )
-            for entry in _parse_exceptions(value).unread[:PROBLEMS]
+            for entry in _parse_no_proxy(value).unreadable[:MAX_PROBLEMS]
         )
     return problems
 
 
 def _first(environment: Mapping[str, str], name: str) -> tuple[str, str]:
-    """Name and value of a variable in lower or in upper case; an empty one is as good as none."""
+    """Name and value of a variable in lower or in upper case; an empty one counts as not set."""
     for variable in (name, name.upper()):
         if value := environment.get(variable, "").strip():
             return variable, value
@@ -248,14 +258,16 @@ def _parse(variable: str, value: str) -> Proxy | str:
     """The proxy that a variable names, or a sentence that says why it can't be used."""
     unreadable = (
         f"{variable} in the engine's environment can't be read as the address of a proxy. "
-        "It must be like http://host:port or socks5://host:port, with special characters of a user name or a password percent-encoded."
+        "It must be like http://host:port or socks5://host:port, with special characters of a user "
+        "name or a password percent-encoded."
     )
     scheme_of = _SCHEME.match(value)
     scheme = scheme_of[1].lower() if scheme_of is not None else "http"
     if scheme not in _PORTS:
         return (
-            f"{variable} in the engine's environment names a proxy of the kind {printable(scheme, 20)}, which Entrepot does not speak. "
-            "It speaks http, https, socks5 and socks5h."
+            f"{variable} in the engine's environment names a proxy of the kind "
+            f"{printable(scheme, 20)}, which Entrepot does not support. "
+            "It supports http, https, socks5 and socks5h."
         )
     try:
         parts = urlsplit(value if scheme_of is not None else f"http://{value.removeprefix('//')}")
@@ -276,8 +288,9 @@ def _parse(variable: str, value: str) -> Proxy | str:
         words = (username, password)
         if not all(word.isascii() and 0 < len(word) <= _SOCKS_WORD for word in words):
             return (
-                f"{variable} in the engine's environment names a SOCKS proxy with a user name or a password that SOCKS5 can't carry. "
-                "Both must be there, with 1 to 255 ASCII characters."
+                f"{variable} in the engine's environment names a SOCKS proxy with a user name or a "
+                "password that SOCKS5 can't carry. "
+                "Both must be set, with 1 to 255 ASCII characters."
             )
     return Proxy(
         scheme, host, port if port is not None else _PORTS[scheme], variable, username, password
@@ -285,25 +298,25 @@ def _parse(variable: str, value: str) -> Proxy | str:
 
 
 @functools.lru_cache(maxsize=16)
-def _parse_exceptions(value: str) -> _Exceptions:
-    """NO_PROXY, as the text of this module says."""
-    entries: list[_Exception] = []
-    unread: list[str] = []
+def _parse_no_proxy(value: str) -> _NoProxy:
+    """Parse NO_PROXY, as the docstring of this module says."""
+    entries: list[_NoProxyEntry] = []
+    unreadable: list[str] = []
     for text in re.split(r"[\s,]+", value.lower()):
         if text == "*":
-            return _Exceptions(True, (), ())
-        entry = _parse_exception(text) if text else None
+            return _NoProxy(True, (), ())
+        entry = _parse_no_proxy_entry(text) if text else None
         if entry is not None:
             entries.append(entry)
         elif text:
-            unread.append(text)
-    return _Exceptions(False, tuple(entries), tuple(unread))
+            unreadable.append(text)
+    return _NoProxy(False, tuple(entries), tuple(unreadable))
 
 
-def _parse_exception(text: str) -> _Exception | None:
+def _parse_no_proxy_entry(text: str) -> _NoProxyEntry | None:
     if "/" in text:
         try:
-            return _Exception(
+            return _NoProxyEntry(
                 network=ipaddress.ip_network(text.replace("[", "").replace("]", ""), strict=False)
             )
         except ValueError:
@@ -323,7 +336,7 @@ def _parse_exception(text: str) -> _Exception | None:
     try:
         address = _ipv4_if_mapped(ipaddress.ip_address(host))
         assert address is not None
-        return _Exception(network=ipaddress.ip_network(address), port=number)
+        return _NoProxyEntry(network=ipaddress.ip_network(address), port=number)
     except ValueError:
         pass
     host = host.removeprefix("*").rstrip(".") if host.startswith("*.") else host.rstrip(".")
@@ -336,11 +349,11 @@ def _parse_exception(text: str) -> _Exception | None:
             host = httpx.URL(f"http://{host}").raw_host.decode("ascii")
         except (httpx.InvalidURL, ValueError):
             return None
-    return _Exception(host=f".{host}", itself=itself, port=number)
+    return _NoProxyEntry(host=f".{host}", itself=itself, port=number)
 
 
 def _ipv4_if_mapped(address: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:
-    """The address of IPv4 that one of IPv6 maps; Go takes both for one (net.IP.Equal)."""
+    """The IPv4 address that an IPv6 address maps; for Go both are equal (net.IP.Equal)."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address

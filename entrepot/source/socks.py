@@ -1,9 +1,9 @@
 """Connections through a SOCKS5 proxy (RFC 1928).
 
-The protocol is aiohttp-socks', which is maintained, small, and pure Python. What it leaves to the
-system is done here as for every other connection of a source: the proxy's own name is looked up by
-`entrepot.source.dns`, its sockets notice a dead other end, and every failure is an error of
-aiohttp or of aiohttp-socks. The names of sources are looked up by the proxy.
+aiohttp-socks, which is maintained, small, and pure Python, implements the protocol. What it leaves
+to the system is done here as for every other connection of a source: `entrepot.source.dns` looks
+the proxy's own name up, its sockets detect a dead peer, and every failure is an error of aiohttp or
+of aiohttp-socks. The proxy looks the names of sources up.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from aiohttp.client_proto import ResponseHandler
 from entrepot.source.dns import Lookups, literal
 from entrepot.source.proxies import Proxy
 
-ADDRESSES_TRIED = 4
+MAX_ADDRESSES = 4
 """How many addresses of a proxy are tried; they share the time-out of the connection."""
 
 
 class SocksConnector(aiohttp_socks.ProxyConnector):
-    """Connections through *proxy*. *prepare* sets the options of each socket; *options* are those
-    of `aiohttp.TCPConnector`."""
+    """Connections through *proxy*.
+
+    *prepare* sets the options of each socket; *options* are those of `aiohttp.TCPConnector`.
+    """
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class SocksConnector(aiohttp_socks.ProxyConnector):
         try:
             addresses = list(
                 dict.fromkeys(map(literal, await self._lookups.addresses(self._proxy.host)))
-            )[:ADDRESSES_TRIED]
+            )[:MAX_ADDRESSES]
         except OSError as error:
             raise python_socks.ProxyConnectionError(
                 f"the name of the proxy {self._proxy.place} is not known"
@@ -89,7 +91,7 @@ class SocksConnector(aiohttp_socks.ProxyConnector):
             except OSError:
                 raise
             except (EOFError, ValueError) as error:
-                # The connection ended within the handshake, or what came was no SOCKS.
+                # The connection ended within the handshake, or the response was no SOCKS.
                 raise python_socks.ProxyError(
                     f"{self._proxy.place} does not answer as a SOCKS5 proxy"
                 ) from error

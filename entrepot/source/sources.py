@@ -110,7 +110,7 @@ class Sources:
         self._conditions: dict[str, SourceCondition] = {}
         self._tls: ssl.SSLContext | None = None
         self.diagnosis = Diagnosis(
-            ClockEvidence(clock=clock, wall_clock=wall_clock), looks=transport is None
+            ClockEvidence(clock=clock, wall_clock=wall_clock), probes=transport is None
         )
 
     async def __aenter__(self) -> Sources:

@@ -1,16 +1,16 @@
-"""The network below httpx, through aiohttp.
+"""Connections to sources: httpx's requests, sent with aiohttp.
 
 Blobs are large, and the event loop that receives them also serves clients: aiohttp's parser hands
 over pieces of some 256 KiB for a sixth of the processor time that httpx's own transport takes for
-pieces of 64 KiB. What leaves here is exactly what httpx was asked to send: addresses are not quoted
-anew (the signature of a presigned URL covers its query as it was written), nothing is decoded, no
-redirect is followed, and no cookie and no entry of a ``.netrc`` is added.
+pieces of 64 KiB. It sends exactly what httpx was asked to send: addresses are not quoted again (the
+signature of a presigned URL covers its query as it was written), nothing is decoded, no redirect is
+followed (`entrepot.source.http` does that), and no cookie and no entry of a ``.netrc`` is added.
 
-Each address is judged before it is connected to (`entrepot.source.addresses` says which are
+Each address is checked before a connection is made (`entrepot.source.addresses` says which are
 refused, and why). There are two pools of connections: one for the hosts that the administrator
-named and for proxies, which may be anywhere, and one that judges each look-up and each socket. A
-name that is in the one is never looked up, cached or connected through the other. Names are looked
-up by `entrepot.source.dns`.
+named and for proxies, which may be anywhere, and one that checks each look-up and each socket. A
+name that belongs to one pool is never looked up, cached or connected through the other.
+`entrepot.source.dns` looks names up.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
-from entrepot.source.addresses import Reach
+from entrepot.source.addresses import LOCAL_ADDRESS, Reach
 from entrepot.source.dns import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
 from entrepot.source.http import AddressRefused
 from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, proxy_of
 from entrepot.source.socks import SocksConnector
 
 READ_AHEAD = 256 * 1024
-"""Bytes of one answer that wait in memory, at most twice as many, before the source is not read on."""
+"""Bytes of one response that are buffered; from twice as many on, reading pauses."""
 
-KEPT_ALIVE = 30.0
+KEEPALIVE_TIMEOUT = 30.0
 """Seconds that an idle connection is kept. Load balancers drop theirs after 60 or more, and
 firewalls forget them silently."""
 
-DEAD_AFTER = 10
-"""Seconds after which a connection is given up whose other end acknowledges nothing: a firewall
-that restarted drops what it has forgotten."""
+DEAD_PEER_TIMEOUT = 10
+"""Seconds after which a connection ends whose peer acknowledges nothing: a firewall that restarted
+drops the packets of connections that it has forgotten."""
 
 _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
@@ -62,20 +62,18 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp_socks.ProxyError, httpx.ProxyError),
     (OSError, httpx.ReadError),
 )
-
-
 _CAUGHT = tuple(kind for kind, _ in _ERRORS)
 
 
 class AddressForbidden(OSError):
-    """An address of this machine's own surroundings, to which no connection is made."""
+    """A local address, to which no connection is made."""
 
 
 class SourceTransport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests with aiohttp; the proxies of the environment are used.
+    """Sends httpx's requests with aiohttp, through the proxies of the environment.
 
-    *connections* is the most that each pool has open at once, *reach* says where they may go, and a
-    name is looked up for *lookup_timeout* seconds at the most. Besides httpx's errors it raises
+    Each pool has at most *connections* open at once; *reach* bounds where they may go, and a name
+    is looked up for *lookup_timeout* seconds at the most. Besides httpx's errors it raises
     `AddressRefused` and `ProxyUnusable`.
     """
 
@@ -94,22 +92,22 @@ class SourceTransport(httpx.AsyncBaseTransport):
         self._sessions: dict[tuple[bool, Proxy | None], aiohttp.ClientSession] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and give its answer as soon as it begins."""
+        """Send a request, and return its response as soon as it begins."""
         host = request.url.host
         if not self._reach.permits_host(host):
             raise AddressRefused(host)
         timeout = request.extensions.get("timeout", {})
         proxy = proxy_of(request.url)
         headers = request.headers.multi_items()
-        to_proxy: dict[str, str] | None = None
+        proxy_headers: dict[str, str] | None = None
         if proxy is not None and not proxy.is_socks and proxy.authorization is not None:
             if request.url.scheme == "https":
-                to_proxy = {"Proxy-Authorization": proxy.authorization}
+                proxy_headers = {"Proxy-Authorization": proxy.authorization}
             else:
                 headers.append(("Proxy-Authorization", proxy.authorization))
         with _as_httpx_errors(proxy):
             response = await self._session(
-                judged=proxy is None and host not in self._reach.hosts, proxy=proxy
+                checked=proxy is None and host not in self._reach.hosts, proxy=proxy
             ).request(
                 request.method,
                 yarl.URL(str(request.url), encoded=True),
@@ -117,16 +115,16 @@ class SourceTransport(httpx.AsyncBaseTransport):
                 data=await request.aread() or None,
                 allow_redirects=False,
                 proxy=proxy.address if proxy is not None and not proxy.is_socks else None,
-                proxy_headers=to_proxy,
+                proxy_headers=proxy_headers,
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=timeout.get("connect"), sock_read=timeout.get("read")
                 ),
             )
         if proxy is not None and not proxy.is_socks and response.status == 407:
-            # Of a request over http, the proxy's refusal looks like an answer of the source.
+            # For a request over http, the proxy's refusal looks like a response of the source.
             response.close()
             raise ProxyFailed(f"the proxy {proxy.place} answers 407", proxy, 407)
-        body = _Body(response, timeout.get("read"))
+        body = _ResponseBody(response, timeout.get("read"))
         return httpx.Response(
             response.status,
             headers=response.raw_headers,
@@ -134,14 +132,13 @@ class SourceTransport(httpx.AsyncBaseTransport):
             extensions={"http_version": b"HTTP/1.1"},
         )
 
-    def _session(self, *, judged: bool, proxy: Proxy | None) -> aiohttp.ClientSession:
-        """The pool of connections that may go anywhere, the one that judges where each goes, or
-        that of a SOCKS proxy."""
+    def _session(self, *, checked: bool, proxy: Proxy | None) -> aiohttp.ClientSession:
+        """The pool that may connect anywhere, the one that checks addresses, or a SOCKS proxy's."""
         socks = proxy if proxy is not None and proxy.is_socks else None
-        session = self._sessions.get((judged, socks))
+        session = self._sessions.get((checked, socks))
         if session is None:
-            session = self._sessions[judged, socks] = aiohttp.ClientSession(
-                connector=self._connector(judged)
+            session = self._sessions[checked, socks] = aiohttp.ClientSession(
+                connector=self._connector(checked)
                 if socks is None
                 else self._connector_through(socks),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -151,12 +148,12 @@ class SourceTransport(httpx.AsyncBaseTransport):
             )
         return session
 
-    def _connector(self, judged: bool) -> aiohttp.BaseConnector:
-        reach = self._reach if judged else None
+    def _connector(self, checked: bool) -> aiohttp.BaseConnector:
+        reach = self._reach if checked else None
         return _Connector(
             ssl=self._tls,
             limit=self._connections,
-            keepalive_timeout=KEPT_ALIVE,
+            keepalive_timeout=KEEPALIVE_TIMEOUT,
             resolver=_Resolver(self._lookups, reach),
             socket_factory=lambda address: _socket(address, reach),
         )
@@ -165,10 +162,10 @@ class SourceTransport(httpx.AsyncBaseTransport):
         return SocksConnector(
             proxy,
             self._lookups,
-            _watch,
+            _detect_dead_peer,
             ssl=self._tls,
             limit=self._connections,
-            keepalive_timeout=KEPT_ALIVE,
+            keepalive_timeout=KEEPALIVE_TIMEOUT,
         )
 
     async def aclose(self) -> None:
@@ -179,10 +176,10 @@ class SourceTransport(httpx.AsyncBaseTransport):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Connections that end their wait for an HTTP proxy, too.
+    """Connections with a time-out for HTTP proxies, too.
 
-    aiohttp has no time-out for the answer to CONNECT: with a proxy that takes the connection and
-    says nothing a request would wait for ever (F75).
+    aiohttp has no time-out for the response to CONNECT: with a proxy that accepts the connection
+    and sends nothing a request would wait for ever (F75).
     """
 
     async def _create_proxy_connection(
@@ -198,8 +195,10 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up for one pool of connections. With *reach*, addresses that it does not permit
-    are left out."""
+    """Looks names up for one pool of connections.
+
+    With *reach*, addresses that it does not permit are left out.
+    """
 
     def __init__(self, lookups: Lookups, reach: Reach | None) -> None:
         self._lookups = lookups
@@ -212,10 +211,10 @@ class _Resolver(AbstractResolver):
         refused = False
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         for address in await self._lookups.addresses(host, family):
-            number, _, protocol, _, place = address
-            if number not in (socket.AF_INET, socket.AF_INET6):
+            family_number, _, protocol, _, parts = address
+            if family_number not in (socket.AF_INET, socket.AF_INET6):
                 continue
-            if self._reach is not None and not self._reach.permits_address(str(place[0])):
+            if self._reach is not None and not self._reach.permits_address(str(parts[0])):
                 refused = True
                 continue
             results.append(
@@ -223,76 +222,78 @@ class _Resolver(AbstractResolver):
                     hostname=host,
                     host=literal(address),
                     port=port,
-                    family=number,
+                    family=family_number,
                     proto=protocol,
                     flags=numeric,
                 )
             )
         if not results and refused:
-            raise AddressForbidden(f"{host} is an address of this machine's own surroundings")
+            raise AddressForbidden(f"{host} is {LOCAL_ADDRESS}")
         if not results:
             raise socket.gaierror(socket.EAI_NONAME, f"{host} has no address")
         return results
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: it holds no resources."""
 
 
 def _socket(
     address: AddressInfo | aiohttp.AddrInfoType, reach: Reach | None = None
 ) -> socket.socket:
-    """A socket that notices within seconds when its other end is gone without a word (tcp(7)); with
-    *reach*, only for an address that it permits."""
-    family, kind, protocol, _, place = address
-    if reach is not None and not reach.permits_address(str(place[0])):
-        raise AddressForbidden("an address of this machine's own surroundings")
-    made = socket.socket(family, kind, protocol)
-    _watch(made)
-    return made
+    """A socket that detects a dead peer within seconds (tcp(7)).
+
+    With *reach*, only for an address that it permits.
+    """
+    family, kind, protocol, _, parts = address
+    if reach is not None and not reach.permits_address(str(parts[0])):
+        raise AddressForbidden(LOCAL_ADDRESS)
+    connection = socket.socket(family, kind, protocol)
+    _detect_dead_peer(connection)
+    return connection
 
 
-def _watch(connection: socket.socket) -> None:
-    """Let the system notice when the other end is gone without a word."""
+def _detect_dead_peer(connection: socket.socket) -> None:
+    """Let the system end a connection whose peer disappeared without a word."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        ("TCP_KEEPIDLE", DEAD_AFTER),
+        ("TCP_KEEPIDLE", DEAD_PEER_TIMEOUT),
         ("TCP_KEEPINTVL", 3),
         ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", DEAD_AFTER * 1000),
+        ("TCP_USER_TIMEOUT", DEAD_PEER_TIMEOUT * 1000),
     ):
         # Not every system has all of them.
         if (number := getattr(socket, option, None)) is not None:
             connection.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
-_watched: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
-"""The ends of connections whose errors are looked at: one connection has many answers."""
+_closing: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+"""The futures of connections whose errors are retrieved: one connection has many responses."""
 
 
-def _look_at(ended: asyncio.Future[None]) -> None:
-    if not ended.cancelled():
-        ended.exception()
+def _retrieve_error(closed: asyncio.Future[None]) -> None:
+    if not closed.cancelled():
+        closed.exception()
 
 
-class _Body(httpx.AsyncByteStream):
-    """The body of an answer. *silence* is the time-out of each piece, in seconds.
+class _ResponseBody(httpx.AsyncByteStream):
+    """The body of a response. *read_timeout* is that of each piece, in seconds.
 
-    After the head, aiohttp 3.14 tells an error of the framing (a chunk whose size is no number) to
-    the connection, which it closes, and not to whoever reads the body, and ends its own time-out:
-    the reader would wait for ever. So the end of the connection is passed on here, and silence has
-    an end of its own.
+    After the head, aiohttp 3.14 reports an error of the framing (a chunk whose size is no number)
+    to the connection, which it closes, and not to the reader of the body, and ends its own
+    time-out: the reader would wait for ever. So this class passes the end of the connection on, and
+    has a time-out of its own.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, silence: float | None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, read_timeout: float | None) -> None:
         self._response = response
-        self._silence = silence
+        self._read_timeout = read_timeout
         protocol = response.connection.protocol if response.connection is not None else None
         self._closed: asyncio.Future[None] | None = getattr(protocol, "closed", None)
-        if self._closed is not None and self._closed not in _watched:
-            # aiohttp makes it for who asks, and asyncio logs the error of one that nobody looks at
+        if self._closed is not None and self._closed not in _closing:
+            # aiohttp creates it on demand, and asyncio logs an error that was never retrieved
             # (F92).
-            _watched.add(self._closed)
-            self._closed.add_done_callback(_look_at)
+            _closing.add(self._closed)
+            self._closed.add_done_callback(_retrieve_error)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._response.content
@@ -301,7 +302,7 @@ class _Body(httpx.AsyncByteStream):
         try:
             with _as_httpx_errors():
                 while True:
-                    async with asyncio.timeout(self._silence):
+                    async with asyncio.timeout(self._read_timeout):
                         chunk = await content.readany()
                     if not chunk:
                         break
@@ -314,18 +315,18 @@ class _Body(httpx.AsyncByteStream):
         content = self._response.content
         if not content.is_eof() and content.exception() is None:
             content.set_exception(
-                aiohttp.ClientPayloadError("the connection ended within the answer")
+                aiohttp.ClientPayloadError("the connection ended within the response")
             )
 
     async def aclose(self) -> None:
         # After the last byte the connection is back in the pool already, and this does nothing;
-        # before it, the rest is not wanted.
+        # before it, the rest is not needed.
         self._response.close()
 
 
 @contextmanager
 def _as_httpx_errors(proxy: Proxy | None = None) -> Iterator[None]:
-    """Errors of aiohttp as httpx's. *proxy* is the one that a connection goes through."""
+    """Raise errors of aiohttp as httpx's. *proxy* is the one that the connection goes through."""
     try:
         yield
     except _CAUGHT as error:
@@ -339,7 +340,7 @@ def _as_httpx_errors(proxy: Proxy | None = None) -> Iterator[None]:
             ) from error
         if proxy is not None and isinstance(error, aiohttp_socks.ProxyError):
             raise BehindProxyUnreachable(str(error), proxy) from error
-        mapped = next(to for kind, to in _ERRORS if isinstance(error, kind))
+        mapped = next(httpx_error for kind, httpx_error in _ERRORS if isinstance(error, kind))
         if isinstance(cause, LookupTimedOut):
             mapped = httpx.ConnectTimeout
         raise mapped(str(error)) from error
@@ -348,8 +349,8 @@ def _as_httpx_errors(proxy: Proxy | None = None) -> Iterator[None]:
 def _is_of_proxy(error: BaseException, cause: object, proxy: Proxy) -> bool:
     """Whether the proxy failed, and not the source behind it."""
     if isinstance(error, aiohttp_socks.ProxyError):
-        # A reply to the request to connect has a code (RFC 1928, section 6); what comes before is
-        # about the client.
+        # A reply to the request to connect has a code (RFC 1928, section 6); errors before it
+        # concern the client.
         return error.error_code is None
     if isinstance(
         error,
@@ -358,10 +359,10 @@ def _is_of_proxy(error: BaseException, cause: object, proxy: Proxy) -> bool:
         | aiohttp_socks.ProxyConnectionError,
     ):
         return True
-    # Sources are looked up by the proxy: what could not be looked up here was its own name.
+    # The proxy looks sources up: the name that could not be looked up here was its own.
     if isinstance(cause, socket.gaierror | LookupTimedOut | LookupsBusy):
         return True
-    # The certificate of a proxy that speaks TLS.
+    # The certificate of a proxy that uses TLS.
     return (
         isinstance(error, aiohttp.ClientConnectorError)
         and error.host == proxy.host

@@ -1,16 +1,14 @@
-"""Content-addressed blobs on a local file system. Nothing is visible here before its digest is
-right.
+"""Content-addressed blobs on a local file system. No blob is visible before its digest is right.
 
 A blob arrives in a `PartialBlob`, a file in the *fills* directory that grows and can be read while
 it grows. When its digest is right it is fsynced and renamed into place, and the directory is
-fsynced: after a crash there are whole blobs or none. The rename keeps the open file, so whoever
-reads the growing file reads on undisturbed.
+fsynced: after a crash there are whole blobs or none. The rename keeps the open file, so readers of
+the growing file are not disturbed.
 
-A large part of a blob that did not come whole, because the source or the engine stopped, is left
-over and continued by the next fill. It is hashed anew then, so that what is continued is what is
-there. After the machine itself was down it is not trusted: what a power cut took from a file that
-was never fsynced shows only in the digest at the very end, when the whole blob has been fetched and
-sent on for nothing.
+A large part of a blob that did not arrive whole, because the source or the engine stopped, is
+resumed by the next fill, which hashes the bytes in the file first. After a restart of the machine a
+part is not trusted: what a power cut took from a file that was never fsynced would show only in the
+digest at the very end, after the whole blob was fetched and relayed in vain.
 """
 
 from __future__ import annotations
@@ -49,63 +47,63 @@ _REMOVED = "removed-"
 _ALGORITHMS = frozenset({"sha256", "sha512"})
 _DIRECTORY = re.compile(r"[0-9a-f]{2}")
 _PART_NAME = re.compile(r"[a-z0-9]+-[0-9a-f]+-[0-9a-f]{16}")
-"""Digest, and what tells its source and size: parts of earlier versions, which had no source, are
-not continued."""
+"""Digest, and a hash of its source and size.
+
+Parts of earlier versions, whose names have no source, are not resumed."""
 
 READ_SIZE = 256 * 1024
-"""Bytes that are in memory for one reader at a time, at the most."""
+"""Bytes in memory for one reader at a time."""
 
 PART_SIZE = 4 * 1024 * 1024
-"""Bytes of a growing file that are handed out as one part, at the most: after each it is seen how
-far its reader has come."""
+"""Bytes of a growing file given out as one part; after each part the reader's progress is known."""
 
-PIECES_AT_ONCE = 512
-"""Pieces that are written in one call (IOV_MAX is 1,024)."""
+PIECES_PER_WRITE = 512
+"""Pieces written in one call (IOV_MAX is 1,024)."""
 
 HASH_SIZE = 8 * 1024 * 1024
-"""Bytes of a left-over part that are hashed at a time."""
+"""Bytes of a resumable part hashed at a time."""
 
 MIN_RESUMABLE_SIZE = 1024 * 1024
-"""Bytes from which on a part is left over for the next fill: less is fetched in the time that it
-takes to ask."""
+"""Bytes from which on a part is kept for the next fill.
+
+Fewer bytes are fetched in the time that a range request takes."""
 
 RESUMABLE_TTL = 24 * 3600.0
-"""Seconds after which a part that nobody continued is removed."""
+"""Seconds after which a part that was not resumed is removed."""
 
 RESUMABLE_CLEANUP_INTERVAL = 600.0
 """Seconds between two searches for such parts."""
 
 MAX_RESUMABLE_PARTS = 200
-"""Parts that are left over at once; the oldest go first."""
+"""Resumable parts kept at once; the oldest are removed first."""
 
 RESUMABLE_SHARE = 20
-"""They take at most this part of the file system (1/20): what is left over must not push out what
-is cached."""
+"""Resumable parts take at most 1/20 of the file system: they must not displace cached blobs."""
 
 LEASE_DURATION = 60.0
-"""Seconds for which a blob is not removed after it was last handed out: whoever was promised it
-opens its file a moment later, in a thread."""
+"""Seconds for which a leased blob is not removed: its reader opens the file soon, in a thread."""
 
 CHECK_SIZE = 2 * 1024 * 1024
-"""Bytes of a cached blob that are hashed at a time."""
+"""Bytes of a cached blob hashed at a time."""
 
 CHECKERS = 2
-"""Threads that hash cached blobs, apart from those that clients wait for."""
+"""Threads that hash cached blobs, apart from the threads that clients wait for."""
 
-REFUSALS_LOGGED = 600.0
-"""Seconds between two log lines that a file can't be removed: on a read-only disk there would be
-one for each blob."""
+REFUSAL_LOG_INTERVAL = 600.0
+"""Seconds between two log lines that a file can't be removed.
 
-FOREIGN_SHOWN = 3
+On a read-only disk there would be one for each blob."""
+
+MAX_FOREIGN_EXAMPLES = 3
 """Foreign names in the blob directory that a message shows."""
 
-
 WRITERS = 4
-"""Threads that hash and write what comes in: for all blobs together."""
+"""Threads that hash and write incoming bytes, for all blobs together."""
 
 BEGIN_TIMEOUT = 5.0
-"""Seconds in which the disk has to give a file for a new blob: one that hangs must not keep clients
-from what is passed on from memory."""
+"""Seconds in which the disk has to open a file for a new blob.
+
+Clients must not wait for a disk that hangs: they can be served from memory."""
 
 
 _log = logging.getLogger("entrepot.blobs")
@@ -113,12 +111,14 @@ _log = logging.getLogger("entrepot.blobs")
 
 @dataclass(frozen=True, slots=True)
 class ForeignNames:
-    """What is in the blob directory and is no blob: ``lost+found``, ``.DS_Store``, ``.nfs…``, a
-    directory that can't be listed."""
+    """Entries of the blob directory that are no blobs.
+
+    ``lost+found``, ``.DS_Store``, ``.nfs…``, or a directory that can't be listed.
+    """
 
     count: int = 0
     examples: tuple[str, ...] = ()
-    """At most `FOREIGN_SHOWN`, printable."""
+    """At most `MAX_FOREIGN_EXAMPLES`, printable."""
 
     def __str__(self) -> str:
         more = (
@@ -130,15 +130,17 @@ class ForeignNames:
 
 
 class CheckedFile(NamedTuple):
-    """The file of a cached blob that was hashed, and whether its bytes have the digest."""
+    """The status of a cached blob's file, and whether its bytes have the digest."""
 
     status: os.stat_result
     digest_matches: bool
 
 
 class NotWritten(OSError):
-    """The disk did not take all (ENOSPC, EDQUOT, EIO, EROFS). *rest* is what it did not take; all
-    of it has been hashed."""
+    """The disk did not accept all bytes (ENOSPC, EDQUOT, EIO, EROFS).
+
+    *rest* is what was not written; it was hashed already.
+    """
 
     def __init__(self, cause: OSError, rest: Sequence[memoryview]) -> None:
         super().__init__(cause.errno, cause.strerror)
@@ -148,8 +150,8 @@ class NotWritten(OSError):
 class PartialBlob:
     """A blob on its way in: written by one fill, read by any number of clients at their own places.
 
-    It closes its file when the writer and all readers are done with it; see `reading`. *resumable_size*
-    is how many bytes of it an earlier fill has left.
+    Its file is closed when the writer and all readers have released it; see `reading`.
+    *resumable_size* is the number of bytes that an earlier fill left in the file.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class PartialBlob:
         self.is_linked = True
         """Whether the file can be found by its path."""
         self.is_committed = False
-        """Whether it has its final name: it is whole, right and on the disk."""
+        """Whether it has its final name: it is whole, verified and on the disk."""
         self._descriptor = descriptor
         self._users = 1
         self._hasher = digest.hasher()
@@ -169,7 +171,7 @@ class PartialBlob:
 
     @classmethod
     def without_file(cls, digest: Digest) -> PartialBlob:
-        """A blob that is only hashed and passed on, because the disk takes no new file."""
+        """A blob that is only hashed and relayed, because the disk takes no new file."""
         partial = cls(digest, Path(os.devnull), -1)
         partial.is_linked = False
         return partial
@@ -177,32 +179,31 @@ class PartialBlob:
     def append(self, pieces: Sequence[bytes]) -> None:
         """Hash *pieces* and write them at the end. Runs in a thread; raises `NotWritten`."""
         self.hash(pieces)
-        self.write([memoryview(each) for each in pieces])
+        self.write([memoryview(piece) for piece in pieces])
 
     def hash(self, pieces: Sequence[bytes]) -> None:
-        """Hash what comes next, whether or not it is written. Runs in a thread."""
-        for each in pieces:
-            self._hasher.update(each)
+        """Hash the next *pieces*, whether or not they are written. Runs in a thread."""
+        for piece in pieces:
+            self._hasher.update(piece)
 
     def write(self, pieces: Sequence[memoryview]) -> None:
-        """Write at the end what is hashed already. Runs in a thread; raises `NotWritten`."""
-        left = deque(pieces)
-        while left:
+        """Write *pieces*, hashed already, at the end. Runs in a thread; raises `NotWritten`."""
+        unwritten = deque(pieces)
+        while unwritten:
             try:
                 count = os.pwritev(
-                    self._descriptor, list(islice(left, PIECES_AT_ONCE)), self.written
+                    self._descriptor, list(islice(unwritten, PIECES_PER_WRITE)), self.written
                 )
             except OSError as error:
-                raise NotWritten(error, tuple(left)) from error
+                raise NotWritten(error, tuple(unwritten)) from error
             self.written += count
-            while left and count >= len(left[0]):
-                count -= len(left.popleft())
+            while unwritten and count >= len(unwritten[0]):
+                count -= len(unwritten.popleft())
             if count:
-                left[0] = left[0][count:]
+                unwritten[0] = unwritten[0][count:]
 
     def hash_resumable(self) -> bool:
-        """Hash the next piece of what an earlier fill has left; False when there is no more. Runs
-        in a thread."""
+        """Hash the next bytes that an earlier fill left; False at their end. Runs in a thread."""
         content = os.pread(
             self._descriptor, min(HASH_SIZE, self.resumable_size - self.written), self.written
         )
@@ -212,8 +213,10 @@ class PartialBlob:
 
     @property
     def is_open(self) -> bool:
-        """Whether the writer or a reader has it open: afterwards its descriptor may be that of
-        another file."""
+        """Whether the writer or a reader uses it.
+
+        Afterwards its descriptor may be that of another file.
+        """
         return self._users > 0
 
     def fileno(self) -> int:
@@ -221,17 +224,19 @@ class PartialBlob:
         return self._descriptor
 
     def digest_matches(self) -> bool:
-        """Whether everything that was written has the digest that was asked for."""
+        """Whether the hashed bytes have the requested digest."""
         return self._hasher.hexdigest() == self.digest.hex
 
     def sync(self) -> None:
-        """Bring the content to the disk. Runs in a thread."""
+        """Flush the content to the disk. Runs in a thread."""
         os.fdatasync(self._descriptor)
 
     @contextmanager
     def reading(self) -> Iterator[PartialBlob]:
-        """Keep the file open for a reader, also when the writer is long done; raises
-        FileNotFoundError for a blob that was removed meanwhile."""
+        """Keep the file open for a reader, even after the writer released it.
+
+        Raises FileNotFoundError for a blob that was removed meanwhile.
+        """
         self.acquire()
         try:
             yield self
@@ -239,18 +244,20 @@ class PartialBlob:
             self.release()
 
     def acquire(self) -> None:
-        """One user more, who opens the file if nobody has it open. Raises OSError;
-        FileNotFoundError for a blob that was removed meanwhile."""
+        """Add a user, for the first of whom the file is opened.
+
+        Raises OSError; FileNotFoundError for a blob that was removed meanwhile.
+        """
         if not self.is_open:
             if not self.is_linked:
-                # Its path may be that of a later blob by now.
+                # Its path may belong to a later blob by now.
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
-            # A writer that let go of a growing file comes back to it.
+            # A writer may come back to a growing file that it released.
             self._descriptor = os.open(self.path, os.O_RDONLY if self.is_committed else os.O_RDWR)
         self._users += 1
 
     def release(self) -> None:
-        """One user less; the last one closes the file."""
+        """Remove a user; the last one closes the file."""
         self._users -= 1
         if self._users == 0 and self._descriptor >= 0:
             os.close(self._descriptor)
@@ -258,8 +265,10 @@ class PartialBlob:
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """Bytes that are in a file: so many from *offset* on. The file is open as long as nobody asks
-    for the next part."""
+    """*count* bytes of a file from *offset* on.
+
+    The file stays open until its reader requests the next part.
+    """
 
     file: PartialBlob
     offset: int
@@ -267,8 +276,7 @@ class FilePart:
 
 
 class BlobStore:
-    """The blobs that are held, below *root*, and the ones on their way in, below *fills* (on the
-    same file system)."""
+    """Cached blobs below *root*, and partial blobs below *fills* on the same file system."""
 
     def __init__(
         self, root: Path, fills: Path, *, clock: Callable[[], float] = time.monotonic
@@ -276,50 +284,49 @@ class BlobStore:
         self._root = root
         self._fills = fills
         self._boot = fills.with_name(f"{fills.name}-boot")
-        """Tells the run of the machine in which the parts were written (Linux: random(4), boot_id)."""
+        """Identifies the boot of the machine that wrote the parts (Linux: random(4), boot_id)."""
         self._clock = clock
         self._leases: dict[Digest, float] = {}
-        self._arriving: set[Path] = set()
-        self._left_overs_looked_at = clock()
+        self._growing: set[Path] = set()
+        self._parts_cleaned_up = clock()
         self._writers = ThreadPoolExecutor(WRITERS, "entrepot-fill")
         self._readers = ThreadPoolExecutor(8, "entrepot-read")
-        # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, and
-        # the others would have to wait for it.
+        # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, for
+        # which other blobs would wait.
         self._committers = ThreadPoolExecutor(2, "entrepot-commit")
         self._checkers = ThreadPoolExecutor(CHECKERS, "entrepot-check")
-        # Apart from those that write: a disk that hangs keeps each thread that it has got.
+        # Apart from the writers: a disk that hangs blocks each thread that calls it.
         self._openers = ThreadPoolExecutor(2, "entrepot-open")
         self._hashers = ThreadPoolExecutor(2, "entrepot-hash")
         self._hanging: set[asyncio.Future[PartialBlob]] = set()
-        """Files of new blobs that the disk was asked for and has not given in time."""
+        """Files of new blobs that the disk has not opened in time."""
         self.foreign = ForeignNames()
-        """What the last walk through the directories found that is no blob."""
-        self._condemned: set[Digest] = set()
-        """Blobs whose file is damaged but could not be moved away: they count as not cached."""
+        """Entries that are no blobs, as the last walk through the directories found them."""
+        self._damaged: set[Digest] = set()
+        """Blobs whose damaged file could not be moved away: they count as not cached."""
         self._renaming = threading.Lock()
-        """A file is only moved away as long as it is the one that was looked at."""
-        self._refusal_logged = -REFUSALS_LOGGED
+        """Held while a file is checked and moved away, so that it is the checked one."""
+        self._refusal_logged = -REFUSAL_LOG_INTERVAL
 
     async def cause(self, error: OSError) -> Cause:
-        """What is at fault where the disk refused with *error*. A disk that hangs is not asked."""
-        place = (
+        """The cause of a disk's *error*. A disk that hangs is not queried."""
+        file_system_name = (
             "unknown"
             if error.errno == errno.ETIMEDOUT
             else await asyncio.to_thread(file_system, self._root.parent)
         )
         if error.errno == errno.ETIMEDOUT:
-            return disk_cause(error, self._root.parent, place)
-        return await asyncio.to_thread(disk_cause, error, self._root.parent, place)
+            return disk_cause(error, self._root.parent, file_system_name)
+        return await asyncio.to_thread(disk_cause, error, self._root.parent, file_system_name)
 
     async def open(self) -> None:
-        """Make the directories, and remove what an earlier engine left in mid-fill unless it is
-        worth continuing."""
+        """Create the directories, and remove parts of an earlier engine that can't be resumed."""
         await asyncio.to_thread(self._prepare)
-        # To start a thread takes a quarter of a millisecond, for which the first clients would
-        # wait.
-        begun = Barrier(WRITERS)
+        # The threads are started now: each takes a quarter of a millisecond, for which the first
+        # clients would wait.
+        all_started = Barrier(WRITERS)
         for _ in range(WRITERS):
-            self._writers.submit(begun.wait)
+            self._writers.submit(all_started.wait)
 
     def _prepare(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -329,8 +336,8 @@ class BlobStore:
             same_boot = bool(boot) and self._boot.exists() and self._boot.read_text() == boot
         except (OSError, UnicodeDecodeError):
             same_boot = False
-        for path in _listed(self._fills):
-            if not same_boot or path.name.startswith(_REMOVED) or not self._lasts(path):
+        for path in _entries(self._fills):
+            if not same_boot or path.name.startswith(_REMOVED) or not self._is_resumable(path):
                 self._unlink(path)
         try:
             self._boot.write_text(boot)
@@ -340,11 +347,11 @@ class BlobStore:
                 self._boot,
                 error.strerror,
             )
-            # What it says now may be true of the next start as well, and parts would be trusted
-            # that a power cut has spoiled.
+            # An old content may match the next start, which would trust parts that a power cut
+            # spoiled.
             self._unlink(self._boot)
 
-    def _lasts(self, part: Path) -> bool:
+    def _is_resumable(self, part: Path) -> bool:
         if _PART_NAME.fullmatch(part.name) is None:
             return False
         try:
@@ -356,15 +363,14 @@ class BlobStore:
         )
 
     def _unlink(self, path: Path) -> None:
-        """Remove a file if that is possible. A directory, or a file that can't be removed, stays
-        and stops nothing."""
+        """Remove a file; what can't be removed stays, which is only logged."""
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             self._log_refusal(path, error)
 
     def _log_refusal(self, path: Path, error: OSError) -> None:
-        if self._clock() - self._refusal_logged >= REFUSALS_LOGGED:
+        if self._clock() - self._refusal_logged >= REFUSAL_LOG_INTERVAL:
             self._refusal_logged = self._clock()
             _log.warning(
                 "%s can't be removed: %s. It stays, and so may others.",
@@ -372,46 +378,48 @@ class BlobStore:
                 error.strerror,
             )
 
-    def _left_overs(self) -> Iterable[Path]:
+    def _resumable_parts(self) -> Iterable[Path]:
         return (
-            each
-            for each in self._fills.iterdir()
-            if not each.name.startswith(_REMOVED) and each not in self._arriving
+            path
+            for path in self._fills.iterdir()
+            if not path.name.startswith(_REMOVED) and path not in self._growing
         )
 
-    def _remove_old_left_overs(self) -> None:
-        if self._clock() - self._left_overs_looked_at < RESUMABLE_CLEANUP_INTERVAL:
+    def _remove_old_parts(self) -> None:
+        if self._clock() - self._parts_cleaned_up < RESUMABLE_CLEANUP_INTERVAL:
             return
-        self._left_overs_looked_at = self._clock()
-        for each in self._left_overs():
-            if not self._lasts(each):
-                self._unlink(each)
+        self._parts_cleaned_up = self._clock()
+        for part in self._resumable_parts():
+            if not self._is_resumable(part):
+                self._unlink(part)
 
-    def _bound_left_overs(self) -> None:
-        """Remove the oldest of more than `MAX_RESUMABLE_PARTS` parts, or of those that take more
-        than their share of the file system. Runs in a thread."""
+    def _limit_resumable_parts(self) -> None:
+        """Remove the oldest parts beyond `MAX_RESUMABLE_PARTS` and their share of the file system.
+
+        Runs in a thread.
+        """
         parts: list[tuple[float, int, Path]] = []
-        for each in self._left_overs():
+        for part in self._resumable_parts():
             # Another thread may remove it.
             with suppress(FileNotFoundError):
-                status = each.stat()
-                parts.append((status.st_mtime, status.st_size, each))
+                status = part.stat()
+                parts.append((status.st_mtime, status.st_size, part))
         room = shutil.disk_usage(self._fills).total // RESUMABLE_SHARE
         for number, (_, size, part) in enumerate(sorted(parts, reverse=True)):
             room -= size
             if room < 0 or number >= MAX_RESUMABLE_PARTS:
                 part.unlink(missing_ok=True)
 
-    def _give_up_left_overs(self) -> bool:
-        """Make room, when the disk is full; whether there was anything to be removed."""
-        found = list(self._left_overs())
-        for each in found:
-            self._unlink(each)
-        return any(not each.exists() for each in found)
+    def _remove_resumable_parts(self) -> bool:
+        """Make room on a full disk; returns whether a part was removed."""
+        parts = list(self._resumable_parts())
+        for part in parts:
+            self._unlink(part)
+        return any(not part.exists() for part in parts)
 
     def close(self) -> None:
-        """End the threads; what they are doing is finished first."""
-        for each in (
+        """End the threads after their running work."""
+        for executor in (
             self._writers,
             self._readers,
             self._committers,
@@ -419,26 +427,27 @@ class BlobStore:
             self._openers,
             self._hashers,
         ):
-            each.shutdown()
+            executor.shutdown()
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob is, or would be: 256 directories, so that none grows too large to list."""
+        """The path of a blob: in one of 256 directories, so that none grows too large to list."""
         return self._root / digest.algorithm / digest.hex[:2] / digest.hex
 
     def size(self, digest: Digest) -> int | None:
-        """The size of a cached blob's file in bytes; None when there is none, it can't be looked
-        at, or it is damaged."""
-        if digest in self._condemned:
+        """The size of a cached blob's file in bytes.
+
+        None when it is missing or damaged, or when its status can't be read.
+        """
+        if digest in self._damaged:
             return None
         try:
             return os.stat(self.path(digest)).st_size
         except OSError:
-            # Where the disk itself fails, the blob is fetched from its source.
+            # Where the disk fails, the blob is fetched from its source.
             return None
 
     def stat_size(self, digest: Digest) -> int | None:
-        """The size of the file that is there now, None when there is none; raises OSError where
-        that can't be told."""
+        """The size of the file in bytes, None where there is none; raises OSError where unknown."""
         try:
             status = os.stat(self.path(digest))
         except (FileNotFoundError, NotADirectoryError):
@@ -446,8 +455,10 @@ class BlobStore:
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def lease(self, digest: Digest) -> Path:
-        """The path of a held blob, for somebody who opens it soon: it is not removed within
-        `LEASE_DURATION` seconds."""
+        """The path of a cached blob for a reader that opens it soon.
+
+        The blob is not removed within `LEASE_DURATION` seconds.
+        """
         now = self._clock()
         self._leases.pop(digest, None)
         self._leases[digest] = now
@@ -457,9 +468,9 @@ class BlobStore:
 
     @asynccontextmanager
     async def opened(self, digest: Digest, size: int | None = None) -> AsyncIterator[FileIO]:
-        """A cached blob, open for a reader who keeps it even when it is evicted meanwhile.
+        """Open a cached blob for a reader, who can read it even when it is evicted meanwhile.
 
-        Raises FileNotFoundError, also for a file that has no longer *size* bytes.
+        Raises FileNotFoundError, also for a file that no longer has *size* bytes.
         """
         opening = asyncio.get_running_loop().run_in_executor(self._readers, self._open, digest)
         file = await uninterrupted(opening, discard=_close)
@@ -471,8 +482,10 @@ class BlobStore:
             yield file
 
     async def read(self, digest: Digest, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of
-        `READ_SIZE`; raises FileNotFoundError before the first."""
+        """The bytes *start* (inclusive) to *end* (exclusive) of a cached blob.
+
+        They come in chunks of `READ_SIZE`. Raises FileNotFoundError before the first one.
+        """
         opening = asyncio.get_running_loop().run_in_executor(self._readers, self._open, digest)
         with await uninterrupted(opening, discard=_close) as file:
             while start < end:
@@ -483,10 +496,10 @@ class BlobStore:
                 yield chunk
 
     def _open(self, digest: Digest) -> FileIO:
-        """Open the file of a cached blob. One that this user may not read counts as not cached.
+        """Open the file of a cached blob. A file that this user may not read counts as not cached.
 
-        That is what an engine leaves behind which root ran once: the blob is fetched again, as the
-        directory is this user's, and no client waits for anybody to change the file's mode.
+        An engine that once ran as root leaves such files: the blob is fetched again, as this user
+        owns the directory, and no client has to wait for a change of the file's mode.
         """
         path = self.path(digest)
         try:
@@ -497,58 +510,57 @@ class BlobStore:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
 
     async def begin(self, digest: Digest, size: int, source: str = "") -> PartialBlob:
-        """Begin a blob of *size* bytes, or continue what is left over of it: see
-        `PartialBlob.resumable_size` and `hash_resumable`.
+        """Begin a blob of *size* bytes, or resume a part of it.
 
-        What is left over is continued only for the same *source* (a login server) and size: another
-        source can neither be misled by it nor mislead with it. The caller commits it, discards it
-        or sets it aside, and then releases it. Raises OSError; ETIMEDOUT where the disk hangs.
+        See `PartialBlob.resumable_size` and `hash_resumable`. A part is resumed only for the same
+        *source* (a login server) and size, so that no source can spoil a blob of another. The
+        caller commits it, discards it or keeps it for resume, and then releases it. Raises OSError;
+        ETIMEDOUT where the disk hangs.
         """
         if self._hanging:
-            raise _hangs()
+            raise _stalled()
         beginning = asyncio.get_running_loop().run_in_executor(
             self._openers, self._begin, digest, size, source
         )
-        answer = asyncio.ensure_future(asyncio.wait([beginning], timeout=BEGIN_TIMEOUT))
+        waiting = asyncio.ensure_future(asyncio.wait([beginning], timeout=BEGIN_TIMEOUT))
         try:
-            await uninterrupted(answer)
+            await uninterrupted(waiting)
         except asyncio.CancelledError:
-            self._give_up(beginning)
+            self._discard_when_opened(beginning)
             raise
         if not beginning.done():
-            self._give_up(beginning)
-            raise _hangs()
+            self._discard_when_opened(beginning)
+            raise _stalled()
         return beginning.result()
 
-    def _give_up(self, beginning: asyncio.Future[PartialBlob]) -> None:
+    def _discard_when_opened(self, beginning: asyncio.Future[PartialBlob]) -> None:
         if beginning.done():
-            self._begun_too_late(beginning)
+            self._discard_late(beginning)
         else:
             self._hanging.add(beginning)
-            beginning.add_done_callback(self._begun_too_late)
+            beginning.add_done_callback(self._discard_late)
 
-    def _begun_too_late(self, beginning: asyncio.Future[PartialBlob]) -> None:
+    def _discard_late(self, beginning: asyncio.Future[PartialBlob]) -> None:
         self._hanging.discard(beginning)
         if not beginning.cancelled() and beginning.exception() is None:
-            self._abandon(beginning.result())
+            self._release_unused(beginning.result())
 
-    def _abandon(self, partial: PartialBlob) -> None:
-        """Let go of a part that its fill did not wait for until a thread had opened its file."""
+    def _release_unused(self, partial: PartialBlob) -> None:
+        """Release a part that was opened after its fill had stopped waiting for it."""
         if not partial.resumable_size:
             partial.path.unlink(missing_ok=True)
-        self._arriving.discard(partial.path)
+        self._growing.discard(partial.path)
         partial.release()
 
     def _begin(self, digest: Digest, size: int, source: str) -> PartialBlob:
-        self._remove_old_left_overs()
+        self._remove_old_parts()
         path = self._fills / part_name(digest, size, source)
-        # Before it is opened: it may be left over, and another thread that makes room must leave it
-        # alone.
-        self._arriving.add(path)
+        # Before it is opened: another thread that makes room must not remove a resumable part.
+        self._growing.add(path)
         try:
             descriptor = self._open_part(path)
         except OSError:
-            self._arriving.discard(path)
+            self._growing.discard(path)
             raise
         resumable_size = os.fstat(descriptor).st_size
         if resumable_size > size:
@@ -560,33 +572,37 @@ class BlobStore:
         try:
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:
-            # The directory was removed while the engine runs. Where its parent is gone too, so is
-            # the catalog.
+            # The directory was removed while the engine runs. Without its parent, which has the
+            # catalog, this fails.
             self._fills.mkdir(exist_ok=True)
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     async def hash_resumable(self, partial: PartialBlob) -> bool:
-        """Hash the next piece of what an earlier fill has left, in a thread; False when there is no
-        more. Raises OSError."""
+        """Hash, in a thread, the next bytes that an earlier fill left; False at their end.
+
+        Raises OSError.
+        """
         return await uninterrupted(
             asyncio.get_running_loop().run_in_executor(self._writers, partial.hash_resumable)
         )
 
     async def append(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
-        """Hash and write *pieces* in a thread (both let go of the GIL). A full disk gets rid of
-        what is left over of other blobs; raises `NotWritten`."""
+        """Hash and write *pieces* in a thread (both release the GIL).
+
+        On a full disk the resumable parts of other blobs are removed. Raises `NotWritten`.
+        """
         loop = asyncio.get_running_loop()
         try:
             await uninterrupted(loop.run_in_executor(self._writers, partial.append, pieces))
         except NotWritten as full:
             if not await uninterrupted(
-                loop.run_in_executor(self._writers, self._give_up_left_overs)
+                loop.run_in_executor(self._writers, self._remove_resumable_parts)
             ):
                 raise
             await uninterrupted(loop.run_in_executor(self._writers, partial.write, full.rest))
 
     async def hash(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
-        """Hash, in a thread, what is not going to be written."""
+        """Hash, in a thread, *pieces* that will not be written."""
         await uninterrupted(
             asyncio.get_running_loop().run_in_executor(self._hashers, partial.hash, pieces)
         )
@@ -596,8 +612,7 @@ class BlobStore:
         return await self._read(partial.fileno(), offset, length)
 
     async def _read(self, descriptor: int, offset: int, length: int) -> bytes:
-        """Read from memory if the kernel has it there, as it has nearly always, and from the disk
-        in a thread."""
+        """Read from the page cache, which nearly always has the bytes, or in a thread."""
         return _read_without_waiting(descriptor, offset, length) or await uninterrupted(
             asyncio.get_running_loop().run_in_executor(
                 self._readers, os.pread, descriptor, length, offset
@@ -605,8 +620,7 @@ class BlobStore:
         )
 
     async def commit(self, partial: PartialBlob) -> None:
-        """Make a blob visible whose digest is right: content to the disk, then the name, then the
-        directory."""
+        """Make a verified blob visible: flush the content, rename the file, flush the directory."""
         assert partial.digest_matches()
         await uninterrupted(
             asyncio.get_running_loop().run_in_executor(self._committers, self._commit, partial)
@@ -615,49 +629,53 @@ class BlobStore:
     def _commit(self, partial: PartialBlob) -> None:
         partial.sync()
         path = self.path(partial.digest)
-        made = not path.parent.exists()
+        is_new_directory = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._renaming:
             os.rename(partial.path, path)
-            self._condemned.discard(partial.digest)
-        self._arriving.discard(partial.path)
+            self._damaged.discard(partial.digest)
+        self._growing.discard(partial.path)
         partial.path = path
         sync_directory(path.parent)
-        if made:
-            # The name of the new directory has to survive a power cut as well.
+        if is_new_directory:
+            # The name of the new directory has to survive a power cut too.
             sync_directory(path.parent.parent)
             sync_directory(self._root)
         partial.is_committed = True
 
     async def discard(self, partial: PartialBlob) -> None:
-        """Throw away a blob that did not come whole or right. Whoever reads it reads on; the space
-        is free when the last one is done."""
+        """Remove a blob that did not arrive whole or right.
+
+        Its readers can read on; the space is free when the last one is done.
+        """
         await uninterrupted(
             asyncio.get_running_loop().run_in_executor(self._writers, self._discard, partial)
         )
 
     def _discard(self, partial: PartialBlob) -> None:
-        # Once only: a later blob of the same digest may have its file there by now.
+        # Only once: the path may belong to a later blob of the same digest by now.
         if partial.is_linked:
             partial.is_linked = False
             self._unlink(partial.path)
-            self._arriving.discard(partial.path)
+            self._growing.discard(partial.path)
 
     async def keep_for_resume(self, partial: PartialBlob) -> None:
-        """Leave over for the next fill what has come of a blob, if that is worth continuing."""
+        """Keep the bytes of an incomplete blob for the next fill, if they are worth resuming."""
         if max(partial.written, partial.resumable_size) < MIN_RESUMABLE_SIZE:
             await self.discard(partial)
         else:
-            self._arriving.discard(partial.path)
+            self._growing.discard(partial.path)
             await uninterrupted(
-                asyncio.get_running_loop().run_in_executor(self._writers, self._bound_left_overs)
+                asyncio.get_running_loop().run_in_executor(
+                    self._writers, self._limit_resumable_parts
+                )
             )
 
     def remove(self, digest: Digest) -> bool:
-        """Let a held blob that nothing refers to disappear; `sweep` frees its space.
+        """Remove a cached blob that nothing refers to; `sweep` frees its space.
 
-        False when it was handed out so lately that a reader may yet open it. The name goes at once,
-        without a thread in between: whoever looks next finds the blob gone and fetches it again.
+        False for a leased blob, which a reader may still open. The file is renamed at once, without
+        a thread: the next request finds the blob gone and fetches it again.
         """
         leased = self._leases.get(digest)
         if leased is not None and self._clock() - leased < LEASE_DURATION:
@@ -676,11 +694,10 @@ class BlobStore:
     def remove_damaged(
         self, digest: Digest, *, is_damaged: Callable[[os.stat_result], bool]
     ) -> bool:
-        """Let a damaged file disappear at once, also when a reader may yet open it; False where
-        another, right one is there.
+        """Remove a damaged file at once, even a leased one; False where the file is not damaged.
 
-        *is_damaged* judges the file that is there now. One that can't be moved away counts as not
-        cached from now on, until the blob has been fetched again.
+        *is_damaged* judges the file that exists now. A file that can't be moved away counts as not
+        cached until the blob has been fetched again.
         """
         with self._renaming:
             try:
@@ -690,15 +707,17 @@ class BlobStore:
             except FileNotFoundError:
                 return True
             except OSError as error:
-                self._condemned.add(digest)
+                self._damaged.add(digest)
                 self._log_refusal(self.path(digest), error)
         return True
 
     async def check(
         self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None
     ) -> CheckedFile:
-        """Hash the file of a cached blob in a thread. *pace* is told each number of bytes and may
-        wait. Raises OSError."""
+        """Hash the file of a cached blob in a thread.
+
+        *pace* is called with each number of bytes, and may wait. Raises OSError.
+        """
         loop = asyncio.get_running_loop()
         file = await uninterrupted(
             loop.run_in_executor(self._checkers, FileIO, self.path(digest)), discard=_close
@@ -719,20 +738,18 @@ class BlobStore:
             return CheckedFile(status, hasher.hexdigest() == digest.hex)
 
     async def sweep(self) -> None:
-        """Free the space of blobs that were taken away: for a large file that takes a while, so a
-        thread does it."""
+        """Free the space of removed blobs, in a thread: a large file takes a while."""
         await asyncio.get_running_loop().run_in_executor(self._writers, self._sweep)
 
     def _sweep(self) -> None:
-        for path in _listed(self._fills):
+        for path in _entries(self._fills):
             if path.name.startswith(_REMOVED):
                 self._unlink(path)
 
     def forbidden_directory(self) -> Path | None:
-        """The first directory of blobs that this user can't read or write; None where there is
-        none. Blocks."""
+        """The first blob directory that this user can't read or write, if any. Blocks."""
         algorithms = [self._root / name for name in sorted(_ALGORITHMS)]
-        below = [path for each in algorithms for path in _listed(each)]
+        below = [path for directory in algorithms for path in _entries(directory)]
         blobs = (path for path in below if _DIRECTORY.fullmatch(path.name))
         for directory in (self._fills, self._root, *algorithms, *blobs):
             if os.access(directory, os.R_OK | os.W_OK | os.X_OK):
@@ -743,7 +760,7 @@ class BlobStore:
         return None
 
     async def sizes(self) -> dict[Digest, int]:
-        """Every blob that is held, with its size: a walk through the directories, in a thread."""
+        """All cached blobs with their sizes, by a walk through the directories in a thread."""
         return await asyncio.to_thread(self._walk)
 
     def _walk(self) -> dict[Digest, int]:
@@ -751,57 +768,57 @@ class BlobStore:
         foreign: list[str] = []
         count = 0
 
-        def pass_over(path: str) -> None:
+        def skip(path: str) -> None:
             nonlocal count
             count += 1
-            if len(foreign) < FOREIGN_SHOWN:
+            if len(foreign) < MAX_FOREIGN_EXAMPLES:
                 foreign.append(printable(os.path.relpath(path, self._root), 80))
 
-        def listed(directory: str) -> Iterator[os.DirEntry[str]]:
+        def scan(directory: str) -> Iterator[os.DirEntry[str]]:
             try:
                 with os.scandir(directory) as entries:
                     yield from entries
             except OSError:
-                # A file where a directory is expected, or a directory that we may not list.
-                pass_over(directory)
+                # A file in the place of a directory, or a directory that can't be listed.
+                skip(directory)
 
-        for algorithm in listed(str(self._root)):
+        for algorithm in scan(str(self._root)):
             if algorithm.name not in _ALGORITHMS:
-                pass_over(algorithm.path)
+                skip(algorithm.path)
                 continue
-            for directory in listed(algorithm.path):
+            for directory in scan(algorithm.path):
                 if not _DIRECTORY.fullmatch(directory.name):
-                    pass_over(directory.path)
+                    skip(directory.path)
                     continue
-                for entry in listed(directory.path):
+                for entry in scan(directory.path):
                     try:
                         digest = Digest.parse(f"{algorithm.name}:{entry.name}")
                         status = entry.stat()
                     except (DigestInvalid, OSError):
-                        pass_over(entry.path)
+                        skip(entry.path)
                         continue
                     if digest.hex[:2] == directory.name and stat.S_ISREG(status.st_mode):
                         blobs[digest] = status.st_size
                     else:
-                        pass_over(entry.path)
+                        skip(entry.path)
         self.foreign = ForeignNames(count, tuple(foreign))
         return blobs
 
     def free(self) -> int:
-        """Bytes left on the file system."""
+        """Free bytes of the file system."""
         return shutil.disk_usage(self._root).free
 
 
 def part_name(digest: Digest, size: int, source: str) -> str:
-    """The name of a growing file: a digest that comes from two sources, or with two sizes, has a
-    file for each."""
-    of_source = hashlib.sha256(f"{source}\n{size}".encode(errors="surrogatepass")).hexdigest()[:16]
-    return f"{digest.algorithm}-{digest.hex}-{of_source}"
+    """The name of a growing file: one for each source and size of a digest."""
+    source_hash = hashlib.sha256(f"{source}\n{size}".encode(errors="surrogatepass")).hexdigest()[
+        :16
+    ]
+    return f"{digest.algorithm}-{digest.hex}-{source_hash}"
 
 
 def _read_without_waiting(descriptor: int, offset: int, length: int) -> bytes:
-    """What the kernel has in memory; nothing when it would have to wait for the disk (preadv(2),
-    RWF_NOWAIT), or can't tell."""
+    """Bytes from the page cache (preadv(2), RWF_NOWAIT); empty where they are not in it."""
     if not hasattr(os, "RWF_NOWAIT"):
         return b""
     buffer = bytearray(length)
@@ -812,8 +829,8 @@ def _read_without_waiting(descriptor: int, offset: int, length: int) -> bytes:
     return bytes(memoryview(buffer)[:count])
 
 
-def _listed(directory: Path) -> list[Path]:
-    """What is in a directory; nothing where it can't be listed."""
+def _entries(directory: Path) -> list[Path]:
+    """The entries of a directory; none where it can't be listed."""
     try:
         return list(directory.iterdir())
     except OSError:
@@ -827,7 +844,7 @@ def _boot_id() -> str:
         return ""
 
 
-def _hangs() -> OSError:
+def _stalled() -> OSError:
     return OSError(errno.ETIMEDOUT, f"it has not answered for {BEGIN_TIMEOUT:.0f} s")
 
 

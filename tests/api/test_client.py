@@ -19,6 +19,7 @@ from entrepot.api.models import Event
 from entrepot.api.transport import HttpxTransport
 from entrepot.core.states import HealthStatus, LayerState, PullState, SignIn
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening, management_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry
@@ -112,6 +113,9 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
             await client.repositories.list(),
         )
 
+    await engine.cache.usage.write()
+    revision, before = (await client.system.status()).revision, await listings()
+
     async def changed() -> bool:
         nonlocal before, revision
         now, after = (await client.system.status()).revision, await listings()
@@ -126,8 +130,6 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         before, revision = after, now
         return not all(same)
 
-    await engine.cache.usage.write()
-    revision, before = (await client.system.status()).revision, await listings()
     assert not await changed()
     await client.credential_sets.create("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
     await client.credential_sets.sign_in("example-set")
@@ -309,11 +311,11 @@ async def test_events_come_over_the_socket_until_the_engine_ends(engine: Engine)
         coming = asyncio.ensure_future(anext(events))
         while not coming.done():
             # The stream tells what happens after it began, and nothing says when that was.
-            engine.events.record("told", "Again.")
+            engine.events.record(EventKind.RULE_UPDATED, "Again.")
             await asyncio.wait({coming}, timeout=0.02)
-        assert (coming.result().kind, coming.result().message) == ("told", "Again.")
+        assert (coming.result().kind, coming.result().message) == ("rule-updated", "Again.")
         await client.system.stop()
-        assert {each.kind async for each in events} <= {"told"}
+        assert {each.kind async for each in events} <= {"rule-updated"}
 
 
 async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:

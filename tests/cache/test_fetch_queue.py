@@ -178,8 +178,8 @@ async def test_only_so_many_blobs_come_at_once_and_the_others_follow_in_order(pl
 async def test_a_source_that_has_all_its_turns_taken_keeps_no_other_source_waiting(
     place: Place,
 ) -> None:
-    for each in drips(5):
-        await place.join(each)
+    for source in drips(5):
+        await place.join(source)
     [other] = drips(1)
     fill = await place.join(other, "quick.example")
     other.send(CHUNK * 4)
@@ -201,8 +201,8 @@ async def test_s10_fills_that_wait_for_their_turn_cost_no_file_descriptor(place:
     """A manifest of some thousand layers took all file descriptors of the engine."""
     before = place.descriptors()
     sources = drips(300, 100)
-    for each in sources:
-        await place.join(each)
+    for source in sources:
+        await place.join(source)
     await until(lambda: sources[0].open == sources[1].open == 1)
     assert len(place.fills.under_way) == 300
     assert place.descriptors() - before == 2
@@ -237,8 +237,8 @@ async def test_s10_one_that_waits_to_begin_and_leaves_takes_no_place(
     leaves, stays = (asyncio.create_task(place.join(each)) for each in sources[1:])
     await asyncio.sleep(0)
     leaves.cancel()
-    for each in sources:
-        each.send(100)
+    for source in sources:
+        source.send(100)
     await (await stays).wait()
     assert leaves.cancelled()
     assert sources[1].offsets == []
@@ -249,8 +249,8 @@ async def test_l05_blobs_that_trickle_give_their_turns_to_those_that_wait(place:
     slow = drips(2, CHUNK * 4)
     pulls = [waits(await place.join(each)) for each in slow]
     await until(lambda: all(each.open for each in slow))
-    for each in slow:
-        each.send(60)
+    for source in slow:
+        source.send(60)
     await until(lambda: place.fills.fetched == 120)
     [quick] = drips(1)
     fill = await place.join_queue(quick)
@@ -265,8 +265,8 @@ async def test_l05_blobs_that_trickle_give_their_turns_to_those_that_wait(place:
     # The other one goes on where it stood, when its turn comes again.
     await until(lambda: all(each.open for each in slow))
     assert sorted(each.offsets for each in slow) == [[0], [0, 60]]
-    for each in slow:
-        each.send(CHUNK * 4)
+    for source in slow:
+        source.send(CHUNK * 4)
     await asyncio.gather(*pulls)
 
 
@@ -294,8 +294,8 @@ async def test_l05_one_that_comes_when_a_blob_crawls_already_has_its_turn_soon(
     await place.join_queue(quick)
     place.look_after(PACE_INTERVAL)
     await until(lambda: quick.open == 1)
-    for each in pulls:
-        each.cancel()
+    for pull in pulls:
+        pull.cancel()
 
 
 async def test_l05_a_blob_that_comes_fast_enough_keeps_its_turn(place: Place) -> None:
@@ -345,8 +345,8 @@ async def test_l05_the_time_in_the_queue_is_not_the_time_of_the_source(place: Pl
     place.fills.check_pace()
     assert not fills[2].crawls
     assert fills[1].crawls
-    for each in pulls:
-        each.cancel()
+    for pull in pulls:
+        pull.cancel()
 
 
 async def test_l05_the_time_in_which_the_engine_itself_stood_still_is_not_the_time_of_the_source(
@@ -412,26 +412,26 @@ async def test_a_fill_that_gave_its_turn_away_costs_no_file_descriptor_and_its_r
     before = place.descriptors()
     slow = drips(2, TAIL + 2000)
     fills = [await place.join(each) for each in slow]
-    for each in slow:
-        each.send(1000)
+    for source in slow:
+        source.send(1000)
     await until(lambda: fills[0].received == fills[1].received == 1000)
     client = fills[0].read(0, 1000)
     assert await anext(client)
     pulls = [waits(each) for each in fills]
     quick = drips(2)
-    for each in quick:
-        await place.join_queue(each)
+    for source in quick:
+        await place.join_queue(source)
     place.look_after(RATE_WINDOW)
     await until(lambda: all(each.open for each in quick))
     await until(lambda: place.descriptors() - before == 3)
     # The client that reads one of the slow ones has that open.
     await client.aclose()  # type: ignore[attr-defined]
     await until(lambda: place.descriptors() - before == 2)
-    for each in quick:
-        each.send(CHUNK * 4)
+    for source in quick:
+        source.send(CHUNK * 4)
     await until(lambda: all(each.open for each in slow))
-    for each in slow:
-        each.send(TAIL + 2000)
+    for source in slow:
+        source.send(TAIL + 2000)
     await asyncio.gather(*pulls)
     pieces = [piece async for piece in fills[0].read(0, fills[0].size)]
     assert (
@@ -469,8 +469,8 @@ async def test_l05_a_fill_that_nobody_reads_and_no_pull_wants_is_ended(
         # What had come is left over for the next one.
         await until(lambda: len(source.offsets) == 2)
         assert source.offsets == [0, MIN_RESUMABLE_SIZE]
-    for each in busy:
-        each.cancel()
+    for pull in busy:
+        pull.cancel()
 
 
 async def test_a_fill_that_is_wanted_again_in_time_goes_on(place: Place) -> None:
@@ -500,8 +500,8 @@ async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_
     one, other = place.fills.notices()
     assert one.startswith("2 blobs from slow.example come in at less than 1.0 kB/s (sha256:")
     assert other.startswith("A blob from very.slow.example comes in at less than 1.0 kB/s (sha256:")
-    for each in sources[:2]:
-        each.send(CHUNK * 4)
+    for source in sources[:2]:
+        source.send(CHUNK * 4)
     await asyncio.gather(*pulls[:2])
     await until(lambda: len(place.fills.under_way) == 1)
     assert len(list(place.fills.notices())) == 1
@@ -650,7 +650,7 @@ async def test_s02_whatever_a_source_does_a_fill_ends_and_all_who_wait_are_relea
         ] == []
         assert fill.state is (FillState.VERIFIED if fill.is_stored else FillState.FAILED)
         assert (place.store.size(fill.digest) == len(content)) == fill.is_stored
-        # Nobody ever finishes a wrong blob.
+        # No client ever finishes a wrong blob.
         assert [each for each in ends if isinstance(each, bytes) and each != content] == []
         assert not place.fills._fills
         place.store.path(fill.digest).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""One blob on its way in, for everyone who wants it.
+"""One blob on its way in, for all clients and pulls that want it.
 
-The source is scripted here, because a real one can't be made to break off after so many bytes;
+The source is scripted here, because a real one can't be made to break off after a number of bytes;
 `tests/e2e/clients` has the real ones.
 """
 
@@ -101,7 +101,7 @@ class Place:
 
     fills: Fills
     store: BlobStore
-    held: dict[Digest, int]
+    stored: dict[Digest, int]
     pauses: list[float]
     refusals: list[int | None]
     origins: list[str]
@@ -116,13 +116,13 @@ class Place:
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await store.open()
-    held: dict[Digest, int] = {}
+    stored: dict[Digest, int] = {}
     pauses: list[float] = []
     refusals: list[int | None] = []
     origins: list[str] = []
 
     async def on_stored(digest: Digest, size: int, origin: str) -> None:
-        held[digest] = size
+        stored[digest] = size
         origins.append(origin)
 
     async def pause(seconds: float) -> None:
@@ -137,7 +137,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         pause=pause,
     )
     async with fills.running():
-        yield Place(fills, store, held, pauses, refusals, origins)
+        yield Place(fills, store, stored, pauses, refusals, origins)
     store.close()
 
 
@@ -176,7 +176,7 @@ async def test_fifty_clients_get_the_same_bytes_from_one_request(place: Place) -
     }
     assert source.requests == [(0, None)]
     await fills[0].wait()
-    assert place.held == {Digest.of(source.content): 1_000_003}
+    assert place.stored == {Digest.of(source.content): 1_000_003}
     assert fills[0].served == 50 * 1_000_003
 
 
@@ -239,7 +239,7 @@ async def test_no_client_can_finish_a_wrong_blob(place: Place, size: int) -> Non
     with pytest.raises(SourceAnswerInvalid):
         await fill.wait()
     assert place.store.size(fill.digest) is None
-    assert place.held == {}
+    assert place.stored == {}
     assert list(place.store._fills.iterdir()) == []
 
 
@@ -305,10 +305,10 @@ async def test_f82_the_digest_decides_how_large_a_blob_is(
     if said is not None and said < sent:
         with pytest.raises(SourceAnswerInvalid, match="sends more than"):
             await fill.wait()
-        assert place.held == {}
+        assert place.stored == {}
         return
     await fill.wait()
-    assert (fill.size, place.held) == (sent, {fill.digest: sent})
+    assert (fill.size, place.stored) == (sent, {fill.digest: sent})
     assert await read(fill) == content
     assert place.store.size(fill.digest) == sent
 
@@ -325,7 +325,7 @@ async def test_f82_wrong_bytes_of_another_size_are_not_kept_and_no_reader_gets_t
     with pytest.raises(SourceAnswerInvalid):
         await receive(fill, got)
     assert len(got) <= 5 * CHUNK + 1 - TAIL
-    assert place.held == {}
+    assert place.stored == {}
 
 
 async def test_f82_a_source_that_states_no_size_sends_no_more_than_a_little_beyond_the_manifest(
@@ -347,15 +347,15 @@ async def test_f82_a_reader_that_was_told_another_size_never_finishes(
     content = os.urandom(3 * CHUNK)
     source = Source(content)
     gate = source.held_back[2 * CHUNK] = asyncio.Event()
-    told = len(content) + more
-    fill = await place.fills.join(Digest.of(content), told, source, origin=ORIGIN)
+    stated = len(content) + more
+    fill = await place.fills.join(Digest.of(content), stated, source, origin=ORIGIN)
     reading = asyncio.create_task(read(fill))
     await fill.wait_beyond(0)
     gate.set()
     with pytest.raises(SourceAnswerInvalid, match="its size is known now"):
         await reading
     await fill.wait()
-    assert place.held == {fill.digest: len(content)}
+    assert place.stored == {fill.digest: len(content)}
     assert await read(fill) == content
 
 
@@ -371,7 +371,7 @@ async def test_f82_what_was_left_over_of_another_size_is_fetched_again(place: Pl
         Digest.of(content), stated, Source(content, says_size=len(content)), origin=ORIGIN
     )
     await fill.wait()
-    assert place.held == {fill.digest: len(content)}
+    assert place.stored == {fill.digest: len(content)}
 
 
 async def test_a_source_that_ends_early_without_an_error_is_asked_again(place: Place) -> None:
@@ -412,12 +412,12 @@ async def test_on_a_full_disk_clients_get_every_byte_and_nothing_is_kept(
     assert [body == source.content for body in whole] == [True] * 5
     assert part == source.content[half:]
     assert len(source.requests) == 1
-    assert place.held == {}
+    assert place.stored == {}
     assert place.refusals == [errno.EFBIG]
     assert list(place.store._fills.iterdir()) == []
     assert place.fills.refusal is not None
     assert await read(await place.join(Source(b"the next one"))) == b"the next one"
-    await until(lambda: len(place.held) == 1)
+    await until(lambda: len(place.stored) == 1)
     assert place.fills.refusal is None
 
 
@@ -487,7 +487,7 @@ async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_f
         gate.set()
         assert await keeping == source.content
         await fill.finished.wait()
-    # Whoever opens a file now gets the number of the one that was closed.
+    # A file that is opened now gets the number of the one that was closed.
     with ExitStack() as opened:
         for number in range(8):
             (tmp_path / f"other-{number}").write_bytes(bytes(CHUNK * 8))
@@ -534,7 +534,7 @@ async def test_where_the_disk_takes_no_new_file_clients_get_every_byte_and_nothi
         with pytest.raises(StorageFailed, match="Read-only file system"):
             await fill.wait()
     assert not fill.is_stored
-    assert place.held == {}
+    assert place.stored == {}
     assert place.refusals == [errno.EROFS]
     assert await read(await place.join(Source(b"content"))) == b"content"
 
@@ -542,7 +542,7 @@ async def test_where_the_disk_takes_no_new_file_clients_get_every_byte_and_nothi
 async def test_while_the_disk_hangs_clients_get_every_byte(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B4.4: a new blob needs a file, which a frozen file system gives nobody."""
+    """B4.4: a new blob needs a file, which a frozen file system gives no one."""
     thaws = threading.Event()
 
     def hangs(*_: object) -> int:
@@ -560,7 +560,7 @@ async def test_while_the_disk_hangs_clients_get_every_byte(
             with pytest.raises(StorageFailed, match="has not answered") as failure:
                 await fill.wait()
             assert "Look at the disk behind" in failure.value.hint
-        assert place.held == {}
+        assert place.stored == {}
         assert place.refusals == [errno.ETIMEDOUT]
     finally:
         thaws.set()
@@ -841,7 +841,7 @@ async def test_what_a_source_can_provoke_is_an_invalid_answer_for_all_who_wait(
     # The text may repeat what the source sent.
     assert "Port out of range" not in fill.error.message
     await until(lambda: not place.fills.under_way)
-    assert place.held == {}
+    assert place.stored == {}
     assert list(place.store._fills.iterdir()) == []
 
 
@@ -864,13 +864,13 @@ async def test_whatever_the_store_raises_all_who_wait_get_a_definite_end(
     fill = await place.join(
         Source(bytes(len(content)) if step == "discard" else content), Digest.of(content)
     )
-    whole, _, kept = await definite_end(fill)
-    assert isinstance(kept, EntrepotError)
+    whole, _, pull_error = await definite_end(fill)
+    assert isinstance(pull_error, EntrepotError)
     assert not fill.is_stored
-    # What came right goes to the clients; that it is not kept is what the pull is told.
+    # What came right goes to the clients; that it is not stored is what the pull is told.
     assert (whole is None) == (step == "commit")
     await until(lambda: not place.fills.under_way)
-    assert place.held == {}
+    assert place.stored == {}
     assert "Traceback" not in caplog.text
 
 
@@ -883,10 +883,10 @@ async def test_a_blob_that_is_not_here_is_told_to_nobody_as_held(
 
     monkeypatch.setattr(place.store, "commit", does_nothing)
     fill = await place.join(Source(b"content"))
-    *_, kept = await definite_end(fill)
-    assert isinstance(kept, FillFailed)
+    *_, pull_error = await definite_end(fill)
+    assert isinstance(pull_error, FillFailed)
     await until(lambda: not place.fills.under_way)
-    assert place.held == {}
+    assert place.stored == {}
 
 
 @pytest.mark.parametrize("kind", UNFORESEEN)
@@ -914,12 +914,12 @@ async def test_a_clock_that_fails_leaves_nobody_waiting(
     """S02."""
     store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await store.open()
-    left = works_for + 1
+    remaining = works_for + 1
 
     def clock() -> float:
-        nonlocal left
-        left -= 1
-        if left < 0:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
             raise kind("unforeseen")
         return 0.0
 
@@ -938,7 +938,7 @@ async def test_a_clock_that_fails_leaves_nobody_waiting(
 
 
 async def test_a_failure_keeps_nothing_of_the_frames_in_which_it_was_raised(place: Place) -> None:
-    """S24: what failed is remembered, and each who was told of it made it longer."""
+    """S24: what failed is remembered, and each who was failure of it made it longer."""
 
     @asynccontextmanager
     async def source(*, offset: int, validator: str | None) -> AsyncIterator[Stream]:
@@ -948,11 +948,11 @@ async def test_a_failure_keeps_nothing_of_the_frames_in_which_it_was_raised(plac
     fill = await place.fills.join(Digest.of(b"content"), 7, source, origin=ORIGIN)
     lengths = set()
     for _ in range(3):
-        with pytest.raises(SourceAnswerInvalid) as told:
+        with pytest.raises(SourceAnswerInvalid) as failure:
             await fill.wait()
-        lengths.add(len(told.traceback))
+        lengths.add(len(failure.traceback))
     assert len(lengths) == 1
-    assert told.value.__cause__ is told.value.__context__ is None
+    assert failure.value.__cause__ is failure.value.__context__ is None
 
 
 async def test_what_ends_the_process_ends_the_fill_first(place: Place) -> None:
@@ -999,7 +999,7 @@ async def test_a_client_that_leaves_while_it_waits_is_forgotten_at_once(place: P
 
 
 async def test_two_sources_with_one_digest_have_a_fill_each(place: Place) -> None:
-    """S07: whoever ran one slow source made a base layer unpullable for everybody."""
+    """S07: one slow source made a base layer unpullable through all others."""
     content = os.urandom(CHUNK * 8)
     digest = Digest.of(content)
     slow, good = Source(content), Source(content)

@@ -20,7 +20,7 @@ from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from entrepot.source.transport import SourceTransport
 from entrepot.store.catalog import TagEntry
 from tests.conftest import LOGIN_SERVER, Clock
@@ -44,7 +44,7 @@ async def running(
     directories: Directories, settings: Settings, clock: Clock
 ) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=30
         ) as registry:
@@ -310,8 +310,8 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
         cached.content,
         "stale",
     )
-    for each in asking:
-        each.cancel()
+    for task in asking:
+        task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
     gate.open()
     async with asyncio.timeout(30):

@@ -126,7 +126,7 @@ _numbers = itertools.count()
 
 
 def manifest_of(count: int) -> Manifest:
-    """A manifest of so many layers, and no other one's."""
+    """A manifest of *count* layers that no other manifest has."""
     config, *layers = [
         {
             "mediaType": "application/octet-stream",
@@ -227,9 +227,9 @@ async def test_a_layer_that_was_passed_on_and_not_kept_is_no_verified_one(place:
     """S02: on a full disk clients get the bytes, and nothing is held."""
     pull = place.begin(manifest_of(1))
     await until(lambda: len(place.fills) == 2)
-    passed_on, kept = place.fills.values()
-    passed_on.end(EntrepotError("The disk is full."))
-    kept.end()
+    refused, stored = place.fills.values()
+    refused.end(EntrepotError("The disk is full."))
+    stored.end()
     assert await over(pull) is PullState.FAILED
     assert [layer.state for layer in pull.progress().layers] == [
         LayerState.FAILED,
@@ -241,15 +241,15 @@ async def test_a_layer_that_goes_while_the_others_come_is_fetched_again(place: P
     """S33: a pull was completed though a layer that was held at its begin had been evicted
     meanwhile."""
     manifest = manifest_of(1)
-    held, missing = (each.digest for each in manifest.blobs)
-    place.held.add(held)
+    cached, missing = (each.digest for each in manifest.blobs)
+    place.held.add(cached)
     pull = place.begin(manifest)
     await until(lambda: missing in place.fills)
-    place.held.discard(held)
+    place.held.discard(cached)
     place.fills[missing].end()
-    await until(lambda: held in place.fills)
+    await until(lambda: cached in place.fills)
     assert not pull.finished.is_set()
-    place.fills[held].end()
+    place.fills[cached].end()
     assert await over(pull) is PullState.COMPLETED
     assert {layer.state for layer in pull.progress().layers} == {LayerState.VERIFIED}
 
@@ -282,8 +282,8 @@ async def test_a_failure_of_one_layer_leaves_the_others_to_arrive(place: Place) 
     for _ in range(5):
         await asyncio.sleep(0)
     assert not pull.finished.is_set()
-    for each in others:
-        each.end()
+    for fill in others:
+        fill.end()
     assert await over(pull) is PullState.FAILED
     assert pull.progress().error_code == "SourceFailed"
 
@@ -294,7 +294,7 @@ async def test_a_failure_of_one_layer_leaves_the_others_to_arrive(place: Place) 
 async def test_s10_layers_are_begun_a_bounded_number_at_a_time(place: Place) -> None:
     """A manifest of 5,000 layers was 5,000 tasks and 5,000 file descriptors at once."""
     pull = place.begin(manifest_of(1000))
-    ended = 0
+    ended_count = 0
     while not pull.finished.is_set():
         await until(
             lambda: pull.finished.is_set() or any(not fill.ended for fill in place.fills.values())
@@ -303,8 +303,8 @@ async def test_s10_layers_are_begun_a_bounded_number_at_a_time(place: Place) -> 
         assert len(under_way) <= MAX_LAYERS_AT_ONCE
         for fill in under_way:
             fill.end()
-            ended += 1
-    assert ended == 1001
+            ended_count += 1
+    assert ended_count == 1001
     assert pull.state is PullState.COMPLETED
 
 

@@ -104,11 +104,11 @@ async def test_a_pull_that_has_just_ended_has_its_layers_before_it_is_written(
 ) -> None:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         history = PullHistory(catalog, clock)
-        ended = pull(1, clock.now, LAYER)
-        history.add(ended)
-        assert await history.get("1") == ended
+        ended_pull = pull(1, clock.now, LAYER)
+        history.add(ended_pull)
+        assert await history.get("1") == ended_pull
         await history.write()
-        assert await history.get("1") == ended
+        assert await history.get("1") == ended_pull
         assert history.all()[0].layers == ()
 
 

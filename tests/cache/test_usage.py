@@ -10,8 +10,10 @@ import pytest
 
 from entrepot.cache import usage as usage_module
 from entrepot.cache.usage import UsageTracker
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog, CatalogFailed, Usage
+from entrepot.store.manifests import Manifest
 from tests.conftest import Clock
 from tests.store.samples import NGINX, SOURCE, cache_blobs, image
 
@@ -160,3 +162,49 @@ async def test_s32_what_waits_for_a_catalog_that_keeps_failing_is_bounded(
     # What was used last is what is kept.
     assert usage.is_unwritten(Repository("library/r499"), MANIFEST.digest, [])
     assert not usage.is_unwritten(Repository("library/r0"), MANIFEST.digest, [])
+
+
+# What counts as a use
+
+
+async def test_an_image_counts_as_a_pull_and_the_index_above_it_does_not(
+    usage: UsageTracker, catalog: Catalog
+) -> None:
+    index = Manifest(b"{}", OCI_INDEX, Digest.of(b"index"), ())
+    await catalog.add_manifest(NGINX, SOURCE, index, now=1.0)
+    usage.record_manifest_use(NGINX, index, None)
+    usage.record_manifest_use(NGINX, MANIFEST, None)
+    await usage.write()
+    assert (await pulls(catalog))[0] == 1
+
+
+async def test_a_check_with_head_is_a_use_and_no_pull(
+    usage: UsageTracker, catalog: Catalog
+) -> None:
+    usage.record_manifest_check(NGINX, MANIFEST.digest)
+    assert usage.is_unwritten(NGINX, MANIFEST.digest, [])
+    await usage.write()
+    assert (await pulls(catalog))[0] == 0
+
+
+async def test_requests_that_are_saved_are_answers_without_a_fetch(
+    usage: UsageTracker, catalog: Catalog
+) -> None:
+    for _ in range(3):
+        usage.record_answer("rule")
+    usage.record_fetch("rule")
+    assert usage.requests_saved == 2
+    await usage.write()
+    assert await catalog.rule_requests() == {"rule": (3, 1)}
+
+
+async def test_a_use_of_another_repository_or_blob_is_not_taken_for_one(
+    usage: UsageTracker,
+) -> None:
+    usage.record_manifest_use(NGINX, MANIFEST, None)
+    assert not usage.is_unwritten(Repository("library/redis"), MANIFEST.digest, [BLOB])
+
+
+async def test_nothing_is_written_where_nothing_was_used(usage: UsageTracker, disk: Disk) -> None:
+    await usage.write()
+    assert not disk.reached.is_set()

@@ -14,6 +14,7 @@ from entrepot.api.models import Event
 from entrepot.cli.output import fail, note, print_fields, print_json, print_table, print_text
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
+from entrepot.event_kinds import EventKind
 from entrepot.formatting import Column
 from entrepot.server.run import _JsonFormatter, _PlainFormatter
 from entrepot.store import manifests
@@ -159,7 +160,7 @@ def test_a_traceback_in_the_log_can_not_pass_for_records() -> None:
 
 
 async def test_an_event_is_one_printable_line_for_whoever_watches(engine: Engine) -> None:
-    engine.events.record("odd", HOSTILE, HOSTILE)
+    engine.events.record(EventKind.RULE_UPDATED, HOSTILE, HOSTILE)
     event = engine.events.recent()[-1]
     assert event.message.isprintable()
     assert event.subject is not None

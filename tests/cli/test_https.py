@@ -16,6 +16,7 @@ from entrepot.api.client import CacheClient, EngineRefused, EngineUnreachable, E
 from entrepot.api.models import EngineStatus
 from entrepot.config.settings import ManagementOverTcp, Settings
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import EventKind
 from tests.cli.conftest import CommandLine
 from tests.conftest import answering
 from tests.e2e.registries.certificates import Authority
@@ -143,10 +144,10 @@ async def test_events_come_over_https(address: str, authority: Authority, engine
         events = client.system.events()
         coming = asyncio.ensure_future(anext(events))
         while not coming.done():
-            engine.events.record("told", "Again.")
+            engine.events.record(EventKind.RULE_UPDATED, "Again.")
             await asyncio.wait({coming}, timeout=0.02)
         assert coming.result().message == "Again."
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 NO_TOKENS = [

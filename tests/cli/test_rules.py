@@ -148,7 +148,7 @@ async def test_the_freshness_of_a_rule_is_given_changed_and_taken_back(
     assert (changed["freshness"], changed["freshnessInForce"]) == (None, "5 min")
     refused = await entrepot.run("rule", "update", "-n", "acme-api", "--freshness", "soon")
     assert refused.status == 1
-    assert "'soon' is not a freshness" in refused.errors
+    assert "'soon' is not a tag lifetime" in refused.errors
     assert "FreshnessInvalid" in refused.errors
 
 

@@ -779,7 +779,7 @@ async def test_the_freshness_of_a_rule_is_kept_changed_and_left_out_where_it_is_
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ('"soon"', "is not a freshness"),
+        ('"soon"', "is not a tag lifetime"),
         ("-5", "lies between 0 and 365 days"),
         ("true", "does not fit"),
     ],

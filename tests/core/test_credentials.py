@@ -16,9 +16,9 @@ from entrepot.core.credentials import (
     CredentialSetsInvalid,
 )
 from entrepot.core.registries import SourceRegistries
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import HealthStatus
 from entrepot.errors import NameInvalid, NotFound, Refusal
-from entrepot.secrets import SecretIdentifier
 
 EXAMPLES: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "swagger-examples-2023-01-01-preview.json").read_text()

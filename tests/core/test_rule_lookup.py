@@ -138,7 +138,7 @@ def test_where_no_rule_answers_those_that_come_near_are_named(
 @pytest.mark.parametrize(
     ("image", "rules", "told"),
     [
-        ("nginx", {}, "There is no rule at all. Make one"),
+        ("nginx", {}, "There is no rule at all. Create one"),
         ("nothing/like/it", RULES, "No cache rule answers for nothing/like/it. Make one"),
         (
             "ghcr.io/acme/app",

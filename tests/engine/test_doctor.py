@@ -27,7 +27,7 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.registries import DeclaredRegistry, LoginServerNotSupported
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import Outcome, SignIn
-from entrepot.engine import machine_checks, source_checks
+from entrepot.engine import source_checks
 from entrepot.engine.engine import Engine
 from entrepot.engine.source_checks import SourceChecks
 from entrepot.errors import EngineError
@@ -159,7 +159,7 @@ async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
 async def test_a_connection_that_is_refused(directories: Directories, source: FakeRegistry) -> None:
     await source.stop()
     found = finding(await examined(directories, source.url), "connection")
-    assert (found.outcome, "takes no connections" in found.what) == (Outcome.FAILED, True)
+    assert (found.outcome, "accepts no connections" in found.what) == (Outcome.FAILED, True)
 
 
 async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_path: Path) -> None:
@@ -323,7 +323,9 @@ async def test_a_data_directory_that_is_gone_is_not_told_as_full(engine: Engine)
 async def test_the_limit_of_open_files(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int, outcome: Outcome
 ) -> None:
-    monkeypatch.setattr(machine_checks.resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(
+        "entrepot.engine.machine_checks.resource.getrlimit", lambda _: (limit, limit)
+    )
     assert finding(await engine.doctor().examine(), "open files").outcome is outcome
 
 

@@ -15,7 +15,6 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
 from entrepot.core.rules import CacheRuleTargetOverlap, RuleDraft, TargetPrefixPresent
 from entrepot.core.states import HealthStatus, LayerState, PullState
-from entrepot.engine import pulls as pulls_module
 from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine
 from entrepot.engine.pulls import own_platform
@@ -304,7 +303,7 @@ async def test_a_rule_counts_what_is_held_through_it(engine: Engine, source: Fak
 
 
 def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulls_module.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("entrepot.engine.pulls.platform.machine", lambda: "aarch64")
     assert own_platform() == "linux/arm64"
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -24,6 +25,11 @@ from entrepot.store.connections import CatalogOperation
 from tests.engine.test_engine import ended
 from tests.fakes import FakeRegistry
 from tests.store.damage import damage_table
+
+
+def never_asked(*, offset: int, validator: str | None) -> NoReturn:
+    """The source of a fill that does not run."""
+    raise AssertionError(f"Asked for the bytes from {offset} on.")
 
 
 class Watched:
@@ -146,7 +152,7 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
         fill = Fill(
             digest,
             1,
-            None,  # type: ignore[arg-type]
+            never_asked,
             store,
             origin="registry.example.com",
             queue=FetchQueue(1),

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.engine import lock
 from entrepot.engine.engine import Engine
 from entrepot.engine.lock import file_system, only_engine, start_problem
 from entrepot.errors import EngineError
@@ -177,7 +176,7 @@ def test_a_data_directory_that_can_not_be_made_is_seen_without_an_engine(
 ) -> None:
     assert not directories.data.exists()
     assert start_problem(directories) is None
-    monkeypatch.setattr(lock.os, "access", lambda *_: False)
+    monkeypatch.setattr("entrepot.engine.lock.os.access", lambda *_: False)
     problem = start_problem(directories)
     assert problem is not None
     assert problem.cause == "permission"

@@ -26,6 +26,7 @@ from entrepot.core.states import PullState
 from entrepot.engine import maintenance as maintenance_module
 from entrepot.engine.engine import Engine
 from entrepot.errors import Locked
+from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore
@@ -212,13 +213,17 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(
     await cached(engine, source, clock, "a", "b", "c")
     held = (await engine.status.get()).blobs_size
     total, reserve = 50 * LAYER, LAYER
-    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
+    )
     assert (await engine.status.get()).space_limit == held - reserve
     monkeypatch.setattr(
-        maintenance_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held)
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, held, total - held)
     )
     assert (await engine.status.get()).space_limit == int(total * 0.8)
-    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
+    )
     done = await engine.maintenance.evict()
     assert [each.repository for each in done.images] == ["library/a", "library/b"]
     assert done.goal == int((held - reserve) * 0.9)
@@ -343,7 +348,7 @@ async def test_what_is_unlocked_goes_again(
     assert (await engine.maintenance.evict(target=0)).images == ()
     await engine.repositories.lock_tag("library/a", "1", locked=False)
     assert len((await engine.maintenance.evict(target=0)).images) == 1
-    assert [each.kind for each in engine.events.recent()].count("locked") == 1
+    assert [each.kind for each in engine.events.recent()].count(EventKind.LOCKED) == 1
 
 
 async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
@@ -680,8 +685,8 @@ async def test_f84_foreign_names_do_not_end_healing_and_are_told(
     engine.blobs.path(image.config.digest).unlink()
     await engine.maintenance.heal()
     messages = {each.kind: each.message for each in engine.events.recent()}
-    assert "1 that are gone dropped" in messages["catalog-healed"]
-    told = messages["foreign-names"]
+    assert "1 that are gone dropped" in messages[EventKind.CATALOG_HEALED]
+    told = messages[EventKind.FOREIGN_NAMES]
     assert told.startswith(
         f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: "
     )
@@ -702,7 +707,7 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
             raise PermissionError(1, "Operation not permitted")
         rename(old, new)
 
-    monkeypatch.setattr(blobs_module.os, "rename", refused)
+    monkeypatch.setattr("entrepot.store.blobs.os.rename", refused)
     done = await engine.maintenance.evict(target=0)
     assert len(done.images) == 2
     assert set(await engine.blobs.sizes()) == {stubborn.layers[0].digest}

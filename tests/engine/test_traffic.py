@@ -16,7 +16,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.engine import bookkeeping
 from entrepot.engine.engine import Engine
 from entrepot.engine.traffic import STEP, STEPS, WRITE_INTERVAL, Traffic
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from entrepot.store.catalog import Catalog
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry
@@ -40,7 +40,7 @@ async def opened(
             await engine.rules.create(
                 RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
             )
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=30
         ) as client:

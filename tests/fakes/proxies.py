@@ -7,6 +7,7 @@ import base64
 import ipaddress
 import ssl
 from collections.abc import Mapping
+from typing import Self
 from urllib.parse import urlsplit
 
 Place = tuple[str, int]
@@ -49,7 +50,7 @@ class FakeProxy:
         user = f"{self.user}:{self.password}@" if self.user else ""
         return f"{self.scheme}://{user}127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> FakeProxy:
+    async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._listener.sockets[0].getsockname()[1]
         return self

@@ -7,6 +7,7 @@ import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Self
 
 from entrepot.core.reference import Digest
 from entrepot.demo.images import OCI, MediaTypes
@@ -48,7 +49,7 @@ class FakeRegistry(Server):
         self._faults: list[tuple[str, str | None, Fault]] = []
         self._left: dict[int, int] = {}
 
-    async def __aenter__(self) -> FakeRegistry:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -7,7 +7,7 @@ Where the scenarios of sources and credentials are held:
   tokens in tests/source/test_auth.py, F25 also in tests/server/test_registry.py.
 - F44 (no credential across a redirect), F45 (hostile realm), F46 (redirects into this machine's
   surroundings), F51 (no secret in an error or the log): tests/source/test_http.py,
-  tests/source/test_auth.py and tests/source/test_tls.py. F46 for ``ns``: here.
+  tests/source/test_auth.py and tests/scenarios/sources/test_tls.py. F46 for ``ns``: here.
 - F47, F48, F53, F54: here. F49: tests/source/test_auth.py and tests/e2e/clients/test_sign_in.py.
   F50, F52: tests/source/test_auth.py, F50 also here.
 - F63: here and tests/source/test_blobs.py. F64: here and tests/config/test_settings.py.
@@ -36,8 +36,8 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.errors import Refusal
-from entrepot.server.registry import RegistryApp
-from entrepot.server.run import management_app
+from entrepot.event_kinds import EventKind
+from entrepot.server.run import management_app, registry_app
 from entrepot.source.transport import SourceTransport
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import BasicSignIn, FakeRegistry, Hang, Headers, Html, Status, TokenSignIn
@@ -54,7 +54,7 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
@@ -476,7 +476,9 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             assert "next try is in" in error_of(refused)[2]
             assert int(refused.headers["retry-after"]) >= 1
             assert sent == []
-            assert [each.kind for each in engine.events.recent()].count("source-unreachable") == 1
+            assert [each.kind for each in engine.events.recent()].count(
+                EventKind.SOURCE_UNREACHABLE
+            ) == 1
             found = upstream_of(engine)
             assert (found.reachable, found.next_try is not None) == (False, True)
             # The next try fails like the first, and the one after it comes later.
@@ -808,7 +810,7 @@ async def test_a_source_sees_the_name_and_version_of_entrepot(
     assert source.requests[0].headers["user-agent"].startswith("entrepot/")
 
 
-class SixStandIn(FakeRegistry):
+class FakeRegistryOverIPv6(FakeRegistry):
     """The same on the loopback address of IPv6."""
 
     @property
@@ -833,7 +835,7 @@ def has_ipv6() -> bool:
 async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(
     directories: Directories,
 ) -> None:
-    async with SixStandIn() as source:
+    async with FakeRegistryOverIPv6() as source:
         image = source.add_image("library/nginx", "1.27")
         name = f"[::1]:{source.port}"
         settings = Settings(upstreams=(DeclaredRegistry(name, "Six", SignIn.NONE, source.url),))

@@ -20,7 +20,8 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.httpd.server import bind_tcp, serving
-from entrepot.server.registry import LONGEST_WAIT, RegistryApp
+from entrepot.server.registry import LONGEST_WAIT
+from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry, Status
 
@@ -58,7 +59,7 @@ async def engines(
             await engine.rules.create(
                 RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*")
             )
-            await stack.enter_async_context(serving(RegistryApp(engine), listener))
+            await stack.enter_async_context(serving(registry_app(engine), listener))
             client = httpx.AsyncClient(base_url=address_of(listener), timeout=60)
             running.append((engine, await stack.enter_async_context(client)))
         yield running

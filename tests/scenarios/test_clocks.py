@@ -11,7 +11,7 @@ import pytest
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry
 
@@ -36,7 +36,7 @@ async def engine(
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 

@@ -17,7 +17,7 @@ from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER
 from tests.e2e.clients.processes import Process, bare_environment
 from tests.e2e.clients.source_registry import DockerRegistry
@@ -31,7 +31,7 @@ TAG = "/v2/library/nginx/manifests/1.27"
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 

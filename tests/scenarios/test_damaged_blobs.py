@@ -341,7 +341,7 @@ async def test_f90_a_copy_that_can_not_be_moved_away_is_not_served_either(
         raise OSError(30, "Read-only file system")
 
     with monkeypatch.context() as disk:
-        disk.setattr(blobs_module.os, "rename", refused)
+        disk.setattr(os, "rename", refused)
         assert not await engine.cache.copies.check(layer.digest)
         assert engine.blobs.size(layer.digest) is None
         assert (await registry.head(path_of(layer))).headers["entrepot-origin"] == "upstream"
@@ -398,7 +398,7 @@ async def test_f90_a_file_that_the_disk_can_not_read_is_removed_without_a_traceb
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as disk:
-        disk.setattr(files_module, "_is_there", lambda *_: False)
+        disk.setattr(files_module, "_is_cached", lambda *_: False)
         disk.setattr(files_module, "_fetch", failed)
         disk.setattr(blobs_module.BlobStore, "check", failed)
         async with event(engine, "blob-damaged"):

@@ -19,8 +19,8 @@ from entrepot.core import reference
 from entrepot.errors import EntrepotError
 from entrepot.httpd import accept, ranges
 from entrepot.httpd.accept import Accept
+from entrepot.httpd.exchange import _origin_form
 from entrepot.httpd.ranges import parse_ranges
-from entrepot.httpd.server import _origin_form
 from entrepot.server import access, paging, registry
 from entrepot.server.host_check import LocalHosts
 

@@ -50,6 +50,7 @@ class Engine:
         host, _, port = self.process.address.rpartition(":")
         # It must not take from its own side what the engine sends.
         _, writer = await asyncio.open_connection(host, int(port), limit=1)
+        assert isinstance(writer.transport, asyncio.Transport)
         writer.transport.pause_reading()
         self._writers.append(writer)
         writer.write(sent)

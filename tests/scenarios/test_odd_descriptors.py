@@ -19,8 +19,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import CachedState, LayerState, PullState, VerificationState
 from entrepot.demo.images import OCI
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
-from entrepot.server.run import listening
+from entrepot.server.run import listening, registry_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry, NoContentLength
 from tests.fakes.faults import Headers, IgnoreRange
@@ -478,7 +477,7 @@ async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_th
         assert (await pulled(first)).state is PullState.COMPLETED
     await source.stop()
     async with Engine.open(directories, settings, clock=clock) as engine:
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
             await get_image(client, image)
         await check_accounts(engine)

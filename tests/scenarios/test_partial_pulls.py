@@ -14,7 +14,7 @@ import pytest
 from entrepot.engine.engine import Engine
 from entrepot.httpd.ranges import MAX_PARTS
 from entrepot.httpd.server import bind_tcp, serving
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.e2e.registries.certificates import Authority
 from tests.fakes import FakeRegistry
 from tests.fakes.images import Content
@@ -38,14 +38,15 @@ async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[ht
     """A client over a real connection, with TLS where *tls* is a directory for certificates."""
     listener = bind_tcp("127.0.0.1", 0)
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    server_tls, client_tls = None, False
+    server_tls: ssl.SSLContext | None = None
+    client_tls: ssl.SSLContext | bool = False
     if tls is not None:
         authority = Authority(tls)
         server_tls = authority.server("localhost")
         client_tls = ssl.create_default_context(cafile=authority.path)
         address = address.replace("127.0.0.1", "localhost")
     async with (
-        serving(RegistryApp(engine), listener, tls=server_tls),
+        serving(registry_app(engine), listener, tls=server_tls),
         httpx.AsyncClient(
             base_url=f"{'https' if tls else 'http'}://{address}", verify=client_tls, timeout=60
         ) as client,

@@ -23,7 +23,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import HealthStatus, Outcome, SignIn
 from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.authority import Authority
 from tests.conftest import LOGIN_SERVER, answering
 from tests.fakes import FakeRegistry, Headers, TokenSignIn
@@ -56,7 +56,7 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
         )
         (directories.data / "secret").write_text("s3cret")
         (directories.data / "secret").chmod(0o600)
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=60
         ) as client:
@@ -181,7 +181,7 @@ async def test_a_proxy_that_takes_no_connections(
     monkeypatch.setenv("https_proxy", f"http://{place}")
     fault = Fault(
         "proxy-unreachable",
-        f"The proxy {place} (the engine's https_proxy) takes no connections, so {LOGIN_SERVER} can't be reached.",
+        f"The proxy {place} (the engine's https_proxy) accepts no connections, so {LOGIN_SERVER} can't be reached.",
         f"Start it, correct https_proxy where the engine is started, or put {LOGIN_SERVER} into NO_PROXY if a direct way leads there.",
         "registry",
     )
@@ -215,7 +215,7 @@ async def test_a_variable_that_names_no_proxy(
 async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_concerns(
     directories: Directories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entrepot.source.diagnosis.has_network", lambda: False)
+    monkeypatch.setattr("entrepot.source.network_causes.has_network", lambda: False)
     sources = ("one.invalid", "two.invalid", "three.invalid")
     upstreams = tuple(
         DeclaredRegistry(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
@@ -264,7 +264,7 @@ async def test_a_credential_helper_that_is_missing(
         await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
         )
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=60
         ) as client:

@@ -19,8 +19,8 @@ from entrepot.core.permitted_identifiers import (
     PermittedIdentifiers,
     SecretKindNotAllowed,
 )
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.engine.engine import Engine
-from entrepot.secrets import SecretIdentifier
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from entrepot.core.credentials import CredentialSet
-from entrepot.secrets import SecretIdentifier
+from entrepot.core.secret_identifiers import SecretIdentifier
 
 Script = Callable[[str, str], Path]
 

@@ -10,13 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.secrets import (
-    SECRET_LENGTH,
-    SecretIdentifier,
-    SecretUnavailable,
-    read_credential,
-    read_secret,
-)
+from entrepot.core.secret_identifiers import SecretIdentifier
+from entrepot.secrets import SECRET_LENGTH, SecretUnavailable, read_credential, read_secret
 from entrepot.secrets.docker import MAX_CONFIG_SIZE
 from tests.fakes import BasicSignIn, FakeRegistry
 from tests.programs import require_program
@@ -375,7 +370,7 @@ async def test_a_helper_that_fails_is_not_taken_for_one_that_has_nothing(
 async def test_a_helper_that_does_not_answer_is_ended(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entrepot.secrets.program.PATIENCE", 0.2)
+    monkeypatch.setattr("entrepot.secrets.program.PROGRAM_TIMEOUT", 0.2)
     script("docker-credential-test", "sleep 600")
     with pytest.raises(SecretUnavailable, match="did not end within"):
         await pair_of("docker-helper:test", "ghcr.io")
@@ -485,7 +480,7 @@ async def test_without_a_variable_the_configuration_is_in_the_home_directory(
 @pytest.mark.parametrize("path", ["", "/team"])
 async def test_a_login_of_skopeo_is_read(config: Path, path: str) -> None:
     """F83: the real program, which signs in to a registry and writes containers-auth.json(5)."""
-    skopeo = require_program("skopeo")
+    skopeo = str(require_program("skopeo"))
     remove(config)
     (config.parents[1] / "XDG_RUNTIME_DIR").mkdir()
     async with FakeRegistry(BasicSignIn({"jörg": "pä:ss"})) as source:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.secrets import SecretIdentifier, SecretUnavailable, read_secret
+from entrepot.core.secret_identifiers import SecretIdentifier
+from entrepot.secrets import SecretUnavailable, read_secret
 from entrepot.secrets.file import read_private_file
 from tests.programs import run_in_mount_namespace
 

@@ -13,13 +13,14 @@ from keyring.backends import fail, null
 from keyring.errors import KeyringError, KeyringLocked
 
 import entrepot.secrets.keyring as store
-from entrepot.secrets import SecretIdentifier, SecretUnavailable, read_secret
+from entrepot.core.secret_identifiers import SecretIdentifier
+from entrepot.secrets import SecretUnavailable, read_secret
 
 
 class Kept(KeyringBackend):
     """A keyring in memory."""
 
-    priority = 1  # type: ignore[assignment]
+    priority = 1
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -69,7 +70,7 @@ async def test_a_service_may_have_slashes_in_its_name(kept: Kept) -> None:
 async def test_without_a_keyring_that_holds_anything_it_is_said_what_to_do(
     backend: type[KeyringBackend],
 ) -> None:
-    keyring.set_keyring(backend())  # type: ignore[no-untyped-call]
+    keyring.set_keyring(backend())
     with pytest.raises(
         SecretUnavailable,
         match=r"There is no keyring for the engine.*\. .*PYTHON_KEYRING_BACKEND.*file:/path",
@@ -109,7 +110,7 @@ async def test_a_keyring_that_hangs_is_not_waited_for_and_asked_once_only(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept.answers.clear()
-    monkeypatch.setattr(store, "PATIENCE", 0.2)
+    monkeypatch.setattr(store, "KEYRING_TIMEOUT", 0.2)
     for _ in range(3):
         with pytest.raises(SecretUnavailable, match="the keyring has not answered"):
             await read()
@@ -117,7 +118,7 @@ async def test_a_keyring_that_hangs_is_not_waited_for_and_asked_once_only(
     keyring.set_password("entrepot", "hub", "hunter2")
     kept.answers.set()
     async with asyncio.timeout(30):
-        while store._asking:
+        while store._pending:
             await asyncio.sleep(0)
-    monkeypatch.setattr(store, "PATIENCE", 30)
+    monkeypatch.setattr(store, "KEYRING_TIMEOUT", 30)
     assert await read() == "hunter2"

@@ -9,13 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.secrets import (
-    SECRET_LENGTH,
-    SecretIdentifier,
-    SecretUnavailable,
-    program,
-    read_secret,
-)
+from entrepot.core.secret_identifiers import SecretIdentifier
+from entrepot.secrets import SECRET_LENGTH, SecretUnavailable, program, read_secret
 from tests.secrets.conftest import Script
 
 
@@ -98,7 +93,7 @@ async def test_a_command_that_hangs_is_killed_with_what_it_started(
         "token",
         f'echo hunter2; sh -c "echo \\$\\$ > {tmp_path}/child; cat {tmp_path}/never" & cat {tmp_path}/never',
     )
-    monkeypatch.setattr(program, "PATIENCE", 1.0)
+    monkeypatch.setattr(program, "PROGRAM_TIMEOUT", 1.0)
     assert "did not end within 1 s" in await refused(str(path))
     child = int((tmp_path / "child").read_text())
     async with asyncio.timeout(60):

@@ -8,15 +8,8 @@ from pathlib import Path
 import pytest
 
 from entrepot.core.credentials import CredentialSet
-from entrepot.secrets import (
-    SECRET_LENGTH,
-    Secret,
-    SecretIdentifier,
-    SecretIdentifierInvalid,
-    SecretUnavailable,
-    read_credential,
-    read_secret,
-)
+from entrepot.core.secret_identifiers import SecretIdentifier, SecretIdentifierInvalid
+from entrepot.secrets import SECRET_LENGTH, Secret, SecretUnavailable, read_credential, read_secret
 
 
 def private_file(path: Path, content: bytes) -> SecretIdentifier:

@@ -22,13 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from entrepot.secrets import (
-    SecretForbidden,
-    SecretIdentifier,
-    SecretUnavailable,
-    read_secret,
-    vault,
-)
+from entrepot.core.secret_identifiers import SecretIdentifier
+from entrepot.secrets import SecretForbidden, SecretUnavailable, read_secret, vault
 from tests.fakes.faults import Answer
 from tests.fakes.transport import Request, Server
 
@@ -327,7 +322,7 @@ async def test_an_engine_without_an_identity_is_told_which_it_can_have(
 async def test_a_vault_that_does_not_answer_is_not_waited_for(
     contoso: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault, "PATIENCE", 0.5)
+    monkeypatch.setattr(vault, "VAULT_TIMEOUT", 0.5)
     monkeypatch.setattr(Vault, "answer", lambda *_: Answer(200, hangs_after=-1))
     with pytest.raises(SecretUnavailable, match="has not answered"):
         await read()

@@ -21,7 +21,8 @@ from entrepot.config.settings import Directories, Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
-from entrepot.httpd import server as server_module
+from entrepot.event_kinds import EventKind
+from entrepot.httpd import exchange as exchange_module
 from entrepot.server import run
 from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening, serve
@@ -138,7 +139,7 @@ async def test_the_event_stream_tells_what_happens(listening_engine: Engine) -> 
         await listening_engine.rules.delete("example-library")
         event = await coming
         assert (event.kind, event.subject) == ("rule-deleted", "example-library")
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 async def test_a_port_in_use_is_one_sentence(directories: Directories, settings: Settings) -> None:
@@ -286,7 +287,7 @@ async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_le
         for number, writer in enumerate(writers):
             # Some leave in good order, some just vanish, some while an event is on its way to them.
             if number % 3 == 2:
-                listening_engine.events.record("test", "Something happened.")
+                listening_engine.events.record(EventKind.RULE_UPDATED, "Something happened.")
             writer.transport.abort() if number % 2 else writer.close()
         await gone(listening_engine)
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
@@ -337,7 +338,7 @@ async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line
 async def test_a_body_that_does_not_come_is_a_408(
     listening_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server_module, "BODY_TIMEOUT", 0.1)
+    monkeypatch.setattr(exchange_module, "BODY_TIMEOUT", 0.1)
     caplog.clear()
     reader, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
     writer.write(b"POST /entrepot/v1/pulls HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -384,6 +385,6 @@ def registry_answers(engine: Engine) -> Callable[[], int]:
     [app] = [
         each
         for each in gc.get_objects()
-        if isinstance(each, RegistryApp) and each._engine is engine
+        if isinstance(each, RegistryApp) and each._cache is engine.cache
     ]
     return lambda: len(app._answering)

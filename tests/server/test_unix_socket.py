@@ -327,7 +327,7 @@ async def test_f68_an_engine_whose_socket_is_gone_binds_it_again_and_keeps_its_c
             event.message
             == f"The management socket {engine.directories.socket} was gone or replaced; it is there again."
         )
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 async def test_f68_a_socket_that_can_not_be_bound_again_is_said_once_and_shown(

@@ -1,4 +1,4 @@
-"""Clients of stand-in source registries, with clocks that the tests move and no waiting."""
+"""Clients of fake source registries, with clocks that the tests move and no waiting."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.registries import SourceRegistry
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import SignIn
-from entrepot.secrets import SecretIdentifier
 from entrepot.source.client import SourceClient
 from entrepot.source.sources import Sources
 from tests.fakes import FakeRegistry
@@ -32,7 +33,7 @@ class Clock:
 
 @dataclass
 class Pauses:
-    """Remembers for how long one would have waited."""
+    """Records the pauses between attempts instead of waiting."""
 
     taken: list[float] = field(default_factory=list)
 
@@ -58,22 +59,18 @@ async def source() -> AsyncIterator[FakeRegistry]:
 
 @pytest.fixture
 async def opened(clock: Clock, pauses: Pauses) -> AsyncIterator[Callable[..., Sources]]:
-    """Makes `Sources` that are closed at the end of the test."""
+    """Opens `Sources` that are closed at the end of the test."""
     async with AsyncExitStack() as stack:
-        made: list[Sources] = []
 
-        def make(
-            *, transport: httpx.AsyncBaseTransport | None = None, **settings: object
-        ) -> Sources:
+        def make(*, transport: httpx.AsyncBaseTransport | None = None, **settings: Any) -> Sources:
             sources = Sources(
                 Settings(**settings),
                 transport=transport,
                 pause=pauses,
                 clock=clock,
                 wall_clock=clock,
-            )  # type: ignore[arg-type]
+            )
             stack.push_async_exit(sources)
-            made.append(sources)
             return sources
 
         yield make
@@ -90,7 +87,7 @@ def registry(endpoint: str, login_server: str = "docker.io") -> SourceRegistry:
 
 @pytest.fixture
 def client(sources: Sources, source: FakeRegistry) -> SourceClient:
-    """The stand-in without credentials."""
+    """The fake registry without credentials."""
     return sources.client(registry(source.url), None)
 
 

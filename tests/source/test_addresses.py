@@ -10,11 +10,12 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.registries import DeclaredRegistry, SourceRegistries, SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.source import transport
-from entrepot.source.addresses import Reach, is_local, is_loopback, literal_address, parse_address
+from entrepot.source.addresses import Reach, is_local, parse_address
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.http import AddressRefused
 from entrepot.source.sources import Sources

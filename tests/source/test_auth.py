@@ -654,7 +654,7 @@ async def test_a_token_is_used_once_whatever_its_lifetime_is_said_to_be(
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         await client.manifest(NGINX, Tag("1.27"))
-        source.sign_in.expires_in = float(expires_in)  # type: ignore[union-attr,assignment]
+        source.sign_in.expires_in = float(expires_in)  # type: ignore[union-attr]
         clock.now += 1_000
         assert (await client.manifest(NGINX, Tag("1.27"))).digest == image.digest
         clock.now += MAX_LIFETIME

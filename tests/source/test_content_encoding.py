@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.source.client import SourceClient
 from entrepot.source.content_encoding import (
-    PIECE,
+    MAX_PIECE,
     Decoder,
     NotDecodable,
     coding_of,
@@ -73,7 +73,7 @@ def decoded(content: bytes, coding: str = "gzip", *, step: int = 1000) -> bytes:
         for piece in decoder.feed(content[start : start + step])
     ]
     decoder.close()
-    assert max(map(len, pieces), default=0) <= PIECE
+    assert max(map(len, pieces), default=0) <= MAX_PIECE
     return b"".join(pieces)
 
 
@@ -89,10 +89,10 @@ def test_a_coding_is_taken_off_however_the_bytes_are_cut(content: bytes, step: i
 
 
 def test_what_grows_a_thousandfold_comes_in_small_pieces() -> None:
-    content = bytes(50 * PIECE + 7)
+    content = bytes(50 * MAX_PIECE + 7)
     assert decoded(zipped(content), step=10**9) == content
     # Exactly as much as one piece, and not a byte of input left over.
-    assert decoded(zipped(bytes(PIECE)), step=10**9) == bytes(PIECE)
+    assert decoded(zipped(bytes(MAX_PIECE)), step=10**9) == bytes(MAX_PIECE)
 
 
 def test_several_members_and_padding_are_one_file() -> None:

@@ -25,11 +25,13 @@ import pytest
 
 from entrepot.causes import Cause, CauseCode, Fault, at_fault
 from entrepot.core.reference import Repository, Tag
-from entrepot.core.registries import DeclaredRegistry, SignIn, SourceRegistries
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries
+from entrepot.core.states import SignIn
 from entrepot.source import diagnosis
 from entrepot.source.addresses import Reach
-from entrepot.source.certificate_probe import Certificate, presented
-from entrepot.source.diagnosis import Diagnosis, RequestTarget
+from entrepot.source.certificate_causes import unknown_issuer_cause, wrong_name_cause
+from entrepot.source.certificate_probe import Certificate, fetch_certificate
+from entrepot.source.diagnosis import Diagnosis
 from entrepot.source.environment import (
     ClockEvidence,
     describe_clock,
@@ -37,7 +39,13 @@ from entrepot.source.environment import (
     trust_store_problem,
 )
 from entrepot.source.errors import SourceError, SourceUnreachable
+from entrepot.source.failed_request import RequestTarget
 from entrepot.source.proxies import Proxy, ProxyFailed
+from entrepot.source.proxy_causes import (
+    proxy_failure_cause,
+    proxy_status_cause,
+    through_proxy_cause,
+)
 from entrepot.source.sources import Sources
 from tests.authority import Authority
 from tests.fakes import FakeRegistry, Headers
@@ -240,7 +248,7 @@ async def test_the_advice_to_declare_plain_http_can_be_followed_beyond_loopback(
     failed = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]")
     failed.reason = "WRONG_VERSION_NUMBER"
     place = RequestTarget("registry.corp", httpx.URL("https://registry.corp:5000"), Reach())
-    cause = await Diagnosis(looks=True).cause(failed, place)
+    cause = await Diagnosis(probes=True).cause(failed, place)
     assert cause.code == CauseCode.PLAIN_HTTP
     lines = cause.hint.split("settings.toml: ")[1].split(" below ")[0].replace(" and ", "\n")
     declared = tomllib.loads(lines)
@@ -291,7 +299,7 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
     assert error.cause is CauseCode.TRUST_STORE_EMPTY
     assert (
         error.what
-        == f"This machine trusts no certificate authority: {variable} names {tmp_path / 'nowhere'}, which is not there. So no certificate is trusted."
+        == f"This machine trusts no certificate authority: {variable} names {tmp_path / 'nowhere'}, which is missing. So no certificate is trusted."
     )
     assert error.hint == f"Correct or unset {variable} where the engine is started."
     assert at_fault(CauseCode.TRUST_STORE_EMPTY) is Fault.MACHINE
@@ -299,7 +307,12 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
 
 def _paths(cafile: str | None, capath: str | None) -> ssl.DefaultVerifyPaths:
     return ssl.DefaultVerifyPaths(
-        cafile, capath, "SSL_CERT_FILE", "/nowhere", "SSL_CERT_DIR", "/nowhere"
+        cafile,  # type: ignore[arg-type]  # CPython has None where the file is missing
+        capath,  # type: ignore[arg-type]
+        "SSL_CERT_FILE",
+        "/nowhere",
+        "SSL_CERT_DIR",
+        "/nowhere",
     )
 
 
@@ -617,7 +630,7 @@ async def proxy_that_answers(head: bytes) -> AsyncIterator[str]:
         (
             b"HTTP/1.1 407 No",
             CauseCode.PROXY_SIGN_IN,
-            "wants a user name and a password (status 407)",
+            "requires a user name and a password (status 407)",
             "HTTPS_PROXY: http://USER:PASSWORD@{place}",
         ),
         (
@@ -671,7 +684,7 @@ async def test_a_source_over_http_behind_a_proxy_that_wants_a_sign_in(
     async with proxy_that_answers(b"HTTP/1.1 407 No") as place:
         monkeypatch.setenv("http_proxy", f"http://{place}")
         error = await failure(opened(), "http://registry.example")
-    assert (error.cause, "(the engine's http_proxy) wants a user name" in error.what) == (
+    assert (error.cause, "(the engine's http_proxy) requires a user name" in error.what) == (
         CauseCode.PROXY_SIGN_IN,
         True,
     )
@@ -687,7 +700,7 @@ async def test_a_proxy_that_takes_no_connections_is_named_and_not_the_source(
     assert error.cause is CauseCode.PROXY_UNREACHABLE
     assert (
         error.what
-        == f"The proxy {place} (the engine's https_proxy) takes no connections, so docker.io can't be reached."
+        == f"The proxy {place} (the engine's https_proxy) accepts no connections, so docker.io can't be reached."
     )
 
 
@@ -734,9 +747,11 @@ async def test_the_look_at_a_certificate_goes_nowhere_a_request_may_not_go(
     authority: Authority,
 ) -> None:
     async with FakeRegistry(tls=authority.server()) as source:
-        assert await presented(httpx.URL(source.url), Reach(), asks_date=True) is None
+        assert await fetch_certificate(httpx.URL(source.url), Reach(), asks_date=True) is None
         assert not source.requests
-        certificate = await presented(httpx.URL(source.url), Reach(loopback=True), asks_date=False)
+        certificate = await fetch_certificate(
+            httpx.URL(source.url), Reach(loopback=True), asks_date=False
+        )
         assert certificate is not None
         assert (certificate.issuer, certificate.names, certificate.is_alone) == (
             "Example Root",
@@ -783,22 +798,22 @@ def long_causes() -> list[Cause]:
     )
     return [
         Diagnosis().clock_cause(
-            400 * 86_400, f", so the certificate of {LONG.shown} counts as not yet valid"
+            400 * 86_400, f", so the certificate of {LONG.label} counts as not yet valid"
         ),
-        diagnosis._wrong_name(certificate, LONG),
-        diagnosis._no_issuer(certificate, LONG, PROXY),
-        diagnosis._no_issuer(replace(certificate, is_alone=False), LONG, PROXY),
-        *(diagnosis._of_proxy_status(status, LONG, PROXY) for status in (403, 407, 502)),
-        diagnosis._of_proxy(
+        wrong_name_cause(certificate, LONG),
+        unknown_issuer_cause(certificate, LONG, PROXY),
+        unknown_issuer_cause(replace(certificate, is_alone=False), LONG, PROXY),
+        *(proxy_status_cause(status, LONG, PROXY) for status in (403, 407, 502)),
+        proxy_failure_cause(
             ProxyFailed("", PROXY), [socket.gaierror(-2, "Name or service not known")], LONG
         ),
-        diagnosis._of_proxy(
+        proxy_failure_cause(
             ProxyFailed("", PROXY), [socket.gaierror(socket.EAI_AGAIN, "Temporary failure")], LONG
         ),
-        diagnosis._of_way_through_proxy(httpx.ConnectTimeout(""), LONG, PROXY),
-        diagnosis._of_way_through_proxy(httpx.ReadTimeout(""), LONG, PROXY),
-        diagnosis._of_way_through_proxy(httpx.RemoteProtocolError(""), LONG, PROXY),
-        diagnosis._of_proxy(
+        through_proxy_cause(httpx.ConnectTimeout(""), LONG, PROXY),
+        through_proxy_cause(httpx.ReadTimeout(""), LONG, PROXY),
+        through_proxy_cause(httpx.RemoteProtocolError(""), LONG, PROXY),
+        proxy_failure_cause(
             ProxyFailed("", PROXY), [ConnectionRefusedError(111, "Connection refused")], LONG
         ),
     ]

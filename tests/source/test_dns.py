@@ -13,7 +13,7 @@ from entrepot.core.reference import Repository, Tag
 from entrepot.source.dns import (
     ALL_LOOKUPS,
     AddressInfo,
-    Bound,
+    LookupLimit,
     Lookups,
     LookupsBusy,
     LookupTimedOut,
@@ -127,7 +127,7 @@ async def test_more_names_than_threads_wait_their_turn(name_server: NameServer) 
 
 async def test_all_sources_together_have_a_bound(name_server: NameServer) -> None:
     """S18: redirects to many names by many sources."""
-    total = Bound(3)
+    total = LookupLimit(3)
     for number in range(3):
         with pytest.raises(LookupTimedOut):
             await Lookups(SHORT, total=total, look_up=name_server).addresses(f"slow{number}")

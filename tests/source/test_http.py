@@ -13,7 +13,8 @@ import pytest
 
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.secrets import SecretIdentifier
+from entrepot.core.secret_identifiers import SecretIdentifier
+from entrepot.source.addresses import is_local
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
@@ -21,7 +22,6 @@ from entrepot.source.errors import (
     SourceFailed,
     SourceUnreachable,
 )
-from entrepot.source.http import is_local
 from entrepot.source.sources import Sources
 from tests.fakes import (
     BasicSignIn,
@@ -365,7 +365,7 @@ async def test_a_source_that_is_down_is_unreachable(
     await source.stop()
     with pytest.raises(
         SourceUnreachable,
-        match=r"docker\.io \(127\.0\.0\.1\) can't be reached: it takes no connections",
+        match=r"docker\.io \(127\.0\.0\.1\) can't be reached: it accepts no connections",
     ) as raised:
         await client.head_manifest(NGINX, LATEST)
     assert raised.value.oci_status == 503
@@ -451,7 +451,7 @@ async def test_a_certificate_that_is_not_trusted_is_told_apart_and_not_tried_aga
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (httpx.ConnectTimeout(""), "takes no connection in time"),
+        (httpx.ConnectTimeout(""), "accepts no connection in time"),
         (httpx.ProxyError(""), "the proxy of this machine's environment refuses"),
         (httpx.RemoteProtocolError(""), "ends the connection without an answer"),
     ],

@@ -148,7 +148,7 @@ def test_the_name_and_the_password_of_a_proxy_are_decoded_and_shown_nowhere() ->
     [
         (
             "socks4://user:s3cret@proxy.example:1080",
-            "the kind socks4, which Entrepot does not speak",
+            "the kind socks4, which Entrepot does not support",
         ),
         ("socks://proxy.example:1080", "the kind socks, which"),
         ("ftp://proxy.example", "the kind ftp, which"),

@@ -149,7 +149,7 @@ def test_a_reset_that_a_source_names_as_a_time_is_a_span_from_when_it_was_told()
 )
 def test_absurd_numbers_and_dates_ask_for_no_pause(value: str) -> None:
     """S02, S25: more digits than Python reads, and dates beyond its calendar."""
-    assert read_retry_after(httpx.Headers({"Retry-After": value.encode()}), NOW) in {None, 0.0}
+    assert read_retry_after(httpx.Headers([(b"Retry-After", value.encode())]), NOW) in {None, 0.0}
     assert read_rate_limit({"ratelimit-limit": value, "ratelimit-remaining": value}, NOW) is None
 
 

@@ -318,12 +318,12 @@ async def test_a_connection_that_is_kept_holds_nothing_of_the_answers_that_came_
     watched: set[asyncio.Future[None]] = set()
     for _ in range(20):
         response = await transport.handle_async_request(httpx.Request("GET", f"{source.url}/x"))
-        assert isinstance(response.stream, transport_module._Body)
+        assert isinstance(response.stream, transport_module._ResponseBody)
         assert response.stream._closed is not None
         watched.add(response.stream._closed)
         assert b"".join([chunk async for chunk in response.stream]) == BODY
     [closed] = watched
-    assert [callback for callback, _ in closed._callbacks] == [transport_module._look_at]  # type: ignore[attr-defined]
+    assert [callback for callback, _ in closed._callbacks] == [transport_module._retrieve_error]
     await transport.aclose()
 
 
@@ -349,7 +349,7 @@ async def test_a_connection_that_is_reset_while_it_is_idle_is_logged_by_nobody()
     response = await transport.handle_async_request(
         httpx.Request("GET", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     )
-    assert isinstance(response.stream, transport_module._Body)
+    assert isinstance(response.stream, transport_module._ResponseBody)
     closed = response.stream._closed
     assert closed is not None
     has_begun.set()
@@ -358,7 +358,7 @@ async def test_a_connection_that_is_reset_while_it_is_idle_is_logged_by_nobody()
     await asyncio.wait([closed])
     await asyncio.sleep(0)
     # What asyncio asks when it is about to be forgotten.
-    assert not closed._log_traceback  # type: ignore[attr-defined]
+    assert not closed._log_traceback
     assert isinstance(closed.exception(), aiohttp.ClientConnectionError)
     await transport.aclose()
     server.close()

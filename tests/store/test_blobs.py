@@ -18,8 +18,8 @@ from entrepot.core.reference import Digest
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import (
     CHECK_SIZE,
-    FOREIGN_SHOWN,
     LEASE_DURATION,
+    MAX_FOREIGN_EXAMPLES,
     MIN_RESUMABLE_SIZE,
     READ_SIZE,
     RESUMABLE_CLEANUP_INTERVAL,
@@ -386,7 +386,7 @@ async def test_f84_foreign_names_are_passed_over_and_counted(
     (directory / Digest.of(b"a directory").hex).mkdir()
     assert await store.sizes() == {digest: 6}
     assert store.foreign.count == 9
-    assert len(store.foreign.examples) == FOREIGN_SHOWN
+    assert len(store.foreign.examples) == MAX_FOREIGN_EXAMPLES
     assert str(store.foreign).endswith(" and 6 more")
     assert str(store.foreign).isprintable()
 
@@ -599,7 +599,7 @@ async def test_a_fill_that_is_cancelled_while_its_file_is_opened_leaves_nothing_
         await beginning
     assert len(os.listdir("/proc/self/fd")) == opened
     assert list((tmp_path / "fills").iterdir()) == []
-    assert not store._arriving
+    assert not store._growing
 
 
 async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(

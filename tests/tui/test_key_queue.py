@@ -78,9 +78,7 @@ async def test_letters_behind_the_key_of_a_wizard_reach_it(person: Person) -> No
 
 async def test_a_whole_wizard_typed_by_heart(person: Person, engine: Engine) -> None:
     type_at_once(person, "2nGk\rteam/app\r-two\rg\rg\r")
-    await person.sees(
-        "Nothing is made yet.", "Fine: the name is free.", "--target-repo team/app-two"
-    )
+    await person.sees("Nothing is created yet.", "Name available", "--target-repo team/app-two")
     assert len(engine.documents.rules) == 1
 
 
@@ -88,7 +86,7 @@ async def test_what_is_typed_while_the_engine_is_asked_goes_where_it_was_meant_t
     person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_at_once(person, "2nGk\rteam/app")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     asked, may_answer = asyncio.Event(), asyncio.Event()
     check = engine.rules.validate
 
@@ -112,7 +110,7 @@ async def test_escape_waits_for_nothing(
     person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_at_once(person, "2nGk\rteam/app")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     asked = asyncio.Event()
 
     async def never(*_: object, **__: object) -> None:

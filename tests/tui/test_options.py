@@ -112,11 +112,11 @@ async def test_a_theme_that_can_not_be_kept_is_used_all_the_same(tmp_path: Path)
     """F78: on a disk that can only be read."""
     (tmp_path / "file").touch()
     async with scripted_dashboard(ScriptedEngine()) as person:
-        person.app._keeps_theme_in = tmp_path / "file" / "state.toml"
+        person.app._theme_state_file = tmp_path / "file" / "state.toml"
         person.app.action_choose_theme("nord")
         await person.until(
             lambda: any(
-                "can't be kept for the next time" in each.message
+                "can't be saved for the next start" in each.message
                 for each in person.app._notifications
             )
         )

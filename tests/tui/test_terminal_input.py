@@ -11,11 +11,11 @@ from textual.message import Message
 from tui.key_queue import IN_BURST
 from tui.terminal_input import (
     ALT_GAP,
-    ANSWER_TIMEOUT,
     ESCAPE_DELAY,
     PASTE_LIMIT,
     PASTE_TIMEOUT,
-    REPEAT,
+    REPEAT_GAP,
+    REPLY_TIMEOUT,
     RUN_GAP,
     RUN_LIMIT,
     SEQUENCE_TIMEOUT,
@@ -167,7 +167,7 @@ def test_an_answer_in_pieces_is_an_answer(answering: Line) -> None:
 
 def test_a_terminal_that_answers_no_more_costs_one_long_wait(answering: Line) -> None:
     answering.send(b"\x1b")
-    answering.wait(ANSWER_TIMEOUT)
+    answering.wait(REPLY_TIMEOUT)
     assert answering.taken() == ["escape"]
     answering.send(b"\x1b")
     answering.wait(ESCAPE_DELAY)
@@ -360,7 +360,7 @@ def test_keys_of_a_person_are_their_own(line: Line) -> None:
 def test_a_key_that_is_leant_on_is_known(line: Line, key: bytes) -> None:
     for _ in range(3):
         line.send(key)
-        line.wait(REPEAT - 0.01)
+        line.wait(REPEAT_GAP - 0.01)
     line.wait(SETTLING)
     assert [(_word(each), hasattr(each, IN_BURST)) for each in line.messages] == [
         ("enter", False),

@@ -1,10 +1,10 @@
-"""What all areas share: the status line, the tabs, the keys, one poller, and the loss of the engine
-shown and mended."""
+"""What the screens of all areas share: status line, tabs, keys, polling and a lost connection."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 
 
 WIDE = 110
-"""Columns from which on details stand beside a list and not below it."""
+"""Columns from which details stand beside a list and not below it."""
+
+Model = TypeVar("Model")
 
 
 class EngineScreen(QueuesKeys, ResultScreen[None]):
-    """A screen that shows a part of the engine and asks for it again and again while it is on top."""
+    """A screen that shows a part of the engine, and polls for it while it is on top."""
 
     DEFAULT_CSS = """
     EngineScreen {
@@ -55,21 +57,22 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = []
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (Textual declares it so)
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (as in Textual)
     VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012
     CHANGES: ClassVar[frozenset[str]] = frozenset()
-    """Actions that change something in the engine: a dashboard that only reads offers none of them."""
+    """Actions that change something in the engine; a read-only dashboard disables them."""
     FOLLOWS_REVISION: ClassVar[bool] = False
-    """It shows nothing but what the engine's revision counts: as long as that stays, there is no
-    need to ask for the list."""
-    area: ClassVar[int] = 0
+    """Whether the screen shows only what the engine's revision counts. While that stays the same,
+    nothing is fetched."""
+    area: ClassVar[str] = AREAS[0]
 
     app: EngineApp
 
     def __init__(self) -> None:
         super().__init__()
         self._timer: Timer | None = None
-        self._asked: float | None = None
+        self._poll_started: float | None = None
+        """Unix time at which the poll that is under way began."""
         self._has_polled = False
         self._poll_again = False
         self._revision = 0
@@ -77,7 +80,7 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
     def compose(self) -> ComposeResult:
         """Status, tabs, the body, keys."""
         yield TwoSided(classes="status")
-        yield TabLine(AREAS, self.area)
+        yield TabLine(AREAS, AREAS.index(self.area))
         yield from self.body()
         yield KeyLine()
 
@@ -86,41 +89,43 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
         yield Widget()
 
     def on_mount(self) -> None:
-        """Begin to ask."""
+        """Start the timer that polls."""
         self._timer = self.set_interval(POLL_INTERVAL, self.poll, pause=True)
 
     def on_screen_resume(self) -> None:
-        """On top: ask at once, and go on."""
+        """Poll at once when on top, and go on polling."""
         self.app.poll_now()
         self.poll()
         if self._timer is not None:
             self._timer.resume()
 
     def on_screen_suspend(self) -> None:
-        """Another screen is on top: rest."""
+        """Stop polling while another screen is on top."""
         if self._timer is not None:
             self._timer.pause()
 
     def poll(self) -> None:
-        """Ask the engine, unless the last question is still open."""
-        if self._asked is None:
-            # Now and not when it has its turn: whoever looks meanwhile would ask a second time.
-            self._asked = time.time()
-            self.run_worker(self._poll(), group="look", exit_on_error=False)
-        elif time.time() - self._asked > RESPONSE_TIMEOUT:
-            self.app.record_silence(self._asked)
+        """Poll the engine, unless a poll is under way."""
+        if self._poll_started is None:
+            # Set here and not when the worker runs: a second call until then would poll twice.
+            self._poll_started = time.time()
+            self.run_worker(self._poll(), group="poll", exit_on_error=False)
+        elif time.time() - self._poll_started > RESPONSE_TIMEOUT:
+            self.app.record_silence(self._poll_started)
             self._show_status()
             self._poll_done()
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """What a screen does on its own must not fail in silence."""
+        """Report the error of a worker, which would fail in silence."""
         if event.state is WorkerState.ERROR and event.worker.error is not None:
             self.app.report_fault(event.worker.error)
 
     def poll_now(self) -> None:
-        """Ask the engine, however quiet it was, and again if it is being asked: something has just
-        been changed."""
-        self._poll_again = self._asked is not None
+        """Poll although little happens, and once more after a poll that is under way.
+
+        Something was just changed.
+        """
+        self._poll_again = self._poll_started is not None
         self.app.poll_now()
         self.poll()
 
@@ -137,11 +142,11 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
                 self._revision = status.revision
             self.app.record_status(status)
         except EngineRefused as error:
-            self.refused(error)
+            self.handle_refusal(error)
         except ClientError as error:
             self.app.record_loss(error)
         finally:
-            self._asked = None
+            self._poll_started = None
             self._show_status()
             self._poll_done()
             if self._poll_again:
@@ -154,41 +159,38 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
 
     @property
     def queues_keys(self) -> bool:
-        """Until it shows something: what is typed ahead of that is meant for the row which it will
-        show."""
+        """Until the first poll: keys typed ahead of it are for the rows that it will show."""
         return not self._has_polled
 
     async def fetch(self) -> None:
-        """Ask for this screen's part and show it."""
+        """Fetch this screen's part of the engine and show it."""
 
     def show_again(self) -> None:
-        """The engine would return the same as before."""
+        """Show the same data at a later time."""
 
     def own_disabled_reason(self, action: str) -> str:
-        """Why *action* can't be taken now, in a sentence for whoever presses its key; empty: it
-        can."""
+        """Why this screen disables *action* now, in a sentence; empty: it does not."""
         return ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """What can't be taken now is shown dimmed; its key says why (see `own_disabled_reason`)."""
+        """None, which dims its key, for an action that is disabled (see `disabled_reason`)."""
         return None if self.disabled_reason(action) else True
 
     def disabled_reason(self, action: str) -> str:
-        """Why *action* can't be taken: because of this screen, or because this dashboard only
-        reads."""
+        """Why *action* is disabled, because of this screen or of a read-only dashboard."""
         if action in self.CHANGES and self.app.is_read_only:
             return "This dashboard only reads: it was opened with --read-only, or its engine was."
         return self.own_disabled_reason(action) if self.is_mounted else ""
 
     def allows(self, action: str) -> bool:
-        """Whether *action* can be taken; where it can't, say why."""
+        """Whether *action* is enabled; a reason why not is shown."""
         reason = self.disabled_reason(action)
         if reason:
             self.app.notify(reason, severity="warning")
         return not reason
 
-    def refused(self, error: EngineRefused) -> None:
-        """What this screen shows is not there any more."""
+    def handle_refusal(self, error: EngineRefused) -> None:
+        """Show that the engine refused a poll: what this screen shows was deleted."""
         self.app.notify(error.message, severity="warning")
 
     def _show_status(self) -> None:
@@ -209,8 +211,11 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
         line.alert = self.app.connection_alert
 
 
-class ListScreen(EngineScreen):
-    """An area that is a list with a filter, details below it, and words for when it is empty."""
+class ListScreen(EngineScreen, Generic[Model]):
+    """A list of models with a filter, details of the current one, and a text for an empty list.
+
+    A subclass says how to `load` the models and what `key`, `row` and `detail` one has.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -222,19 +227,25 @@ class ListScreen(EngineScreen):
         ),
         Binding("escape", "clear_filter", show=False, tooltip="Clear the filter"),
     ]
-    # Not the hidden line of the filter, where a key that is pressed while the screen comes up would
-    # be lost.
+    # Not the hidden line of the filter, where a key that is pressed during the mount would be lost.
     AUTO_FOCUS = "#list"
     title_text: ClassVar[str] = ""
     empty_text: ClassVar[str] = ""
     thing: ClassVar[str] = "row"
-    """What a row stands for, in the sentence that says why an action can't be taken."""
+    """What a row stands for, in the reason why an action is disabled."""
     FOR_A_ROW: ClassVar[frozenset[str]] = frozenset()
-    """Actions that are done to the row under the cursor."""
-    _wanted: str | None = None
+    """Actions on the current row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: dict[str, Model] = {}
+        """The models of the rows, by the keys of the rows."""
+        self._loaded: Sequence[Model] | None = None
+        self._target_key: str | None = None
+        """The key of a row to which the cursor goes as soon as it is loaded."""
 
     def body(self) -> ComposeResult:
-        """Title and count, filter, list, words when empty, details."""
+        """Title and count, filter, list, text for an empty list, details."""
         with Horizontal(classes="title"):
             yield Plain(self.title_text, classes="title--name")
             yield Plain("", classes="title--count")
@@ -242,7 +253,7 @@ class ListScreen(EngineScreen):
         yield TextLine(
             classes="filter",
             compact=True,
-            placeholder="words that must be found; enter keeps them, esc clears",
+            placeholder="words to filter by; enter keeps them, esc clears",
         )
         with Container(classes="content"):
             with Horizontal(classes="lists"):
@@ -264,14 +275,49 @@ class ListScreen(EngineScreen):
         return self.query_one("#list", RowList)
 
     def on_mount(self) -> None:
-        """Begin with the focus on the list. (Textual calls the on_mount of every base class
-        itself.)"""
+        """Focus the list. (Textual calls the on_mount of every base class itself.)"""
         self.row_list.focus()
 
+    async def load(self) -> Sequence[Model]:
+        """Ask the engine for the models."""
+        return ()
+
+    def key(self, model: Model) -> str:
+        """The key of a model's row."""
+        raise NotImplementedError
+
+    def row(self, model: Model) -> Row:
+        """The row of a model."""
+        raise NotImplementedError
+
+    def detail(self, model: Model) -> Detail:
+        """The details of a model, in sentences and facts."""
+        return Detail()
+
+    @property
+    def current(self) -> Model | None:
+        """The model of the current row."""
+        row = self.row_list.current
+        return self.models.get(row.key) if row is not None else None
+
+    async def fetch(self) -> None:
+        """Load the models. Rows are built again only when a model has changed."""
+        models = await self.load()
+        if models == self._loaded:
+            self.show_again()
+            return
+        self._loaded = models
+        self.show_models(models)
+
+    def show_models(self, models: Sequence[Model]) -> None:
+        """Show other models."""
+        self.models = {self.key(model): model for model in models}
+        self.show_rows([self.row(model) for model in models])
+
     def show_rows(self, rows: list[Row]) -> None:
-        """Show the rows, or the words for an empty list."""
+        """Show the rows, or the text for an empty list."""
         self.row_list.set_rows(rows)
-        self._find_wanted()
+        self._move_to_target()
         empty = not rows
         self.query_one(".empty").set_class(empty, "-shown")
         self.query_one(".lists").set_class(empty, "-hidden")
@@ -280,13 +326,12 @@ class ListScreen(EngineScreen):
         self._show_detail()
 
     def show_again(self) -> None:
-        """The engine returned the same as before, or would: no row is made anew, only what depends
-        on the time is told again."""
+        """Refresh the texts that depend on the time."""
         self.row_list.refresh_texts()
         self._show_detail()
 
     def own_disabled_reason(self, action: str) -> str:
-        """An action that is done to a row needs one."""
+        """An action on a row needs a current row."""
         return (
             f"There is no {self.thing} under the cursor."
             if action in self.FOR_A_ROW and self.row_list.current is None
@@ -294,39 +339,36 @@ class ListScreen(EngineScreen):
         )
 
     def go_to(self, key: str) -> None:
-        """Put the cursor on the row with *key*, as soon as it is there; a filter must not hide it."""
-        self._wanted = key
+        """Move to the row with *key* as soon as it is loaded; clear the filter, which may hide it."""
+        self._target_key = key
         self.action_clear_filter()
-        self._find_wanted()
+        self._move_to_target()
 
-    def _find_wanted(self) -> None:
-        if self._wanted is not None and any(row.key == self._wanted for row in self.row_list.rows):
-            self.row_list.move_to(self._wanted)
-            self._wanted = None
+    def _move_to_target(self) -> None:
+        key = self._target_key
+        if key is not None and any(row.key == key for row in self.row_list.rows):
+            self.row_list.move_to(key)
+            self._target_key = None
 
     def count_text(self) -> str:
-        """What stands at the right of the title while nothing is filtered."""
+        """What stands at the right of the title while there is no filter."""
         return f"{self.row_list.total:,}" if self.row_list.total else ""
 
     def _show_count(self) -> None:
-        found, total = len(self.row_list.rows), self.row_list.total
+        matching, total = len(self.row_list.rows), self.row_list.total
         text = self.query_one(".filter", Input).value
-        told = f"{found:,} of {total:,} match   / {text}" if text else self.count_text()
-        update_line(self.query_one(".title--count", Plain), told)
+        count = f"{matching:,} of {total:,} match   / {text}" if text else self.count_text()
+        update_line(self.query_one(".title--count", Plain), count)
 
     def _show_detail(self) -> None:
-        row = self.row_list.current
+        model = self.current
         self.query_one(DetailPane).show(
-            self.detail(row) if row is not None else Detail(), beside=self.size.width >= WIDE
+            self.detail(model) if model is not None else Detail(), beside=self.size.width >= WIDE
         )
 
     def on_resize(self) -> None:
-        """Details go beside the list or below it."""
+        """Place the details beside the list or below it."""
         self._show_detail()
-
-    def detail(self, row: Row) -> Detail:
-        """What is known about the row under the cursor."""
-        return Detail()
 
     @on(RowList.Moved, "#list")
     def _moved(self) -> None:
@@ -337,12 +379,12 @@ class ListScreen(EngineScreen):
         """Open the filter."""
         line = self.query_one(".filter", Input)
         line.add_class("-open")
-        # At once, without waiting for styles: no key that is pressed now may be lost.
+        # Set here, without waiting for styles: no key that is pressed now may be lost.
         line.display = True
         self.set_focus(line)
 
     def filter_for(self, text: str) -> None:
-        """Show only the rows with these words, with the focus on the list."""
+        """Open the filter with *text*, with the focus on the list."""
         line = self.query_one(".filter", Input)
         line.value = text
         line.add_class("-open")

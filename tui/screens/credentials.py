@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.api.client import ClientError
 from entrepot.api.models import CredentialSetSnapshot
 from tui.key_queue import opens_screen
 from tui.presentation.credentials import (
@@ -18,18 +18,17 @@ from tui.presentation.credentials import (
     credential_set_lines,
     credential_set_row,
 )
-from tui.presentation.deletion import refused_text
 from tui.screens.base import ListScreen
+from tui.screens.deletion import Deletion, delete_after_question
 from tui.wizards.credential_set import CredentialSetWizard
 from widgets.detail import Detail
-from widgets.dialogs.question import Choice, Question
 from widgets.row_list import Column, Row, RowList
 
 
-class CredentialsScreen(ListScreen):
-    """How to sign in to source registries."""
+class CredentialsScreen(ListScreen[CredentialSetSnapshot]):
+    """The credential sets, with which rules sign in to source registries."""
 
-    area = 2
+    area = "Credentials"
     FOLLOWS_REVISION = True
     thing = "credential set"
     FOR_A_ROW = frozenset({"check", "edit", "delete", "copy"})
@@ -37,12 +36,13 @@ class CredentialsScreen(ListScreen):
     title_text = "Credential sets"
     empty_text = (
         "There is no credential set yet.\n\n"
-        "A credential set says where the user name and password for a source registry are kept: in environment variables of the "
-        "engine, in files, or in a store of secrets. The secrets themselves are never stored or shown. Docker Hub needs one; most others do without.\n\n"
-        "Press n to make the first one."
+        "A credential set says where the user name and password for a source registry are kept: "
+        "in environment variables of the engine, in files, or in a secret store. The secrets "
+        "themselves are never stored or shown. Docker Hub needs one; most others do without.\n\n"
+        "Press n to create the first one."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "new", tooltip="Make a credential set", id="credentials.new"),
+        Binding("n", "new", "new", tooltip="Create a credential set", id="credentials.new"),
         Binding(
             "e", "edit", "edit", tooltip="Change where its secrets are kept", id="credentials.edit"
         ),
@@ -50,7 +50,7 @@ class CredentialsScreen(ListScreen):
             "c",
             "check",
             "check",
-            tooltip="Try to sign in with the credential set under the cursor",
+            tooltip="Sign in with the credential set under the cursor",
             id="credentials.check",
         ),
         Binding(
@@ -64,15 +64,10 @@ class CredentialsScreen(ListScreen):
             "y",
             "copy",
             "copy",
-            tooltip="Copy the command that makes the same credential set",
+            tooltip="Copy the command that creates the same credential set",
             id="credentials.copy",
         ),
     ]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sets: dict[str, CredentialSetSnapshot] = {}
-        self._seen: list[CredentialSetSnapshot] | None = None
 
     def lists(self) -> ComposeResult:
         """Name, login server, identifiers, health, use."""
@@ -88,30 +83,27 @@ class CredentialsScreen(ListScreen):
             id="list",
         )
 
-    async def fetch(self) -> None:
+    async def load(self) -> Sequence[CredentialSetSnapshot]:
         """All credential sets."""
-        found = await self.app.client.credential_sets.list()
-        if found == self._seen:
-            self.show_again()
-            return
-        self._seen = found
-        self._sets = {each.name: each for each in found}
-        self.show_rows([credential_set_row(each) for each in found])
+        return await self.app.client.credential_sets.list()
 
-    def detail(self, row: Row) -> Detail:
+    def key(self, model: CredentialSetSnapshot) -> str:
+        """Its name."""
+        return model.name
+
+    def row(self, model: CredentialSetSnapshot) -> Row:
+        """Its row."""
+        return credential_set_row(model)
+
+    def detail(self, model: CredentialSetSnapshot) -> Detail:
         """The set in sentences and facts."""
-        found, now = self._sets[row.key], time.time()
+        now = time.time()
         return Detail(
-            found.name,
-            credential_set_lines(found, now),
-            credential_set_facts(found, now),
+            model.name,
+            credential_set_lines(model, now),
+            credential_set_facts(model, now),
             ("The secrets themselves are never stored or shown.",),
         )
-
-    @property
-    def _current(self) -> CredentialSetSnapshot | None:
-        row = self.row_list.current
-        return self._sets[row.key] if row is not None else None
 
     @opens_screen()
     async def action_new(self) -> None:
@@ -121,67 +113,49 @@ class CredentialsScreen(ListScreen):
 
     @on(RowList.Opened, "#list")
     def _open(self) -> None:
-        """Edit it."""
         if self.allows("edit"):
             self.action_edit()
 
     def action_copy(self) -> None:
-        """Copy the command that makes the same set."""
-        if (found := self._current) is not None:
-            self.app.copy_line(credential_set_command(found))
+        """Copy the command that creates the same set."""
+        if (credential_set := self.current) is not None:
+            self.app.copy_line(credential_set_command(credential_set))
 
     @opens_screen()
     async def action_edit(self) -> None:
-        """Open the wizard on what is there."""
-        if (found := self._current) is not None:
-            await self.app.push_screen_wait(CredentialSetWizard(existing=found))
+        """Open the wizard on the current set."""
+        if (credential_set := self.current) is not None:
+            await self.app.push_screen_wait(CredentialSetWizard(existing=credential_set))
             self.poll_now()
 
     @work(exit_on_error=False)
     async def action_check(self) -> None:
-        """Try to sign in, and say how it went."""
-        found = self._current
-        if found is None:
+        """Sign in with the set, and show how that went."""
+        if (credential_set := self.current) is None:
             return
-        try:
-            tried = await self.app.client.credential_sets.sign_in(found.name)
-        except ClientError as error:
-            self.app.notify(error.message, severity="error")
-        else:
-            self.app.notify_health(tried)
+        signed_in = await self.app.attempt(
+            self.app.client.credential_sets.sign_in(credential_set.name)
+        )
+        if signed_in is not None:
+            self.app.notify_health(signed_in)
         self.poll_now()
 
     @opens_screen()
     async def action_delete(self) -> None:
         """Delete the set, after a question."""
-        found = self._current
-        if found is None:
+        if (credential_set := self.current) is None:
             return
-        try:
-            plan = await self.app.client.credential_sets.preview_delete(found.name)
-        except ClientError as error:
-            self.app.notify(error.message, severity="error")
-            return
-        if plan.refused is not None:
-            question = Question(
-                f"{found.name} can't be deleted now",
-                refused_text(plan),
-                (Choice("keep", "Keep it"),),
-            )
-            await self.app.push_screen_wait(question)
-            return
-        text = f"No rule uses it.\n\nThe secrets themselves stay where they are: {found.username_id} and {found.password_id}."
-        answer = await self.app.push_screen_wait(
-            Question(
-                f"Delete the credential set {found.name}?",
-                text,
-                (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True)),
-            )
+        client = self.app.client.credential_sets
+        await delete_after_question(
+            self,
+            Deletion(
+                "credential set",
+                credential_set.name,
+                client.preview_delete(credential_set.name),
+                lambda _: (
+                    "No rule uses it.\n\nThe secrets themselves stay where they are: "
+                    f"{credential_set.username_id} and {credential_set.password_id}."
+                ),
+                lambda: client.delete(credential_set.name),
+            ),
         )
-        if answer == "delete":
-            try:
-                await self.app.client.credential_sets.delete(found.name)
-                self.app.notify(f"The credential set {found.name} is deleted.")
-            except ClientError as error:
-                self.app.notify(error.message, severity="error")
-            self.poll_now()

@@ -1,4 +1,4 @@
-"""What happened lately."""
+"""The recent events."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from tui.presentation.events import (
 from tui.screens.base import ListScreen
 from widgets.detail import Detail
 from widgets.dialogs.report import ReportDialog
-from widgets.row_list import Column, Row, RowList
+from widgets.row_list import Column, RowList
 
 
-class EventsScreen(ListScreen):
-    """What happened, newest first, and new events as they come."""
+class EventsScreen(ListScreen[Event]):
+    """The recent events, newest first, and new ones as they come."""
 
-    area = 6
+    area = "Events"
     thing = "event"
     title_text = "Events"
     empty_text = (
         "Nothing has happened since the engine started.\n\n"
-        "Pulls, changed rules, sign-ins that fail, sources that go out of reach and evictions are told here, the newest first."
+        "Pulls, changed rules, failed sign-ins, unreachable sources and evictions appear here, the "
+        "newest first."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy", "copy", tooltip="Copy the message under the cursor", id="events.copy"),
@@ -48,12 +49,10 @@ class EventsScreen(ListScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: Sequence[Event] = ()
-        self._events: dict[str, Event] = {}
         self._day = 0
 
     def lists(self) -> ComposeResult:
-        """When, how bad, what."""
+        """When, how severe, what."""
         yield RowList(
             (
                 Column("When", 12),
@@ -63,48 +62,51 @@ class EventsScreen(ListScreen):
             id="list",
         )
 
-    async def fetch(self) -> None:
-        """The last events. Rows are made anew only when there are others, or when today has become
-        yesterday."""
-        events = await self.app.client.system.recent_events()
+    async def load(self) -> Sequence[Event]:
+        """The last events. When the day changes, their rows are built again."""
+        day = time.localtime().tm_yday
+        if day != self._day:
+            self._day, self._loaded = day, None
+        return await self.app.client.system.recent_events()
+
+    def show_models(self, models: Sequence[Event]) -> None:
+        """Show other events. A cursor on the newest one follows it."""
+        follows_newest = self.row_list.cursor == 0 and self._target_key is None
+        self.models = events_by_key(models)
         now = time.time()
-        day = time.localtime(now).tm_yday
-        if events == self._seen and day == self._day and events:
-            self._show_detail()
-            return
-        self._seen, self._day = events, day
-        at_top = self.row_list.cursor == 0
-        self._events = events_by_key(events)
-        self.show_rows([event_row(key, event, now) for key, event in self._events.items()])
-        if at_top and self._wanted is None:
-            # Whoever stands at the newest event is following them.
+        self.show_rows([event_row(key, event, now) for key, event in self.models.items()])
+        if follows_newest:
             self.row_list.cursor = 0
 
+    def show_again(self) -> None:
+        """Show the details again: the rows do not depend on the time."""
+        self._show_detail()
+
     def count_text(self) -> str:
-        """How many, and how many of them want to be looked at."""
-        words = Counter(severity(event)[0] for event in self._events.values())
+        """How many events, errors and warnings there are."""
+        words = Counter(severity(event)[0] for event in self.models.values())
         parts = [counted(words[word], word) for word in ("error", "warning") if words[word]]
         return "   ".join([*parts, super().count_text()])
 
-    def detail(self, row: Row) -> Detail:
+    def detail(self, model: Event) -> Detail:
         """The whole message."""
-        return event_detail(self._events[row.key], time.time())
+        return event_detail(model, time.time())
 
     def action_copy(self) -> None:
         """Copy the message."""
-        if (row := self.row_list.current) is not None:
-            self.app.copy_line(printable(self._events[row.key].message))
+        if (event := self.current) is not None:
+            self.app.copy_line(printable(event.message))
 
     @on(RowList.Opened, "#list")
     @opens_screen()
     async def _open(self, event: RowList.Opened) -> None:
-        """The whole message, and from there what it is about."""
-        opened = self._events[event.row.key]
-        about = event_subject(opened)
+        """Show the whole message, and on enter what it is about."""
+        model = self.models[event.row.key]
+        subject = event_subject(model)
         report = ReportDialog(
             "Event",
-            event_cells(opened, time.time()),
-            onward=f"goes to {about.label}" if about else "",
+            event_cells(model, time.time()),
+            onward=f"goes to {subject.label}" if subject else "",
         )
-        if await self.app.push_screen_wait(report) and about is not None:
-            await self.app.show_row(about.area, about.key)
+        if await self.app.push_screen_wait(report) and subject is not None:
+            await self.app.show_row(subject.area, subject.key)

@@ -1,4 +1,4 @@
-"""Is the cache well, and what is it doing?"""
+"""Whether the cache is healthy, and what it does."""
 
 from __future__ import annotations
 
@@ -46,26 +46,26 @@ from widgets.row_list import Column, RowList
 from widgets.text import Plain
 
 HISTORY_INTERVAL = 30.0
-"""Seconds between two looks at the 24 hours: they are kept in steps of five minutes."""
+"""Seconds between two fetches of the last 24 hours, which are counted in steps of five minutes."""
 
-EVENTS_ASKED = 40
-"""Events that are asked for: more than any terminal has lines for."""
+MAX_EVENTS = 40
+"""Events that are fetched: more than any terminal has lines for."""
 
-LABEL = 10
+LABEL_WIDTH = 10
 """Cells before the bars of the history, with the two that indent it."""
 
 
 def _block(id: str, *columns: Column) -> RowList:
-    """Lines that are only looked at."""
+    """Lines without a cursor."""
     block = RowList(columns, id=id, header=False, cursor=False)
     block.can_focus = False
     return block
 
 
 class OverviewScreen(EngineScreen):
-    """The whole in one look."""
+    """Pulls, figures, sources, space, what needs attention, and the last events."""
 
-    area = 0
+    area = "Overview"
     CHANGES = frozenset({"new", "pull"})
     DEFAULT_CSS = f"""
     OverviewScreen {{
@@ -76,23 +76,28 @@ class OverviewScreen(EngineScreen):
         & #figures {{ height: 4; }}
         & .space, & #needs, & #events {{ height: 1; }}
         & .space > .head {{ width: 7; }}
-        & #needs-head {{ color: $warning; &.-begin {{ color: $accent; }} &.-well {{ color: $success; }} }}
+        & #needs-head {{
+            color: $warning;
+            &.-begin {{ color: $accent; }}
+            &.-healthy {{ color: $success; }}
+        }}
         & .gap {{ height: 1; }}
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "new rule", tooltip="Make a cache rule", id="overview.new"),
+        Binding("n", "new", "new rule", tooltip="Create a cache rule", id="overview.new"),
         Binding("p", "pull", "pull", tooltip="Pull an image into the cache", id="overview.pull"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._pulls: Sequence[PullSnapshot] = ()
-        self._upstreams: Sequence[SourceRegistrySnapshot] = ()
+        self._sources: Sequence[SourceRegistrySnapshot] = ()
         self._events: Sequence[Event] = ()
         self._activity: Activity | None = None
-        self._counted: ActivityCounts | None = None
-        self._next_rest = 0.0
+        self._activity_counts: ActivityCounts | None = None
+        self._next_fetch = 0.0
+        """Monotonic time of the next fetch of sources and events."""
         self._next_history = 0.0
 
     def body(self) -> ComposeResult:
@@ -114,8 +119,8 @@ class OverviewScreen(EngineScreen):
             with Vertical(id="left"):
                 yield Plain("Last 24 hours", classes="head")
                 yield _block("figures", Column("", weight=1))
-                yield Sparkline("  hits", label_width=LABEL, id="hits")
-                yield Sparkline("  misses", label_width=LABEL, id="misses")
+                yield Sparkline("  hits", label_width=LABEL_WIDTH, id="hits")
+                yield Sparkline("  misses", label_width=LABEL_WIDTH, id="misses")
             with Vertical(id="right"):
                 yield Plain("Sources", classes="head")
                 yield _block(
@@ -135,28 +140,30 @@ class OverviewScreen(EngineScreen):
         yield _block("events", Column("", 12), Column("", weight=1, sentence=True))
 
     def on_screen_resume(self) -> None:
-        """Ask for all of it again."""
-        self._next_rest = self._next_history = 0.0
+        """Fetch all of it again."""
+        self._next_fetch = self._next_history = 0.0
 
     def on_resize(self) -> None:
-        """Share the height out anew."""
+        """Share the height out again."""
         self.call_after_refresh(self._show)
 
     async def fetch(self) -> None:
-        """The pulls as long as any goes on, at every look; the rest every two seconds; the history
-        when it has changed."""
+        """Fetch running pulls at each poll, the rest every two seconds, and the history rarely.
+
+        The history is fetched also when its counts have changed.
+        """
         client, status = self.app.client, self.app.status
         assert status is not None
         self._pulls = await client.pulls.list_running() if status.pulls_running else ()
-        if time.monotonic() >= self._next_rest:
-            self._upstreams = await client.system.source_registries()
-            self._events = await client.system.recent_events(EVENTS_ASKED)
-            self._next_rest = time.monotonic() + IDLE_POLL_INTERVAL * 0.9
+        if time.monotonic() >= self._next_fetch:
+            self._sources = await client.system.source_registries()
+            self._events = await client.system.recent_events(MAX_EVENTS)
+            self._next_fetch = time.monotonic() + IDLE_POLL_INTERVAL * 0.9
         if time.monotonic() >= self._next_history or (
-            self._activity is None and status.last_day != self._counted
+            self._activity is None and status.last_day != self._activity_counts
         ):
             self._activity = await client.system.activity()
-            self._counted = status.last_day
+            self._activity_counts = status.last_day
             self._next_history = time.monotonic() + HISTORY_INTERVAL
         self._show()
 
@@ -166,21 +173,19 @@ class OverviewScreen(EngineScreen):
             return
         now = time.time()
         width, height = self.size.width, self.size.height - 3
-        head, tone, wanted = needs(status, width, self.app.demo_images)
-        left = 38 if 76 <= width < WIDE else width // 2
-        right = width - left
-        told_sources = sources(self._upstreams, now, right - 3, lines=height)
+        head, tone, advice = needs(status, width, self.app.demo_images)
+        left_width = 38 if 76 <= width < WIDE else width // 2
+        right_width = width - left_width
         heights = distribute_height(
             height,
             running=len(self._pulls),
-            needs=1 + len(wanted),
-            sources=len(told_sources),
+            needs=1 + len(advice),
+            sources=len(sources(self._sources, now, right_width - 3, lines=height)),
             events=len(self._events),
         )
-        if (
-            side := self.query_one("#left")
-        ).styles.width is None or side.styles.width.cells != left:
-            side.styles.width = left
+        left_half = self.query_one("#left")
+        if left_half.styles.width is None or left_half.styles.width.cells != left_width:
+            left_half.styles.width = left_width
         self._lay_out(
             heights.pulls,
             heights.halves,
@@ -189,41 +194,41 @@ class OverviewScreen(EngineScreen):
             heights.events,
             heights.gaps,
         )
-        shown = self._pulls[: heights.pulls]
-        self.query_one("#pulling", RowList).set_rows([pull_row(pull) for pull in shown])
-        self.query_one("#progress", RowList).set_rows([pull_progress(pull, now) for pull in shown])
-        running = running_summary(self._pulls)
-        self._tell(
-            ".title--count",
-            f"{more_pulls(len(self._pulls), len(shown))}{running}" if running else "",
+        visible_pulls = self._pulls[: heights.pulls]
+        self.query_one("#pulling", RowList).set_rows([pull_row(pull) for pull in visible_pulls])
+        self.query_one("#progress", RowList).set_rows(
+            [pull_progress(pull, now) for pull in visible_pulls]
         )
-        self.query_one("#figures", RowList).set_rows(figures(status, left - 3))
+        running = running_summary(self._pulls)
+        more = more_pulls(len(self._pulls), len(visible_pulls))
+        self._update_line(".title--count", f"{more}{running}" if running else "")
+        self.query_one("#figures", RowList).set_rows(figures(status, left_width - 3))
         self.query_one("#sources", RowList).set_rows(
-            sources(self._upstreams, now, right - 3, lines=heights.halves - 1)
+            sources(self._sources, now, right_width - 3, lines=heights.halves - 1)
         )
         self.query_one("#space", RowList).set_rows([space(status, width - 7)])
-        self._tell("#needs-head", head)
+        self._update_line("#needs-head", head)
         self.query_one("#needs-head").set_class(tone == "accent", "-begin").set_class(
-            tone == "good", "-well"
+            tone == "good", "-healthy"
         )
         self.query_one("#needs", RowList).set_rows(
-            shortened(wanted, heights.needs - 1) if tone == "warn" else wanted[: heights.needs - 1]
+            shortened(advice, heights.needs - 1) if tone == "warn" else advice[: heights.needs - 1]
         )
         self.query_one("#events", RowList).set_rows(last_events(self._events, now, heights.events))
         if self._activity is not None and heights.history:
-            hits, misses, most = history(self._activity, left - LABEL - 1)
+            hits, misses, most = history(self._activity, left_width - LABEL_WIDTH - 1)
             self.query_one("#hits", Sparkline).show(hits, most)
             self.query_one("#misses", Sparkline).show(misses, most)
 
     def _lay_out(
-        self, pulls: int, halves: int, has_history: bool, needed: int, events: int, gaps: bool
+        self, pulls: int, halves: int, has_history: bool, needs: int, events: int, gaps: bool
     ) -> None:
         self.query_one("#pulls").display = bool(self._pulls)
         self.query_one("#idle").display = not self._pulls
         for name, lines in (
             ("pulls", pulls),
             ("halves", halves),
-            ("needs", needed - 1),
+            ("needs", needs - 1),
             ("events", events),
         ):
             widget = self.query_one(f"#{name}")
@@ -234,15 +239,15 @@ class OverviewScreen(EngineScreen):
         for name, is_shown in (
             ("hits", has_history),
             ("misses", has_history),
-            ("needs", needed > 1),
+            ("needs", needs > 1),
             ("events-head", events > 0),
             ("events", events > 0),
         ):
             self.query_one(f"#{name}").display = is_shown
         self.query_one("#before-events").display = gaps and events > 0
 
-    def _tell(self, selector: str, told: str) -> None:
-        update_line(self.query_one(selector, Plain), told)
+    def _update_line(self, selector: str, text: str) -> None:
+        update_line(self.query_one(selector, Plain), text)
 
     async def action_new(self) -> None:
         """Go to the rules and open the wizard."""

@@ -1,5 +1,4 @@
-"""Asks which image to pull and of which platform, and says on the way which rule it comes through
-and which platforms there are."""
+"""A dialog to start a pull: image and platform, and which rule applies to the image."""
 
 from __future__ import annotations
 
@@ -26,22 +25,22 @@ from widgets.text import Plain, TextLine
 if TYPE_CHECKING:
     from tui.engine_app import EngineApp
 
-SHOWN = 6
-"""Platforms that are shown at once; the list scrolls."""
+MAX_PLATFORM_ROWS = 6
+"""Platforms that the list shows; it scrolls."""
 
 
 class PullDialog(Dialog[bool]):
-    """Gives whether a pull has begun. A refusal of the engine is shown in place."""
+    """Returns whether a pull was started. A refusal of the engine is shown in place."""
 
     DEFAULT_CSS = f"""
     PullDialog {{ {DIALOG_CSS} {SCROLLING_CSS}
         & RowList {{ background: $surface; display: none; }}
         & RowList.-shown {{ display: block; }}
         & .label {{ height: 1; }}
-        & .pull--word {{ height: auto; min-height: 1; margin-top: 1; color: $text-muted; }}
-        & .pull--word.-refused {{ color: $error; }}
+        & .pull--verdict {{ height: auto; min-height: 1; margin-top: 1; color: $text-muted; }}
+        & .pull--verdict.-refused {{ color: $error; }}
         & .pull--keys {{ margin-top: 1; color: $text-muted; }}
-        &.-low .pull--keys, &.-low .pull--word, &.-low Input {{ margin: 0; }}
+        &.-low .pull--keys, &.-low .pull--verdict, &.-low Input {{ margin: 0; }}
     }}
     """
     VERTICAL_BREAKPOINTS = LOW_BREAKPOINTS
@@ -50,20 +49,18 @@ class PullDialog(Dialog[bool]):
     app: EngineApp
 
     def __init__(self, image: str, platform: str | None = None, *, replaces: bool = False) -> None:
-        """*replaces*: the image is only proposed, and the first letter that is typed takes its
-        place."""
+        """With *replaces* the image is only proposed: the first letter typed replaces it."""
         super().__init__()
         self._replaces = replaces
         self._image = image
         self._platform = platform or ""
-        self._asked = ""
+        self._judged = ""
         self._pulling = False
         self._platform_refused = False
-        """Whether the word says that what is typed is no platform; it stays until something else is
-        typed."""
+        """Whether the verdict is on the platform; it stays until something else is typed."""
 
     def compose(self) -> ComposeResult:
-        """Image, platform, the platforms that are known, and a word."""
+        """Image, platform, the known platforms, and the verdict."""
         with Vertical(classes="dialog"):
             yield Plain("Pull an image into the cache", classes="dialog--title")
             yield Plain("")
@@ -84,82 +81,85 @@ class PullDialog(Dialog[bool]):
                 select_on_focus=False,
             )
             yield RowList((Column("", 20), Column("", weight=1)), id="platforms", header=False)
-            yield Plain("", classes="pull--word")
+            yield Plain("", classes="pull--verdict")
             yield Plain("enter pulls   down: platforms   esc pulls nothing", classes="pull--keys")
 
     def on_mount(self) -> None:
-        """Begin at the image, or at the platform where the image is named whole."""
-        is_whole = self._image and not self._replaces and not self._image.endswith(("/", ":", "*"))
-        self.query_one("#platform" if is_whole else "#image").focus()
-        self._look()
+        """Focus the image, or the platform where the image has its full name."""
+        is_complete = (
+            self._image and not self._replaces and not self._image.endswith(("/", ":", "*"))
+        )
+        self.query_one("#platform" if is_complete else "#image").focus()
+        self._judge_soon()
 
     @property
-    def _named(self) -> str:
+    def _typed_image(self) -> str:
         return self.query_one("#image", Input).value.strip()
 
     @on(Input.Changed, "#image")
     def _image_changed(self) -> None:
-        self._look()
+        self._judge_soon()
 
     @work(exclusive=True, group="match", exit_on_error=False)
-    async def _look(self) -> None:
-        """Say which rule answers for what is named so far, and which platforms its index has."""
+    async def _judge_soon(self) -> None:
+        """Show which rule applies to what is typed, and which platforms its index has."""
         await asyncio.sleep(TYPING_PAUSE)
-        image = self._named
-        if image == self._asked or not image:
+        image = self._typed_image
+        if image == self._judged or not image:
             return
-        self._asked = image
+        self._judged = image
         try:
-            found = await self.app.client.rules.match(image)
+            match = await self.app.client.rules.match(image)
         except ClientError:
-            # It is typed only half; the pull itself says what is wrong.
-            found = None
-        self._show_platforms(await self._held(found))
+            # The name is incomplete; the pull itself says what is wrong.
+            match = None
+        self._show_platforms(await self._cached_tag(match))
         if self._platform_refused:
             return
-        if found is None:
-            self._say("")
-        elif found.rule is None:
-            self._say(found.why_not or "", refused=True)
+        if match is None:
+            self._show_verdict("")
+        elif match.rule is None:
+            self._show_verdict(match.why_not or "", refused=True)
         else:
-            self._say(f"{found.rule} gets it from {found.source_repository}; {match_state(found)}.")
+            self._show_verdict(
+                f"{match.rule} gets it from {match.source_repository}; {match_state(match)}."
+            )
 
-    async def _held(self, found: RuleMatch | None) -> TagDetail | None:
+    async def _cached_tag(self, match: RuleMatch | None) -> TagDetail | None:
         if (
-            found is None
-            or found.repository is None
-            or found.tag is None
-            or found.holding is CachedState.NOT_CACHED
+            match is None
+            or match.repository is None
+            or match.tag is None
+            or match.holding is CachedState.NOT_CACHED
         ):
             return None
         try:
-            return await self.app.client.repositories.get_tag(found.repository, found.tag)
+            return await self.app.client.repositories.get_tag(match.repository, match.tag)
         except ClientError:
-            # It went meanwhile.
+            # It was deleted meanwhile.
             return None
 
     def _show_platforms(self, detail: TagDetail | None) -> None:
-        of_platform: dict[str, Row] = {}
-        for each in detail.images if detail is not None else ():
+        rows: dict[str, Row] = {}
+        for image in detail.images if detail is not None else ():
             # An index may have several versions of Windows of one name: a pull takes the first.
-            if each.attests is None and each.platform and each.platform not in of_platform:
-                word, tone = CACHED_LABELS[each.holding], CACHED_TONES[each.holding]
-                of_platform[each.platform] = Row(
-                    each.platform, (Cell(each.platform), Cell(word, tone))
+            if image.attests is None and image.platform and image.platform not in rows:
+                state, tone = CACHED_LABELS[image.holding], CACHED_TONES[image.holding]
+                rows[image.platform] = Row(
+                    image.platform, (Cell(image.platform), Cell(state, tone))
                 )
-        rows = list(of_platform.values())
-        shown = self.query_one("#platforms", RowList)
-        shown.styles.height = max(1, min(SHOWN, len(rows)))
-        shown.set_class(bool(rows), "-shown")
-        shown.set_rows(rows)
+        platforms = self.query_one("#platforms", RowList)
+        platforms.styles.height = max(1, min(MAX_PLATFORM_ROWS, len(rows)))
+        platforms.set_class(bool(rows), "-shown")
+        platforms.set_rows(list(rows.values()))
 
-    def _say(self, text: str, *, refused: bool = False) -> None:
-        word = self.query_one(".pull--word", Plain)
-        word.set_class(refused, "-refused")
-        word.update(text)
+    def _show_verdict(self, text: str, *, refused: bool = False) -> None:
+        line = self.query_one(".pull--verdict", Plain)
+        line.set_class(refused, "-refused")
+        line.update(text)
 
     def key_down(self) -> None:
-        """From the platform that is typed to those that are known."""
+        """Go from the platform to the known ones."""
         if self.query_one("#platform").has_focus and self.query_one("#platforms", RowList).total:
             self.query_one("#platforms").focus()
 
@@ -167,37 +167,39 @@ class PullDialog(Dialog[bool]):
     def _platform_changed(self) -> None:
         if self._platform_refused:
             self._platform_refused = False
-            self._say("")
+            self._show_verdict("")
 
     @on(Input.Submitted, "#image")
-    def _on_to_platform(self) -> None:
+    def _image_submitted(self) -> None:
         self.query_one("#platform").focus()
 
     @on(Input.Submitted, "#platform")
-    def _typed(self, event: Input.Submitted) -> None:
+    def _platform_submitted(self, event: Input.Submitted) -> None:
         self._pull(event.value.strip())
 
     @on(RowList.Opened, "#platforms")
-    def _chosen(self, event: RowList.Opened) -> None:
+    def _platform_selected(self, event: RowList.Opened) -> None:
         self._pull(event.row.key)
 
     @work(exit_on_error=False)
     async def _pull(self, platform: str) -> None:
-        if self._pulling or not self._named:
+        if self._pulling or not self._typed_image:
             return
         try:
             if platform:
                 Platform.parse(platform)
         except PlatformInvalid as error:
             self._platform_refused = True
-            self._say(error.message, refused=True)
+            self._show_verdict(error.message, refused=True)
             self.query_one("#platform").focus()
             return
         self._pulling = True
         try:
-            await self.app.client.pulls.start(self._named, platform or None, asked_by="dashboard")
+            await self.app.client.pulls.start(
+                self._typed_image, platform or None, asked_by="dashboard"
+            )
         except ClientError as error:
-            self._say(error.message, refused=True)
+            self._show_verdict(error.message, refused=True)
         else:
             self.dismiss(True)
         finally:

@@ -1,4 +1,4 @@
-"""Live pulls and those that ended, and one of them opened into its layers."""
+"""Running and ended pulls, and one of them opened into its layers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.api.client import ClientError
-from entrepot.api.models import PullSnapshot
+from entrepot.api.models import LayerSnapshot, PullSnapshot
 from entrepot.core.states import PullState
 from tui.key_queue import opens_screen
 from tui.presentation.copies import pull_command
@@ -31,29 +30,30 @@ from tui.presentation.pulls import (
     running_summary,
     under_way_first,
 )
-from tui.screens.base import WIDE, ListScreen
+from tui.screens.base import WIDE, EngineScreen, ListScreen
 from widgets.bars import update_line
 from widgets.detail import Detail
 from widgets.dialogs.question import Choice, Question
 from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain, cell_width
 
-ALL_INTERVAL = 4.0
-"""Seconds between two looks at the pulls that ended, while the same ones go on."""
+ALL_PULLS_INTERVAL = 4.0
+"""Seconds between two fetches of the ended pulls too, while the same ones are running."""
 
 
-class PullsScreen(ListScreen):
-    """What is on its way in, and what came."""
+class PullsScreen(ListScreen[PullSnapshot]):
+    """The running and the ended pulls."""
 
-    area = 4
+    area = "Pulls"
     thing = "pull"
     FOR_A_ROW = frozenset({"cancel", "again", "copy"})
     CHANGES = frozenset({"pull", "cancel", "again"})
     title_text = "Pulls"
     empty_text = (
         "Nothing has been pulled yet.\n\n"
-        "A pull begins when a container client asks for an image that is not held yet, or when you press p. "
-        "It is shown here while it goes on, layer by layer, and afterwards with how it ended."
+        "A pull begins when a container client asks for an image that is not cached yet, or when "
+        "you press p. It is shown here while it runs, layer by layer, and afterwards with how it "
+        "ended."
     )
     DEFAULT_CSS = f"""
     PullsScreen {{
@@ -84,9 +84,9 @@ class PullsScreen(ListScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pulls: dict[str, PullSnapshot] = {}
-        self._acts_on: tuple[str, PullState] | None = None
-        self._next_all = 0.0
+        self._enabled_for: tuple[str, PullState] | None = None
+        """The pull, and its state, for which the keys were last refreshed."""
+        self._next_full_fetch = 0.0
         self._ended: dict[str, tuple[PullSnapshot, Row, Row]] = {}
         self._day = 0
 
@@ -103,76 +103,74 @@ class PullsScreen(ListScreen):
         if self.app.demo_images:
             images = ", ".join(self.app.demo_images)
             self.query_one(".empty", Plain).update(
-                f"{self.empty_text}\n\nThis demo's source has {images}. Press p, then enter twice, to pull the first."
+                f"{self.empty_text}\n\nThis demo's source has {images}. "
+                "Press p, then enter twice, to pull the first."
             )
 
     def on_screen_resume(self) -> None:
-        """Ask for those that ended too: some may have come and gone meanwhile."""
-        self._next_all = 0.0
+        """Fetch the ended pulls too: some may have started and ended meanwhile."""
+        self._next_full_fetch = 0.0
 
     async def fetch(self) -> None:
-        """The pulls under way; all of them only when others go on than before, and now and then,
-        because up to a thousand that ended are remembered."""
-        running = (
-            await self.app.client.pulls.list_running()
-            if time.monotonic() < self._next_all
-            else None
-        )
-        if running is None or {pull.id for pull in running} != {
-            pull.id for pull in self._pulls.values() if not pull.state.ended
-        }:
-            pulls = await self.app.client.pulls.list()
-            self._next_all = time.monotonic() + ALL_INTERVAL
-        else:
-            pulls = [*running, *(pull for pull in self._pulls.values() if pull.state.ended)]
-        self.show_pulls(pulls)
+        """Fetch the running pulls; all pulls only now and then, and when other ones are running.
 
-    def show_pulls(self, pulls: Sequence[PullSnapshot]) -> None:
-        """Show these."""
+        Up to a thousand ended pulls are remembered.
+        """
+        client, remembered = self.app.client.pulls, self.models.values()
+        running = await client.list_running() if time.monotonic() < self._next_full_fetch else None
+        if running is None or {pull.id for pull in running} != {
+            pull.id for pull in remembered if not pull.state.ended
+        }:
+            pulls = await client.list()
+            self._next_full_fetch = time.monotonic() + ALL_PULLS_INTERVAL
+        else:
+            pulls = [*running, *(pull for pull in remembered if pull.state.ended)]
+        self.show_models(pulls)
+
+    def show_models(self, models: Sequence[PullSnapshot]) -> None:
+        """Show pulls, the running ones first."""
         now = time.time()
-        shown = under_way_first(pulls)
-        self._pulls = {pull.id: pull for pull in shown}
-        rows = [self._rows_of(pull, now) for pull in shown]
+        pulls = under_way_first(models)
+        self.models = {pull.id: pull for pull in pulls}
+        rows = [self._rows_of(pull, now) for pull in pulls]
         self._ended = {
-            pull.id: (pull, *both)
-            for pull, both in zip(shown, rows, strict=True)
+            pull.id: (pull, *pair)
+            for pull, pair in zip(pulls, rows, strict=True)
             if pull.state.ended
         }
         self.show_rows([steady for steady, _ in rows])
         self.query_one("#progress", RowList).set_rows([volatile for _, volatile in rows])
-        current = self._current
-        acts_on = (current.id, current.state) if current is not None else None
-        if acts_on != self._acts_on:
-            self._acts_on = acts_on
+        current = self.current
+        enabled_for = (current.id, current.state) if current is not None else None
+        if enabled_for != self._enabled_for:
+            self._enabled_for = enabled_for
             self.refresh_bindings()
 
     def _rows_of(self, pull: PullSnapshot, now: float) -> tuple[Row, Row]:
-        """The steady and the volatile columns. What has ended is put into words once a day: there
-        may be a thousand, and its date is all that changes."""
+        """The steady and the volatile columns of a pull.
+
+        The rows of an ended pull are built once a day: there may be a thousand, and only their
+        dates change.
+        """
         if (day := time.localtime(now).tm_yday) != self._day:
             self._day, self._ended = day, {}
-        known = self._ended.get(pull.id)
-        if known is not None and (known[0] is pull or known[0] == pull):
-            return known[1], known[2]
+        if (cached := self._ended.get(pull.id)) is not None:
+            cached_pull, steady, volatile = cached
+            if cached_pull is pull or cached_pull == pull:
+                return steady, volatile
         return pull_row(pull), _lazy_progress(pull, now)
 
     def count_text(self) -> str:
-        """What goes on, or how many are known."""
-        return running_summary(tuple(self._pulls.values())) or super().count_text()
+        """A summary of the running pulls, or else how many pulls there are."""
+        return running_summary(tuple(self.models.values())) or super().count_text()
 
-    @property
-    def _current(self) -> PullSnapshot | None:
-        row = self.row_list.current
-        return self._pulls.get(row.key) if row is not None else None
-
-    def detail(self, row: Row) -> Detail:
+    def detail(self, model: PullSnapshot) -> Detail:
         """The pull in sentences."""
-        return pull_detail(self._pulls[row.key], time.time())
+        return pull_detail(model, time.time())
 
     def own_disabled_reason(self, action: str) -> str:
-        """Only a pull that goes on can be cancelled, and only what did not come can be pulled
-        again."""
-        pull = self._current
+        """Only a running pull can be cancelled, and only a failed or cancelled one pulled again."""
+        pull = self.current
         return super().own_disabled_reason(action) or (
             _pull_disabled_reason(action, pull) if pull is not None else ""
         )
@@ -187,13 +185,13 @@ class PullsScreen(ListScreen):
 
     def action_copy(self) -> None:
         """Copy the command of the pull under the cursor."""
-        if (pull := self._current) is not None:
+        if (pull := self.current) is not None:
             copy_command(self, pull)
 
     @work(exit_on_error=False)
     async def action_again(self) -> None:
         """Pull again, and follow the new pull."""
-        if (pull := self._current) is not None and (
+        if (pull := self.current) is not None and (
             started := await pull_again(self, pull)
         ) is not None:
             self.go_to(started.id)
@@ -203,18 +201,25 @@ class PullsScreen(ListScreen):
     @opens_screen()
     async def action_cancel(self) -> None:
         """Cancel a pull, after a question."""
-        if (pull := self._current) is not None:
+        if (pull := self.current) is not None:
             await cancel_pull(self, pull)
 
 
-class PullScreen(ListScreen):
+class PullScreen(ListScreen[LayerSnapshot]):
     """One pull and its layers."""
 
-    area = 4
+    area = "Pulls"
     thing = "pull"
     CHANGES = frozenset({"cancel", "again"})
-    empty_text = "The source is being asked for the image. Its layers are shown as soon as its manifest is here."
-    HORIZONTAL_BREAKPOINTS = [(0, "-small"), (80, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (Textual declares it so)
+    empty_text = (
+        "The source is being asked for the image. "
+        "Its layers are shown as soon as its manifest is cached."
+    )
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (Textual declares it so)
+        (0, "-small"),
+        (80, "-narrow"),
+        (WIDE, "-wide"),
+    ]
     DEFAULT_CSS = """
     PullScreen {
         & #progress { width: 54; }
@@ -239,13 +244,13 @@ class PullScreen(ListScreen):
         ),
     ]
 
-    def __init__(self, id_: str) -> None:
+    def __init__(self, pull_id: str) -> None:
         super().__init__()
-        self._pull_id = id_
+        self._pull_id = pull_id
         self._pull: PullSnapshot | None = None
 
     def below_title(self) -> ComposeResult:
-        """A line on the whole pull."""
+        """A summary of the pull."""
         yield Plain("", id="summary")
 
     def lists(self) -> ComposeResult:
@@ -268,11 +273,11 @@ class PullScreen(ListScreen):
         yield volatile
 
     async def fetch(self) -> None:
-        """The pull with its layers."""
+        """Fetch the pull with its layers."""
         self.show_pull(await self.app.client.pulls.get(self._pull_id))
 
     def show_pull(self, pull: PullSnapshot) -> None:
-        """Show it."""
+        """Show the pull and its layers."""
         before, self._pull = self._pull, pull
         update_line(self.query_one(".title--name", Plain), self._title(), resizes=False)
         update_line(
@@ -283,20 +288,28 @@ class PullScreen(ListScreen):
             ended_text(pull) if pull.state.ended else self.empty_text,
             resizes=False,
         )
-        self.show_rows([layer_row(layer) for layer in pull.layers])
+        self.show_models(pull.layers)
         self.query_one("#progress", RowList).set_rows(
             [layer_progress(layer) for layer in pull.layers]
         )
         if before is None or (before.id, before.state) != (pull.id, pull.state):
             self.refresh_bindings()
 
+    def key(self, model: LayerSnapshot) -> str:
+        """The digest of the layer."""
+        return model.digest
+
+    def row(self, model: LayerSnapshot) -> Row:
+        """The steady columns of the layer."""
+        return layer_row(model)
+
     def count_text(self) -> str:
-        """Where it comes from, and who asked."""
+        """The source registry, and who asked for the pull."""
         if self._pull is None:
             return ""
-        asked = f"   asked by {asked_by(self._pull.asked_by)}"
+        client = f"   asked by {asked_by(self._pull.asked_by)}"
         room = self.size.width - cell_width(self._title()) - cell_width(self._pull.login_server) - 4
-        return f"{self._pull.login_server}{asked if cell_width(asked) <= room else ''}"
+        return f"{self._pull.login_server}{client if cell_width(client) <= room else ''}"
 
     def _title(self) -> str:
         return (
@@ -305,8 +318,8 @@ class PullScreen(ListScreen):
             else ""
         )
 
-    def detail(self, row: Row) -> Detail:
-        """The whole pull in sentences."""
+    def detail(self, model: LayerSnapshot) -> Detail:
+        """The whole pull in sentences, whichever layer is current."""
         return opened_pull_detail(self._pull, time.time()) if self._pull is not None else Detail()
 
     def own_disabled_reason(self, action: str) -> str:
@@ -314,7 +327,7 @@ class PullScreen(ListScreen):
         if self._pull is not None:
             return _pull_disabled_reason(action, self._pull)
         return (
-            "The engine has not told about this pull yet."
+            "The engine has not reported this pull yet."
             if action in {"cancel", "again", "copy"}
             else ""
         )
@@ -351,41 +364,37 @@ def _pull_disabled_reason(action: str, pull: PullSnapshot) -> str:
     if action == "cancel" and pull.state.ended:
         return "This pull has ended."
     if action == "again" and not pull.state.ended:
-        return "This pull goes on; x cancels it."
+        return "This pull is running; x cancels it."
     if action == "again" and pull.state is PullState.COMPLETED:
-        return "This pull is complete: what it brought is held."
+        return "This pull is complete: what it pulled is cached."
     return ""
 
 
-def copy_command(screen: ListScreen, pull: PullSnapshot) -> None:
+def copy_command(screen: EngineScreen, pull: PullSnapshot) -> None:
     """Send the command that pulls the image to the terminal's clipboard."""
     screen.app.copy_line(
         pull_command(screen.app.address, pull.repository, pull.tag or pull.digest or "latest")
     )
 
 
-async def pull_again(screen: ListScreen, pull: PullSnapshot) -> PullSnapshot | None:
-    """Begin a pull of the same image and platform; None: the engine said no, and that was shown."""
-    try:
-        return await screen.app.client.pulls.start(pull.image, pull.platform, asked_by="dashboard")
-    except ClientError as error:
-        screen.app.notify(error.message, severity="error", timeout=10)
-        return None
+async def pull_again(screen: EngineScreen, pull: PullSnapshot) -> PullSnapshot | None:
+    """Start a pull of the same image and platform; None: the engine refused, which was shown."""
+    return await screen.app.attempt(
+        screen.app.client.pulls.start(pull.image, pull.platform, asked_by="dashboard"),
+        shown_for=10,
+    )
 
 
-async def cancel_pull(screen: ListScreen, pull: PullSnapshot) -> None:
-    """Ask, then cancel."""
-    text = "Blobs that are whole stay. What a client waits for itself goes on."
-    choices = (Choice("keep", "Go on"), Choice("cancel-pull", "Cancel it", danger=True))
-    if (
-        await screen.app.push_screen_wait(
-            Question(f"Cancel the pull of {pull.image}?", text, choices)
+async def cancel_pull(screen: EngineScreen, pull: PullSnapshot) -> None:
+    """Ask, then cancel. Must be called in a worker."""
+    answer = await screen.app.push_screen_wait(
+        Question(
+            f"Cancel the pull of {pull.image}?",
+            "Complete blobs stay. Blobs that a client is waiting for are still fetched.",
+            (Choice("keep", "Continue"), Choice("cancel-pull", "Cancel it", danger=True)),
         )
-        == "cancel-pull"
-    ):
-        try:
-            await screen.app.client.pulls.cancel(pull.id)
-        except ClientError as error:
-            screen.app.notify(error.message, severity="error")
+    )
+    if answer == "cancel-pull":
+        await screen.app.succeeds(screen.app.client.pulls.cancel(pull.id))
         screen.app.poll_now()
         screen.poll()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -11,7 +12,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.worker import get_current_worker
 
-from entrepot.api.client import ClientError
 from entrepot.api.models import RepositorySnapshot
 from entrepot.formatting import counted, parse_size, size
 from tui.key_queue import opens_screen
@@ -30,13 +30,13 @@ from widgets.dialogs.question import Choice, Question
 from widgets.row_list import Column, Row, RowList
 
 EVICT = "evict"
-"""What is to be typed before anything is evicted."""
+"""The word to type before anything is evicted."""
 
 
-class RepositoriesScreen(CachedScreen):
-    """What is held."""
+class RepositoriesScreen(CachedScreen[RepositorySnapshot]):
+    """The cached repositories."""
 
-    area = 3
+    area = "Repositories"
     FOLLOWS_REVISION = True
     thing = "repository"
     title_text = "Cached repositories"
@@ -54,7 +54,7 @@ class RepositoriesScreen(CachedScreen):
             "v",
             "evict",
             "evict",
-            tooltip="Make room: see which images would go, then let them go",
+            tooltip="Free space: show which images would be evicted, then evict them",
             id="repositories.evict",
         ),
         Binding(
@@ -65,11 +65,6 @@ class RepositoriesScreen(CachedScreen):
             id="repositories.delete",
         ),
     ]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._repositories: dict[str, RepositorySnapshot] = {}
-        self._seen: list[RepositorySnapshot] | None = None
 
     def lists(self) -> ComposeResult:
         """Name, source, tags, size, last pull."""
@@ -84,35 +79,35 @@ class RepositoriesScreen(CachedScreen):
             id="list",
         )
 
-    async def fetch(self) -> None:
+    async def load(self) -> Sequence[RepositorySnapshot]:
         """All cached repositories."""
-        found = await self.app.client.repositories.list()
-        if found == self._seen:
-            self.show_again()
-            return
-        self._seen = found
-        self._repositories = {each.name: each for each in found}
-        self.show_rows([RepositoryRow(each, time.time) for each in found])
+        return await self.app.client.repositories.list()
 
-    def detail(self, row: Row) -> Detail:
+    def key(self, model: RepositorySnapshot) -> str:
+        """Its name."""
+        return model.name
+
+    def row(self, model: RepositorySnapshot) -> Row:
+        """Its row."""
+        return RepositoryRow(model, time.time)
+
+    def detail(self, model: RepositorySnapshot) -> Detail:
         """The repository in sentences and facts."""
-        found, now = self._repositories[row.key], time.time()
+        now = time.time()
         return Detail(
-            found.name,
-            repository_lines(found, now),
-            repository_facts(found, now),
+            model.name,
+            repository_lines(model, now),
+            repository_facts(model, now),
             ("enter shows its tags.",),
         )
 
     @property
     def subject(self) -> ImageSubject | None:
         """The repository under the cursor."""
-        row = self.row_list.current
-        return (
-            ImageSubject(row.key, locked=self._repositories[row.key].locked)
-            if row is not None
-            else None
-        )
+        repository = self.current
+        if repository is None:
+            return None
+        return ImageSubject(repository.name, locked=repository.locked)
 
     @on(RowList.Opened, "#list")
     def _open(self, event: RowList.Opened) -> None:
@@ -120,38 +115,47 @@ class RepositoriesScreen(CachedScreen):
 
     @opens_screen()
     async def action_evict(self) -> None:
-        """Ask how much may be left, show what would go, and then let it go."""
+        """Ask how much may stay cached, show what would be evicted, and evict it."""
         status = self.app.status
         proposed = size(int((status.blobs_size if status is not None else 0) * 0.9))
         answers = await self.app.push_screen_wait(
             FormDialog(
                 "Evict the images that were used least recently",
-                (Field("to", "How much may be held afterwards?", proposed, "40 GB"),),
+                (Field("to", "How much may stay cached?", proposed, "40 GB"),),
                 button="Show",
             )
         )
         if answers is None:
             return
-        self.app.pause_keys(get_current_worker())
         try:
-            plan = await self.app.client.system.preview_eviction(target=parse_size(answers["to"]))
-            if not plan.images:
-                self.app.notify(nothing_to_evict(plan))
-                return
-            choices = (Choice("keep", "Keep all"), Choice("evict", "Evict", danger=True))
-            question = Question(
-                f"Evict {counted(len(plan.images), 'image')}?",
-                eviction_lines(plan, time.time()),
-                choices,
-                typed=EVICT,
-            )
-            if await self.app.push_screen_wait(question) == "evict":
-                done = await self.app.client.system.evict(target=parse_size(answers["to"]))
-                self.app.notify(
-                    f"{counted(len(done.images), 'image')} evicted: {size(done.freed)} freed."
-                )
+            target = parse_size(answers["to"])
         except ValueError as error:
             self.app.notify(f"{error}. Write it such as 40 GB.", severity="error")
-        except ClientError as error:
-            self.app.notify(error.message, severity="error")
+            return
+        self.app.pause_keys(get_current_worker())
+        await self._evict(target)
         self.poll_now()
+
+    async def _evict(self, target: int) -> None:
+        client = self.app.client.system
+        plan = await self.app.attempt(client.preview_eviction(target=target))
+        if plan is None:
+            return
+        if not plan.images:
+            self.app.notify(nothing_to_evict(plan))
+            return
+        answer = await self.app.push_screen_wait(
+            Question(
+                f"Evict {counted(len(plan.images), 'image')}?",
+                eviction_lines(plan, time.time()),
+                (Choice("keep", "Keep all"), Choice("evict", "Evict", danger=True)),
+                typed=EVICT,
+            )
+        )
+        if answer != "evict":
+            return
+        evicted = await self.app.attempt(client.evict(target=target))
+        if evicted is not None:
+            self.app.notify(
+                f"{counted(len(evicted.images), 'image')} evicted: {size(evicted.freed)} freed."
+            )

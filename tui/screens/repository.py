@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.api.models import RepositoryDetail, TagSnapshot
+from entrepot.api.models import TagSnapshot
 from entrepot.formatting import size
 from tui.presentation.copies import pull_command
 from tui.presentation.repositories import tag_facts, tag_lines, tag_row
@@ -22,13 +23,13 @@ from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain
 
 
-class RepositoryScreen(OpenedScreen):
+class RepositoryScreen(OpenedScreen[TagSnapshot]):
     """The tags of one repository."""
 
-    area = 3
+    area = "Repositories"
     thing = "tag"
     FOR_A_ROW = CachedScreen.FOR_A_ROW | {"pull"}
-    empty_text = "No tag is cached; manifests may have been asked for by their digests."
+    empty_text = "No tag is cached; manifests may have been pulled by digest."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="Back to the repositories"),
         replace(CachedScreen.PULL, id="repository.pull"),
@@ -47,8 +48,6 @@ class RepositoryScreen(OpenedScreen):
     def __init__(self, name: str) -> None:
         super().__init__()
         self._repository = name
-        self._seen: RepositoryDetail | None = None
-        self._tags: dict[str, TagSnapshot] = {}
 
     def lists(self) -> ComposeResult:
         """Tag, platforms, size, age, last pull, state."""
@@ -64,37 +63,43 @@ class RepositoryScreen(OpenedScreen):
             id="list",
         )
 
-    async def fetch(self) -> None:
-        """The repository with its tags."""
+    async def load(self) -> Sequence[TagSnapshot]:
+        """The tags of the repository; its name, rule and size go into the title."""
         detail = await self.app.client.repositories.get(self._repository)
-        if detail == self._seen:
-            self.show_again()
-            return
-        self._seen = detail
-        found = detail.repository
-        told = f"{found.name}   {'rule ' + found.rule if found.rule else 'no rule'}   {size(found.size)}{'   locked' if found.locked else ''}"
-        update_line(self.query_one(".title--name", Plain), told)
-        self._tags = {tag.name: tag for tag in detail.tags}
-        self.show_rows([tag_row(tag, time.time) for tag in detail.tags])
+        repository = detail.repository
+        rule = f"rule {repository.rule}" if repository.rule else "no rule"
+        locked = "   locked" if repository.locked else ""
+        update_line(
+            self.query_one(".title--name", Plain),
+            f"{repository.name}   {rule}   {size(repository.size)}{locked}",
+        )
+        return detail.tags
 
-    def detail(self, row: Row) -> Detail:
-        """The tag's digest, how much it is to be believed, and how to pull it from here."""
-        tag, now = self._tags[row.key], time.time()
-        line = pull_command(self.app.address, self._repository, tag.name)
+    def key(self, model: TagSnapshot) -> str:
+        """Its name."""
+        return model.name
+
+    def row(self, model: TagSnapshot) -> Row:
+        """Its row."""
+        return tag_row(model, time.time)
+
+    def detail(self, model: TagSnapshot) -> Detail:
+        """The tag's digest, how long it is trusted, and how to pull it from here."""
+        now = time.time()
+        line = pull_command(self.app.address, self._repository, model.name)
         return Detail(
-            f"{self._repository}:{tag.name}",
-            (*tag_lines(tag, now), line),
-            tag_facts(tag, now),
+            f"{self._repository}:{model.name}",
+            (*tag_lines(model, now), line),
+            tag_facts(model, now),
             (line, "enter shows its platforms and layers."),
         )
 
     @property
     def subject(self) -> ImageSubject | None:
         """The tag under the cursor."""
-        row = self.row_list.current
-        if row is None:
+        tag = self.current
+        if tag is None:
             return None
-        tag = self._tags[row.key]
         return ImageSubject(self._repository, tag.name, tag.digest, locked=tag.locked)
 
     @on(RowList.Opened, "#list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -31,14 +32,14 @@ from widgets.detail import Detail
 from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain
 
-LOW = 20
+LOW_TERMINAL = 20
 """Lines below which a terminal has no room for long details."""
 
 
-class TagScreen(OpenedScreen):
-    """The platforms of one tag, and the layers of the one under the cursor."""
+class TagScreen(OpenedScreen[TagImage]):
+    """The platforms of one tag, and the layers of the current one."""
 
-    area = 3
+    area = "Repositories"
     thing = "platform"
     DEFAULT_CSS = """
     TagScreen {
@@ -48,7 +49,7 @@ class TagScreen(OpenedScreen):
         & #list:blur > .row-list--cursor, & #layers:blur > .row-list--cursor { text-style: none; }
     }
     """
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (LOW, "-tall")]  # noqa: RUF012 (Textual declares it so)
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (LOW_TERMINAL, "-tall")]  # noqa: RUF012 (as in Textual)
     FOR_A_ROW = frozenset({"copy"})
     empty_text = "Nothing is known of what this tag points to."
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -77,7 +78,7 @@ class TagScreen(OpenedScreen):
         super().__init__()
         self._repository = repository
         self._tag = tag
-        self._seen: TagDetail | None = None
+        self._detail: TagDetail | None = None
 
     def lists(self) -> ComposeResult:
         """Platforms above, layers below."""
@@ -106,46 +107,56 @@ class TagScreen(OpenedScreen):
 
     @property
     def layer_list(self) -> RowList:
-        """The layers of the platform under the cursor."""
+        """The layers of the current platform."""
         return self.query_one("#layers", RowList)
 
-    async def fetch(self) -> None:
-        """The tag with all that is behind it."""
+    async def load(self) -> Sequence[TagImage]:
+        """The images of the tag's platforms."""
         detail = await self.app.client.repositories.get_tag(self._repository, self._tag)
-        if detail == self._seen:
-            self.show_again()
-            return
-        self._seen = detail
-        update_line(self.query_one(".title--name", Plain), tag_title(detail))
-        self.show_rows([image_row(each, detail, time.time) for each in detail.images])
+        if detail != self._detail:
+            self._detail = detail
+            # A row says something of the tag too.
+            self._loaded = None
+            update_line(self.query_one(".title--name", Plain), tag_title(detail))
+        return detail.images
+
+    def key(self, model: TagImage) -> str:
+        """The digest of its manifest."""
+        return model.digest
+
+    def row(self, model: TagImage) -> Row:
+        """Its row."""
+        assert self._detail is not None
+        return image_row(model, self._detail, time.time)
+
+    def show_rows(self, rows: list[Row]) -> None:
+        """Show the platforms, and the layers of the current one."""
+        super().show_rows(rows)
         self._fit()
         self._show_layers()
 
-    @property
-    def _image(self) -> TagImage | None:
-        row = self.row_list.current
-        if self._seen is None or row is None:
-            return None
-        return next((each for each in self._seen.images if each.digest == row.key), None)
-
     def _fit(self) -> None:
-        """The platforms take the room that they need, but never more than a third."""
-        wanted = self.row_list.total + 1
-        self.row_list.styles.height = max(3, min(wanted, self.size.height // 3))
+        """Give the platforms the lines that they need, but at most a third of the screen."""
+        lines = self.row_list.total + 1
+        self.row_list.styles.height = max(3, min(lines, self.size.height // 3))
 
     def on_resize(self, _: events.Resize | None = None) -> None:
-        """Share the room anew."""
+        """Share the lines between the lists again."""
         self._fit()
 
     def _show_layers(self) -> None:
-        image = self._image
-        told, rows = "", list[Row]()
-        if image is not None and self._seen is not None and not image.layers:
-            told = f"The layers of {image_name(image, self._seen)} are not known: its manifest is not here. p pulls it."
-        elif image is not None and self._seen is not None:
-            told = f"Layers of {image_name(image, self._seen)}"
-            rows = [blob_row(each, image, number) for number, each in enumerate(blobs(image))]
-        update_line(self.query_one("#layers-title", Plain), told)
+        image, detail = self.current, self._detail
+        title, rows = "", list[Row]()
+        if image is not None and detail is not None:
+            name = image_name(image, detail)
+            if image.layers:
+                title = f"Layers of {name}"
+                rows = [blob_row(blob, image, number) for number, blob in enumerate(blobs(image))]
+            else:
+                title = (
+                    f"The layers of {name} are not known: its manifest is not cached. p pulls it."
+                )
+        update_line(self.query_one("#layers-title", Plain), title)
         self.layer_list.set_rows(rows)
 
     @on(RowList.Moved, "#list")
@@ -157,42 +168,45 @@ class TagScreen(OpenedScreen):
         self._show_detail()
 
     def on_descendant_focus(self) -> None:
-        """Details are of the list that has the focus."""
+        """Show the details of the list that has the focus."""
         self._show_detail()
 
-    def detail(self, row: Row) -> Detail:
+    def detail(self, model: TagImage) -> Detail:
         """The layer, or the image, in sentences and facts."""
-        image, now = self._image, time.time()
-        if image is None or self._seen is None:
+        if self._detail is None:
             return Detail()
         layer = self.layer_list.current
-        if self.layer_list.has_focus and layer is not None and int(layer.key) < len(blobs(image)):
-            blob = blobs(image)[int(layer.key)]
+        if self.layer_list.has_focus and layer is not None and int(layer.key) < len(blobs(model)):
+            blob = blobs(model)[int(layer.key)]
             return Detail(
-                f"{blob_kind(blob, image)} {short_digest(blob.digest)}",
-                self._fitting(blob_lines(blob, image)),
-                blob_facts(blob, image),
+                f"{blob_kind(blob, model)} {short_digest(blob.digest)}",
+                self._fitting(blob_lines(blob, model)),
+                blob_facts(blob, model),
             )
-        lines = self._fitting(image_lines(image, self._seen, now))
-        return Detail(image_name(image, self._seen), lines, image_facts(image, self._seen, now))
+        now = time.time()
+        return Detail(
+            image_name(model, self._detail),
+            self._fitting(image_lines(model, self._detail, now)),
+            image_facts(model, self._detail, now),
+        )
 
     def _fitting(self, lines: tuple[str, ...]) -> tuple[str, ...]:
-        """On a low terminal the room belongs to the layers."""
-        return lines[-1:] if self.size.height < LOW else lines
+        """Only the last line on a low terminal, where the layers need the room."""
+        return lines[-1:] if self.size.height < LOW_TERMINAL else lines
 
     @property
     def subject(self) -> ImageSubject | None:
         """The tag, and the platform under the cursor."""
-        if self._seen is None:
+        detail, image = self._detail, self.current
+        if detail is None:
             return None
-        image = self._image
         platform = (
             image.platform
-            if image is not None and image.attests is None and self._seen.is_index
+            if image is not None and image.attests is None and detail.is_index
             else None
         )
-        digest = image.digest if image is not None else self._seen.tag.digest
-        return ImageSubject(self._repository, self._tag, digest, platform, self._seen.tag.locked)
+        digest = image.digest if image is not None else detail.tag.digest
+        return ImageSubject(self._repository, self._tag, digest, platform, detail.tag.locked)
 
     @on(RowList.Opened, "#list")
     def action_other_list(self) -> None:
@@ -200,7 +214,7 @@ class TagScreen(OpenedScreen):
         (self.row_list if self.layer_list.has_focus else self.layer_list).focus()
 
     def action_back(self) -> None:
-        """Close the filter, or leave the layers, or go back to the tags."""
+        """Close the filter, or go from the layers to the platforms, or back to the tags."""
         if self.query_one(".filter").has_class("-open"):
             self.action_clear_filter()
         elif self.layer_list.has_focus:

@@ -1,4 +1,4 @@
-"""The wizard for a credential set: a new one, or the identifiers of one that is there."""
+"""The wizard for a credential set: a new one, or other secret identifiers of an existing one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from textual.containers import Horizontal
 from textual.widgets import Input
 
 from entrepot.api.client import ClientError, EngineRefused
-from entrepot.api.models import CredentialSetSnapshot, Problem, SourceRegistrySnapshot, TriedSignIn
-from entrepot.core.states import HealthStatus, SignIn
+from entrepot.api.models import CredentialSetSnapshot, Problem, TriedSignIn
+from entrepot.core.states import HealthStatus
 from tui.presentation.drafts import (
     COMMAND_WIDTH,
     credential_set_change_command,
@@ -21,6 +21,7 @@ from tui.presentation.drafts import (
     credential_set_toml,
 )
 from tui.presentation.secrets import SECRET_KINDS, identifier_help, is_program
+from tui.wizards.registry_step import RegistryStep
 from tui.wizards.wizard import (
     Entry,
     Feedback,
@@ -35,26 +36,21 @@ from widgets.text import Plain
 
 REGISTRY, SECRETS, REVIEW = range(3)
 
-SIGNS_IN = {SignIn.OPTIONAL: "may sign in", SignIn.REQUIRED: "needs sign-in"}
 
-OTHER = "other"
-"""Stands for a source registry whose name is typed."""
-
-
-def sign_in_result(name: str, tried: TriedSignIn) -> str:
+def sign_in_result(name: str, result: TriedSignIn) -> str:
     """How a sign-in went, in a sentence."""
-    if tried.health is HealthStatus.HEALTHY:
+    if result.health is HealthStatus.HEALTHY:
         return f"The sign-in works: {name} is healthy."
     begin = (
         "The sign-in does not work"
-        if tried.health is HealthStatus.UNHEALTHY
+        if result.health is HealthStatus.UNHEALTHY
         else "Whether it can sign in is not known"
     )
-    return f"{begin}: {tried.error_message}  {tried.error_code}"
+    return f"{begin}: {result.error_message}  {result.error_code}"
 
 
 class CredentialSetWizard(Wizard[str | None]):
-    """Registry, secrets, review. It gives the name of the set that was made or changed."""
+    """Registry, secrets, review; returns the name of the set that was created or changed."""
 
     wizard_title = "New credential set"
     steps = ("Registry", "Secrets", "Review")
@@ -63,7 +59,7 @@ class CredentialSetWizard(Wizard[str | None]):
             "c",
             "try",
             "try it",
-            tooltip="Sign in with it now, before it is made",
+            tooltip="Sign in with it now, before it is created",
             id="wizard.credential-set.try",
         ),
         Binding(
@@ -96,10 +92,10 @@ class CredentialSetWizard(Wizard[str | None]):
         super().__init__()
         self._existing = existing
         self._fixed = existing.login_server if existing is not None else login_server
-        self._upstreams: list[SourceRegistrySnapshot] = []
-        self._proposed = ""
+        self._registry_step = RegistryStep(self)
+        self._proposed_name = ""
         self._field = "#username"
-        """The field into which an example is put."""
+        """The field that a kind of secret is inserted into."""
         self.current = self.first = SECRETS if self._fixed is not None else REGISTRY
         if existing is not None:
             self.wizard_title = "Edit credential set"  # type: ignore[misc]
@@ -107,18 +103,10 @@ class CredentialSetWizard(Wizard[str | None]):
     def compose_step(self, number: int) -> ComposeResult:
         """The widgets of a step."""
         if number == REGISTRY:
-            yield Plain("Which source registry does it sign in to?", classes="question")
-            yield RowList(
-                (Column("", weight=1), Column("", 26), Column("", 13, needs=64)),
-                id="registries",
-                header=False,
-            )
-            with Horizontal(classes="entry", id="own-entry"):
-                yield Plain("Its login server:  ")
-                yield Entry(id="login-server", placeholder="registry.example.com")
-            yield Feedback(id="registry-feedback")
+            yield from self._registry_step.compose("Which source registry does it sign in to?")
             yield Plain(
-                "A set is for one registry, and can't move to another later. Several rules can share it.",
+                "A set is for one registry, and can't move to another later. "
+                "Several rules can share it.",
                 classes="teach roomy",
             )
         elif number == SECRETS:
@@ -144,7 +132,7 @@ class CredentialSetWizard(Wizard[str | None]):
             yield Plain("", classes="teach", id="kind-teach")
         else:
             yield Plain(
-                "Nothing is made yet. Is this what you want?"
+                "Nothing is created yet. Is this what you want?"
                 if self._existing is None
                 else "Nothing is changed yet. Is this what you want?",
                 classes="question roomy",
@@ -159,29 +147,29 @@ class CredentialSetWizard(Wizard[str | None]):
                 )
             yield Feedback(id="set-name-feedback", classes="-close")
             yield ReviewText(id="set-review")
-            yield Feedback(id="tried", classes="-close")
+            yield Feedback(id="sign-in-feedback", classes="-close")
 
     def focus_of(self, number: int) -> str | None:
         """What has the focus in a step."""
         return ("#registries", "#username", "#set-review")[number]
 
-    # The keys, in the words of the moment
+    # What the keys do now
 
     def enter_word(self) -> str:
         """What enter does now."""
         if self.current == SECRETS:
-            at = self.focused.id if self.focused is not None else None
-            return {"username": "password", "kinds": "take this kind"}.get(at or "", "next")
+            focused = self.focused.id if self.focused is not None else None
+            return {"username": "password", "kinds": "insert this kind"}.get(focused or "", "next")
         if self.current == REVIEW:
-            return "make it" if self._existing is None else "change it"
+            return "create" if self._existing is None else "change"
         return "next"
 
     def tab_word(self) -> str:
         """Where tab goes."""
-        at = self.focused.id if self.focused is not None else None
-        if self.current == SECRETS:
-            return {"username": "password", "password": "kinds"}.get(at or "", "fields")
-        return ""
+        if self.current != SECRETS:
+            return ""
+        focused = self.focused.id if self.focused is not None else None
+        return {"username": "password", "password": "kinds"}.get(focused or "", "fields")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """The keys of the review work where no letter is typed."""
@@ -195,31 +183,13 @@ class CredentialSetWizard(Wizard[str | None]):
 
     def action_copy_toml(self) -> None:
         """Copy the TOML."""
-        self.app.copy_line(credential_set_toml(*self._review_of()))
+        self.app.copy_line(credential_set_toml(*self._draft()))
 
     # What was entered
 
     @property
     def _login_server(self) -> str:
-        if self._fixed is not None:
-            return self._fixed
-        row = self.query_one("#registries", RowList).current
-        if row is None:
-            return ""
-        return (
-            self.query_one("#login-server", Input).value.strip().lower()
-            if self._types_server
-            else row.key
-        )
-
-    @property
-    def _types_server(self) -> bool:
-        row = self.query_one("#registries", RowList).current
-        return (
-            self._fixed is None
-            and row is not None
-            and (row.key == OTHER or row.key.startswith("*."))
-        )
+        return self._fixed if self._fixed is not None else self._registry_step.login_server
 
     @property
     def _username(self) -> str:
@@ -235,7 +205,7 @@ class CredentialSetWizard(Wizard[str | None]):
 
     @property
     def _changes(self) -> tuple[str | None, str | None]:
-        """The identifiers that are not what they were."""
+        """User name and password identifiers; None for one that has not changed."""
         before = self._existing
         if before is None:
             return self._username, self._password
@@ -246,143 +216,120 @@ class CredentialSetWizard(Wizard[str | None]):
 
     @property
     def _new_programs(self) -> str:
-        """The programs that the engine would run and does not run yet, one a line."""
+        """The programs that the engine does not run yet and would run, one a line."""
         return "\n".join(
-            dict.fromkeys(each for each in self._changes if each is not None and is_program(each))
+            dict.fromkeys(
+                identifier
+                for identifier in self._changes
+                if identifier is not None and is_program(identifier)
+            )
         )
 
-    def _review_of(self) -> tuple[str, str, str, str]:
+    def _draft(self) -> tuple[str, str, str, str]:
         return self._set_name or "NAME", self._login_server, self._username, self._password
 
     def _command(self, width: int = COMMAND_WIDTH) -> str:
         if self._existing is None:
-            return credential_set_command(*self._review_of(), width=width)
+            return credential_set_command(*self._draft(), width=width)
         return credential_set_change_command(self._existing.name, *self._changes, width=width)
 
     # Steps
 
     async def prepare(self, number: int) -> None:
-        """Fill a step in with what follows from those before it."""
-        if number == REGISTRY and not self._upstreams:
-            self.query_one("#own-entry").display = False
-            self._upstreams = [
-                each
-                for each in await self.app.client.system.source_registries()
-                if each.sign_in is not SignIn.NONE
-            ]
-            rows = [
-                Row(
-                    each.login_server,
-                    (
-                        Cell(each.name, "accent"),
-                        Cell(each.login_server),
-                        Cell(SIGNS_IN[each.sign_in], "dim"),
-                    ),
-                )
-                for each in self._upstreams
-            ]
-            rows.append(
-                Row(
-                    OTHER,
-                    (
-                        Cell("another registry", "accent"),
-                        Cell("you type its name"),
-                        Cell("", "dim"),
-                    ),
-                )
-            )
-            self.query_one("#registries", RowList).set_rows(rows)
+        """Fill in a step with what follows from those before it."""
+        if number == REGISTRY:
+            await self._registry_step.fill(signing_in=True)
         elif number == SECRETS:
             self.query_one("#secrets-question", Plain).update(
                 f"Where are user name and password for {self._login_server} kept?"
             )
-            self._offer_kinds()
+            self._show_kinds()
         elif number == REVIEW:
-            self.query_one("#tried", Feedback).show(None)
+            self.query_one("#sign-in-feedback", Feedback).show(None)
             name = self.query_one("#set-name", Input)
-            if self._existing is None and name.value.strip() in {"", self._proposed}:
-                taken = {
-                    each.name.casefold() for each in await self.app.client.credential_sets.list()
-                }
-                name.value = self._proposed = proposed_name(self._login_server, taken)
+            if self._existing is None and name.value.strip() in {"", self._proposed_name}:
+                sets = await self.app.client.credential_sets.list()
+                names = {credential_set.name.casefold() for credential_set in sets}
+                name.value = self._proposed_name = proposed_name(self._login_server, names)
             self._show_review()
 
-    def _offer_kinds(self) -> None:
-        """The kinds of identifiers, with examples for the field that has the focus."""
+    def _show_kinds(self) -> None:
+        """Show the kinds of identifiers, with examples for the field that had the focus last."""
         rows = [
             Row(
-                each.begins,
+                kind.begins,
                 (
-                    Cell(each.password if self._field == "#password" else each.username, "accent"),
-                    Cell(each.what, "dim"),
+                    Cell(kind.password if self._field == "#password" else kind.username, "accent"),
+                    Cell(kind.what, "dim"),
                 ),
             )
-            for each in SECRET_KINDS
+            for kind in SECRET_KINDS
         ]
         show_all_rows(rows, self.query_one("#kinds", RowList))
 
-    def _show_kind(self) -> None:
-        at = self.focused.id if self.focused is not None else ""
-        if at == "kinds":
+    def _show_kind_help(self) -> None:
+        if self.focused is not None and self.focused.id == "kinds":
             row = self.query_one("#kinds", RowList).current
-            told = identifier_help(row.key) if row is not None else ""
+            text = identifier_help(row.key) if row is not None else ""
         else:
-            told = identifier_help(self._password if self._field == "#password" else self._username)
-        self.query_one("#kind-teach", Plain).update(told)
+            is_password = self._field == "#password"
+            text = identifier_help(self._password if is_password else self._username)
+        self.query_one("#kind-teach", Plain).update(text)
 
     def _show_review(self) -> None:
-        name, login_server, username, password = self._review_of()
-        told = Text()
-        before = self._existing
-        if before is None:
-            told.append(f"It signs in to {login_server} with\n")
-            for part, identifier in (("user name", username), ("password", password)):
-                told.append(f"  {part:<10} {identifier}\n", "")
-            told.append(
-                "\nc tries to sign in with it now. The engine tries it too as soon as it is made.\n",
-                "dim",
-            )
-            told.append("\nThe same as a command (y copies):\n", "dim").append(
-                f"{self._command(self.text_width)}\n\n"
-            )
-            told.append("The same in credentials.toml (Y copies):\n", "dim").append(
-                credential_set_toml(name, login_server, username, password)
-            )
-        else:
-            for part, was, now in (
-                ("User name", before.username_id, username),
-                ("Password", before.password_id, password),
-            ):
-                told.append(f"{part}\n", "dim")
-                if was == now:
-                    told.append(f"  stays   {now}\n")
-                else:
-                    told.append(f"  before  {was}\n  after   {now}\n")
-            used = (
-                f"Rules that use it: {', '.join(before.used_by)}."
-                if before.used_by
-                else "No rule uses it."
-            )
-            told.append(f"\n{used} Name and registry can't be changed.\n", "dim")
-            if any(self._changes):
-                told.append("\nThe same as a command (y copies):\n", "dim").append(
-                    self._command(self.text_width)
-                )
-        self.query_one("#set-review", ReviewText).show(told)
+        existing = self._existing
+        self.query_one("#set-review", ReviewText).show(
+            self._review_of_new() if existing is None else self._review_of_change(existing)
+        )
 
-    # The engine's word
+    def _review_of_new(self) -> Text:
+        name, login_server, username, password = self._draft()
+        text = Text(f"It signs in to {login_server} with\n")
+        for part, identifier in (("user name", username), ("password", password)):
+            text.append(f"  {part:<10} {identifier}\n")
+        text.append(
+            "\nc signs in with it now. The engine signs in too as soon as it is created.\n", "dim"
+        )
+        text.append("\nThe same as a command (y copies):\n", "dim")
+        text.append(f"{self._command(self.text_width)}\n\n")
+        text.append("The same in credentials.toml (Y copies):\n", "dim")
+        return text.append(credential_set_toml(name, login_server, username, password))
 
-    async def check(self) -> bool:
-        """Ask the engine about what has been entered up to this step."""
+    def _review_of_change(self, existing: CredentialSetSnapshot) -> Text:
+        text = Text()
+        for part, before, after in (
+            ("User name", existing.username_id, self._username),
+            ("Password", existing.password_id, self._password),
+        ):
+            text.append(f"{part}\n", "dim")
+            if before == after:
+                text.append(f"  stays   {after}\n")
+            else:
+                text.append(f"  before  {before}\n  after   {after}\n")
+        used = (
+            f"Rules that use it: {', '.join(existing.used_by)}."
+            if existing.used_by
+            else "No rule uses it."
+        )
+        text.append(f"\n{used} Name and registry can't be changed.\n", "dim")
+        if any(self._changes):
+            text.append("\nThe same as a command (y copies):\n", "dim")
+            text.append(self._command(self.text_width))
+        return text
+
+    # The engine's verdict
+
+    async def validate(self) -> bool:
+        """Let the engine validate what was entered up to this step."""
         step = self.current
         if step == REGISTRY:
-            self.query_one("#own-entry").display = self._types_server
+            self._registry_step.show_field(visible=self._registry_step.is_typed)
             if not self._login_server:
-                self._teach_registry()
+                self._explain_other_registry()
                 return False
         if step == SECRETS:
-            self._show_kind()
-        checked = await self.app.client.credential_sets.validate(
+            self._show_kind_help()
+        verdict = await self.app.client.credential_sets.validate(
             name=self._set_name if step == REVIEW and self._existing is None else None,
             login_server=self._login_server,
             username_id=self._username if step >= SECRETS else None,
@@ -391,50 +338,48 @@ class CredentialSetWizard(Wizard[str | None]):
         if step != self.current:
             return False
         if step == REGISTRY:
-            fine = (
-                f"Fine: {self._login_server} is a registry that rules may pull from."
-                if self._types_server
+            ok = (
+                f"{self._login_server} is a registry that rules may pull from."
+                if self._registry_step.is_typed
                 else ""
             )
-            return self._show(checked.problems, "#registry-feedback", ("loginServer",), fine=fine)
+            return self._show(verdict.problems, "#registry-feedback", ("loginServer",), ok=ok)
         if step == SECRETS:
-            first = self._show(
-                checked.problems,
+            is_username_valid = self._show(
+                verdict.problems,
                 "#username-feedback",
                 ("usernameSecretIdentifier", "loginServer"),
                 needed=self._username,
             )
-            second = self._show(
-                checked.problems,
+            is_password_valid = self._show(
+                verdict.problems,
                 "#password-feedback",
                 ("passwordSecretIdentifier",),
                 needed=self._password,
             )
-            return first and second
+            return is_username_valid and is_password_valid
         self._show_review()
-        nothing = (
-            ""
-            if any(self._changes)
-            else "Nothing is different from before; enter leaves it as it is."
-        )
-        well = self._show(
-            checked.problems,
+        is_valid = self._show(
+            verdict.problems,
             "#set-name-feedback",
             ("name", "loginServer", "usernameSecretIdentifier", "passwordSecretIdentifier"),
-            remark=nothing,
+            remark="" if any(self._changes) else "Nothing has changed; enter changes nothing.",
         )
         if (
-            not well
-            and first_problem(checked.problems, ("name",)) is not None
+            not is_valid
+            and first_problem(verdict.problems, ("name",)) is not None
             and self.focused is self.query_one("#set-review")
         ):
             self.query_one("#set-name").focus()
-        return well
+        return is_valid
 
-    def _teach_registry(self) -> None:
-        remark = "Press tab and type the login server of your registry. One beyond this list has to be declared in settings.toml by the administrator."
+    def _explain_other_registry(self) -> None:
+        remark = (
+            "Press tab and type the login server of your registry. "
+            "The administrator must declare one beyond this list in settings.toml."
+        )
         self.query_one("#registry-feedback", Feedback).show(
-            None, remarks=(remark,) if self._types_server else ()
+            None, remarks=(remark,) if self._registry_step.is_typed else ()
         )
 
     def _show(
@@ -444,49 +389,45 @@ class CredentialSetWizard(Wizard[str | None]):
         fields: tuple[str, ...],
         *,
         needed: str = "x",
-        fine: str = "",
+        ok: str = "",
         remark: str = "",
     ) -> bool:
+        """Show the first problem of *fields*, unless the field is still empty (*needed*)."""
         problem = first_problem(problems, fields)
-        well = problem is None
+        is_valid = problem is None
         self.query_one(feedback, Feedback).show(
-            problem if needed else None, fine if well else "", (remark,) if well and remark else ()
+            problem if needed else None,
+            ok if is_valid else "",
+            (remark,) if is_valid and remark else (),
         )
-        return well
+        return is_valid
 
     @on(RowList.Opened)
     def _opened(self) -> None:
         self.action_next()
 
     def on_descendant_focus(self) -> None:
-        """The examples are for the field that was left last."""
-        at = self.focused.id if self.focused is not None else None
-        if self.current == SECRETS and at in {"username", "password"}:
-            self._field = f"#{at}"
-            self._offer_kinds()
+        """Show the examples for the field that has the focus, or had it last."""
+        focused = self.focused.id if self.focused is not None else None
         if self.current == SECRETS:
-            self._show_kind()
+            if focused in {"username", "password"}:
+                self._field = f"#{focused}"
+                self._show_kinds()
+            self._show_kind_help()
 
     async def advance_within_step(self, number: int) -> bool:
-        """Enter in the user name goes to the password first; on a kind it begins an identifier of
-        that kind."""
-        if (
-            number == REGISTRY
-            and self._types_server
-            and self.focused is self.query_one("#registries")
-        ):
-            self.query_one("#own-entry").display = True
-            self.query_one("#login-server").focus()
-            return True
+        """Go from the user name to the password; on a kind, insert its begin into the field."""
+        if number == REGISTRY:
+            return self._registry_step.advance_to_field()
         if number == SECRETS and self.focused is self.query_one("#username"):
             self.query_one("#password").focus()
             return True
         if number == SECRETS and self.focused is self.query_one("#kinds"):
-            self._take_kind()
+            self._insert_kind()
             return True
         return False
 
-    def _take_kind(self) -> None:
+    def _insert_kind(self) -> None:
         row = self.query_one("#kinds", RowList).current
         field = self.query_one(self._field, Input)
         if row is not None:
@@ -494,29 +435,29 @@ class CredentialSetWizard(Wizard[str | None]):
             field.focus()
             field.cursor_position = len(field.value)
 
-    # Trying, making
+    # Signing in, creating
 
     @work(exclusive=True, group="try", exit_on_error=False)
     async def action_try(self) -> None:
-        """Sign in with it, and say how that went. Nothing is kept of it."""
-        feedback = self.query_one("#tried", Feedback)
+        """Sign in with it, and show how that went. Nothing is stored."""
+        feedback = self.query_one("#sign-in-feedback", Feedback)
         if not await confirm_programs(self.app, self._new_programs):
             return
         feedback.show(None, remarks=(f"Signing in to {self._login_server}...",))
         try:
-            tried = await self.app.client.credential_sets.test_sign_in(*self._review_of())
+            result = await self.app.client.credential_sets.test_sign_in(*self._draft())
         except EngineRefused as error:
             feedback.show(Problem(code=error.code, message=error.message, field=error.field))
         except ClientError as error:
             feedback.show(None)
             self.engine_lost(error)
         else:
-            text = sign_in_result(self._set_name, tried)
-            well = tried.health is HealthStatus.HEALTHY
-            feedback.show(None, text if well else "", warning="" if well else text)
+            text = sign_in_result(self._set_name, result)
+            is_healthy = result.health is HealthStatus.HEALTHY
+            feedback.show(None, text if is_healthy else "", warning="" if is_healthy else text)
 
-    async def take(self) -> None:
-        """Make or change the set."""
+    async def submit(self) -> None:
+        """Create or change the set."""
         if not await confirm_programs(self.app, self._new_programs):
             return
         try:
@@ -536,12 +477,15 @@ class CredentialSetWizard(Wizard[str | None]):
         self.dismiss(self._set_name)
 
 
-def proposed_name(login_server: str, taken: set[str]) -> str:
-    """A name made from the registry: ``docker-login`` for ``docker.io``; none of those *taken* (in
-    one case)."""
-    name = f"{login_server.strip('[').partition('.')[0].partition(':')[0][:40] or 'registry'}-login"
+def proposed_name(login_server: str, names: set[str]) -> str:
+    """A name made from the registry, such as ``docker-login`` for ``docker.io``.
+
+    It is none of *names*, which are in lower case.
+    """
+    host = login_server.strip("[").partition(".")[0].partition(":")[0][:40]
+    name = f"{host or 'registry'}-login"
     number, proposed = 1, name
-    while proposed.casefold() in taken:
+    while proposed.casefold() in names:
         number += 1
         proposed = f"{name}-{number}"
     return proposed

@@ -1,5 +1,7 @@
-"""The wizard that makes several rules and credential sets from a TOML file: read here, judged by
-the engine as a whole, and made all together or not at all."""
+"""The wizard that imports rules and credential sets from a TOML file.
+
+The file is read here. The engine validates it as a whole, and creates all of it or nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,30 +38,32 @@ from widgets.text import Plain
 
 FILE, PLAN, DONE = range(3)
 
-LONGEST = 900_000
+MAX_FILE_SIZE = 900_000
 """Bytes of a file: the engine takes a request of 1 MiB. A thousand rules have about 200 kB."""
 
-SHOWN = 200
-"""So many files of a directory are offered."""
+MAX_CANDIDATES = 200
+"""Files of a directory that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A TOML file, or a directory in which there may be some."""
+class PathCandidate:
+    """A TOML file, or a directory that may have some."""
 
     path: str
-    """As it would be typed."""
+    """The path to type."""
     name: str
     size: int | None
-    """None: it is a directory."""
+    """Bytes; None for a directory."""
 
 
-def path_candidates(typed: str) -> list[Found]:
-    """What may be meant by a path that is being typed: directories and TOML files whose names begin
-    with its last part. It asks the file system."""
+def path_candidates(typed: str) -> list[PathCandidate]:
+    """The directories and TOML files whose names begin with the last part of a typed path.
+
+    It reads the file system.
+    """
     before, slash, begin = typed.rpartition("/")
     directory = _expanded(f"{before}{slash}") if slash else Path()
-    found = []
+    candidates = []
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
@@ -67,39 +71,41 @@ def path_candidates(typed: str) -> list[Found]:
                     entry.name.startswith(".") and not begin.startswith(".")
                 ):
                     continue
+                path = f"{before}{slash}{entry.name}"
                 if entry.is_dir():
-                    found.append(Found(f"{before}{slash}{entry.name}/", f"{entry.name}/", None))
+                    candidates.append(PathCandidate(f"{path}/", f"{entry.name}/", None))
                 elif entry.name.endswith(".toml"):
-                    found.append(
-                        Found(f"{before}{slash}{entry.name}", entry.name, entry.stat().st_size)
-                    )
+                    candidates.append(PathCandidate(path, entry.name, entry.stat().st_size))
     except OSError:
         return []
-    # Files first: they are what is looked for.
-    return sorted(found, key=lambda each: (each.size is None, each.name))[:SHOWN]
+    # Files first.
+    candidates.sort(key=lambda candidate: (candidate.size is None, candidate.name))
+    return candidates[:MAX_CANDIDATES]
 
 
 def _expanded(typed: str) -> Path:
-    """A path with ~ for a home directory. Path.expanduser raises where there is no such user, as
-    while a name is typed."""
+    """A path with ~ expanded.
+
+    Path.expanduser raises where there is no such user, as while a name is typed.
+    """
     return Path(os.path.expanduser(typed))
 
 
 def is_directory(typed: str) -> bool:
-    """Whether a path leads to a directory. It asks the file system."""
+    """Whether a path is a directory. It reads the file system."""
     return _expanded(typed).is_dir()
 
 
 def read_text(typed: str) -> str:
-    """The text of a file; raises OSError with a sentence for a person."""
+    """The text of a file; raises OSError with a sentence for the user."""
     path = _expanded(typed)
     try:
-        with path.open("rb") as opened:
-            content = opened.read(LONGEST + 1)
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_SIZE + 1)
     except OSError as error:
         raise OSError(f"{typed} can't be read: {error.strerror}.") from None
-    if len(content) > LONGEST:
-        raise OSError(f"{typed} is longer than {size(LONGEST)}. Import it in parts.")
+    if len(content) > MAX_FILE_SIZE:
+        raise OSError(f"{typed} is longer than {size(MAX_FILE_SIZE)}. Import it in parts.")
     try:
         return decode_text(content)
     except NotUtf8 as error:
@@ -107,21 +113,21 @@ def read_text(typed: str) -> str:
 
 
 class PathSuggester(Suggester):
-    """Completes a path by what there is; the right arrow takes it."""
+    """Completes a path; the right arrow accepts the completion."""
 
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
 
     async def get_suggestion(self, value: str) -> str | None:
-        """The first that fits."""
+        """The first file or directory that fits."""
         if not value:
             return None
-        found = await asyncio.to_thread(path_candidates, value)
-        return found[0].path if found else None
+        candidates = await asyncio.to_thread(path_candidates, value)
+        return candidates[0].path if candidates else None
 
 
 class PathEntry(Entry):
-    """Takes a path; a pasted document of several lines is taken as the text itself."""
+    """A field for a path; pasting a document of several lines imports the text itself."""
 
     class Document(Message):
         """A document was pasted."""
@@ -131,7 +137,7 @@ class PathEntry(Entry):
             self.text = text
 
     def on_paste(self, event: events.Paste) -> None:
-        """Tell a document from a path: it has several lines, and a table."""
+        """Recognize a document: it has several lines, and a table."""
         if "[[" in event.text and len(event.text.strip().splitlines()) > 1:
             event.prevent_default()
             event.stop()
@@ -141,7 +147,7 @@ class PathEntry(Entry):
 
 
 class ImportWizard(Wizard[bool | None]):
-    """File, plan, done. It gives whether something was made."""
+    """File, plan, done; returns whether something was created."""
 
     wizard_title = "Import cache rules"
     steps = ("File", "Plan", "Done")
@@ -150,13 +156,15 @@ class ImportWizard(Wizard[bool | None]):
             "r",
             "again",
             "read again",
-            tooltip="Read the file again, after it was mended",
+            tooltip="Read the file again, after it was fixed",
             id="wizard.import.again",
         ),
     ]
-    _TEACH = (
-        "It holds [[rules]] and [[credential_sets]] as rules.toml and credentials.toml do. It is read on this machine; a pasted text will do too.\n"
-        "All of it is checked together, with the rules that there are, and shown before anything is made."
+    _HELP = (
+        "It has [[rules]] and [[credential_sets]] as rules.toml and credentials.toml do. It is "
+        "read on this machine; you can paste a text too.\n"
+        "All of it is validated together, with the existing rules, and shown before anything is "
+        "created."
     )
 
     DEFAULT_CSS = """
@@ -168,7 +176,7 @@ class ImportWizard(Wizard[bool | None]):
         self._text = ""
         self._pasted = False
         self._plan: ImportPlan | None = None
-        self._done: ImportPlan | None = None
+        self._applied: ImportPlan | None = None
 
     def compose_step(self, number: int) -> ComposeResult:
         """The widgets of a step."""
@@ -183,7 +191,7 @@ class ImportWizard(Wizard[bool | None]):
             yield RowList(
                 (Column("", weight=1), Column("", 10, right=True)), id="files", header=False
             )
-            yield Plain(self._TEACH, classes="teach")
+            yield Plain(self._HELP, classes="teach")
         elif number == PLAN:
             yield Plain("", classes="question", id="plan-summary")
             yield RowList(
@@ -197,13 +205,14 @@ class ImportWizard(Wizard[bool | None]):
             )
             yield Feedback(id="plan-detail")
             yield Plain(
-                "It is made as a whole or not at all. Rules that are there already stay as they are.",
+                "All of it is created, or nothing. Rules that exist already stay as they are.",
                 classes="teach roomy",
             )
         else:
             yield Plain("", classes="question", id="done-summary")
             yield Plain(
-                "Nothing is cached by that: the first pull of an image leaves a copy here. Credential sets are tried now; Credentials shows how it went.",
+                "Nothing is cached yet: the first pull of an image leaves a copy here. "
+                "The engine signs in with the credential sets now; Credentials shows how it went.",
                 classes="teach",
             )
 
@@ -211,7 +220,7 @@ class ImportWizard(Wizard[bool | None]):
         """What has the focus in a step."""
         return ("#file", "#plan", None)[number]
 
-    # The keys, in the words of the moment
+    # What the keys do now
 
     def enter_word(self) -> str:
         """What enter does now."""
@@ -222,7 +231,7 @@ class ImportWizard(Wizard[bool | None]):
         plan = self._plan
         if plan is None or not plan.possible:
             return ""
-        return "make all of it" if plan.count(ImportOutcome.CREATE) else "close"
+        return "create all" if plan.count(ImportOutcome.CREATE) else "close"
 
     def tab_word(self) -> str:
         """Where tab goes."""
@@ -231,7 +240,7 @@ class ImportWizard(Wizard[bool | None]):
         return "path" if self.focused is not None and self.focused.id == "files" else "files"
 
     def back_word(self) -> str:
-        """What escape does now; what is made can't be taken back here."""
+        """What escape does now; an import can't be undone here."""
         return "" if self.current == DONE else super().back_word()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -245,27 +254,29 @@ class ImportWizard(Wizard[bool | None]):
         return self.query_one("#file", Input).value.strip()
 
     async def prepare(self, number: int) -> None:
-        """Fill a step in with what follows from those before it."""
+        """Fill in a step with what follows from those before it."""
         if number == FILE:
-            await self._offer_files()
+            await self._show_files()
         elif number == PLAN:
             self._show_plan(await self.app.client.rules.preview_import(self._text))
-        elif self._done is not None:
-            self.query_one("#done-summary", Plain).update(applied_summary(self._done))
+        elif self._applied is not None:
+            self.query_one("#done-summary", Plain).update(applied_summary(self._applied))
 
-    async def _offer_files(self) -> None:
+    async def _show_files(self) -> None:
         typed = self._typed
-        found = await asyncio.to_thread(path_candidates, typed)
+        candidates = await asyncio.to_thread(path_candidates, typed)
         if typed == self._typed:
             rows = [
                 Row(
-                    each.path,
+                    candidate.path,
                     (
-                        Cell(each.name, "accent"),
-                        Cell("directory" if each.size is None else size(each.size), "dim"),
+                        Cell(candidate.name, "accent"),
+                        Cell(
+                            "directory" if candidate.size is None else size(candidate.size), "dim"
+                        ),
                     ),
                 )
-                for each in found
+                for candidate in candidates
             ]
             self.query_one("#files", RowList).set_rows(rows)
 
@@ -273,28 +284,28 @@ class ImportWizard(Wizard[bool | None]):
     def _document_pasted(self, event: PathEntry.Document) -> None:
         self.query_one("#file", Input).value = ""
         self._text, self._pasted = event.text, True
-        self.check_soon()
+        self.validate_soon()
 
-    async def check(self) -> bool:
-        """Read the file, or look at the plan."""
+    async def validate(self) -> bool:
+        """Read the file, or check whether the plan is possible."""
         if self.current == PLAN:
             self._show_entry()
             return self._plan is not None and self._plan.possible
         if self.current == DONE:
             return True
-        return await self._check_file()
+        return await self._validate_file()
 
-    async def _check_file(self) -> bool:
+    async def _validate_file(self) -> bool:
         feedback, typed = self.query_one("#file-feedback", Feedback), self._typed
-        await self._offer_files()
+        await self._show_files()
         if not typed and self._pasted:
             feedback.show(
                 None,
-                f"Fine: a pasted text of {counted(len(self._text.splitlines()), 'line', 'lines')}.",
+                f"Pasted text: {_line_count(self._text)}",
             )
             return True
-        # What was read before stays until this is read: a check that goes on while enter has gone
-        # on already must not take the text from the plan.
+        # The last text stays until this one is read: a validation that is still running after enter
+        # must not take the text from the plan.
         self._pasted = False
         if not typed or await asyncio.to_thread(is_directory, typed):
             feedback.show(None)
@@ -302,15 +313,15 @@ class ImportWizard(Wizard[bool | None]):
         try:
             self._text = await asyncio.to_thread(read_text, typed)
         except OSError as error:
-            # As long as something fits, the path is only half typed.
-            half = bool(self.query_one("#files", RowList).rows)
-            feedback.show(None if half else Problem(code="", message=str(error)))
+            # While a file or directory fits, the path is incomplete.
+            is_incomplete = bool(self.query_one("#files", RowList).rows)
+            feedback.show(None if is_incomplete else Problem(code="", message=str(error)))
             return False
-        feedback.show(None, f"Fine: {counted(len(self._text.splitlines()), 'line', 'lines')}.")
+        feedback.show(None, f"File read: {_line_count(self._text)}")
         return True
 
     async def advance_within_step(self, number: int) -> bool:
-        """Enter on a directory looks into it; on a file takes it."""
+        """Open the current directory, or insert the current file."""
         files = self.query_one("#files", RowList)
         if number != FILE or self.focused is not files or files.current is None:
             return False
@@ -320,7 +331,7 @@ class ImportWizard(Wizard[bool | None]):
         entry.cursor_position = len(path)
         if not path.endswith("/"):
             return False
-        await self._offer_files()
+        await self._show_files()
         files.action_first()
         return True
 
@@ -349,21 +360,18 @@ class ImportWizard(Wizard[bool | None]):
         if row is None or plan is None:
             detail.show(None)
             return
-        told, problems = entry_lines(plan, row.key)
+        remarks, problems = entry_lines(plan, row.key)
         if not problems:
-            detail.show(None, remarks=told)
+            detail.show(None, remarks=remarks)
             return
         message, code = problems[0]
-        others = (
-            f" And {counted(len(problems) - 1, 'thing', 'things')} more."
-            if len(problems) > 1
-            else ""
-        )
+        more = len(problems) - 1
+        others = f" And {counted(more, 'more problem', 'more problems')}." if more else ""
         detail.show(Problem(code=code, message=f"{message}{others}"))
 
     @work(exclusive=True, group="again", exit_on_error=False)
     async def action_again(self) -> None:
-        """Read the file again and plan anew."""
+        """Read the file and plan again."""
         try:
             self._text = await asyncio.to_thread(read_text, self._typed)
             self._show_plan(await self.app.client.rules.preview_import(self._text))
@@ -372,43 +380,47 @@ class ImportWizard(Wizard[bool | None]):
         except ClientError as error:
             self.engine_lost(error)
         else:
-            self.app.notify("The file is read again.")
+            self.app.notify("The file was read again.")
 
     def is_last(self, number: int) -> bool:
-        """The plan makes what it says; the end closes the wizard."""
+        """The plan creates what it says; the end closes the wizard."""
         return number >= PLAN
 
-    async def take(self) -> None:
-        """Make all of it, or close."""
+    async def submit(self) -> None:
+        """Create all of it, or close."""
         if self.current == DONE or self._plan is None or not self._plan.count(ImportOutcome.CREATE):
-            self.dismiss(self._done is not None)
+            self.dismiss(self._applied is not None)
             return
         if not await confirm_programs(self.app, programs_text(self._plan)):
             return
         try:
-            self._done = await self.app.client.rules.apply_import(self._text)
+            self._applied = await self.app.client.rules.apply_import(self._text)
         except EngineRefused as error:
-            # Something has changed since it was planned.
+            # Something has changed since the plan was made.
             self._show_plan(await self.app.client.rules.preview_import(self._text))
-            self.app.notify(f"Nothing is made. {error.message}", severity="error")
+            self.app.notify(f"Nothing is created. {error.message}", severity="error")
             return
         await self.go_to(DONE)
 
     async def action_back(self) -> None:
-        """One step back; once all is made, out."""
+        """One step back; once all is created, close."""
         if self.current == DONE:
             self.dismiss(True)
         else:
             await super().action_back()
 
     def may_return_to(self, number: int) -> bool:
-        """What is made is made."""
-        return self._done is None
+        """Not once something was created."""
+        return self._applied is None
 
     def has_entries(self) -> bool:
-        """A path that was typed is no loss; a pasted text may be one."""
-        return self._done is None and (self._pasted or super().has_entries())
+        """A typed path is no loss; a pasted text may be one."""
+        return self._applied is None and (self._pasted or super().has_entries())
 
     def outcome(self) -> bool | None:
-        """Whether something was made."""
-        return self._done is not None
+        """Whether something was created."""
+        return self._applied is not None
+
+
+def _line_count(text: str) -> str:
+    return counted(len(text.splitlines()), "line", "lines")

@@ -1,5 +1,7 @@
-"""What wizards share: steps one after the other, back without loss, the engine's word beside the
-field, and nothing made before the review."""
+"""What wizards share: steps, going back without loss, the engine's verdict beside each field.
+
+Nothing is created or changed before the review.
+"""
 
 from __future__ import annotations
 
@@ -32,74 +34,73 @@ if TYPE_CHECKING:
 
     from tui.engine_app import EngineApp
 
-PAUSE = 0.12
-"""Seconds of silence after which what was typed is shown to the engine."""
+TYPING_PAUSE = 0.12
+"""Seconds without a key after which the engine validates what was typed."""
 
-RETRY = 2.0
+RETRY_INTERVAL = 2.0
 """Seconds after which an engine that did not answer is asked again."""
 
 TALL = 20
-"""Lines from which on there is room between the parts of a step."""
+"""Lines from which there is room between the parts of a step."""
 
-LOST = "Nothing that you entered is lost; it is asked again every 2 seconds."
+LOST = "Nothing that you entered is lost; the engine is asked again every 2 seconds."
 
 Result = TypeVar("Result")
 
 
 class Feedback(Plain):
-    """The engine's word on what was entered: fine, a remark, or why not and what to do, with the
-    code in a quiet colour."""
+    """The engine's verdict on what was entered: a confirmation, remarks, a warning, or a problem.
+
+    A problem says why something is not possible and what to do, with its code in grey.
+    """
 
     DEFAULT_CSS = """
     Feedback { height: auto; min-height: 2; margin: 1 0 0 2; color: $text-muted; }
     Feedback.-problem { color: $error; }
     Feedback.-warning { color: $warning; }
-    Feedback.-fine { color: $success; }
+    Feedback.-ok { color: $success; }
     Feedback.-close { min-height: 0; margin: 0 0 0 2; }
     Feedback.-close.-silent { display: none; }
     """
 
     def on_mount(self) -> None:
-        """Nothing is said yet."""
+        """Show nothing yet."""
         self.show(None)
 
     def show(
         self,
         problem: Problem | None,
-        fine: str = "",
+        ok: str = "",
         remarks: Iterable[str] = (),
         *,
         warning: str = "",
     ) -> None:
-        """Show a problem, a warning, or that all is well."""
+        """Show a problem, or a warning, a confirmation and remarks."""
         remarks = tuple(remarks)
-        self.set_class(not (problem or fine or warning or remarks), "-silent")
+        self.set_class(not (problem or ok or warning or remarks), "-silent")
         self.set_class(problem is not None, "-problem")
         self.set_class(problem is None and bool(warning), "-warning")
-        self.set_class(problem is None and bool(fine) and not warning, "-fine")
+        self.set_class(problem is None and bool(ok) and not warning, "-ok")
         if problem is not None:
             self.update(
                 Text(f"Not possible: {problem.message}  ").append(problem.code, self._quiet())
             )
         else:
             self.update(
-                Text(
-                    "\n".join(
-                        [*([warning] if warning else []), *([fine] if fine else []), *remarks]
-                    )
-                )
+                Text("\n".join([*([warning] if warning else []), *([ok] if ok else []), *remarks]))
             )
 
     def _quiet(self) -> str:
-        """The style of a code: grey, so that the sentence is what is read. Where the terminal's own
-        colours are used there is no such grey."""
+        """The style of a code: grey, so that people read the sentence.
+
+        Among the terminal's own colours there is no such grey.
+        """
         grey = self.app.theme_variables.get("text-muted", "")
         return grey if grey.startswith("#") else "dim"
 
 
 class Entry(TextLine):
-    """A line to be typed into. What is pasted may have come with blanks and line ends around it,
-    and loses them."""
+    """A field of a wizard. A paste loses the blanks and line ends around it."""
 
     def __init__(
         self,
@@ -121,8 +122,7 @@ class Entry(TextLine):
         )
 
     def on_paste(self, event: events.Paste) -> None:
-        """Take the first line that holds something. (Textual takes the first line, even an empty
-        one.)"""
+        """Insert the first line that is not empty. (Textual inserts the first line.)"""
         event.prevent_default()
         event.stop()
         text = next((line.strip() for line in event.text.splitlines() if line.strip()), "")
@@ -131,7 +131,7 @@ class Entry(TextLine):
 
 
 class Step(VerticalScroll, can_focus=False):
-    """One step of a wizard; its texts teach the rule behind it."""
+    """One step of a wizard. Its texts explain the rule behind it."""
 
     DEFAULT_CSS = """
     Step { height: 1fr; padding: 0 2 0 2; display: none; scrollbar-size-vertical: 1; }
@@ -147,7 +147,7 @@ class Step(VerticalScroll, can_focus=False):
 
 
 class ReviewText(VerticalScroll, can_focus=True):
-    """The review: a text that can be read with the cursor keys while the keys of the review work."""
+    """The text of the review, which scrolls with the cursor keys."""
 
     DEFAULT_CSS = """
     ReviewText { height: 1fr; min-height: 4; margin: 1 0 0 2; scrollbar-size-vertical: 1; }
@@ -172,20 +172,32 @@ class ReviewText(VerticalScroll, can_focus=True):
         self._text.update(text)
 
     @property
-    def told(self) -> str:
-        """What it says."""
+    def text(self) -> str:
+        """The text that is shown."""
         return str(self._text.content)
 
 
 class Wizard(QueuesKeys, ResultScreen[Result]):
-    """A few questions on a screen of their own."""
+    """A few questions on a screen of their own; a subclass has their `steps`."""
 
     DEFAULT_CSS = """
     Wizard {
         background: $background;
-        & .wizard--lost { display: none; dock: bottom; height: auto; padding: 0 2; margin-bottom: 1; color: $warning; background: $background; }
+        & .wizard--lost {
+            display: none;
+            dock: bottom;
+            height: auto;
+            padding: 0 2;
+            margin-bottom: 1;
+            color: $warning;
+            background: $background;
+        }
         & .wizard--lost.-shown { display: block; }
-        & Step, & ReviewText { scrollbar-color: $panel; scrollbar-background: $background; scrollbar-corner-color: $background; }
+        & Step, & ReviewText {
+            scrollbar-color: $panel;
+            scrollbar-background: $background;
+            scrollbar-corner-color: $background;
+        }
         & Step .teach, & Step .entry, & Feedback { max-width: 96; }
         & Step RowList { max-width: 100; }
         &.-short {
@@ -200,7 +212,7 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
     MAY_TAKE_LONG = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "enter", "next", "next", priority=True, tooltip="Take this and go on", id="wizard.next"
+            "enter", "next", "next", priority=True, tooltip="Confirm and go on", id="wizard.next"
         ),
         Binding(
             "tab", "next_field", "next field", tooltip="Go to the next field", id="wizard.field"
@@ -241,10 +253,10 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
         super().__init__()
         self.current = self.first = 0
         self.furthest = 0
-        """The last step that was seen: what stands in those up to it has been entered."""
-        self._going = False
+        """The last step that was shown: the steps up to it have been filled in."""
+        self._is_advancing = False
         self._lost = False
-        self._at_first: dict[str, str] = {}
+        self._initial_values: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
         """The trail, all steps of which one is shown, and the keys."""
@@ -261,20 +273,22 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
 
     async def on_mount(self) -> None:
         """Begin at the first step."""
-        self._at_first = {each.id or "": each.value for each in self.query(Input)}
+        self._initial_values = {field.id or "": field.value for field in self.query(Input)}
         self.query_one(StepTrail).begins_at = self.first
         await self.go_to(self.first)
 
     async def go_to(self, number: int) -> None:
-        """Show a step and put the focus into it. When the engine does not answer, what it should
-        have told is asked for again."""
+        """Show a step and focus its first field.
+
+        When the engine does not answer, the step is prepared again later.
+        """
         lost: ClientError | None = None
         try:
             await self.prepare(number)
         except ClientError as error:
             lost = error
-        # Shown and ready to be typed into in the same moment, without waiting for styles or
-        # messages: no key that is pressed now may be lost.
+        # Shown and focused in the same moment, without waiting for styles or messages: no key that
+        # is pressed now may be lost.
         self.current = number
         self.furthest = max(self.furthest, number)
         for index in range(len(self.steps)):
@@ -286,30 +300,31 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
         if lost is not None:
             self.engine_lost(lost)
         else:
-            self.check_soon()
+            self.validate_soon()
 
     async def prepare(self, number: int) -> None:
-        """Fill a step in before it is shown."""
+        """Fill in a step before it is shown."""
 
     def focus_of(self, number: int) -> str | None:
         """What has the focus in a step."""
         return None
 
-    async def check(self) -> bool:
-        """Show the engine what has been entered so far, and its word beside the field; whether the
-        step may be left."""
+    async def validate(self) -> bool:
+        """Let the engine validate what was entered, and show its verdict beside the field.
+
+        Returns whether the wizard may go on.
+        """
         return True
 
-    async def take(self) -> None:
-        """The last step has been confirmed."""
+    async def submit(self) -> None:
+        """Do what the wizard is for: the last step has been confirmed."""
 
     @property
     def text_width(self) -> int:
-        """Columns for a line of a command in the review: without what stands around it, and never
-        wider than is good to read."""
+        """Columns for a line of a command in the review, at most `COMMAND_WIDTH`."""
         return min(COMMAND_WIDTH, self.size.width - 8)
 
-    # The keys, in the words of the moment
+    # What the keys do now
 
     def enter_word(self) -> str:
         """What enter does now."""
@@ -320,99 +335,95 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
         return "back"
 
     def tab_word(self) -> str:
-        """Where tab goes; empty where that need not be said."""
+        """Where tab goes; empty where the line of keys need not say it."""
         return ""
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
-        """The bindings, those that every step has with the words for what they do there."""
-        words = (
-            {
-                "next": self.enter_word(),
-                "back": self.back_word(),
-                "next_field": self.tab_word(),
-                "help": "",
-            }
-            if self.is_mounted
-            else {}
-        )
+        """The bindings; those that every step has, with what they do in this one."""
+        if not self.is_mounted:
+            return super().active_bindings
+        descriptions = {
+            "next": self.enter_word(),
+            "back": self.back_word(),
+            "next_field": self.tab_word(),
+            "help": "",
+        }
 
-        def in_words(each: ActiveBinding) -> ActiveBinding:
-            word = words.get(each.binding.action)
-            return (
-                each
-                if word is None
-                else each._replace(binding=replace(each.binding, description=word, show=bool(word)))
+        def describe(active: ActiveBinding) -> ActiveBinding:
+            description = descriptions.get(active.binding.action)
+            if description is None:
+                return active
+            return active._replace(
+                binding=replace(active.binding, description=description, show=bool(description))
             )
 
-        # In a narrow terminal the last ones are left out of the line of keys.
+        # In a narrow terminal the line of keys leaves out the last ones.
         order = {"next": 0, "next_field": 1, "try": 2, "back": 3}
-        found = sorted(
+        bindings = sorted(
             super().active_bindings.items(),
             key=lambda item: order.get(item[1].binding.action, len(order)),
         )
-        return {key: in_words(each) for key, each in found}
+        return {key: describe(active) for key, active in bindings}
 
     def action_next_field(self) -> None:
         """Go to the next field of the step."""
         self.focus_next()
 
     def action_read(self, way: int) -> None:
-        """Scroll the step by half of what is seen of it: in a low terminal not all of its words
-        fit."""
+        """Scroll the step by half a page: in a low terminal not all of its texts fit."""
         step = self.query_one(f"#step-{self.current}")
         step.scroll_relative(y=way * max(1, step.size.height // 2), animate=False, force=True)
 
-    # The engine's word
+    # The engine's verdict
 
-    @work(exclusive=True, group="check", exit_on_error=False)
-    async def check_soon(self) -> None:
-        """Check when the typing pauses. Only the newest answer counts: an older question is
-        cancelled."""
-        await asyncio.sleep(PAUSE)
-        await self._checked()
+    @work(exclusive=True, group="validate", exit_on_error=False)
+    async def validate_soon(self) -> None:
+        """Validate when the typing pauses. A newer call cancels this one."""
+        await asyncio.sleep(TYPING_PAUSE)
+        await self._validate()
 
-    async def _checked(self) -> bool:
+    async def _validate(self) -> bool:
         try:
-            fine = await self.check()
+            is_valid = await self.validate()
         except EngineRefused as error:
             self.app.notify(error.message, severity="error")
         except ClientError as error:
             self.engine_lost(error)
         else:
-            self._found()
-            return fine
+            self._hide_loss()
+            return is_valid
         return False
 
     def engine_lost(self, error: ClientError) -> None:
-        """Say that the engine does not answer, for as long as it does not, and ask again."""
+        """Show that the engine does not answer, until it does, and ask again."""
         line = self.query_one(".wizard--lost", Plain)
         line.update(f"{error.message} {LOST}")
         line.add_class("-shown")
         self._lost = True
-        self.set_timer(RETRY, self._ask_again)
+        self.set_timer(RETRY_INTERVAL, self._retry)
 
-    def _found(self) -> None:
+    def _hide_loss(self) -> None:
         if self._lost:
             self._lost = False
             self.query_one(".wizard--lost", Plain).remove_class("-shown")
 
-    @work(exclusive=True, group="check", exit_on_error=False)
-    async def _ask_again(self) -> None:
+    @work(exclusive=True, group="validate", exit_on_error=False)
+    async def _retry(self) -> None:
         try:
             await self.prepare(self.current)
         except ClientError as error:
             self.engine_lost(error)
         else:
-            await self._checked()
+            await self._validate()
 
     @on(Input.Changed)
     @on(RowList.Moved)
     def _something_changed(self) -> None:
-        self.check_soon()
+        self.validate_soon()
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """What a wizard does on its own must not fail in silence."""
+        """Report the error of a worker, which would fail in silence."""
         if event.state is WorkerState.ERROR and event.worker.error is not None:
             self.app.report_fault(event.worker.error)
 
@@ -420,52 +431,54 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
 
     def action_next(self) -> None:
         """Go on, unless that is under way."""
-        if not self._going:
-            self._going = True
-            self._go_on()
+        if not self._is_advancing:
+            self._is_advancing = True
+            self._advance()
 
     @property
     def queues_keys(self) -> bool:
-        """What is typed behind enter is meant for the next field: it waits until the engine has
-        said whether that comes, and is not lost if it does not."""
-        return self._going
+        """While the engine decides whether the wizard goes on.
+
+        What is typed behind enter is for the next field, or for this one if the engine refuses.
+        """
+        return self._is_advancing
 
     @work(exclusive=True, group="go", exit_on_error=False)
-    async def _go_on(self) -> None:
-        """Go on if the engine has nothing against it."""
+    async def _advance(self) -> None:
+        """Go on if the engine finds no problem."""
         try:
-            if await self.advance_within_step(self.current) or not await self._checked():
+            if await self.advance_within_step(self.current) or not await self._validate():
                 return
             if self.current + 1 < len(self.steps) and not self.is_last(self.current):
                 await self.go_to(self.current + 1)
                 if self.enter_commits:
-                    # What was typed before the review was shown confirms nothing in it (F66).
+                    # Keys typed before the review was shown confirm nothing in it (F66).
                     self.app.discard_keys()
             else:
-                await self.take()
+                await self.submit()
         except EngineRefused as error:
             self.app.notify(error.message, severity="error")
         except ClientError as error:
             self.engine_lost(error)
         finally:
-            self._going = False
+            self._is_advancing = False
             self.app.resume_keys()
 
     @property
     def enter_commits(self) -> bool:
-        """Enter in the last step makes what the wizard is for."""
+        """Whether enter in this step does what the wizard is for."""
         return self.is_last(self.current)
 
     async def advance_within_step(self, number: int) -> bool:
-        """Whether enter goes to another field of the same step first."""
+        """Go to another field of the same step first; returns whether there is one."""
         return False
 
     def is_last(self, number: int) -> bool:
-        """Whether confirming this step makes what the wizard is for."""
+        """Whether confirming this step does what the wizard is for."""
         return number == len(self.steps) - 1
 
     async def action_back(self) -> None:
-        """One step back, or out of the first."""
+        """One step back; quit from the first."""
         if self.current == self.first:
             self.action_quit_wizard()
         else:
@@ -481,47 +494,49 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
         return True
 
     def has_entries(self) -> bool:
-        """Whether something would be lost by leaving."""
+        """Whether quitting would lose something."""
         return self.furthest > self.first or any(
-            each.value.strip() != self._at_first.get(each.id or "", "")
-            for each in self.query(Input)
+            field.value.strip() != self._initial_values.get(field.id or "", "")
+            for field in self.query(Input)
         )
 
     def outcome(self) -> Result | None:
-        """What leaving gives back."""
+        """The result of quitting."""
         return None
 
-    @work(exclusive=True, group="leave", exit_on_error=False)
+    @work(exclusive=True, group="quit", exit_on_error=False)
     async def action_quit_wizard(self) -> None:
-        """Leave; nothing is made. Where something was entered, ask first."""
+        """Quit, and create nothing. Where something was entered, ask first."""
         if self.has_entries():
-            text = "What you entered here is lost. Nothing has been made."
-            choices = (Choice("stay", "Stay"), Choice("quit", "Quit", danger=True))
-            if (
-                await self.app.push_screen_wait(Question("Quit the wizard?", text, choices))
-                != "quit"
-            ):
+            answer = await self.app.push_screen_wait(
+                Question(
+                    "Quit the wizard?",
+                    "What you entered here is lost. Nothing has been created.",
+                    (Choice("stay", "Stay"), Choice("quit", "Quit", danger=True)),
+                )
+            )
+            if answer != "quit":
                 return
         self.dismiss(self.outcome())
 
 
 async def confirm_programs(app: EngineApp, programs: str) -> bool:
-    """Ask before the engine is told to run *programs*, one a line (S13); nothing is asked where
-    there is none."""
+    """Ask before the engine is told to run *programs*, one a line (S13); True if there is none."""
     if not programs:
         return True
-    text = f"The engine runs this, as its own user, each time it signs in:\n\n{programs}\n\nIs that what you want?"
-    choices = (Choice("stay", "No"), Choice("run", "Run it", danger=True))
-    return (
-        await app.push_screen_wait(
-            Question("Run a program on the engine's machine?", text, choices)
+    answer = await app.push_screen_wait(
+        Question(
+            "Run a program on the engine's machine?",
+            "The engine runs this, as its own user, each time it signs in:\n\n"
+            f"{programs}\n\nIs that what you want?",
+            (Choice("stay", "No"), Choice("run", "Run it", danger=True)),
         )
-        == "run"
     )
+    return answer == "run"
 
 
 def show_all_rows(rows: Sequence[Row], row_list: RowList) -> None:
-    """Show a few rows, all of them at once."""
+    """Show a few rows in a list that is as high as they are."""
     row_list.set_rows(rows)
     row_list.styles.height = row_list.styles.min_height = max(1, len(rows))
 

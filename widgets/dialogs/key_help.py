@@ -65,7 +65,7 @@ class KeyHelp(Dialog[None]):
             "Everywhere": {},
         }
         for node, binding, _, tooltip in self._below.active_bindings.values():
-            # A binding without a tooltip is Textual's own, or for widgets that are not here.
+            # A binding without a tooltip is Textual's own, or for widgets of other screens.
             text = tooltip or binding.tooltip
             if text and not binding.system:
                 title = (

@@ -1,23 +1,31 @@
-"""``/entrepot/v1/``: status, pulls, source registries and the event stream of a running engine."""
+"""``/entrepot/v1/``: status, source registries, doctor, maintenance, events and the end of a running
+engine."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from entrepot.api.models import Event
-from entrepot.engine.engine import Engine
-from entrepot.engine.verification import DEFAULT_SPEED
-from entrepot.formatting import printable
+from entrepot.config.settings import Settings
+from entrepot.engine.maintenance import MaintenanceService
+from entrepot.engine.status import StatusService
+from entrepot.engine.traffic import Traffic
+from entrepot.engine.verification import DEFAULT_SPEED, Verification
+from entrepot.events import EventLog, RecordedEvent
 from entrepot.server.access import is_read_only
-from entrepot.server.acr.management import read_body
 from entrepot.server.paging import parse_count
+from entrepot.server.request_body import read_body
+from entrepot.server.responses import json_response
+from entrepot.server.routes import QuestionRoute
+
+if TYPE_CHECKING:
+    from entrepot.engine.doctor import Doctor
 
 EVENT_INTERVAL = 0.1
 """Seconds between two messages of the event stream: at most ten a second, however much happens."""
@@ -25,165 +33,153 @@ EVENT_INTERVAL = 0.1
 KEEP_ALIVE = 15.0
 """Seconds after which a silent event stream sends a comment, so that a dead connection is noticed."""
 
-
-class PullRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of a request for a pull."""
-
-    image: str
-    platform: str | None = None
-    asked_by: str = "api"
+_EVICTION_HINT = (
+    'Send {}, or {"target": BYTES} to go below what the settings say. What would go is told at '
+    "/entrepot/v1/checks/eviction."
+)
 
 
-class RefreshRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of a request to ask the source of a tag."""
-
-    image: str
-
-
-class EvictionRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of a request for an eviction, or for a look at it. *target* is in bytes; None stands
+class EvictionBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body of a request for an eviction, or for its preview. *target* is in bytes; None stands
     for the low-water mark of the settings."""
 
     target: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
-class VerificationRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+class VerificationBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """The body of a request to hash all cached blobs. *speed* is in bytes per second; None: as fast
     as the disk is."""
 
     speed: Annotated[int, msgspec.Meta(ge=1)] | None = DEFAULT_SPEED
 
 
-def routes(engine: Engine) -> list[BaseRoute]:
-    """What is to be seen and done live."""
-    eviction_hint = 'Send {}, or {"target": BYTES} to go below what the settings say. What would go is told at /entrepot/v1/checks/eviction.'
+class SystemEndpoints:
+    """The engine as a whole."""
 
-    async def status(request: Request) -> Response:
-        # As it is for the client that asks, which may have bound itself.
-        return _json(
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        status: StatusService,
+        traffic: Traffic,
+        maintenance: MaintenanceService,
+        verification: Verification,
+        events: EventLog,
+        doctor: Callable[[], Doctor],
+        stopping: asyncio.Event,
+    ) -> None:
+        """*doctor* makes a doctor for each examination; *stopping* is set to end the engine."""
+        self._settings = settings
+        self._status = status
+        self._traffic = traffic
+        self._maintenance = maintenance
+        self._verification = verification
+        self._events = events
+        self._doctor = doctor
+        self._stopping = stopping
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """The routes of the engine as a whole."""
+        return [
+            Route("/entrepot/v1/status", self.status),
+            Route("/entrepot/v1/activity", self.activity),
+            Route("/entrepot/v1/upstreams", self.source_registries),
+            QuestionRoute("/entrepot/v1/doctor", self.examine),
+            Route("/entrepot/v1/evict", self.evict, methods=["POST"]),
+            QuestionRoute("/entrepot/v1/checks/eviction", self.preview_eviction),
+            Route("/entrepot/v1/verify", self.start_verification, methods=["POST"]),
+            Route("/entrepot/v1/verify", self.get_verification, methods=["GET"]),
+            Route("/entrepot/v1/verify", self.cancel_verification, methods=["DELETE"]),
+            Route("/entrepot/v1/events", self.events),
+            Route("/entrepot/v1/stop", self.stop, methods=["POST"]),
+        ]
+
+    async def status(self, request: Request) -> Response:
+        """``GET /entrepot/v1/status``, as it is for this client, which may have bound itself."""
+        return json_response(
             msgspec.structs.replace(
-                await engine.status.get(), read_only=is_read_only(engine, request.headers)
+                await self._status.get(), read_only=is_read_only(self._settings, request.headers)
             )
         )
 
-    async def activity(_: Request) -> Response:
-        return _json(engine.traffic.snapshot())
+    async def activity(self, _: Request) -> Response:
+        """``GET /entrepot/v1/activity``"""
+        return json_response(self._traffic.snapshot())
 
-    async def pulls(request: Request) -> Response:
-        if request.query_params.get("running") is not None:
-            return _json(engine.pulls.list_running())
-        return _json(engine.pulls.list())
+    async def source_registries(self, _: Request) -> Response:
+        """``GET /entrepot/v1/upstreams``"""
+        return json_response(self._status.source_registries())
 
-    async def start_pull(request: Request) -> Response:
-        asked = await read_body(request, PullRequest, hint='Send {"image": "library/nginx:1.27"}.')
-        return _json(
-            await engine.pulls.start(asked.image, asked.platform, printable(asked.asked_by, 60)),
-            status=201,
+    async def examine(self, request: Request) -> Response:
+        """``POST /entrepot/v1/doctor``, of one rule with ``?rule``, of one login server with
+        ``?source``."""
+        query = request.query_params
+        examination = await self._doctor().examine(query.get("rule"), source=query.get("source"))
+        return json_response(examination)
+
+    async def evict(self, request: Request) -> Response:
+        """``POST /entrepot/v1/evict``"""
+        body = await read_body(request, EvictionBody, hint=_EVICTION_HINT)
+        return json_response(await self._maintenance.evict(target=body.target))
+
+    async def preview_eviction(self, request: Request) -> Response:
+        """``POST /entrepot/v1/checks/eviction``"""
+        body = await read_body(request, EvictionBody, hint=_EVICTION_HINT)
+        return json_response(await self._maintenance.evict(dry_run=True, target=body.target))
+
+    async def start_verification(self, request: Request) -> Response:
+        """``POST /entrepot/v1/verify``"""
+        body = await read_body(
+            request, VerificationBody, hint='Send {}, or {"speed": BYTES} for so many per second.'
         )
+        return json_response(self._verification.start(body.speed), status=202)
 
-    async def pull(request: Request) -> Response:
-        return _json(await engine.pulls.get(request.path_params["id"]))
+    async def get_verification(self, _: Request) -> Response:
+        """``GET /entrepot/v1/verify``"""
+        return json_response(self._verification.snapshot())
 
-    async def cancel_pull(request: Request) -> Response:
-        return _json(await engine.pulls.cancel(request.path_params["id"]))
+    async def cancel_verification(self, _: Request) -> Response:
+        """``DELETE /entrepot/v1/verify``"""
+        return json_response(await self._verification.cancel())
 
-    async def refresh(request: Request) -> Response:
-        asked = await read_body(
-            request, RefreshRequest, hint='Send {"image": "library/nginx:1.27"}.'
-        )
-        return _json(await engine.pulls.refresh(asked.image))
-
-    async def evict(request: Request) -> Response:
-        asked = await read_body(request, EvictionRequest, hint=eviction_hint)
-        return _json(await engine.maintenance.evict(target=asked.target))
-
-    async def check_eviction(request: Request) -> Response:
-        asked = await read_body(request, EvictionRequest, hint=eviction_hint)
-        return _json(await engine.maintenance.evict(dry_run=True, target=asked.target))
-
-    async def verify(request: Request) -> Response:
-        verification = await read_body(
-            request,
-            VerificationRequest,
-            hint='Send {}, or {"speed": BYTES} for so many per second.',
-        )
-        return _json(engine.verification.start(verification.speed), status=202)
-
-    async def show_verification(_: Request) -> Response:
-        return _json(engine.verification.snapshot())
-
-    async def cancel_verification(_: Request) -> Response:
-        return _json(await engine.verification.cancel())
-
-    async def check_sign_in(request: Request) -> Response:
-        return _json(await engine.credential_sets.verify(request.path_params["name"]))
-
-    async def doctor(request: Request) -> Response:
-        return _json(
-            await engine.doctor().examine(
-                request.query_params.get("rule"), source=request.query_params.get("source")
-            )
-        )
-
-    async def upstreams(_: Request) -> Response:
-        return _json(engine.status.source_registries())
-
-    async def events(request: Request) -> Response:
+    async def events(self, request: Request) -> Response:
+        """``GET /entrepot/v1/events``: server-sent events until the engine ends; with ``?recent``
+        the last ones as a list."""
         if request.query_params.get("recent") is not None:
             limit = parse_count(request.query_params.get("limit"))
-            recent = engine.events.recent()
-            return _json(recent[-limit:] if limit else recent)
+            recent = self._events.recent()
+            return json_response(recent[-limit:] if limit else recent)
         return StreamingResponse(
-            _stream(engine), media_type="text/event-stream", headers={"cache-control": "no-cache"}
+            event_stream(self._events, self._stopping),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache"},
         )
 
-    async def stop(_: Request) -> Response:
-        engine.stopping.set()
+    async def stop(self, _: Request) -> Response:
+        """``POST /entrepot/v1/stop``"""
+        self._stopping.set()
         return Response(status_code=202)
 
-    return [
-        Route("/entrepot/v1/status", status),
-        Route("/entrepot/v1/activity", activity),
-        Route("/entrepot/v1/pulls", pulls, methods=["GET"]),
-        Route("/entrepot/v1/pulls", start_pull, methods=["POST"]),
-        Route("/entrepot/v1/pulls/{id}", pull, methods=["GET"]),
-        Route("/entrepot/v1/pulls/{id}", cancel_pull, methods=["DELETE"]),
-        Route("/entrepot/v1/refresh", refresh, methods=["POST"]),
-        Route("/entrepot/v1/evict", evict, methods=["POST"]),
-        Route("/entrepot/v1/verify", verify, methods=["POST"]),
-        Route("/entrepot/v1/verify", show_verification, methods=["GET"]),
-        Route("/entrepot/v1/verify", cancel_verification, methods=["DELETE"]),
-        Route("/entrepot/v1/checks/eviction", check_eviction, methods=["POST"]),
-        Route("/entrepot/v1/credentialSets/{name}/check", check_sign_in, methods=["POST"]),
-        Route("/entrepot/v1/doctor", doctor, methods=["POST"]),
-        Route("/entrepot/v1/upstreams", upstreams),
-        Route("/entrepot/v1/events", events),
-        Route("/entrepot/v1/stop", stop, methods=["POST"]),
-    ]
 
-
-def _json(value: object, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
-
-
-async def _stream(engine: Engine) -> AsyncIterator[bytes]:
+async def event_stream(events: EventLog, stopping: asyncio.Event) -> AsyncGenerator[bytes, None]:
+    """The events from now on as server-sent events, until *stopping* is set."""
     yield b": entrepot\n\n"
-    with engine.events.watching() as watched:
-        coming: asyncio.Task[Event] | None = None
-        ending = asyncio.ensure_future(engine.stopping.wait())
+    with events.watching() as watcher:
+        next_event: asyncio.Task[RecordedEvent] | None = None
+        ending = asyncio.ensure_future(stopping.wait())
         try:
             while not ending.done():
-                coming = coming or asyncio.ensure_future(watched.__anext__())
+                next_event = next_event or asyncio.ensure_future(watcher.__anext__())
                 await asyncio.wait(
-                    {coming, ending}, timeout=KEEP_ALIVE, return_when=asyncio.FIRST_COMPLETED
+                    {next_event, ending}, timeout=KEEP_ALIVE, return_when=asyncio.FIRST_COMPLETED
                 )
-                if coming.done():
-                    yield b"data: " + msgspec.json.encode(coming.result()) + b"\n\n"
-                    coming = None
+                if next_event.done():
+                    yield b"data: " + msgspec.json.encode(next_event.result()) + b"\n\n"
+                    next_event = None
                     await asyncio.sleep(EVENT_INTERVAL)
                 elif not ending.done():
                     yield b": still here\n\n"
         finally:
-            for task in (coming, ending):
+            for task in (next_event, ending):
                 if task is not None:
                     task.cancel()

@@ -104,12 +104,11 @@ def test_a_range_is_answered_with_exactly_its_bytes(
     layer = app.platforms[AMD64].layers[0]
     answer = shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header})
     assert (answer.status_code, answer.content) == (206, layer.content[start:end])
-    first, last = (
-        int(each)
-        for each in re.fullmatch(
-            rf"bytes (\d+)-(\d+)/{layer.size}", answer.headers["content-range"]
-        ).groups()
-    )  # type: ignore[union-attr]
+    content_range = re.fullmatch(
+        rf"bytes (\d+)-(\d+)/{layer.size}", answer.headers["content-range"]
+    )
+    assert content_range is not None
+    first, last = map(int, content_range.groups())
     assert layer.content[first : last + 1] == answer.content
 
 

@@ -43,6 +43,11 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run([require_program("umount"), "--lazy", disk], check=True)
 
 
+async def run_command(command: list[str | Path]) -> None:
+    """Run a program that must succeed."""
+    await asyncio.to_thread(lambda: subprocess.run(command, check=True))
+
+
 @pytest.fixture
 def freezable_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system that can be made to hang (fsfreeze(8)); it is thawed at the end."""
@@ -51,9 +56,13 @@ def freezable_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     disk, image = tmp_path_factory.mktemp("disk"), tmp_path_factory.mktemp("image") / "ext4"
     with image.open("wb") as file:
         file.truncate(2 * SIZE)
-    for command in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, disk]):
-        program = require_program(str(command[0]))
-        done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
+    commands: list[list[str | Path]] = [
+        ["mkfs.ext4", "-q", image],
+        ["mount", "-o", "loop", image, disk],
+    ]
+    for name, *arguments in commands:
+        program = require_program(str(name))
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     require_program("fsfreeze")
@@ -176,7 +185,7 @@ async def test_on_a_disk_that_can_only_be_read_an_engine_starts_and_serves(
     """S19."""
     engine, cached = await filled_engine(small_disk, stand_in, new_engine, skopeo)
     await asyncio.to_thread(engine.stop)
-    await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", small_disk], check=True)
+    await run_command(["mount", "-o", "remount,ro", small_disk])
     await asyncio.to_thread(engine.start)
     await pulls(
         engine,
@@ -204,7 +213,7 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
     """S19: a cold manifest got no answer at all, and `entrepot status` hung."""
     engine, cached = await filled_engine(freezable_disk, stand_in, new_engine, skopeo)
     new = stand_in.add_image("library/new", "1", layers=[200_000], platforms=[AMD64])
-    await asyncio.to_thread(subprocess.run, ["fsfreeze", "--freeze", freezable_disk], check=True)
+    await run_command(["fsfreeze", "--freeze", freezable_disk])
     try:
         async with asyncio.timeout(120):
             assert (await asyncio.to_thread(engine.get, "/healthz")).status_code == 200
@@ -226,9 +235,7 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
             while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 503:
                 pass
     finally:
-        await asyncio.to_thread(
-            subprocess.run, ["fsfreeze", "--unfreeze", freezable_disk], check=True
-        )
+        await run_command(["fsfreeze", "--unfreeze", freezable_disk])
     await pulls(engine, skopeo, cached, new)
     async with asyncio.timeout(60):
         while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 200:
@@ -245,7 +252,7 @@ async def test_while_the_disk_hangs_rules_are_listed_and_the_end_takes_a_bounded
     """F79: rules could not be listed, and SIGTERM did not end the engine."""
     engine, cached = await filled_engine(freezable_disk, stand_in, new_engine, skopeo)
     pid = engine.process.pid
-    await asyncio.to_thread(subprocess.run, ["fsfreeze", "--freeze", freezable_disk], check=True)
+    await run_command(["fsfreeze", "--freeze", freezable_disk])
     try:
         async with asyncio.timeout(120):
             manifest = await asyncio.to_thread(
@@ -280,9 +287,7 @@ async def test_while_the_disk_hangs_rules_are_listed_and_the_end_takes_a_bounded
         with pytest.raises(httpx.ConnectError):
             await asyncio.to_thread(engine.get, "/v2/")
     finally:
-        await asyncio.to_thread(
-            subprocess.run, ["fsfreeze", "--unfreeze", freezable_disk], check=True
-        )
+        await run_command(["fsfreeze", "--unfreeze", freezable_disk])
     assert (await asyncio.to_thread(engine.process.wait)).status == 1
     assert (await deleting).status != 0
     await asyncio.to_thread(engine.start)

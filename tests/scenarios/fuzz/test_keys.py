@@ -53,14 +53,14 @@ async def test_any_burst_of_keys_leaves_a_dashboard_that_answers(
     async with dashboard(cached) as person:
         for keys in (first, second):
             press_at_once(person, keys)
-            await person.until(lambda: not person.app._held_keys)
+            await person.until(lambda: not person.app._queued_keys)
             assert person.app.faults == []
         # Out of whatever was opened, back to the list of keys.
         for _ in range(8):
             await person.press("escape")
         if len(person.app.screen_stack) > 1:
             await person.press("ctrl+c", "right", "enter")
-        await person.until(lambda: not person.app._held_keys)
+        await person.until(lambda: not person.app._queued_keys)
         await person.press("f1")
         await person.sees("This screen")
         assert person.app.faults == []

@@ -406,7 +406,7 @@ async def test_bytes_that_are_hardly_http_end_in_an_answer_or_a_closed_connectio
     listener = bind_tcp("127.0.0.1", 0)
     await server.listen(listener)
     async with AsyncExitStack() as ending, asyncio.timeout(60):
-        ending.push_async_callback(server.stop, grace=0.0, cutting=1.0)
+        ending.push_async_callback(server.stop, grace=0.0, abort_timeout=1.0)
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         with watch.example():
             ending.callback(writer.close)

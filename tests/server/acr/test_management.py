@@ -23,7 +23,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.httpd.server import bind_tcp, serving
-from entrepot.server.acr.management import BODY_LIMIT
+from entrepot.server.request_body import BODY_LIMIT
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
@@ -510,7 +510,7 @@ async def test_what_nobody_foresaw_is_told_without_its_details(
     def fails(*_: object) -> None:
         raise RuntimeError("an inner detail")
 
-    monkeypatch.setattr(type(engine), "credential_set_snapshots", fails)
+    monkeypatch.setattr(engine.credential_sets, "list", fails)
     with caplog.at_level(logging.ERROR, logger="entrepot.management"):
         answer = await management.get("/entrepot/v1/credentialSets")
     assert (answer.status_code, error(answer)["code"]) == (500, "InternalError")
@@ -582,13 +582,10 @@ def _use_the_sdk(address: str) -> None:
     from azure.core.pipeline.policies import SansIOHTTPPolicy
     from azure.core.serialization import NULL
     from azure.mgmt.containerregistry import ContainerRegistryManagementClient
-    from azure.mgmt.containerregistry.models import (
-        AuthCredential,
-        CacheRule,
-        CacheRuleUpdateParameters,
-        CredentialSet,
-        CredentialSetUpdateParameters,
-    )
+    from azure.mgmt.containerregistry import models as generated_models
+
+    # The SDK's models take the flattened names that their own annotations do not have.
+    models: Any = generated_models
 
     class Nobody:
         def get_token(self, *_: object, **__: object) -> AccessToken:
@@ -602,7 +599,7 @@ def _use_the_sdk(address: str) -> None:
         polling_interval=0,
         authentication_policy=SansIOHTTPPolicy(),
     ) as azure:
-        credential = AuthCredential(
+        credential = models.AuthCredential(
             name="Credential1",
             username_secret_identifier="env:HUB_USERNAME",
             password_secret_identifier="env:HUB_PASSWORD",
@@ -610,7 +607,7 @@ def _use_the_sdk(address: str) -> None:
         made_set = azure.credential_sets.begin_create(
             *registry,
             "hub-login",
-            CredentialSet(login_server="docker.io", auth_credentials=[credential]),
+            models.CredentialSet(login_server="docker.io", auth_credentials=[credential]),
         ).result()
         assert (made_set.name, made_set.login_server, made_set.provisioning_state) == (
             "hub-login",
@@ -618,7 +615,7 @@ def _use_the_sdk(address: str) -> None:
             "Succeeded",
         )
 
-        rule = CacheRule(
+        rule = models.CacheRule(
             source_repository="docker.io/library/nginx",
             target_repository="nginx",
             credential_set_resource_id=made_set.id,
@@ -639,16 +636,18 @@ def _use_the_sdk(address: str) -> None:
             azure.credential_sets.begin_delete(*registry, "hub-login").result()
         with pytest.raises(HttpResponseError, match="EnforceDockerAuthentication"):
             azure.cache_rules.begin_update(
-                *registry, "hub-nginx", CacheRuleUpdateParameters(credential_set_resource_id=NULL)
+                *registry,
+                "hub-nginx",
+                models.CacheRuleUpdateParameters(credential_set_resource_id=NULL),
             ).result()
 
-        changed = AuthCredential(
+        changed = models.AuthCredential(
             name="Credential1",
             username_secret_identifier="env:HUB_USERNAME2",
             password_secret_identifier="env:HUB_PASSWORD2",
         )
         updated = azure.credential_sets.begin_update(
-            *registry, "hub-login", CredentialSetUpdateParameters(auth_credentials=[changed])
+            *registry, "hub-login", models.CredentialSetUpdateParameters(auth_credentials=[changed])
         ).result()
         assert updated.auth_credentials[0].username_secret_identifier == "env:HUB_USERNAME2"
 

@@ -13,7 +13,8 @@ import pytest
 from entrepot import __version__
 from entrepot.engine.engine import Engine
 from entrepot.engine.pulls import own_platform
-from entrepot.server.acr.management import BODY_LIMIT
+from entrepot.event_kinds import EventKind, Severity
+from entrepot.server.request_body import BODY_LIMIT
 from entrepot.server.run import listening
 from entrepot.server.v1 import system
 from tests.conftest import LOGIN_SERVER, Clock
@@ -197,7 +198,7 @@ async def test_what_happened_lately_is_listed_oldest_first(
     await engine.rules.delete("example-library")
     found = (await management.get("/entrepot/v1/events?recent=1")).json()
     assert [each["kind"] for each in found] == ["rule-created", "rule-deleted"]
-    assert found[1].keys() == {"time", "kind", "message", "subject"}
+    assert found[1].keys() == {"time", "kind", "message", "subject", "severity"}
 
 
 async def test_events_are_streamed_until_the_engine_ends(
@@ -215,30 +216,33 @@ async def test_events_are_streamed_until_the_engine_ends(
             assert await anext(lines) == ": entrepot"
             assert await anext(lines) == ""
             assert await anext(lines) == ": still here"
-            engine.events.record("first", "One.", "a")
-            engine.events.record("second", "Two.")
+            engine.events.record(EventKind.RULE_CREATED, "One.", "a")
+            engine.events.record(EventKind.RULE_DELETED, "Two.", severity=Severity.WARNING)
             told = []
             async for line in lines:
                 if line.startswith("data: "):
                     told.append(json.loads(line.removeprefix("data: ")))
                 if len(told) == 2:
                     break
-            assert [(each["kind"], each["message"], each.get("subject")) for each in told] == [
-                ("first", "One.", "a"),
-                ("second", "Two.", None),
+            assert [
+                (each["kind"], each["message"], each.get("subject"), each["severity"])
+                for each in told
+            ] == [
+                ("rule-created", "One.", "a", "info"),
+                ("rule-deleted", "Two.", None, "warning"),
             ]
             engine.stopping.set()
             assert [line async for line in lines if line and not line.startswith(":")] == []
 
 
 async def test_at_most_ten_events_a_second_are_sent(engine: Engine) -> None:
-    stream = system._stream(engine)
+    stream = system.event_stream(engine.events, engine.stopping)
     async with asyncio.timeout(60):
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         for number in range(4):
-            engine.events.record("counted", str(number))
+            engine.events.record(EventKind.RULE_UPDATED, str(number))
         loop = asyncio.get_running_loop()
         begun = loop.time()
         told = [await waiting] + [await anext(stream) for _ in range(3)]
@@ -346,7 +350,7 @@ async def test_the_last_events_can_be_few(
     management: httpx.AsyncClient, engine: Engine, limit: str, count: int
 ) -> None:
     for number in range(4):
-        engine.events.record("test", f"event {number}")
+        engine.events.record(EventKind.RULE_UPDATED, f"event {number}")
     found = (await management.get(f"/entrepot/v1/events?recent=1&limit={limit}")).json()
     assert len(found) == count
     assert found[-1]["message"] == "event 3"

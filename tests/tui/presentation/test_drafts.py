@@ -7,8 +7,7 @@ import tomllib
 
 import pytest
 
-from entrepot.core.secret_identifiers import _PLACES
-from entrepot.secrets import SecretIdentifier
+from entrepot.core.secret_identifiers import KINDS, SecretIdentifier
 from tui.presentation.drafts import (
     credential_set_change_command,
     credential_set_command,
@@ -92,7 +91,7 @@ def test_toml_is_read_back_word_for_word() -> None:
 
 
 def test_every_kind_of_secret_that_the_engine_knows_has_an_example_that_it_takes() -> None:
-    assert {each.begins.removesuffix(":") for each in SECRET_KINDS} == set(_PLACES)
+    assert {each.begins.removesuffix(":") for each in SECRET_KINDS} == set(KINDS)
     for each in SECRET_KINDS:
         for example in (each.username, each.password):
             assert str(SecretIdentifier.parse(example)) == example

@@ -111,7 +111,7 @@ async def test_repositories_that_did_not_change_are_neither_fetched_nor_made_ane
         person.app.poll_now()
         person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
-        await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
+        await person.until(lambda: person.app.screen._poll_started is None)  # type: ignore[attr-defined]
     assert made == []
     await engine.repositories.lock("library/nginx")
     person.app.poll_now()
@@ -290,15 +290,13 @@ async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("v")
-    await person.sees(
-        "Evict the images that were used least recently", "How much may be held afterwards?"
-    )
+    await person.sees("Evict the images that were used least recently", "How much may stay cached?")
     await person.press(*["backspace"] * 12)
     await person.type("much")
     await person.press("enter")
     await person.sees("'much' is not a size.")
     await person.press("v")
-    await person.sees("How much may be held afterwards?")
+    await person.sees("How much may stay cached?")
     await person.press(*["backspace"] * 12)
     await person.type("150 kB")
     await person.press("enter")

@@ -162,9 +162,7 @@ async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(
     await person.press("2")
     await person.sees("example-library")
     await person.press("f")
-    await person.sees(
-        "How long are the tags of example-library believed?", "Now 5 min, as the settings say."
-    )
+    await person.sees("How long are the tags of example-library trusted?", "Now 5 min (default).")
     await person.type("soon")
     await person.sees("Not possible:", "soon")
     await person.press("enter")
@@ -188,25 +186,25 @@ async def test_which_rule_answers_is_told_while_it_is_typed_and_enter_goes_there
     await person.press("2")
     await person.sees("> example-library", "team-api")
     await person.press("w")
-    await person.sees("Which rule answers for ...?")
+    await person.sees("Which rule applies to ...?")
     await person.type("acme/api:5")
     await person.sees(
         "team-api answers, with registry.example.com/acme/api", "no credential set", "not held yet"
     )
     await person.press("enter")
     await person.sees("> team-api")
-    assert "Which rule answers" not in person.seen()
+    assert "Which rule applies to" not in person.seen()
 
 
 async def test_where_no_rule_answers_the_reason_is_told(person: Person) -> None:
     await person.press("2")
     await person.sees("example-library")
     await person.press("w")
-    await person.sees("Which rule answers")
+    await person.sees("Which rule applies to")
     await person.type("other/thing:1")
     await person.sees("No cache rule answers")
     await person.press("escape")
-    await person.until(lambda: "Which rule answers" not in person.seen())
+    await person.until(lambda: "Which rule applies to" not in person.seen())
 
 
 async def test_a_rule_is_copied_as_a_command_or_as_toml(
@@ -252,7 +250,7 @@ async def test_a_thousand_rules_are_not_made_anew_when_nothing_changed(
         person.app.poll_now()
         person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
-        await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
+        await person.until(lambda: person.app.screen._poll_started is None)  # type: ignore[attr-defined]
     assert made == []
 
 
@@ -278,6 +276,6 @@ async def test_without_a_rule_the_screen_says_what_a_rule_is(
     await person.pilot.resize_terminal(*size)
     await person.press("2")
     await person.sees(
-        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q quit"
+        "There is no cache rule yet.", "Press n to create the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]

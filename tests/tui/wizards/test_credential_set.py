@@ -32,7 +32,7 @@ async def test_a_credential_set_is_made(person: Person, engine: Engine) -> None:
     await person.press("enter")
     await person.type("file:/run/secrets/example")
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "entrepot credential-set create")
+    await person.sees("Nothing is created yet.", "entrepot credential-set create")
     await person.press("tab", "ctrl+u")
     await person.type("example-login")
     await person.sees("--name example-login")
@@ -98,7 +98,7 @@ async def test_the_sign_in_is_tried_before_the_set_is_made(
     await person.press("enter")
     await person.type("env:EXAMPLE_PASSWORD")
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "c tries to sign in with it now", "c try it")
+    await person.sees("Nothing is created yet.", "c signs in with it now", "c try it")
     await person.press("c")
     await person.sees(
         "The sign-in does not work:", "EXAMPLE_PASSWORD is not set", "SecretUnavailable"
@@ -119,7 +119,7 @@ async def test_after_it_is_made_or_changed_the_reason_why_it_can_t_sign_in_is_sh
     await person.press("enter")
     await person.type("env:EXAMPLE_PASSWORD")
     await person.press("enter")
-    await person.sees("Nothing is made yet.")
+    await person.sees("Nothing is created yet.")
     await person.press("enter")
     await person.sees("Credential sets", "registry-login is unhealthy:", "EXAMPLE_USER is not set")
     await person.press("e")
@@ -142,7 +142,7 @@ async def test_each_kind_of_secret_has_an_example_that_begins_an_entry(
     await person.press("enter")
     await person.sees("docker-helper:ecr-login/password", "tab kinds")
     await person.press("tab")
-    await person.sees("enter take this kind", "An environment variable of the engine")
+    await person.sees("enter insert this kind", "An environment variable of the engine")
     await person.press("j")
     await person.sees("mode 600")
     await person.press("enter")
@@ -189,7 +189,9 @@ async def test_an_edit_that_changes_nothing_says_so_and_leaves_it(
     await person.sees("step 1 of 2", "env:OLD_USER")
     await person.press("enter", "enter")
     await person.sees(
-        "Nothing is different from before", "stays env:OLD_USER", "stays env:OLD_PASSWORD"
+        "Nothing has changed; enter changes nothing.",
+        "stays env:OLD_USER",
+        "stays env:OLD_PASSWORD",
     )
     await person.press("enter")
     await person.sees("Credential sets", "example-login")
@@ -216,7 +218,7 @@ async def test_each_step_has_its_question_and_its_next_key(
         await person.sees(
             "step 3 of 3",
             "user name env:EXAMPLE_USER",
-            "enter make it",
+            "enter create",
             "c try it",
             "esc back",
             "ctrl+c quit",
@@ -231,7 +233,7 @@ async def test_the_list_has_the_keys_after_its_first_row_was_made(
     await person.press("enter")
     await person.type("env:EXAMPLE_PASSWORD")
     await person.press("enter")
-    await person.sees("Nothing is made yet.")
+    await person.sees("Nothing is created yet.")
     await person.press("enter")
     await person.sees("Credential sets", "registry-login")
     await person.press("e")
@@ -247,14 +249,14 @@ async def test_a_program_is_tried_and_made_only_after_a_question(
     await person.press("enter")
     await person.type("command:/no/such/program")
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "c try it")
+    await person.sees("Nothing is created yet.", "c try it")
     for key in ("c", "enter"):
         await person.press(key)
         await person.sees(
             "Run a program on the engine's machine?", "command:/no/such/program", "No", "Run it"
         )
         await person.press("escape")
-        await person.sees("Nothing is made yet.", "c try it")
+        await person.sees("Nothing is created yet.", "c try it")
     assert len(engine.documents.credential_sets) == 0
     await person.press("c")
     await person.sees("Run a program on the engine's machine?")

@@ -12,7 +12,7 @@ from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard
-from tui.wizards.importing import LONGEST, path_candidates, read_text
+from tui.wizards.importing import MAX_FILE_SIZE, path_candidates, read_text
 
 TEXT = f"""
 [[credential_sets]]
@@ -74,7 +74,7 @@ async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_
         "there example-library",
     )
     assert (len(engine.documents.rules), len(engine.documents.credential_sets)) == (1, 0)
-    await person.sees("enter make all of it")
+    await person.sees("enter create all")
     await person.press("enter")
     await person.sees("1 cache rule and 1 credential set are made.", "enter close")
     await person.press("enter")
@@ -94,7 +94,7 @@ async def test_with_a_conflict_nothing_is_made_until_the_file_is_mended_and_read
     await person.type("~/wro")
     await person.sees("> wrong.toml")
     await person.press("right")
-    await person.sees("File ~/wrong.toml", "Fine: 21 lines.")
+    await person.sees("File ~/wrong.toml", "File read: 21 lines")
     await person.press("enter")
     await person.sees(
         "Nothing can be made: there is 1 conflict.",
@@ -114,13 +114,13 @@ async def test_with_a_conflict_nothing_is_made_until_the_file_is_mended_and_read
 async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine: Engine) -> None:
     await begin(person)
     person.app.screen.focused.post_message(events.Paste(TEXT))  # type: ignore[union-attr]
-    await person.sees("Fine: a pasted text of 16 lines.")
+    await person.sees("Pasted text: 16 lines")
     await person.press("enter")
     await person.sees("1 cache rule and 1 credential set will be made")
     await person.press("escape")
-    await person.sees("Fine: a pasted text of 16 lines.")
+    await person.sees("Pasted text: 16 lines")
     await person.press("ctrl+c")
-    await person.sees("Quit the wizard?", "Nothing has been made.")
+    await person.sees("Quit the wizard?", "Nothing has been created.")
     await person.press("right", "enter")
     await person.sees("Cache rules")
     assert len(engine.documents.rules) == 1
@@ -131,9 +131,9 @@ async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made
 ) -> None:
     await begin(person)
     await person.type("rules/team.toml")
-    await person.sees("Fine: 16 lines.")
+    await person.sees("File read: 16 lines")
     await person.press("enter")
-    await person.sees("enter make all of it")
+    await person.sees("enter create all")
     await engine.rules.apply_import(
         f'[[rules]]\nname = "somebody-else"\nsource_repository = "{LOGIN_SERVER}/team/*"\ntarget_repository = "team/*"\n'
     )
@@ -150,7 +150,7 @@ async def test_a_text_that_is_not_toml_is_refused_with_its_line(
     (folder / "bad.toml").write_text('[[rules]]\nname = "team-apps\n')
     await begin(person)
     await person.type("bad.toml")
-    await person.sees("Fine: 2 lines.")
+    await person.sees("File read: 2 lines")
     await person.press("enter")
     await person.sees(
         "Nothing can be made: there is 1 conflict.", "the text", "Line 2: It is not TOML"
@@ -188,7 +188,7 @@ async def test_each_step_has_its_question_and_its_next_key(
             "step 2 of 3",
             "will be made",
             "make example-login",
-            "enter make all of it",
+            "enter create all",
             "esc back",
             "ctrl+c quit",
         )
@@ -209,7 +209,7 @@ def test_files_and_directories_are_offered_by_the_beginning_of_their_names(folde
 
 
 def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
-    (folder / "long.toml").write_bytes(b"#" * (LONGEST + 1))
+    (folder / "long.toml").write_bytes(b"#" * (MAX_FILE_SIZE + 1))
     (folder / "odd.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(OSError, match="is longer than"):
         read_text("long.toml")
@@ -229,7 +229,7 @@ async def test_a_plan_shows_where_secrets_are_kept_and_asks_before_programs_run(
     )
     await begin(person)
     await person.type("net.toml")
-    await person.sees("Fine: 16 lines.")
+    await person.sees("File read: 16 lines")
     await person.press("enter")
     await person.sees(
         "1 credential set runs a program.",
@@ -241,7 +241,7 @@ async def test_a_plan_shows_where_secrets_are_kept_and_asks_before_programs_run(
         "Run a program on the engine's machine?", "example-login: command:/no/such/program"
     )
     await person.press("escape")
-    await person.sees("step 2 of 3", "enter make all of it")
+    await person.sees("step 2 of 3", "enter create all")
     assert len(engine.documents.credential_sets) == 0
     await person.press("enter")
     await person.sees("Run a program on the engine's machine?")

@@ -37,24 +37,26 @@ async def test_a_rule_is_made_and_its_first_image_pulled(
     source.add_image("team/app", "1")
     await choose_example(person)
     await person.type("team/*")
-    await person.sees(f"Fine: {LOGIN_SERVER}/team/*", "1 rule uses")
-    await person.press("enter")
-    await person.sees("Where does it appear here?", "Fine: 127.0.0.1:0/team/* comes from")
-    await person.press("enter")
-    await person.sees("It may also do without.", "> no credential set", "+ new credential set")
+    await person.sees(f"Source valid: {LOGIN_SERVER}/team/*", "1 rule uses")
     await person.press("enter")
     await person.sees(
-        "How long is a tag believed before the source is asked again?",
+        "Where does it appear here?", "Target available: 127.0.0.1:0/team/* comes from"
+    )
+    await person.press("enter")
+    await person.sees("It need not.", "> no credential set", "+ new credential set")
+    await person.press("enter")
+    await person.sees(
+        "How long is a tag trusted before the source is asked again?",
         "> as the settings say",
         "ask after 5 min",
     )
     await person.press("enter")
     await person.sees(
-        "Nothing is made yet.", "Fine: the name is free.", "[[rules]]", "--target-repo 'team/*'"
+        "Nothing is created yet.", "Name available", "[[rules]]", "--target-repo 'team/*'"
     )
     assert len(engine.documents.rules) == 1
     await person.press("enter")
-    await person.sees("The cache rule registry-example-com-team is made.")
+    await person.sees("The cache rule registry-example-com-team is created.")
     await person.type(":")
     await person.press("enter", "enter")
     await person.sees("Not possible: '' is not a tag.", "ReferenceInvalid")
@@ -89,9 +91,9 @@ async def test_a_refusal_stands_beside_its_field_in_the_engines_words(
     await person.sees("Which repository of Example?")
     await person.press("ctrl+u")
     await person.type("more/*")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     await person.press("enter")
-    await person.sees("Where does it appear here?", "Fine:")
+    await person.sees("Where does it appear here?", "Target available:")
     await person.press("ctrl+u")
     await person.type("library/x/*")
     await person.sees(
@@ -107,16 +109,16 @@ async def test_a_refusal_stands_beside_its_field_in_the_engines_words(
 async def test_going_back_loses_nothing(person: Person) -> None:
     await choose_example(person)
     await person.type("team/app")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     await person.press("enter")
     await person.sees("Where does it appear here?")
     await person.press("ctrl+u")
     await person.type("mine/app")
-    await person.sees("Fine: 127.0.0.1:0/mine/app")
+    await person.sees("Target available: 127.0.0.1:0/mine/app")
     await person.press("escape")
     await person.sees("Which repository of Example?", "team/app")
     await person.press("enter")
-    await person.sees("Where does it appear here?", "Fine: 127.0.0.1:0/mine/app")
+    await person.sees("Where does it appear here?", "Target available: 127.0.0.1:0/mine/app")
 
 
 async def test_leaving_the_wizard_makes_nothing_and_letters_do_not_leave_it(
@@ -150,16 +152,16 @@ async def test_docker_hub_needs_a_credential_set_which_can_be_made_on_the_way(
         "Which source registry",
         "needs sign-in",
         "without a credential set its rules are refused",
-        "There may be 1,000 rules; 1 is made.",
+        "1 of at most 1,000 rules exist.",
     )
     await person.press("enter")
     await person.sees("Which repository of Docker Hub?")
     await person.type("redis")
-    await person.sees("Fine: docker.io/library/redis", "library/ was put in front")
+    await person.sees("Source valid: docker.io/library/redis", "library/ was put in front")
     await person.press("enter")
-    await person.sees("Where does it appear here?", "Fine:")
+    await person.sees("Where does it appear here?", "Target available:")
     await person.press("enter")
-    await person.sees("Without credentials it lets nobody pull", "> + new credential set")
+    await person.sees("Without credentials all pulls fail", "> + new credential set")
     await person.press("enter")
     await person.sees("Where are user name and password for docker.io kept?")
     await person.type("env:HUB_USER")
@@ -170,15 +172,15 @@ async def test_docker_hub_needs_a_credential_set_which_can_be_made_on_the_way(
     await person.type("env:HUB_TOKEN")
     await person.until(lambda: "Not possible" not in person.seen())
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "docker-login", "enter make it")
+    await person.sees("Nothing is created yet.", "docker-login", "enter create")
     await person.press("enter")
     await person.sees("How does it sign in to docker.io?", "> docker-login")
     await person.press("enter")
-    await person.sees("How long is a tag believed")
+    await person.sees("How long is a tag trusted")
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "--cred-set docker-login")
+    await person.sees("Nothing is created yet.", "--cred-set docker-login")
     await person.press("enter")
-    await person.sees("The cache rule docker-io-library-redis is made.")
+    await person.sees("The cache rule docker-io-library-redis is created.")
     assert engine.documents.rules.get("docker-io-library-redis").credential_set == "docker-login"
     assert str(engine.documents.credential_sets.get("docker-login").password) == "env:HUB_TOKEN"
 
@@ -187,9 +189,9 @@ async def test_a_credential_set_made_on_the_way_tells_why_it_can_t_sign_in(perso
     """Newcomer: the reason was shown on another screen, and only on request."""
     await choose_example(person)
     await person.type("team/app")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     await person.press("enter")
-    await person.sees("Where does it appear here?", "Fine:")
+    await person.sees("Where does it appear here?", "Target available:")
     await person.press("enter")
     await person.sees("+ new credential set")
     await person.press("G", "enter")
@@ -198,7 +200,7 @@ async def test_a_credential_set_made_on_the_way_tells_why_it_can_t_sign_in(perso
     await person.press("enter")
     await person.type("env:NO_SUCH_PASSWORD")
     await person.press("enter")
-    await person.sees("Nothing is made yet.")
+    await person.sees("Nothing is created yet.")
     await person.press("enter")
     await person.sees("registry-login is unhealthy:", "NO_SUCH_USER is not set")
 
@@ -211,11 +213,11 @@ async def test_a_registry_that_takes_no_credentials_offers_none(person: Person) 
     await person.press("down", "down", "down", "enter")
     await person.sees("Which repository of Microsoft Artifact Registry?")
     await person.type("dotnet/*")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     await person.press("enter")
-    await person.sees("Where does it appear here?", "Fine:")
+    await person.sees("Where does it appear here?", "Target available:")
     await person.press("enter")
-    await person.sees("takes no credentials", "could not be made use of", "> no credential set")
+    await person.sees("takes no credentials", "would have no use", "> no credential set")
     assert "new credential set" not in person.seen()
 
 
@@ -224,37 +226,37 @@ async def test_a_name_that_is_taken_is_refused_in_the_review(
 ) -> None:
     await choose_example(person)
     await person.type("team/*")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     for text in (
         "Where does it appear here?",
-        "It may also do without.",
-        "How long is a tag believed",
-        "Nothing is made yet.",
+        "It need not.",
+        "How long is a tag trusted",
+        "Nothing is created yet.",
     ):
         await person.press("enter")
         await person.sees(text)
-    await person.sees("Fine: the name is free.")
+    await person.sees("Name available")
     await person.press("tab", "ctrl+u")
     await person.type("Example-Library")
     await person.sees("There is a cache rule example-library already.", "CacheRuleAlreadyExists")
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "CacheRuleAlreadyExists")
+    await person.sees("Nothing is created yet.", "CacheRuleAlreadyExists")
     assert len(engine.documents.rules) == 1
 
 
 async def test_two_wizards_at_once_meet_at_the_engine(person: Person, engine: Engine) -> None:
     await choose_example(person)
     await person.type("team/*")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     for text in (
         "Where does it appear here?",
-        "It may also do without.",
-        "How long is a tag believed",
-        "Nothing is made yet.",
+        "It need not.",
+        "How long is a tag trusted",
+        "Nothing is created yet.",
     ):
         await person.press("enter")
         await person.sees(text)
-    await person.sees("Fine: the name is free.")
+    await person.sees("Name available")
     await engine.rules.create(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
     await person.press("enter")
     await person.sees(
@@ -279,7 +281,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
             (
                 "step 2 of 7",
                 "Which repository of Example?",
-                "Fine:",
+                "Source valid:",
                 "everything below a path",
                 "enter next",
                 "esc back",
@@ -288,7 +290,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
             (
                 "step 3 of 7",
                 "Where does it appear here?",
-                "Fine:",
+                "Target available:",
                 "It ends with /* if the source does",
                 "enter next",
                 "esc back",
@@ -296,7 +298,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
             ),
             (
                 "step 4 of 7",
-                "It may also do without.",
+                "It need not.",
                 "Private repositories need a credential set",
                 "enter next",
                 "esc back",
@@ -304,7 +306,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
             ),
             (
                 "step 5 of 7",
-                "How long is a tag believed",
+                "How long is a tag trusted",
                 "ask each time",
                 "never ask again",
                 "enter next",
@@ -313,9 +315,9 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
             ),
             (
                 "step 6 of 7",
-                "Fine: the name is free.",
+                "Name available",
                 "It pulls without signing in",
-                "enter make the rule",
+                "enter create the rule",
                 "esc back",
                 "y copy",
                 "ctrl+c quit",
@@ -348,16 +350,16 @@ async def test_the_freshness_is_chosen_and_each_choice_says_what_it_costs_at_doc
     await person.sees("Write a number with s, min, h or d")
     await person.press("enter")
     await person.type("soon")
-    await person.sees("Not possible: 'soon' is not a freshness.", "FreshnessInvalid")
+    await person.sees("Not possible: 'soon' is not a tag lifetime.", "FreshnessInvalid")
     await person.press("enter", "ctrl+u")
-    await person.sees("How long is a tag believed")
+    await person.sees("How long is a tag trusted")
     await person.type("90 min")
     await person.press("enter")
     await person.sees(
-        "tags are believed for 90 min", "--freshness '90 min'", 'name = "registry-example-com-team"'
+        "Tag lifetime: 90 min.", "--freshness '90 min'", 'name = "registry-example-com-team"'
     )
     await person.press("enter")
-    await person.sees("is made.", "esc no pull now")
+    await person.sees("is created.", "esc no pull now")
     await person.press("escape")
     await person.sees("Cache rules")
     assert engine.documents.rules.get("registry-example-com-team").freshness == 90 * 60
@@ -376,7 +378,7 @@ async def test_another_registry_is_typed_and_one_that_is_not_declared_is_refused
     await person.press("2", "n")
     await person.sees("Which source registry does it pull from?", "> Docker Hub")
     await person.press("G")
-    await person.sees("> another registry", "have to be declared by the administrator")
+    await person.sees("> another registry", "must declare a registry beyond this list")
     await person.press("enter")
     await person.type("registry.example.org")
     await person.sees(
@@ -388,7 +390,7 @@ async def test_another_registry_is_typed_and_one_that_is_not_declared_is_refused
     await person.sees("step 1 of 7")
     await person.press("ctrl+u")
     await person.type(LOGIN_SERVER)
-    await person.sees(f"Fine: {LOGIN_SERVER}")
+    await person.sees(f"{LOGIN_SERVER}: credentials are optional.")
     await person.press("enter")
     await person.sees(f"Which repository of {LOGIN_SERVER}?")
 
@@ -410,10 +412,10 @@ async def test_what_is_pasted_loses_blanks_line_ends_and_the_registry_in_front(
     person: Person, engine: Engine
 ) -> None:
     await choose_example(person)
-    person.app.screen.focused.post_message(
-        events.Paste(f"\n   https://{LOGIN_SERVER}/team/app \n\n")
-    )  # type: ignore[union-attr]
-    await person.sees(f"Fine: {LOGIN_SERVER}/team/app")
+    focused = person.app.screen.focused
+    assert focused is not None
+    focused.post_message(events.Paste(f"\n   https://{LOGIN_SERVER}/team/app \n\n"))
+    await person.sees(f"Source valid: {LOGIN_SERVER}/team/app")
     await person.press("enter")
     await person.sees("Where does it appear here?", "team/app")
 
@@ -421,7 +423,7 @@ async def test_what_is_pasted_loses_blanks_line_ends_and_the_registry_in_front(
 async def test_a_click_on_a_step_that_is_done_goes_back_to_it(person: Person) -> None:
     await choose_example(person)
     await person.type("team/app")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     await person.press("enter")
     await person.sees("step 3 of 7")
     await person.pilot.click(StepTrail, offset=(12, 1))
@@ -433,7 +435,7 @@ async def test_a_click_on_a_step_that_is_done_goes_back_to_it(person: Person) ->
 async def test_the_review_copies_the_command_and_the_toml(person: Person, engine: Engine) -> None:
     await to_freshness(person)
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "y copy")
+    await person.sees("Nothing is created yet.", "y copy")
     await person.press("y")
     assert person.app.clipboard.startswith("entrepot rule create --name registry-example-com-team")
     await person.press("Y")
@@ -450,9 +452,7 @@ async def test_a_name_that_is_taken_is_not_proposed(person: Person, engine: Engi
     )
     await to_freshness(person)
     await person.press("enter")
-    await person.sees(
-        "Nothing is made yet.", "registry-example-com-team-2", "Fine: the name is free."
-    )
+    await person.sees("Nothing is created yet.", "registry-example-com-team-2", "Name available")
 
 
 async def test_a_book_that_is_full_is_told_before_anything_is_typed(
@@ -525,11 +525,11 @@ def test_a_name_is_made_from_the_source(source: str, name: str) -> None:
 async def to_freshness(person: Person) -> None:
     await choose_example(person)
     await person.type("team/*")
-    await person.sees("Fine:")
+    await person.sees("Source valid:")
     for text in (
         "Where does it appear here?",
-        "It may also do without.",
-        "How long is a tag believed",
+        "It need not.",
+        "How long is a tag trusted",
     ):
         await person.press("enter")
         await person.sees(text)
@@ -542,9 +542,9 @@ async def test_in_a_low_terminal_a_long_step_is_read_by_keys(
     async with dashboard(engine, size=SMALL) as person:
         await choose_example(person)
         await person.type("team/*")
-        await person.sees("Fine:")
+        await person.sees("Source valid:")
         await person.press("enter")
-        await person.sees("Where does it appear here?", "Fine:")
+        await person.sees("Where does it appear here?", "Target available:")
         step = person.app.screen.query_one("#step-2")
         await person.until(lambda: step.max_scroll_y > 0)
         before = person.seen()

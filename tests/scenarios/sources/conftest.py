@@ -1,0 +1,11 @@
+"""Failure stories of source registries as their client alone meets them, without an engine."""
+
+from tests.source.conftest import (  # noqa: F401 - pytest finds fixtures by their names here
+    client,
+    clock,
+    credential_set,
+    opened,
+    pauses,
+    source,
+    sources,
+)
