@@ -215,7 +215,7 @@ ENTREPOT = (sys.executable, "-m", "entrepot")
 
 def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "demo")
-    terminal.sees("entrepot DEMO 127.0.0.1:", "Nothing is being pulled.", "All is well.")
+    terminal.sees("entrepot DEMO 127.0.0.1:", "Nothing is being pulled.", "Healthy")
     terminal.keys("n")
     terminal.sees("Which source registry does it pull from?", "> Docker Hub")
     terminal.keys("Enter")
@@ -231,7 +231,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.keys("Enter")
     terminal.sees("Without credentials all pulls fail", "> hub-login")
     terminal.keys("Enter")
-    terminal.sees("How long is a tag trusted", "> as the settings say")
+    terminal.sees("How long is a tag trusted", "> the default")
     terminal.keys("Enter")
     terminal.sees("Name available", "--cred-set hub-login")
     terminal.confirm()
@@ -246,7 +246,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.enters("linux/amd64")
     terminal.confirm()
     terminal.sees("Pulls", "web/nginx:1.27", "MB/s")
-    terminal.sees("web/nginx:1.27", "complete")
+    terminal.sees("web/nginx:1.27", "completed")
     terminal.keys("4")
     terminal.sees("Cached repositories", "web/nginx", "docker.io/library/nginx")
     terminal.keys("q")
@@ -265,7 +265,7 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
         "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
     )
     terminal.run(*ENTREPOT)
-    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.sees("Get started", "0 of 1,000 rules")
     terminal.keys("q")
     terminal.sees("The engine was started for this dashboard.")
     terminal.keys("Right", "Right", "Enter")
@@ -304,7 +304,7 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
     terminal.keys("Enter")
     terminal.enters("that of the engine's machine")
     terminal.confirm()
-    terminal.sees("Pulls", "library/alpine:3.21", "complete", not_any_more="MB/s")
+    terminal.sees("Pulls", "library/alpine:3.21", "completed", not_any_more="MB/s")
     terminal.keys("q")
     terminal.sees("The demo has ended")
 
@@ -319,7 +319,7 @@ def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rul
         "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
     )
     terminal.run(*ENTREPOT)
-    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.sees("Get started", "0 of 1,000 rules")
     terminal.keys("2", "n")
     terminal.sees("Which source registry does it pull from?", "> Docker Hub")
     terminal.keys("End", "Up")
@@ -353,18 +353,18 @@ def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rul
 
 def test_a_suspended_dashboard_comes_back_whole(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "demo")
-    terminal.sees("entrepot DEMO", "All is well.")
+    terminal.sees("entrepot DEMO", "Healthy")
     terminal.keys("C-z")
     terminal.sees("Stopped")
     terminal.run("fg")
-    terminal.sees("entrepot DEMO", "All is well.", "q quit")
+    terminal.sees("entrepot DEMO", "Healthy", "q quit")
     terminal.keys("q")
     terminal.sees("The demo has ended")
 
 
 def test_a_terminal_that_is_too_small_says_so_and_recovers(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "demo")
-    terminal.sees("entrepot DEMO", "All is well.")
+    terminal.sees("entrepot DEMO", "Healthy")
     terminal.resize(50, 12)
     terminal.sees("This terminal is too small.")
     terminal.resize(100, 30)
@@ -381,7 +381,7 @@ def test_what_is_copied_in_tmux_reaches_the_clipboard_of_the_terminal_around_it(
     terminal.run("export", "TMUX=here")
     with terminal.watched() as copied:
         terminal.run(*ENTREPOT, "demo")
-        terminal.sees("entrepot DEMO", "All is well.")
+        terminal.sees("entrepot DEMO", "Healthy")
         terminal.keys("7")
         terminal.sees("Events", "> ")
         terminal.keys("G", "y")
@@ -432,17 +432,17 @@ def test_a_dashboard_over_ssh_lets_ssh_ask_and_outlives_a_lost_connection(
     terminal.sees("Are you sure you want to continue connecting")
     terminal.keys("-l", "yes")
     terminal.keys("Enter")
-    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.sees("Get started", "0 of 1,000 rules")
     (far.root / "key").rename(far.root / "hidden")
     far.cut()
     terminal.sees("no answer from the engine since")
     (far.root / "hidden").rename(far.root / "key")
     terminal.sees("The engine answers again.")
     terminal.keys("q")
-    terminal.sees("continue connecting (yes/no", not_any_more="To begin")
+    terminal.sees("continue connecting (yes/no", not_any_more="Get started")
     assert terminal.modes() == "0 1 0"
     terminal.run(*ENTREPOT, "--connect", "ssh://far-and-unknown", "--read-only")
-    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.sees("Get started", "0 of 1,000 rules")
     terminal.close()
     until = time.monotonic() + PATIENCE
     while far.connections():

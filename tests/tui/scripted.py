@@ -185,7 +185,7 @@ async def look(person: Person) -> None:
 
 async def settled(person: Person) -> None:
     """Wait for the look that is under way."""
-    looking = [worker for worker in person.app.workers if worker.group == "look"]
+    looking = [worker for worker in person.app.workers if worker.group == "poll"]
     if looking:
         await person.app.workers.wait_for_complete(looking)
     await person.pilot.pause()

@@ -29,7 +29,7 @@ async def test_every_area_fits_its_terminal(
             ("2", "Cache rules", "example-library"),
             ("3", "There is no credential set yet."),
             ("4", "Cached repositories", "library/nginx"),
-            ("5", "Pulls", "library/nginx:1.27", "complete"),
+            ("5", "Pulls", "library/nginx:1.27", "completed"),
             ("6", "Source registries", LOGIN_SERVER[:10]),
             ("7", "Events", "Cache rule exam"),
         ):
@@ -167,7 +167,7 @@ async def test_where_nothing_moves_nothing_is_painted(person: Person) -> None:
         person.app.screen.poll()  # type: ignore[attr-defined]
         async with asyncio.timeout(60):
             await person.app.workers.wait_for_complete(
-                [worker for worker in person.app.workers if worker.group == "look"] or None
+                [worker for worker in person.app.workers if worker.group == "poll"] or None
             )
         await person.pilot.pause()
     assert person.seen() == before

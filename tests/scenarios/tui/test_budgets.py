@@ -75,13 +75,13 @@ async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(
     started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     for keys, text in (
         ("1", "Pulling now"),
         ("2", "Cache rules"),
         ("3", "no credential"),
         ("4", "library/nginx"),
-        ("5", "complete"),
+        ("5", "completed"),
         ("6", "Source"),
         ("7", "Events"),
     ):
@@ -105,7 +105,7 @@ async def test_a_field_that_waits_to_be_typed_into_sends_nothing(
     opened: Opened, looks: Looks
 ) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("2")
     await sees(program, "example-library")
     program.type("/")
@@ -126,7 +126,7 @@ async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) 
             )
         )
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     await visit(program, PLACES[:7])
     found = {
         "a cursor that moves": await cost(program, looks, "2", "Cache rules")
@@ -170,7 +170,7 @@ async def test_twenty_pulls_cost_little_for_a_look(
 
     monkeypatch.setattr(engine.cache.pulls, "all", pulls)
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("5")
     await sees(program, "library/image-19", "library/image-10", "MB/s")
     await looks.more(2)

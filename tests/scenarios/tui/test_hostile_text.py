@@ -282,7 +282,7 @@ async def test_a_file_of_hostile_names_is_planned_literally(
         await person.press("2")
         await walk.shows("i")
         await person.press("tab")
-        await walk.shows("enter", "enter", sees="Nothing can be made")
+        await walk.shows("enter", "enter", sees="Nothing can be created")
         await walk.shows("escape", sees="Which file")
         await person.press("ctrl+c")
 

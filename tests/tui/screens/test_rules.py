@@ -35,7 +35,7 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(
         await person.sees(
             "example-library",
             "Requests made",
-            "5 min (the default)",
+            "5 min (default)",
             "no credential set",
             "Last pull",
         )
@@ -170,12 +170,12 @@ async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(
     await person.press("ctrl+u")
     await person.type("10 min")
     await person.press("enter")
-    await person.sees("freshness 10 min")
+    await person.sees("tag lifetime 10 min")
     assert engine.documents.rules.get("example-library").freshness == 600
     await person.press("f")
     await person.sees("Now 10 min.")
     await person.press("ctrl+u", "enter")
-    await person.sees("5 min (the default)")
+    await person.sees("5 min (default)")
     assert engine.documents.rules.get("example-library").freshness is None
 
 
@@ -189,7 +189,7 @@ async def test_which_rule_answers_is_told_while_it_is_typed_and_enter_goes_there
     await person.sees("Which rule applies to ...?")
     await person.type("acme/api:5")
     await person.sees(
-        "team-api answers, with registry.example.com/acme/api", "no credential set", "not held yet"
+        "team-api answers, with registry.example.com/acme/api", "no credential set", "not cached"
     )
     await person.press("enter")
     await person.sees("> team-api")
