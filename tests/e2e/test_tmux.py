@@ -77,14 +77,14 @@ class Terminal:
             return client.connect_ex(str(self._socket)) == 0
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             [self._tmux, "-S", self._socket, *arguments],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=True,
         )
-        return done.stdout
+        return completed.stdout
 
     def run(self, *command: str) -> None:
         self.keys(shlex.join(command), "Enter")
@@ -109,13 +109,13 @@ class Terminal:
         """Wait until all of *texts* stand on the screen."""
         until = time.monotonic() + PATIENCE
         while True:
-            seen = self.seen()
-            flat = " ".join(seen.split())
+            screen = self.seen()
+            flat = " ".join(screen.split())
             if all(" ".join(text.split()) in flat for text in texts) and (
                 not_any_more is None or not_any_more not in flat
             ):
                 return
-            assert time.monotonic() < until, f"{texts} never came:\n{seen}"
+            assert time.monotonic() < until, f"{texts} never came:\n{screen}"
 
     def confirm(self) -> None:
         """Enter, which behind another key at the speed of a program is no decision, and behind a
@@ -127,15 +127,15 @@ class Terminal:
         until = time.monotonic() + PATIENCE
         while True:
             line = int(self._run("display-message", "-t", "t", "-p", "#{cursor_y}"))
-            seen = self.seen()
-            if text in seen.split("\n")[line]:
+            screen = self.seen()
+            if text in screen.split("\n")[line]:
                 return
             assert time.monotonic() < until, (
-                f"the cursor never came to {text} in line {line}:\n{seen}"
+                f"the cursor never came to {text} in line {line}:\n{screen}"
             )
 
     def modes(self) -> str:
-        """Whether the terminal is in the alternate screen, hides its cursor, or reports the mouse."""
+        """Whether it is in the alternate screen, hides its cursor, or reports the mouse."""
         return self._run(
             "display-message", "-t", "t", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}"
         ).strip()
@@ -145,18 +145,18 @@ class Terminal:
 
     def clipboard(self) -> str:
         """What tmux itself would paste."""
-        done = subprocess.run(
+        completed = subprocess.run(
             [self._tmux, "-S", self._socket, "show-buffer"],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
-        return done.stdout
+        return completed.stdout
 
     @contextmanager
     def watched(self) -> Iterator[Callable[[], str]]:
-        """Somebody sits before it, in a terminal of his own; gives a function that waits for what
+        """A terminal around it; gives a function that waits for what
         comes into the clipboard of that."""
         keyboard, terminal = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
@@ -170,17 +170,17 @@ class Terminal:
             start_new_session=True,
         )
         os.close(terminal)
-        sent = bytearray()
+        output = bytearray()
 
         def copied() -> str:
             until = time.monotonic() + PATIENCE
             while (
-                found := re.search(rb"\x1b\]52;[^;]*;([A-Za-z0-9+/=]+)(\x07|\x1b\\)", sent)
+                match := re.search(rb"\x1b\]52;[^;]*;([A-Za-z0-9+/=]+)(\x07|\x1b\\)", output)
             ) is None:
-                assert time.monotonic() < until, f"nothing was copied: {bytes(sent)!r}"
+                assert time.monotonic() < until, f"nothing was copied: {bytes(output)!r}"
                 if select.select([keyboard], [], [], 1.0)[0]:
-                    sent.extend(os.read(keyboard, 65536))
-            return base64.b64decode(found[1]).decode()
+                    output.extend(os.read(keyboard, 65536))
+            return base64.b64decode(match[1]).decode()
 
         try:
             yield copied
@@ -262,7 +262,8 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.run(
         "sh",
         "-c",
-        "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
+        "cd; mkdir -p config_home/entrepot; "
+        "printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
     )
     terminal.run(*ENTREPOT)
     terminal.sees("Get started", "0 of 1,000 rules")
@@ -312,11 +313,12 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
 def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rule(
     terminal: Terminal,
 ) -> None:
-    """F66, with a rule and an engine of one's own."""
+    """F66, with a real rule and a real engine."""
     terminal.run(
         "sh",
         "-c",
-        "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
+        "cd; mkdir -p config_home/entrepot; "
+        "printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
     )
     terminal.run(*ENTREPOT)
     terminal.sees("Get started", "0 of 1,000 rules")
