@@ -71,7 +71,7 @@ async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_
     await person.sees(
         "1 cache rule and 1 credential set will be created; 1 entry unchanged.",
         "> create example-login",
-        "there example-library",
+        "unchanged example-library",
     )
     assert (len(engine.documents.rules), len(engine.documents.credential_sets)) == (1, 0)
     await person.sees("enter create all")
