@@ -150,7 +150,7 @@ async def test_a_tag_is_not_pointed_at_what_is_evicted(catalog: Catalog) -> None
 async def test_an_adopted_blob_stays_for_a_day_and_a_manifest_that_comes_uses_it(
     tmp_path: Path,
 ) -> None:
-    """L02: after the loss of the catalog all blobs were taken in, and deleted in the same second."""
+    """L02: after the loss of the catalog all blobs were added, and deleted in the same second."""
     now = 1_000_000.0
     async with Catalog.open(tmp_path / "catalog.sqlite", clock=lambda: now) as catalog:
         manifest = image("a")
