@@ -373,11 +373,11 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
     elsewhere = path.read_bytes()
     path.unlink()
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.maintenance.heal()
+        await engine.maintenance.reconcile()
         assert (await engine.repositories.get(REPOSITORY)).repository.size < SIZE
     path.write_bytes(elsewhere)
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.maintenance.heal()
+        await engine.maintenance.reconcile()
         assert (await engine.repositories.get(REPOSITORY)).repository.size > SIZE
         assert (await engine.status.get()).blobs_size == SIZE
 
