@@ -13,12 +13,26 @@ import pytest
 
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
+from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import SignIn
+from entrepot.source.blobs import BlobStream
 from entrepot.source.client import SourceClient
 from entrepot.source.sources import Sources
 from tests.fakes import FakeRegistry
+
+NGINX = Repository("library/nginx")
+LATEST = Tag("latest")
+ABSENT = Digest("sha256", "0" * 64)
+
+
+async def read(stream: BlobStream, received: bytearray | None = None) -> bytes:
+    """The bytes of a blob; those before a failure are in *received*."""
+    received = bytearray() if received is None else received
+    async for chunk in stream:
+        received += chunk
+    return bytes(received)
 
 
 @dataclass
