@@ -9,7 +9,7 @@ import pytest
 from entrepot.config.settings import MANIFEST_LIMIT
 from entrepot.core.media_types import MANIFEST_TYPES
 from entrepot.core.reference import Digest
-from entrepot.demo.images import DOCKER, OCI
+from entrepot.demo.images import DOCKER, OCI, MediaTypes
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
@@ -39,9 +39,9 @@ async def test_a_manifest_is_asked_for_in_all_four_media_types(
 
 @pytest.mark.parametrize("media_types", [OCI, DOCKER])
 async def test_the_head_of_a_manifest_tells_digest_type_and_size(
-    client: SourceClient, source: FakeRegistry, media_types: object
+    client: SourceClient, source: FakeRegistry, media_types: MediaTypes
 ) -> None:
-    image = source.add_image("library/nginx", "latest", media_types=media_types)  # type: ignore[arg-type]
+    image = source.add_image("library/nginx", "latest", media_types=media_types)
     head = await client.head_manifest(NGINX, LATEST)
     assert (head.digest, head.media_type, head.size) == (
         image.digest,
