@@ -85,7 +85,7 @@ class MachineChecks:
                 MACHINE,
                 "space",
                 f"The data directory {data} is not there.",
-                "Put it back, or restart the engine, which makes a new one.",
+                "Put it back, or restart the engine, which creates a new one.",
             )
         return await asyncio.to_thread(
             self._judge_space, status.blobs_size, status.space_free, status.space_limit

@@ -89,7 +89,7 @@ async def test_a_disk_that_fails_is_told_and_its_recovery_too(tmp_path: Path) ->
         (
             "engine-unready",
             f"{problem} The directory was moved or removed: put it back, or restart the engine, "
-            "which makes a new one.",
+            "which creates a new one.",
         ),
         ("engine-ready", "The engine is healthy again."),
     ]
@@ -189,7 +189,7 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(
                 "problems": [f"The disk of {data} fails: No such file or directory."],
             }
             assert (await registry.get("/healthz")).status_code == 200
-            cure = "The directory was moved or removed: put it back, or restart the engine, which makes a new one."
+            cure = "The directory was moved or removed: put it back, or restart the engine, which creates a new one."
             assert (await engine.status.get()).notices[
                 0
             ] == f"The disk of {data} fails: No such file or directory. {cure}"
