@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from entrepot.core.book import parse_name
 from entrepot.core.credentials import (
     CredentialBook,
     CredentialHealth,
@@ -18,7 +17,7 @@ from entrepot.core.credentials import (
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import HealthStatus
-from entrepot.errors import NameInvalid, NotFound, Refusal
+from entrepot.errors import NotFound, Refusal
 
 EXAMPLES: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "swagger-examples-2023-01-01-preview.json").read_text()
@@ -190,12 +189,3 @@ def test_a_book_reads_back_from_its_own_sets() -> None:
 
 def test_the_health_of_a_set_is_unknown_until_somebody_tried() -> None:
     assert CredentialHealth().status is HealthStatus.UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("abc", "3 characters"), ("日本語rule", "'日' and '本' and '語'"), ("team/app", "'/'")],
-)
-def test_what_is_no_name_is_refused_with_the_reason(name: str, reason: str) -> None:
-    with pytest.raises(NameInvalid, match=rf"this one has {reason}\."):
-        parse_name(name, "cache rule")

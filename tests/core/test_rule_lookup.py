@@ -139,7 +139,7 @@ def test_where_no_rule_answers_those_that_come_near_are_named(
     ("image", "rules", "told"),
     [
         ("nginx", {}, "There is no rule at all. Create one"),
-        ("nothing/like/it", RULES, "No cache rule answers for nothing/like/it. Make one"),
+        ("nothing/like/it", RULES, "No cache rule answers for nothing/like/it. Create one"),
         (
             "ghcr.io/acme/app",
             RULES,
