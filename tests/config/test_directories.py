@@ -98,13 +98,13 @@ def test_a_user_without_a_home_directory_is_one_sentence(
 def test_all_directories_can_be_put_below_one(tmp_path: Path) -> None:
     directories = Directories.under(tmp_path)
     directories.make()
-    for each in (directories.config, directories.data, directories.runtime, directories.log):
-        assert each.parent == tmp_path
-        assert stat.S_IMODE(each.stat().st_mode) == 0o700
+    for directory in (directories.config, directories.data, directories.runtime, directories.log):
+        assert directory.parent == tmp_path
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     names = ("settings", "rules", "credentials", "catalog", "blobs", "fills", "lock", "socket")
     everything = [getattr(directories, name) for name in names]
     assert len(set(everything)) == 8
-    assert all(each.is_relative_to(tmp_path) for each in everything)
+    assert all(directory.is_relative_to(tmp_path) for directory in everything)
 
 
 def test_making_directories_twice_changes_nothing_but_an_open_runtime_directory(

@@ -57,9 +57,9 @@ def more(name: str, source: str, target: str) -> str:
 
 @pytest.fixture
 def directories(tmp_path: Path) -> Directories:
-    made = Directories.under(tmp_path)
-    made.make()
-    return made
+    directories_of_test = Directories.under(tmp_path)
+    directories_of_test.make()
+    return directories_of_test
 
 
 async def opened(directories: Directories) -> Documents:
@@ -105,11 +105,11 @@ async def test_without_documents_both_books_are_empty_and_nothing_is_written(
 
 async def test_what_was_made_is_there_after_a_restart(directories: Directories) -> None:
     documents = await opened(directories)
-    made = await documents.create_credential_set(HUB_LOGIN)
+    credential_set = await documents.create_credential_set(HUB_LOGIN)
     rule = await documents.create_rule(HUB_LIBRARY)
     again = await opened(directories)
     assert list(again.rules) == [rule] == list(documents.rules)
-    assert list(again.credential_sets) == [made]
+    assert list(again.credential_sets) == [credential_set]
     assert again.rules.route("library/nginx") is not None
 
 
@@ -134,8 +134,8 @@ async def test_the_documents_are_for_their_owner_only_and_nothing_else_is_left(
     await documents.create_credential_set(HUB_LOGIN)
     await documents.create_rule(HUB_LIBRARY)
     assert sorted(on_disk(directories)) == ["credentials.toml", "rules.toml"]
-    for each in directories.config.iterdir():
-        assert stat.S_IMODE(each.stat().st_mode) == 0o600
+    for file in directories.config.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 async def test_a_change_touches_only_the_document_that_it_is_about(
@@ -765,8 +765,8 @@ async def test_the_freshness_of_a_rule_is_kept_changed_and_left_out_where_it_is_
     directories: Directories,
 ) -> None:
     documents = await opened(directories)
-    made = await documents.create_rule(replace(GHCR_API, freshness="600"))
-    assert made.freshness == 600
+    rule = await documents.create_rule(replace(GHCR_API, freshness="600"))
+    assert rule.freshness == 600
     assert tomllib.loads(directories.rules.read_text())["rules"][0]["freshness"] == "10 min"
     assert (await opened(directories)).rules.get("ghcr-api").freshness == 600
     assert (await documents.update_rule("ghcr-api", None)).freshness == 600

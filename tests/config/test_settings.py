@@ -285,11 +285,11 @@ def test_management_over_tls_finds_its_files_beside_the_settings(tmp_path: Path)
     path.write_text(
         '[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "localhost.pem"\nkey = "localhost.pem"\n'
     )
-    found = Settings.load(path).management
-    assert found == ManagementOverTcp(
+    management = Settings.load(path).management
+    assert management == ManagementOverTcp(
         "0.0.0.0:5001", tmp_path / "token", tmp_path / "localhost.pem", tmp_path / "localhost.pem"
     )
-    assert found.shown == "https://0.0.0.0:5001"
+    assert management.shown == "https://0.0.0.0:5001"
 
 
 def test_a_key_is_closed_to_others_by_its_mode_or_by_its_place(

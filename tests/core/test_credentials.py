@@ -57,10 +57,10 @@ def refused(book: CredentialBook, wrong: CredentialSetDraft) -> Refusal:
 
 
 def test_a_credential_set_is_made_of_identifiers_in_their_normal_form() -> None:
-    made = CredentialBook(REGISTRIES).parse(
+    credential_set = CredentialBook(REGISTRIES).parse(
         draft("Hub-Login", "index.docker.io", "ENV:U", "file:///run/p"), created=NOW
     )
-    assert made == CredentialSet(
+    assert credential_set == CredentialSet(
         "Hub-Login",
         "docker.io",
         SecretIdentifier("env", "U"),
@@ -102,7 +102,7 @@ def test_a_credential_set_that_can_not_stand_is_refused_for_its_field(
 def test_the_vault_of_acrs_own_example_is_taken() -> None:
     properties = EXAMPLES["CredentialSetCreate"]["body"]["properties"]
     credential = properties["authCredentials"][0]
-    made = CredentialBook(REGISTRIES).parse(
+    credential_set = CredentialBook(REGISTRIES).parse(
         CredentialSetDraft(
             "myCredentialSet",
             properties["loginServer"],
@@ -110,7 +110,7 @@ def test_the_vault_of_acrs_own_example_is_taken() -> None:
             credential["passwordSecretIdentifier"],
         )
     )
-    assert (str(made.username), str(made.password)) == (
+    assert (str(credential_set.username), str(credential_set.password)) == (
         "https://myvault.vault.azure.net/secrets/username",
         "https://myvault.vault.azure.net/secrets/password",
     )
