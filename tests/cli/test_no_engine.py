@@ -26,7 +26,7 @@ async def test_f68_a_command_names_the_pid_of_an_engine_whose_socket_is_gone(
     alone: CommandLine, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Before it looks again.
-    monkeypatch.setattr(run, "SOCKET_WATCH", 10_000)
+    monkeypatch.setattr(run, "SOCKET_CHECK_INTERVAL", 10_000)
     async with answering(engine):
         shutil.rmtree(engine.directories.runtime)
         ended = await alone.run("status")
