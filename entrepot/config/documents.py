@@ -1,8 +1,8 @@
-"""Cache rules and credential sets as TOML documents, replaced whole; hand edits are noticed.
+"""Cache rules and credential sets as TOML documents, replaced whole.
 
-``rules.toml`` and ``credentials.toml`` belong to the engine. The state in force was always valid as
-a whole: an edit by hand that breaks a limit is refused as a whole, `Documents.problem` says why,
-and the last valid state stays.
+Hand edits are noticed. ``rules.toml`` and ``credentials.toml`` belong to the engine. The state in
+force was always valid as a whole: an edit by hand that breaks a limit is refused as a whole,
+`Documents.problem` says why, and the last valid state stays.
 """
 
 from __future__ import annotations
@@ -186,11 +186,14 @@ class Documents:
         return self._state.problem
 
     async def load(self) -> None:
-        """Read both documents at the start; a missing one is empty. Raises `DocumentInvalid`."""
+        """Read both documents at the start; a missing one is empty.
+
+        Raises `DocumentInvalid`.
+        """
         await asyncio.to_thread(self._load)
 
     async def edited(self) -> bool:
-        """Whether a hand edit has to be read, or a refused one read again; costs two stat(2)."""
+        """Whether a hand edit has to be read, or a refused one read again (two stat(2))."""
         return await asyncio.to_thread(self._edited)
 
     async def reload_if_changed(self, existing_repositories: Collection[str] = ()) -> bool:
@@ -378,7 +381,7 @@ class Documents:
         self.revision += 1
 
     def _refuse_to_overwrite(self, state: _State) -> None:
-        """Raise `DocumentInvalid` where a change would overwrite a hand edit not yet in force."""
+        """Raise `DocumentInvalid` if a change would overwrite a hand edit."""
         if state.problem is not None:
             raise state.problem
         for file, signature in zip(
@@ -494,7 +497,7 @@ class Documents:
 
 
 class _DocumentFile(Generic[Row]):
-    """One document as it is on the disk: the entries that can be read, and what is wrong."""
+    """One document as it is on the disk: its entries, and what is wrong with it."""
 
     def __init__(
         self, file: Path, table: str, kind: str, row: type[Row], *, had_entries: bool
@@ -578,7 +581,7 @@ class _DocumentFile(Generic[Row]):
 
 
 def _created(name: str, book: RuleBook | CredentialBook) -> datetime | None:
-    """When the item of that name in a book was created; for an entry without ``created``."""
+    """The time of creation of an entry without ``created``, if it is in a book."""
     item = book.find(name)
     return item.created if item is not None else None
 
@@ -639,7 +642,10 @@ def _document(header: str, table: str, entries: Iterable[tuple[dict[str, str], d
 
 
 def _contents(file: Path) -> tuple[bytes | None, Signature]:
-    """The bytes of a file and the signature of that version; None and None if there is none."""
+    """The bytes of a file and the signature of that version.
+
+    None and None if there is none.
+    """
     try:
         with file.open("rb") as opened:
             signature = _signature_of(os.fstat(opened.fileno()))
@@ -663,7 +669,10 @@ def _signature_of(status: os.stat_result) -> Signature:
 
 
 def _obstacle(file: Path) -> tuple[str, str] | None:
-    """Why a document can't be written, as part of a sentence, and what to do; else None. Blocks."""
+    """Why a document can't be written, as part of a sentence, and what to do.
+
+    None if it can be written. Blocks.
+    """
     place = Path(os.path.realpath(file))
     if any(place.is_relative_to(store) for store in READABLE_STORES):
         return f"it is in {place.parent}, where nothing may be changed by hand", _EDIT
@@ -727,9 +736,10 @@ def _read_only(file: Path, reason: str, hint: str) -> ConfigurationReadOnly:
 
 
 def _replace(file: Path, content: bytes) -> Signature:
-    """Replace a document whole (`replace_file`); return the signature of the new version.
+    """Replace a document whole (`replace_file`).
 
-    Raises `EngineError` or `ConfigurationReadOnly`, and then the file is as it was.
+    Return the signature of the new version. Raises `EngineError` or `ConfigurationReadOnly`, and
+    then the file is as it was.
     """
     try:
         if not file.is_symlink():

@@ -1,4 +1,4 @@
-"""Read secrets that a program prints: a credential helper of docker, or any other command."""
+"""Read secrets that a program prints: a credential helper, or any other command."""
 
 from __future__ import annotations
 
