@@ -29,7 +29,7 @@
     │   ├── core/freshness.py, core/platforms.py
     │   │                            FreshnessInvalid, PlatformInvalid
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
-    │   ├── config/documents.py      DocumentInvalid, ConfigurationReadOnly
+    │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
     │   └── engine/verification.py   VerificationUnderWay
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
     │                                CacheRuleNotFound, CredentialSetNotFound
