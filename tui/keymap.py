@@ -23,7 +23,6 @@ from textual.widget import Widget
 import tui.screens
 import tui.wizards
 import widgets
-import widgets.dialogs
 from entrepot.formatting import Column, table
 from entrepot.toml import TomlDocument, TomlInvalid, nearest
 from widgets.bars import character_of, key_name
@@ -62,7 +61,7 @@ def bindings_of(node: type[DOMNode]) -> tuple[Binding, ...]:
 def places(app: type[App[Any]]) -> list[Place]:
     """All places with keys: the application, the lists, then the screens by their modules."""
     all_places = [Place(EVERYWHERE, bindings_of(app))]
-    for node in _nodes(widgets, widgets.dialogs, tui.screens, tui.wizards):
+    for node in _nodes(widgets, tui.screens, tui.wizards):
         is_screen = issubclass(node, Screen)
         # A class that others derive from is no screen itself and has no title.
         title = _title(node) if is_screen else LISTS if issubclass(node, Widget) else ""

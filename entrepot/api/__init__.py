@@ -1,1 +1,1 @@
-"""What programs use that talk to a running engine: its client, the models and the transport below."""
+"""For programs that talk to a running engine: its client, models, labels and transports."""

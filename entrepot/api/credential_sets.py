@@ -92,9 +92,9 @@ class CredentialSetsClient:
 
     async def delete(self, name: str) -> None:
         """Delete a credential set that no rule uses."""
-        # The engine answers 204 also where there is nothing of that name.
-        await self.get(name)
-        await self._session.change("DELETE", resource_path("credentialSets", name))
+        if not await self._session.delete_resource(resource_path("credentialSets", name)):
+            # The refusal says which names there are.
+            await self.get(name)
 
     async def validate(
         self,

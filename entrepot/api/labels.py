@@ -63,7 +63,7 @@ def tag_lifetime(rule: RuleSnapshot) -> str:
 def credential_set_health(credential_set: CredentialSetSnapshot) -> str:
     """The health of a credential set."""
     if credential_set.health is HealthStatus.UNKNOWN and not credential_set.checked:
-        return "not checked yet"
+        return "not checked"
     return credential_set.health.value.lower()
 
 

@@ -1,9 +1,8 @@
-"""Read-only pictures of a running engine: what `entrepot.api.client.CacheClient` returns and what
-screens draw.
+"""The models of the API: what `entrepot.api.client.CacheClient` returns and screens draw.
 
-All are frozen and hold plain values, so a screen can be tested with pictures of its own. They are
-also the JSON of ``/entrepot/v1/`` (field names in camelCase, as in ACR's API). Times are seconds
-since the epoch (UTC); sizes and counts of bytes are integers; speeds are bytes per second.
+All are frozen and hold plain values, so a screen can be tested with models that a test makes. They
+are also the JSON of ``/entrepot/v1/`` (field names in camelCase, as in ACR's API). Times are
+seconds since the epoch (UTC); sizes and counts of bytes are integers; speeds are bytes per second.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from entrepot.core.states import (
     SignIn,
     VerificationState,
 )
+from entrepot.event_kinds import Severity
 
 
 class Snapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """The base of all pictures."""
+    """The base of all models."""
 
 
 class LayerSnapshot(Snapshot, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class PullSnapshot(Snapshot, frozen=True, kw_only=True):
     repository: str
     tag: str | None
     digest: str | None
-    """Of the image manifest; not known in the first moments."""
+    """The digest of the image manifest; None until it is known."""
     platform: str | None
     """``linux/amd64``; None where the manifest names none."""
     rule: str | None
@@ -57,18 +57,18 @@ class PullSnapshot(Snapshot, frozen=True, kw_only=True):
     ended: float | None = None
     layers: tuple[LayerSnapshot, ...] = ()
     size: int = 0
-    """Of all layers and the config."""
+    """Bytes of all layers and the config."""
     received: int = 0
-    """Of ``size``, what is here: held before, or arrived."""
+    """Bytes of ``size`` that are cached: before the pull, or by it."""
     speed: float = 0.0
-    """From the source, in bytes per second, over the last seconds."""
+    """Speed from the source over the last seconds."""
     time_left: float | None = None
     from_source: int = 0
     to_clients: int = 0
     waiting_clients: int = 0
-    """Clients that read along now, on all its blobs together."""
+    """Clients that read its blobs while they arrive."""
     layer_count: int = 0
-    """Layers and the config; a listing leaves ``layers`` of an ended pull empty."""
+    """Number of layers and the config; a listing leaves ``layers`` of an ended pull empty."""
     asked_by: tuple[str, ...] = ()
     """Addresses of clients, ``cli`` or ``dashboard``."""
     error_code: str | None = None
@@ -79,7 +79,7 @@ class PullSnapshot(Snapshot, frozen=True, kw_only=True):
 
     @property
     def image(self) -> str:
-        """What is being pulled, as one would type it: ``library/nginx:1.27``."""
+        """The image as a client names it: ``library/nginx:1.27``."""
         if self.tag:
             return f"{self.repository}:{self.tag}"
         return f"{self.repository}@{self.digest}" if self.digest else self.repository
@@ -96,20 +96,19 @@ class RuleSnapshot(Snapshot, frozen=True, kw_only=True):
     created: float
     login_server: str
     repositories: int = 0
-    """Cached ones for which it answers."""
+    """Cached repositories for which it answers."""
     size: int = 0
-    """Bytes held for them; what several of them share is counted for each."""
+    """Cached bytes of these repositories; shared blobs count for each of them."""
     pulls: int = 0
     last_pull: float | None = None
     freshness: str | None = None
-    """Of its own: ``always``, ``never`` or ``10 min``; None: as the settings say."""
+    """The tag lifetime of the rule: ``always``, ``never`` or ``10 min``; None: the default."""
     freshness_in_force: str = "5 min"
-    """Its own, or that of the settings."""
+    """The tag lifetime that applies: that of the rule, or of the settings."""
     requests_made: int = 0
-    """Manifests that were fetched from the source: what Docker Hub counts against its limit."""
+    """Manifests fetched from the source: what Docker Hub counts against its rate limit."""
     requests_saved: int = 0
-    """Manifests that clients got without such a request, for which they would have asked the source
-    themselves."""
+    """Manifests that clients got from the cache; each would have been a request to the source."""
 
 
 class CredentialSetSnapshot(Snapshot, frozen=True, kw_only=True):
@@ -133,13 +132,13 @@ class RepositorySnapshot(Snapshot, frozen=True, kw_only=True):
 
     name: str
     rule: str | None
-    """The cache rule that answers for it now; None when the rule was deleted."""
+    """The cache rule that answers for it; None when the rule was deleted."""
     source_repository: str
-    """Where it came from, with its login server."""
+    """The repository that it was pulled from, with its login server."""
     tags: int
     manifests: int
     size: int
-    """Bytes held for it, each blob counted once, shared ones too."""
+    """Cached bytes; each blob counts once, shared blobs too."""
     created: float
     last_pull: float | None
     pulls: int = 0
@@ -153,20 +152,20 @@ class TagSnapshot(Snapshot, frozen=True, kw_only=True):
     name: str
     digest: str
     platforms: tuple[str, ...]
-    """Of which an image is held whole or in part."""
+    """Platforms of which an image is cached or partly cached."""
     size: int
-    """Bytes held behind this tag."""
+    """Cached bytes behind this tag."""
     cached: float
-    """When the manifest that it points to now came in."""
+    """When the manifest that it points to was cached."""
     checked: float
     """When the source registry was last asked."""
     last_pull: float | None
     fresh_until: float | None
-    """None: it is never checked again."""
+    """When its tag lifetime ends; None: never."""
     gone: bool = False
-    """It is no longer at the source; kept and served all the same."""
+    """It no longer exists at the source; it stays cached and is served."""
     locked: bool = False
-    """What it points at is not evicted, and it can't be deleted."""
+    """What it points to is not evicted, and it can't be deleted."""
 
 
 class RepositoryDetail(Snapshot, frozen=True, kw_only=True):
@@ -177,21 +176,19 @@ class RepositoryDetail(Snapshot, frozen=True, kw_only=True):
 
 
 class ImageBlob(Snapshot, frozen=True, kw_only=True):
-    """A layer or the config of an image, and who else needs it."""
+    """A layer or the config of an image, and which other images need it."""
 
     digest: str
     media_type: str
     size: int | None
-    """In bytes: that of the copy, else what the manifest states; None where neither is known."""
+    """Bytes of the cached blob, else what the manifest states; None where neither is known."""
     held: bool
     shared_images: int = 0
-    """Images of other repositories, and of this one behind other tags, that have it too. Images
-    behind the same tag are not among them."""
+    """Other images that have it too, except those behind the same tag."""
     shared_repositories: int = 0
     """Other repositories that have it too."""
     shared_with: tuple[str, ...] = ()
-    """One or two of them as examples: ``library/nginx:1.27``, or ``library/nginx`` where no tag
-    points there."""
+    """One or two examples: ``library/nginx:1.27``, or ``library/nginx`` without a tag."""
 
 
 class TagImage(Snapshot, frozen=True, kw_only=True):
@@ -201,38 +198,37 @@ class TagImage(Snapshot, frozen=True, kw_only=True):
     media_type: str
     platform: str | None
     size: int | None
-    """Bytes of the manifest and all that it needs; None as long as the manifest itself is not held."""
+    """Bytes of the manifest and all that it needs; None until the manifest is cached."""
     held_size: int
-    """Bytes that are held of it."""
+    """Cached bytes of it."""
     holding: CachedState
     last_used: float | None
-    """None: it was not asked for since it came in, or is not held."""
+    """None: it was not requested since it was cached, or is not cached."""
     locked: bool = False
     attests: str | None = None
-    """The digest of the image about which this is an attestation (a bill of materials, or where it
-    was built); None: it is an image."""
+    """The digest of the image about which this is an attestation (a bill of materials, or its
+    provenance); None: it is an image."""
     config: ImageBlob | None = None
     layers: tuple[ImageBlob, ...] = ()
 
 
 class TagDetail(Snapshot, frozen=True, kw_only=True):
-    """A tag, and all that is behind it."""
+    """A tag, and the images behind it."""
 
     repository: str
     tag: TagSnapshot
     media_type: str
-    """Of what the tag points at."""
+    """The media type of the manifest that the tag points to."""
     is_index: bool
-    """It leads to images of several platforms; else it is one image itself, the only one of
-    ``images``."""
+    """The tag points to an index; else to one image, the only one of ``images``."""
     images: tuple[TagImage, ...]
     """In the order of the index."""
     own_size: int
-    """Bytes held that nothing but this tag needs."""
+    """Cached bytes that only this tag needs."""
     shared_size: int
-    """Bytes held that other tags, images or repositories need too."""
+    """Cached bytes that other tags, images or repositories need too."""
     also_tagged: tuple[str, ...] = ()
-    """Other tags of the repository that point at the very same, twenty at the most."""
+    """Other tags of the repository that point to the same digest, at most twenty."""
 
 
 class SourceRegistrySnapshot(Snapshot, frozen=True, kw_only=True):
@@ -245,7 +241,7 @@ class SourceRegistrySnapshot(Snapshot, frozen=True, kw_only=True):
     sign_in: SignIn
     rules: int = 0
     reachable: bool | None = None
-    """None before anything was asked of it."""
+    """None before the first request to it."""
     problem: str | None = None
     advice: str | None = None
     """What to do about the problem."""
@@ -253,26 +249,25 @@ class SourceRegistrySnapshot(Snapshot, frozen=True, kw_only=True):
     """The fault behind it, where one is recognised: ``clock-wrong``, ``proxy-sign-in``, …
     (`entrepot.causes`)."""
     at_fault: str | None = None
-    """Who can cure it: ``machine``, ``network`` or ``source``."""
+    """Where it can be fixed: ``machine``, ``network`` or ``source``."""
     allowance_remaining: int | None = None
     allowance_limit: int | None = None
     allowance_resets: float | None = None
     allowance_window: float | None = None
-    """Seconds in which the limit is counted: 21,600 at Docker Hub."""
+    """Seconds of the window of the rate limit: 21,600 at Docker Hub."""
     unreachable_since: float | None = None
-    """It could not be reached, and since then only what is held is served; None: it is asked as
-    usual."""
+    """Since then it is unreachable and only cached content is served; None: it is reachable."""
     next_try: float | None = None
-    """When it is next tried whether it can be reached again."""
+    """When the next attempt to reach it is due."""
     declared: bool = False
-    """It comes from settings.toml and not from the table."""
+    """It is declared in settings.toml, not in Entrepot's own table."""
 
 
 class ActivityCounts(Snapshot, frozen=True, kw_only=True):
-    """What clients got, and what it took."""
+    """What clients got, and what it cost."""
 
     hits: int = 0
-    """Manifests and blobs that were answered from what is held."""
+    """Manifests and blobs that were answered from the cache."""
     misses: int = 0
     """Manifests and blobs that had to be fetched for the answer."""
     served: int = 0
@@ -280,7 +275,7 @@ class ActivityCounts(Snapshot, frozen=True, kw_only=True):
     from_source: int = 0
     """Bytes of blobs that came from sources."""
     requests_saved: int = 0
-    """Manifests that clients got without a request that Docker Hub would have counted."""
+    """Manifests from the cache; Docker Hub would have counted a request for each."""
 
     @property
     def hit_share(self) -> float | None:
@@ -301,13 +296,13 @@ class Activity(Snapshot, frozen=True, kw_only=True):
     interval: float
     """Seconds of a bucket: 300."""
     buckets: tuple[ActivityBucket, ...]
-    """288 of them without a gap, oldest first; the last one is under way."""
+    """288 buckets without a gap, oldest first; the last one is still counting."""
     total: ActivityCounts
-    """Of all buckets together."""
+    """The sums of all buckets."""
 
 
 class EngineStatus(Snapshot, frozen=True, kw_only=True):
-    """The engine in one look."""
+    """Figures and notices of the engine."""
 
     version: str
     address: str
@@ -318,11 +313,11 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     credential_sets: int
     repositories: int
     blobs_size: int
-    """Bytes held: all blobs, and what counts of the catalog."""
+    """Cached bytes: all blobs, and what counts of the catalog."""
     space_free: int
     """Bytes left on the file system of the data directory."""
     space_limit: int = 0
-    """Bytes that may be held: the limit of the settings, or less where other data needs the file
+    """Bytes that may be cached: the limit of the settings, or less where other data needs the file
     system's space."""
     pulls_running: int
     speed: float
@@ -332,38 +327,39 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     from_source: int = 0
     """Bytes fetched from sources since the start."""
     last_day: ActivityCounts = ActivityCounts()
-    """Of the last 24 hours, those before the start too."""
+    """The last 24 hours, including the time before the start."""
     revision: int = 0
-    """Another number whenever a listing of rules, credential sets or repositories would show
-    something else, and after each start."""
+    """A number that changes whenever a listing of rules, credential sets or repositories does, and
+    at each start."""
     notices: tuple[str, ...] = ()
-    """What an administrator should know now: a document with an error, an unhealthy credential set,
-    a full disk."""
+    """What an administrator must know now: a document with an error, an unhealthy credential set, a
+    full disk."""
     freshness: str = "5 min"
-    """How long tags are believed where their rule does not say: ``always``, ``never`` or ``5 min``."""
+    """The default tag lifetime: ``always``, ``never`` or ``5 min``."""
     demo: bool = False
     read_only: bool = False
 
 
 class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):
-    """A verification of all cached blobs. Sizes are in bytes, *speed_limit* in bytes per second;
-    None: none."""
+    """A verification of all cached blobs.
+
+    Sizes are in bytes, *speed_limit* in bytes per second (None: no limit).
+    """
 
     state: VerificationState
     started: float
     ended: float | None = None
     speed_limit: int | None = None
     total: int = 0
-    """Blobs that were cached when it began."""
+    """Blobs that were cached when it started."""
     total_size: int = 0
     checked: int = 0
     """Blobs that were hashed."""
     checked_size: int = 0
     wrong: int = 0
-    """Blobs whose bytes are not those of their digest. They are removed, and fetched again at their
-    next pull."""
+    """Blobs whose bytes do not match their digest; removed, and fetched at the next pull."""
     wrong_digests: tuple[str, ...] = ()
-    """Of the first hundred."""
+    """The digests of the first hundred of them."""
     missing: int = 0
     """Blobs whose file is gone."""
     unreadable: int = 0
@@ -372,7 +368,7 @@ class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):
 
     @property
     def is_clean(self) -> bool:
-        """Whether it came to its end and nothing was wrong."""
+        """Whether it is complete and found no problem."""
         return self.state is VerificationState.COMPLETED and not (
             self.wrong or self.missing or self.unreadable
         )
@@ -383,30 +379,30 @@ class EvictedImage(Snapshot, frozen=True, kw_only=True):
 
     repository: str
     tags: tuple[str, ...]
-    """Those that point at it or at an index above it; they go when no other image is left behind
-    them."""
+    """Tags that point to it or to an index above it; they are removed when no other image is left
+    behind them."""
     digest: str
     platform: str | None
     freed: int
-    """Bytes. What it shares with an image that stays is not among them, and what evicted images
-    share is counted for the one that goes last."""
+    """Bytes, without those that it shares with an image that stays; what evicted images share
+    counts for the last of them."""
     last_used: float
 
 
 class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
-    """An eviction that was done, or of a dry run that would be."""
+    """An eviction, or the preview of one."""
 
     dry_run: bool
     images: tuple[EvictedImage, ...]
-    """In the order in which they go: the one used least recently first."""
+    """The evicted images, the least recently used first."""
     freed: int
-    """Bytes of all of them."""
+    """Bytes that are freed."""
     held: int
-    """Bytes held before."""
+    """Cached bytes before the eviction."""
     goal: int
-    """Bytes that should be held at most."""
+    """Cached bytes after which eviction stops."""
     limit: int
-    """Bytes that may be held."""
+    """Bytes that may be cached."""
     shortfall: int = 0
     """Bytes by which the goal is missed, because what is left is locked, is being pulled, or was
     used within the last minute."""
@@ -420,23 +416,23 @@ class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
 
 
 class RefreshedTag(Snapshot, frozen=True, kw_only=True):
-    """What the source said about a tag when it was asked on purpose."""
+    """The answer of a source registry about a tag that a user refreshed."""
 
     repository: str
     tag: str
     source_repository: str
     digest: str
-    """Where the tag points here now."""
+    """The digest that the tag points to now."""
     before: str | None
-    """Where it pointed before; None: it was not held."""
+    """The digest that it pointed to before; None: the tag was not cached."""
     gone: bool = False
-    """The source has no such tag any more; what is held of it stays."""
+    """The source no longer has the tag; what is cached of it stays."""
     problem: str | None = None
-    """Why the source could not be asked; None: it was."""
+    """Why the source did not answer; None: it did."""
 
     @property
     def moved(self) -> bool:
-        """Whether it points elsewhere than before."""
+        """Whether it points to another digest than before."""
         return self.before != self.digest
 
 
@@ -451,8 +447,8 @@ class Problem(Snapshot, frozen=True, kw_only=True):
 
 
 class CheckedRule(Snapshot, frozen=True, kw_only=True):
-    """A rule that does not exist yet, as the engine sees it. Fields that the draft leaves out are
-    neither judged nor filled."""
+    """The validation of a draft of a rule. Fields that the draft leaves out are neither judged nor
+    filled."""
 
     source_repository: str | None
     """In its normal form: ``docker.io/library/nginx`` for ``docker.io/nginx``."""
@@ -465,13 +461,13 @@ class CheckedRule(Snapshot, frozen=True, kw_only=True):
 
 
 class CheckedCredentialSet(Snapshot, frozen=True, kw_only=True):
-    """A credential set that does not exist yet, as the engine sees it."""
+    """The validation of a draft of a credential set."""
 
     problems: tuple[Problem, ...] = ()
 
 
 class TriedSignIn(Snapshot, frozen=True, kw_only=True):
-    """How a sign-in went with a user name and a password that belong to no credential set yet."""
+    """The outcome of a sign-in with identifiers that belong to no stored credential set."""
 
     health: HealthStatus
     error_code: str | None = None
@@ -479,7 +475,7 @@ class TriedSignIn(Snapshot, frozen=True, kw_only=True):
 
 
 class NearRule(Snapshot, frozen=True, kw_only=True):
-    """A rule that does not answer for an image, though it nearly does."""
+    """A rule that nearly answers for an image."""
 
     name: str
     source_repository: str
@@ -492,27 +488,27 @@ class RuleMatch(Snapshot, frozen=True, kw_only=True):
     """Which cache rule answers for an image."""
 
     image: str
-    """As it was asked for."""
+    """The image as it was asked for."""
     repository: str | None
-    """Under which it is found here; None: a source reference to which no rule leads."""
+    """Its repository here; None: a source reference that no rule covers."""
     tag: str | None
     digest: str | None
     rule: str | None
     """None: no rule answers."""
     source_repository: str | None
-    """Where the rule pulls it from, with the login server: ``docker.io/library/nginx``."""
+    """The repository that the rule pulls from, with login server: ``docker.io/library/nginx``."""
     credential_set: str | None
     pull: str | None
-    """What a client writes to get it: ``127.0.0.1:5000/library/nginx:1.27``."""
+    """The name by which a client pulls it: ``127.0.0.1:5000/library/nginx:1.27``."""
     holding: CachedState
-    """How much of the named tag or digest is held, or of the repository when neither was named
-    (then ``whole`` stands for: it holds something)."""
+    """How much of the named tag or digest is cached; without either, ``whole`` says that something
+    of the repository is."""
     why_not: str | None = None
     """Why no rule answers, and what to do."""
     others: tuple[str, ...] = ()
-    """Other repositories here that come from the same source repository through other rules."""
+    """Other repositories here that other rules pull from the same source repository."""
     near: tuple[NearRule, ...] = ()
-    """Where no rule answers: up to five that come near, the nearest first."""
+    """Up to five similar rules where none answers, the nearest first."""
 
 
 class ImportEntry(Snapshot, frozen=True, kw_only=True):
@@ -523,24 +519,24 @@ class ImportEntry(Snapshot, frozen=True, kw_only=True):
     name: str
     outcome: ImportOutcome
     line: int | None
-    """Where it begins in the text, counted from 1."""
+    """The line where it starts in the text, counted from 1."""
     source_repository: str | None = None
-    """Of a rule, in its normal form where it is valid."""
+    """The source of a rule, in its normal form where it is valid."""
     target_repository: str | None = None
     credential_set: str | None = None
     login_server: str | None = None
-    """Of a credential set."""
+    """The login server of a credential set."""
     username_id: str | None = None
-    """Of a credential set: where its user name is kept; None where the text has no valid
-    identifier, which may be the secret itself."""
+    """The identifier of a credential set's user name; None where it is invalid, because it may be
+    the secret itself."""
     password_id: str | None = None
     runs_program: bool = False
-    """Whether the engine runs a program each time it signs in with this credential set."""
+    """Whether the engine runs a program at each sign-in with this credential set."""
     problems: tuple[Problem, ...] = ()
 
 
 class ImportProblem(Snapshot, frozen=True, kw_only=True):
-    """Something that is wrong with the text of an import or with all of it together."""
+    """A problem of the text of an import as a whole."""
 
     code: str
     message: str
@@ -548,63 +544,64 @@ class ImportProblem(Snapshot, frozen=True, kw_only=True):
 
 
 class ImportPlan(Snapshot, frozen=True, kw_only=True):
-    """What an import would do, or did. It is carried out as a whole or not at all."""
+    """The plan or the result of an import; it is applied completely or not at all."""
 
     entries: tuple[ImportEntry, ...]
     """Credential sets first, then rules, each in the order of the text."""
     problems: tuple[ImportProblem, ...] = ()
-    """Those that belong to no entry."""
+    """Problems that belong to no entry."""
     applied: bool = False
 
     @property
     def runs_programs(self) -> tuple[ImportEntry, ...]:
-        """The credential sets that would be made and have the engine run a program."""
+        """The credential sets to be created that have the engine run a program."""
         return tuple(
-            each
-            for each in self.entries
-            if each.outcome is ImportOutcome.CREATE and each.runs_program
+            entry
+            for entry in self.entries
+            if entry.outcome is ImportOutcome.CREATE and entry.runs_program
         )
 
     @property
     def possible(self) -> bool:
-        """Whether it can be carried out."""
+        """Whether it can be applied."""
         return not self.problems and all(
-            each.outcome is not ImportOutcome.CONFLICT for each in self.entries
+            entry.outcome is not ImportOutcome.CONFLICT for entry in self.entries
         )
 
     def count(self, outcome: ImportOutcome) -> int:
         """How many entries have an outcome."""
-        return sum(each.outcome is outcome for each in self.entries)
+        return sum(entry.outcome is outcome for entry in self.entries)
 
 
 class DeletionPlan(Snapshot, frozen=True, kw_only=True):
-    """What goes and what stays when something is deleted. Lists hold a hundred names at the most;
-    counts are of all."""
+    """What a deletion removes and what stays.
+
+    Lists have at most a hundred names; counts are of all.
+    """
 
     kind: str
     """``repository``, ``tag``, ``rule`` or ``credentialSet``"""
     name: str
     refused_code: str | None = None
     refused: str | None = None
-    """Why it can't be deleted, and what to do; None: it can be."""
+    """Why it can't be deleted, and what to do; None: it can."""
     tags: tuple[str, ...] = ()
-    """That go."""
+    """Tags that are removed."""
     tag_count: int = 0
     manifest_count: int = 0
-    """Manifests that go."""
+    """Manifests that are removed."""
     freed: int = 0
-    """Bytes."""
+    """Bytes that are freed."""
     shared: int = 0
-    """Bytes of it that stay, because others need them too."""
+    """Bytes that stay, because others need them too."""
     untagged: int = 0
-    """Bytes that stay although no tag leads to them any more: until they are evicted, deleted by
-    digest, or tagged again."""
+    """Bytes that stay without a tag, until they are evicted, deleted by digest, or tagged again."""
     pulls: int = 0
-    """Pulls under way that are ended."""
+    """Running pulls that are cancelled."""
     fetched_again_by: str | None = None
     """The cache rule through which the next pull fetches it again."""
     repositories: tuple[str, ...] = ()
-    """That stay cached, with no rule for them any more."""
+    """Repositories that stay cached without a rule."""
     repository_count: int = 0
     used_by: tuple[str, ...] = ()
     """Rules that use the credential set."""
@@ -616,7 +613,7 @@ class DeletionPlan(Snapshot, frozen=True, kw_only=True):
 
 
 class Finding(Snapshot, frozen=True, kw_only=True):
-    """What a check of ``entrepot doctor`` found."""
+    """The result of one check of ``entrepot doctor``."""
 
     about: str
     """A login server, or ``this machine``."""
@@ -631,7 +628,7 @@ class Finding(Snapshot, frozen=True, kw_only=True):
 
 
 class DoctorReport(Snapshot, frozen=True, kw_only=True):
-    """All that ``entrepot doctor`` found. What follows from a failure was not looked at."""
+    """The results of ``entrepot doctor``. Checks that depend on a failed one are skipped."""
 
     findings: tuple[Finding, ...]
 
@@ -641,8 +638,8 @@ class Event(Snapshot, frozen=True, kw_only=True):
 
     time: float
     kind: str
-    """``rule-created``, ``pull-started``, ``pull-ended``, ``source-failed``, …"""
+    """One of `EventKind`, or a kind of a newer engine."""
     message: str
     subject: str | None = None
-    severity: str = "info"
-    """``info``, ``warning`` or ``error``; engines of older versions do not tell."""
+    severity: Severity = Severity.INFO
+    """Engines of older versions do not send it."""

@@ -83,9 +83,9 @@ class RulesClient:
 
     async def delete(self, name: str) -> None:
         """Delete a cache rule; what it cached stays."""
-        # The engine answers 204 also where there is nothing of that name.
-        await self.get(name)
-        await self._session.change("DELETE", resource_path("cacheRules", name))
+        if not await self._session.delete_resource(resource_path("cacheRules", name)):
+            # The refusal says which names there are.
+            await self.get(name)
 
     async def validate(
         self,

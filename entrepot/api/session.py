@@ -124,15 +124,22 @@ class ApiSession:
 
     async def change(
         self, method: str, path: str, body: object = None, *, must_be_new: bool = False
-    ) -> int:
-        """Send a change whose answer has no content of interest; its HTTP status.
+    ) -> None:
+        """Send a request whose answer has no content of interest.
 
         *must_be_new* has the engine refuse to replace something (RFC 9110, 13.1.2).
         """
         headers = {"If-None-Match": "*"} if must_be_new else {}
-        response = await self.request(method, path, headers, body)
+        _accepted(await self.request(method, path, headers, body))
+
+    async def delete_resource(self, path: str) -> bool:
+        """Delete a rule or a credential set; False if there was nothing of that name.
+
+        ACR's protocol has 204 for both. An engine of an older version does not tell: True.
+        """
+        response = await self.request("DELETE", path, {})
         _accepted(response)
-        return response.status
+        return response.deleted != "0"
 
     async def request(
         self,

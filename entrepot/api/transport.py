@@ -7,7 +7,7 @@ both are imported when they are first used.
 
     TransportBroken             no answer, or a connection that broke off
     ├── TransportTimeout        the request was sent, and no answer came in time
-    └── TransportUntrusted      the other end is not trusted or speaks no TLS; the text says which
+    └── TransportUntrusted      the other end is not trusted, or speaks no TLS
 """
 
 from __future__ import annotations
@@ -45,12 +45,30 @@ class TransportUntrusted(TransportBroken):
     """The other end could not prove who it is, or speaks no TLS."""
 
 
+DELETED_HEADER: Final = "entrepot-deleted"
+"""Whether a DELETE deleted something: 1, or 0 when there was nothing of that name."""
+
+
 class ApiResponse(NamedTuple):
-    """A whole response. *etag* is only set by transports of clients that ask more than once."""
+    """A whole response.
+
+    *etag* is only set by transports of clients that ask more than once. *deleted* is the value of
+    `DELETED_HEADER`; None if the engine does not send it.
+    """
 
     status: int
     body: bytes
     etag: str | None = None
+    deleted: str | None = None
+
+
+class _Head(NamedTuple):
+    """The head of a response, as far as it is needed."""
+
+    status: int
+    length: int | None
+    is_chunked: bool
+    deleted: str | None
 
 
 class Transport(Protocol):
@@ -146,7 +164,13 @@ class HttpxTransport:
             response = await self._http.request(
                 method, path, content=content, headers=headers, timeout=_timeout(read_timeout)
             )
-        return ApiResponse(response.status_code, response.content, response.headers.get("etag"))
+        headers = response.headers
+        return ApiResponse(
+            response.status_code,
+            response.content,
+            headers.get("etag"),
+            headers.get(DELETED_HEADER),
+        )
 
     async def stream(
         self, path: str, headers: Mapping[str, str], read_timeout: float
@@ -196,9 +220,9 @@ class BlockingTransport:
             _socket_errors(),
             self._exchange(method, path, headers, content, read_timeout) as response,
         ):
-            status, length, chunked = _read_head(response)
-            body = b"".join(_body_chunks(response, length, chunked=chunked))
-            return ApiResponse(status, body)
+            head = _read_head(response)
+            body = b"".join(_body_chunks(response, head))
+            return ApiResponse(head.status, body, deleted=head.deleted)
 
     async def stream(
         self, path: str, headers: Mapping[str, str], read_timeout: float
@@ -208,11 +232,11 @@ class BlockingTransport:
             _socket_errors(),
             self._exchange("GET", path, headers, None, read_timeout) as response,
         ):
-            status, length, chunked = _read_head(response)
-            yield status, b""
+            head = _read_head(response)
+            yield head.status, b""
             try:
-                for chunk in _body_chunks(response, length, chunked=chunked):
-                    yield status, chunk
+                for chunk in _body_chunks(response, head):
+                    yield head.status, chunk
             except ValueError:
                 # The engine broke off: a stream ends there too.
                 return
@@ -246,15 +270,15 @@ class BlockingTransport:
                 yield response
 
 
-def _read_head(response: BinaryIO) -> tuple[int, int | None, bool]:
-    """Status, length and whether the body is chunked (RFC 9112, 4 to 6).
+def _read_head(response: BinaryIO) -> _Head:
+    """Read the head of a response (RFC 9112, 4 to 6).
 
     Raises ValueError for what is no HTTP response.
     """
     version, status, *_ = response.readline(MAX_LINE_LENGTH).split(maxsplit=2)
     if not version.startswith(b"HTTP/1."):
         raise ValueError(version)
-    length, chunked = None, False
+    length, is_chunked, deleted = None, False, None
     while (line := response.readline(MAX_LINE_LENGTH)) not in {b"\r\n", b"\n"}:
         name, colon, value = line.partition(b":")
         if not colon:
@@ -262,18 +286,21 @@ def _read_head(response: BinaryIO) -> tuple[int, int | None, bool]:
         if name.lower() == b"content-length":
             length = int(value)
         elif name.lower() == b"transfer-encoding":
-            chunked = value.strip().lower() == b"chunked"
-    return int(status), 0 if int(status) in {204, 304} else length, chunked
+            is_chunked = value.strip().lower() == b"chunked"
+        elif name.lower() == DELETED_HEADER.encode():
+            deleted = value.strip().decode("latin-1")
+    has_no_body = int(status) in {204, 304}
+    return _Head(int(status), 0 if has_no_body else length, is_chunked, deleted)
 
 
-def _body_chunks(response: BinaryIO, length: int | None, *, chunked: bool) -> Iterator[bytes]:
+def _body_chunks(response: BinaryIO, head: _Head) -> Iterator[bytes]:
     """The body in chunks. Raises ValueError when it ends too early."""
-    if chunked:
+    if head.is_chunked:
         while size := int(response.readline(MAX_LINE_LENGTH).partition(b";")[0], 16):
             yield _read_exactly(response, size)
             response.readline(MAX_LINE_LENGTH)
-    elif length is not None:
-        yield _read_exactly(response, length)
+    elif head.length is not None:
+        yield _read_exactly(response, head.length)
     else:
         while chunk := response.read(READ_CHUNK):
             yield chunk

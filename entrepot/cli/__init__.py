@@ -1,4 +1,4 @@
-"""The command ``entrepot``, with the option names of ``az acr cache`` and ``az acr credential-set``.
+"""The command ``entrepot``; its options are named like those of ``az acr cache``.
 
 Standard output is for scripts, standard error for notes to people. Exit status: 0 done, 1 refused
 or failed, 2 wrong usage, 3 no engine answers.

@@ -1,4 +1,4 @@
-"""The connection of a command: to this user's engine, over ssh, or to a management API over HTTPS."""
+"""The connection of a command: this user's engine, one over ssh, or a management API over HTTPS."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Connection:
             from entrepot.cli.tunnel import SshAddress, Tunnel
 
             with exit_on_signals(), Tunnel(SshAddress.parse(self.target)) as tunnel:
-                # ssh asks on the terminal itself, wherever standard input comes from. Where standard
-                # error is no terminal, its question would not be seen.
+                # ssh asks on the terminal itself, wherever standard input comes from. Its question
+                # would not be seen where standard error is no terminal.
                 tunnel.open(asks=sys.stderr.isatty())
                 if keep:
                     tunnel.keep()

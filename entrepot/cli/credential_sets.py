@@ -180,7 +180,7 @@ credential_set.add_command(
 @dry_run_option
 @yes_option
 def delete_set(name: str, dry_run: bool, yes: bool) -> None:
-    """Delete a credential set that no cache rule uses. The secrets themselves stay where they are."""
+    """Delete a credential set that no cache rule uses. The secrets stay where they are."""
     if dry_run:
         print_plan(call_engine(lambda client: client.credential_sets.preview_delete(name)))
         return

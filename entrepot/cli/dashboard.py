@@ -51,8 +51,8 @@ def require_terminal(instead: str) -> None:
         sys.exit(2)
     if os.environ.get("TERM", "") in {"", "dumb"}:
         note(
-            "Error: the dashboard needs a terminal that can move its cursor; TERM says that this one "
-            f"can't. Without one: {instead}"
+            "Error: the dashboard needs a terminal that can move its cursor; TERM says that this "
+            f"one can't. Without one: {instead}"
         )
         sys.exit(2)
 
@@ -114,7 +114,8 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
     if not headless:
         require_terminal("entrepot demo --headless; all commands: entrepot --help")
     note(
-        "This is a demo: a simulated source registry, in a temporary directory. Nothing of it stays."
+        "This is a demo: a simulated source registry, in a temporary directory. "
+        "Nothing of it stays."
     )
     with ExitStack() as stack:
         stack.enter_context(exit_on_signals())
@@ -160,8 +161,8 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
 def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
     log = directories.log / "engine.log"
     with _open_log(log, _SET_TMPDIR) as output:
-        # The engine ends when the other end of its standard input is closed, and so when this program
-        # is killed.
+        # The engine ends when the other end of its standard input is closed, and so when this
+        # program is killed.
         process = subprocess.Popen(
             [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)],
             stdin=subprocess.PIPE,

@@ -39,7 +39,7 @@ def events(follow: bool, limit: int, as_json: bool) -> None:
         for event in recent_events:
             print_text(_line(event))
         if not recent_events:
-            note("No events since the engine started.")
+            note("No events to show.")
         return
     try:
         call_engine(lambda client: _follow(client, limit, as_json=as_json))

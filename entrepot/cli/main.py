@@ -137,7 +137,8 @@ def cli(
         )
     elif dashboard_options and context.invoked_subcommand != "demo":
         raise click.UsageError(
-            "--theme, --ascii and --no-mouse are for the dashboard, and no command but demo takes them."
+            "--theme, --ascii and --no-mouse are for the dashboard, "
+            "and no command but demo takes them."
         )
 
 
@@ -192,10 +193,10 @@ def serve(
     """Run the engine in the foreground, until SIGTERM or ctrl+c."""
     import asyncio
 
-    from entrepot.server.shutdown import Deadline, survive_harmless_signals
+    from entrepot.server.shutdown import Deadline, ignore_harmless_signals
 
     # Before the rest is read, which takes most of the start.
-    survive_harmless_signals()
+    ignore_harmless_signals()
     from entrepot.config.settings import Settings, parse_listen
     from entrepot.server.run import serve as run
 

@@ -218,7 +218,7 @@ class Tunnel:
             # The remote command has reached an engine on the socket that it announced.
             if remote_socket is None and not self._is_answered():
                 raise ConnectionFailed(
-                    f"The ssh server on {self.address} does not forward to the socket of the engine.",
+                    f"The ssh server on {self.address} does not forward to the engine's socket.",
                     "Its sshd_config needs: AllowStreamLocalForwarding yes",
                 )
         except BaseException:

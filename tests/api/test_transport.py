@@ -74,7 +74,7 @@ async def test_an_answer_however_its_length_is_told(
     answer: bytes, status: int, body: bytes, tmp_path: Path
 ) -> None:
     async with answering(tmp_path, answer) as (path, asked):
-        assert await ask(path) == (status, body, None)
+        assert await ask(path) == (status, body, None, None)
     assert asked == [b"GET /x HTTP/1.1\r\nHost: entrepot\r\nConnection: close\r\nA: b\r\n\r\n"]
 
 

@@ -295,7 +295,7 @@ def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement
         # It takes in the blobs, and learns its port, which stays, so that the first request may
         # come before the engine says where it answers.
         engine.start().process.wait_for_line(
-            "The catalog was brought in line with the disk", timeout=120
+            "The catalog was reconciled with the disk", timeout=120
         )
         engine.stop()
         for _ in range(bench.rounds):

@@ -203,7 +203,7 @@ async def test_a_token_is_made_for_its_owner_alone(alone: CommandLine) -> None:
     assert (again.status, "File exists" in again.errors) == (1, True)
     assert "Name another file, or remove this one first." in again.errors
     nowhere = await alone.run("management-token", str(alone.root / "none" / "token"))
-    assert (nowhere.status, "Make its directory first." in nowhere.errors) == (1, True)
+    assert (nowhere.status, "Create its directory first." in nowhere.errors) == (1, True)
     assert file.read_text() == f"{token}\n"
 
 

@@ -51,7 +51,9 @@ async def test_the_first_step_of_a_wizard() -> None:
     async with scripted_dashboard(busy()) as person:
         await person.press("2", "n")
         await person.sees(
-            "Which source registry does it pull from?", "> Docker Hub", "12 are made."
+            "Which source registry does it pull from?",
+            "> Docker Hub",
+            "12 of at most 1,000 rules exist.",
         )
         await settled(person)
         is_drawn_as(person.app, "wizard")

@@ -17,9 +17,9 @@ CURSOR = "\x1b[24;80H"
 
 
 def driver() -> DiffingDriver:
-    made = DiffingDriver.__new__(DiffingDriver)
-    made._lines, made._cursor, made._begun = {}, "", False
-    return made
+    blank = DiffingDriver.__new__(DiffingDriver)
+    blank._lines, blank._cursor, blank._has_begun = {}, "", False
+    return blank
 
 
 def line(number: int, cells: str, column: int = 1) -> str:

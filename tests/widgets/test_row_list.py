@@ -111,9 +111,12 @@ async def test_the_cursor_stays_on_its_row_when_others_come_and_go() -> None:
 async def test_only_lines_that_changed_are_painted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with shown_list(rows(5)) as (_, found):
         painted: list[tuple[Region, ...]] = []
-        monkeypatch.setattr(
-            found, "refresh", lambda *regions, **_: painted.append(regions) or found
-        )
+
+        def refresh(*regions: Region, **_: object) -> RowList:
+            painted.append(regions)
+            return found
+
+        monkeypatch.setattr(found, "refresh", refresh)
         found.set_rows(rows(5))
         assert painted == []
         changed = rows(5)

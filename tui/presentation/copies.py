@@ -1,7 +1,6 @@
-"""Lines for other terminals: how container clients pull an image from a registry that speaks plain
-HTTP.
+"""Commands to copy: how container clients pull an image from a registry that speaks plain HTTP.
 
-Each part of a line is quoted for a shell (S03): a platform is what a source wrote into a manifest.
+Each part of a command is quoted for a shell (S03): a platform is text of a source's manifest.
 """
 
 from __future__ import annotations
@@ -11,12 +10,15 @@ from dataclasses import dataclass
 
 from entrepot.core.hosts import is_loopback
 
-_DOCKER_NEEDS = 'docker takes plain HTTP from there only when its daemon.json says so: "insecure-registries": ["{}"]'
+_DOCKER_NEEDS = (
+    "docker accepts plain HTTP from there only if its daemon.json has: "
+    '"insecure-registries": ["{}"]'
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CopyLine:
-    """A line for a *tool*, and what it needs besides."""
+    """A command line for a *tool*, and what else it needs."""
 
     tool: str
     line: str
@@ -24,13 +26,13 @@ class CopyLine:
 
 
 def image_name(address: str, repository: str, reference: str) -> str:
-    """What a client writes to get an image from here."""
-    joint = "@" if reference.startswith("sha") and ":" in reference else ":"
-    return f"{address}/{repository}{joint}{reference}"
+    """The name by which a client pulls an image from here."""
+    separator = "@" if reference.startswith("sha") and ":" in reference else ":"
+    return f"{address}/{repository}{separator}{reference}"
 
 
 def pull_command(address: str, repository: str, reference: str) -> str:
-    """A line to pull an image from here with docker."""
+    """The command to pull an image from here with docker."""
     return shlex.join(["docker", "pull", image_name(address, repository, reference)])
 
 
@@ -41,12 +43,12 @@ def copy_lines(
     platform: str | None = None,
     digest: str | None = None,
 ) -> tuple[CopyLine, ...]:
-    """A line for each client that may stand in the next terminal; *platform* where another than
-    that of the client's machine is wanted.
+    """A command line for each container client.
 
-    docker takes plain HTTP from 127.0.0.1 as it is, and from other addresses where daemon.json
-    lists them under ``insecure-registries``; the others are told so by an option. skopeo's options
-    for a platform stand before its command.
+    *platform* is named where it is another than that of the client's machine. docker accepts plain
+    HTTP from 127.0.0.1, and from other addresses that daemon.json lists under
+    ``insecure-registries``; the other clients have an option for it. skopeo's platform options come
+    before its command.
     """
     image = image_name(address, repository, reference)
     for_platform = ["--platform", platform] if platform else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from entrepot.api.labels import credential_set_health as health_label
 from entrepot.api.models import CredentialSetSnapshot
 from entrepot.core.states import HealthStatus
 from entrepot.formatting import since
@@ -9,91 +10,100 @@ from tui.presentation import drafts
 from tui.presentation.status import day, join_names
 from widgets.row_list import Cell, Row
 
-HEALTH = {
-    HealthStatus.HEALTHY: ("healthy", "good"),
-    HealthStatus.UNHEALTHY: ("unhealthy", "bad"),
-    HealthStatus.UNKNOWN: ("not yet tried", "dim"),
+_TONES = {
+    HealthStatus.HEALTHY: "good",
+    HealthStatus.UNHEALTHY: "bad",
+    HealthStatus.UNKNOWN: "warn",
 }
 
 WORST_FIRST = (HealthStatus.UNHEALTHY, HealthStatus.UNKNOWN, HealthStatus.HEALTHY)
 
-RULES_SHOWN = 12
-"""So many of the rules that use a set are named."""
+MAX_RULES = 12
+"""Rules that use a set, named at most."""
 
 
-def credential_set_health(found: CredentialSetSnapshot) -> tuple[str, str]:
-    """The word for its health, and the tone."""
-    return (
-        ("not known", "warn")
-        if found.health is HealthStatus.UNKNOWN and found.checked
-        else HEALTH[found.health]
+def credential_set_health(credential_set: CredentialSetSnapshot) -> tuple[str, str]:
+    """The word for the health of a credential set, and its tone."""
+    is_unchecked = credential_set.health is HealthStatus.UNKNOWN and not credential_set.checked
+    return health_label(credential_set), "dim" if is_unchecked else _TONES[credential_set.health]
+
+
+def credential_set_row(credential_set: CredentialSetSnapshot) -> Row:
+    """The row of a set: name, login server, identifiers, health and number of rules."""
+    word, tone = credential_set_health(credential_set)
+    texts = (
+        credential_set.name,
+        credential_set.login_server,
+        credential_set.username_id,
+        credential_set.password_id,
     )
-
-
-def credential_set_row(found: CredentialSetSnapshot) -> Row:
-    """Name, login server, identifiers, health and use."""
-    word, tone = credential_set_health(found)
-    texts = (found.name, found.login_server, found.username_id, found.password_id)
     return Row(
-        found.name,
+        credential_set.name,
         (
-            Cell(found.name, "accent"),
-            Cell(found.login_server),
-            Cell(found.username_id, "dim"),
-            Cell(found.password_id, "dim"),
+            Cell(credential_set.name, "accent"),
+            Cell(credential_set.login_server),
+            Cell(credential_set.username_id, "dim"),
+            Cell(credential_set.password_id, "dim"),
             Cell(word, tone),
-            Cell(f"{len(found.used_by):,}"),
+            Cell(f"{len(credential_set.used_by):,}"),
         ),
         search=" ".join((*texts, word)),
         order=(
-            *(each.lower() for each in texts),
-            WORST_FIRST.index(found.health),
-            len(found.used_by),
+            *(text.lower() for text in texts),
+            WORST_FIRST.index(credential_set.health),
+            len(credential_set.used_by),
         ),
     )
 
 
-def credential_set_lines(found: CredentialSetSnapshot, now: float) -> tuple[str, ...]:
+def credential_set_lines(credential_set: CredentialSetSnapshot, now: float) -> tuple[str, ...]:
     """A credential set in sentences."""
-    word, _ = credential_set_health(found)
-    checked = f", tried {since(found.checked, now)}" if found.checked else ""
-    why = f": {found.error_message} ({found.error_code})" if found.error_message else ""
+    word, _ = credential_set_health(credential_set)
+    checked = f", checked {since(credential_set.checked, now)}" if credential_set.checked else ""
+    why = (
+        f": {credential_set.error_message} ({credential_set.error_code})"
+        if credential_set.error_message
+        else ""
+    )
     return (
-        f"{found.name} is {word}{checked}{why}",
-        f"used by {join_names(found.used_by, limit=3) or 'no rule'}   created {day(found.created)}",
+        f"{credential_set.name} is {word}{checked}{why}",
+        f"used by {join_names(credential_set.used_by, limit=3) or 'no rule'}   "
+        f"created {day(credential_set.created)}",
     )
 
 
-def credential_set_facts(found: CredentialSetSnapshot, now: float) -> tuple[tuple[str, str], ...]:
+def credential_set_facts(
+    credential_set: CredentialSetSnapshot, now: float
+) -> tuple[tuple[str, str], ...]:
     """A credential set as names and values."""
-    word, _ = credential_set_health(found)
+    word, _ = credential_set_health(credential_set)
     return (
-        ("Login server", found.login_server),
-        ("User name", found.username_id),
-        ("Password", found.password_id),
-        ("Created", day(found.created)),
+        ("Login server", credential_set.login_server),
+        ("User name", credential_set.username_id),
+        ("Password", credential_set.password_id),
+        ("Created", day(credential_set.created)),
         ("", ""),
         ("Health", word),
-        ("Tried", f"{since(found.checked, now)}" if found.checked else "never"),
-        *((("Why", found.error_message),) if found.error_message else ()),
-        *((("Code", found.error_code),) if found.error_code else ()),
+        ("Checked", since(credential_set.checked, now) if credential_set.checked else "never"),
+        *((("Reason", credential_set.error_message),) if credential_set.error_message else ()),
+        *((("Code", credential_set.error_code),) if credential_set.error_code else ()),
         ("", ""),
-        ("Rules", f"{len(found.used_by):,}"),
-        *(("", each) for each in found.used_by[:RULES_SHOWN]),
+        ("Rules", f"{len(credential_set.used_by):,}"),
+        *(("", rule) for rule in credential_set.used_by[:MAX_RULES]),
         *(
-            (("", f"and {len(found.used_by) - RULES_SHOWN:,} more"),)
-            if len(found.used_by) > RULES_SHOWN
+            (("", f"and {len(credential_set.used_by) - MAX_RULES:,} more"),)
+            if len(credential_set.used_by) > MAX_RULES
             else ()
         ),
     )
 
 
-def credential_set_command(found: CredentialSetSnapshot) -> str:
-    """The command that makes the same set."""
+def credential_set_command(credential_set: CredentialSetSnapshot) -> str:
+    """The command that creates the same set."""
     return drafts.credential_set_command(
-        found.name,
-        found.login_server,
-        found.username_id,
-        found.password_id,
+        credential_set.name,
+        credential_set.login_server,
+        credential_set.username_id,
+        credential_set.password_id,
         width=drafts.COPIED_WIDTH,
     )

@@ -1,5 +1,4 @@
-"""Cache rules and credential sets that do not exist yet, as the command and as the TOML that would
-make the same."""
+"""Drafts of cache rules and credential sets, as the command and the TOML that create them."""
 
 from __future__ import annotations
 
@@ -8,10 +7,10 @@ import shlex
 from collections.abc import Iterable
 
 COMMAND_WIDTH = 70
-"""Columns that a line of a command has at most, where its parts are not longer."""
+"""Columns of a line of a command, unless one of its parts is longer."""
 
 COPIED_WIDTH = COMMAND_WIDTH + 2
-"""The same for a command that is copied: there the sign that joins its lines may stand beyond."""
+"""The same for a command that is copied: the backslash at the end of a line may exceed it."""
 
 
 def rule_command(
@@ -23,7 +22,7 @@ def rule_command(
     *,
     width: int = COMMAND_WIDTH,
 ) -> str:
-    """The command that makes such a rule."""
+    """The command that creates a rule."""
     return _command(
         "entrepot rule create",
         (
@@ -44,7 +43,7 @@ def rule_toml(
     credential_set: str | None = None,
     freshness: str | None = None,
 ) -> str:
-    """Such a rule as an entry of rules.toml."""
+    """A rule as an entry of rules.toml."""
     return _toml(
         "rules",
         (
@@ -60,7 +59,7 @@ def rule_toml(
 def credential_set_command(
     name: str, login_server: str, username_id: str, password_id: str, *, width: int = COMMAND_WIDTH
 ) -> str:
-    """The command that makes such a credential set."""
+    """The command that creates a credential set."""
     options = (
         ("--name", name),
         ("--login-server", login_server),
@@ -73,7 +72,7 @@ def credential_set_command(
 def credential_set_change_command(
     name: str, username_id: str | None, password_id: str | None, *, width: int = COMMAND_WIDTH
 ) -> str:
-    """The command that changes where a credential set's secrets are kept; None is what stays."""
+    """The command that changes where the secrets of a set are kept; None stays as it is."""
     return _command(
         "entrepot credential-set update",
         (("--name", name), ("--username-id", username_id), ("--password-id", password_id)),
@@ -82,7 +81,7 @@ def credential_set_change_command(
 
 
 def credential_set_toml(name: str, login_server: str, username_id: str, password_id: str) -> str:
-    """Such a credential set as an entry of credentials.toml."""
+    """A credential set as an entry of credentials.toml."""
     return _toml(
         "credential_sets",
         (
@@ -99,15 +98,15 @@ def _command(command: str, options: Iterable[tuple[str, str | None]], width: int
     for option, value in options:
         if value is None:
             continue
-        told = f"{option} {shlex.quote(value)}"
-        if len(lines[-1]) + len(told) + 3 > width:
+        argument = f"{option} {shlex.quote(value)}"
+        if len(lines[-1]) + len(argument) + 3 > width:
             lines.append("   ")
-        lines[-1] += f" {told}"
+        lines[-1] += f" {argument}"
     return " \\\n".join(lines)
 
 
 def _toml(table: str, entries: Iterable[tuple[str, str | None]]) -> str:
-    # Basic strings of TOML are written as those of JSON.
+    # Basic strings of TOML are written like those of JSON.
     return "\n".join(
         [
             f"[[{table}]]",

@@ -8,31 +8,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entrepot.api.models import Event
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import since
 from tui.presentation.status import clock_time
 from widgets.detail import Detail
 from widgets.row_list import Cell, Row
 
-ERRORS = frozenset(
-    {"engine-unready", "disk-refuses", "documents-refused", "blob-damaged", "catalog-read-only"}
+_SEVERITIES = {
+    Severity.INFO: ("", ""),
+    Severity.WARNING: ("warning", "warn"),
+    Severity.ERROR: ("error", "bad"),
+}
+"""The word and the tone of each severity; an ordinary event needs no word."""
+
+_DELETIONS = frozenset(
+    {EventKind.RULE_DELETED, EventKind.CREDENTIAL_SET_DELETED, EventKind.REPOSITORY_DELETED}
 )
-WARNINGS = frozenset(
-    {
-        "credential-set-unhealthy",
-        "credential-set-unknown",
-        "source-unreachable",
-        "eviction-impossible",
-        "tag-gone",
-        "catalog-recovered",
-        "foreign-names",
-    }
-)
-"""What the engine's log calls so too."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventSubject:
-    """What an event is about: *area* and *key* say where it is to be found."""
+    """What an event is about: the row *key* of an *area*; *label* names it in a sentence."""
 
     area: str
     key: str
@@ -40,23 +36,19 @@ class EventSubject:
 
 
 def events_by_key(events: Sequence[Event]) -> dict[str, Event]:
-    """Events by a key that stays theirs while older ones are forgotten, newest first."""
-    seen: Counter[tuple[float, str, str]] = Counter()
-    found = {}
+    """Events by a key that stays the same while older events are dropped, newest first."""
+    repeats: Counter[tuple[float, str, str]] = Counter()
+    by_key = {}
     for event in events:
         same = (event.time, event.kind, event.message)
-        found[f"{event.time!r} {event.kind} {seen[same]} {event.message}"] = event
-        seen[same] += 1
-    return dict(reversed(found.items()))
+        by_key[f"{event.time!r} {event.kind} {repeats[same]} {event.message}"] = event
+        repeats[same] += 1
+    return dict(reversed(by_key.items()))
 
 
 def severity(event: Event) -> tuple[str, str]:
-    """How bad it is, by word, and the tone; an ordinary event needs no word."""
-    if event.kind in ERRORS:
-        return "error", "bad"
-    if event.kind in WARNINGS or (event.kind == "pull-ended" and " failed: " in event.message):
-        return "warning", "warn"
-    return "", ""
+    """The word for the severity of an event, and its tone."""
+    return _SEVERITIES[event.severity]
 
 
 def when(event: Event, now: float) -> str:
@@ -64,11 +56,12 @@ def when(event: Event, now: float) -> str:
     then, here = time.localtime(event.time), time.localtime(now)
     if then[:3] == here[:3]:
         return clock_time(event.time)
-    return f"{then.tm_mday:>2} {time.strftime('%b %H:%M' if then.tm_year == here.tm_year else '%b %Y', then)}"
+    month_format = "%b %H:%M" if then.tm_year == here.tm_year else "%b %Y"
+    return f"{then.tm_mday:>2} {time.strftime(month_format, then)}"
 
 
 def event_row(key: str, event: Event, now: float) -> Row:
-    """When, how bad, and what happened."""
+    """The row of an event: time, severity and message."""
     word, tone = severity(event)
     cells = (
         Cell(when(event, now), "dim"),
@@ -84,13 +77,9 @@ def event_row(key: str, event: Event, now: float) -> Row:
 
 
 def event_subject(event: Event) -> EventSubject | None:
-    """What an event is about, where that can be shown."""
+    """What an event is about; None where no screen shows it."""
     subject = event.subject
-    if subject is None or event.kind in {
-        "rule-deleted",
-        "credential-set-deleted",
-        "repository-deleted",
-    }:
+    if subject is None or event.kind in _DELETIONS:
         return None
     if event.kind.startswith("rule-"):
         return EventSubject("Rules", subject, f"the cache rule {subject}")
@@ -100,37 +89,50 @@ def event_subject(event: Event) -> EventSubject | None:
         return EventSubject("Pulls", subject, "the pull")
     if event.kind.startswith("source-"):
         return EventSubject("Sources", subject, f"the source registry {subject}")
-    if event.kind.startswith(("tag-", "manifest-")) or event.kind in {"locked", "unlocked"}:
+    if event.kind.startswith(("tag-", "manifest-")) or event.kind in {
+        EventKind.LOCKED,
+        EventKind.UNLOCKED,
+    }:
         repository = subject.partition("@")[0].partition(":")[0]
         return EventSubject("Repositories", repository, f"the cached repository {repository}")
     return None
 
 
 def event_detail(event: Event, now: float) -> Detail:
-    """The whole message, and what it is about."""
+    """An event in a list: the whole message, and what it is about."""
     word, _ = severity(event)
-    told = f"{since(event.time, now)}   {event.kind}{f'   {word}' if word else ''}{f'   about {event.subject}' if event.subject else ''}"
+    parts = [since(event.time, now), event.kind, word]
+    parts += [f"about {event.subject}"] if event.subject else []
     facts = (
         ("When", f"{when(event, now)}, {since(event.time, now)}"),
         ("Kind", event.kind),
         ("Severity", word or "none"),
         ("About", event.subject or "-"),
     )
-    return Detail("Event", (event.message, told), facts, (event.message,))
+    return Detail(
+        "Event",
+        (event.message, "   ".join(part for part in parts if part)),
+        facts,
+        (event.message,),
+    )
 
 
 def event_cells(event: Event, now: float) -> list[Cell]:
-    """An event that is opened."""
+    """The cells of an opened event."""
     word, tone = severity(event)
-    about = event_subject(event)
-    lines = [
+    subject = event_subject(event)
+    cells = [
         Cell(event.message, tone),
         Cell(""),
         Cell(
-            f"{when(event, now)}, {since(event.time, now)}   {event.kind}{f'   {word}' if word else ''}",
+            "   ".join(
+                part
+                for part in (f"{when(event, now)}, {since(event.time, now)}", event.kind, word)
+                if part
+            ),
             "dim",
         ),
     ]
-    if about is not None:
-        lines.append(Cell(f"It is about {about.label}.", "dim"))
-    return lines
+    if subject is not None:
+        cells.append(Cell(f"It is about {subject.label}.", "dim"))
+    return cells

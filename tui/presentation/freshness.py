@@ -1,4 +1,4 @@
-"""What a freshness means, and what it costs at Docker Hub."""
+"""What a tag lifetime means, and what it costs at Docker Hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DEFAULT, ALWAYS, NEVER, INTERVAL = "default", "always", "never", "interval"
 
 @dataclass(frozen=True, slots=True)
 class FreshnessChoice:
-    """A way to say how long tags are believed."""
+    """A choice of tag lifetime."""
 
     id: str
     title: str
@@ -17,31 +17,31 @@ class FreshnessChoice:
     why: str
 
 
-def freshness_choices(of_settings: str) -> tuple[FreshnessChoice, ...]:
-    """The choices, where the settings say *of_settings*."""
+def freshness_choices(default: str) -> tuple[FreshnessChoice, ...]:
+    """The choices; *default* is the tag lifetime of the settings."""
     return (
         FreshnessChoice(
             DEFAULT,
-            "as the settings say",
-            _now(of_settings),
-            f"{_meaning(of_settings)} When the settings change, the rule follows.\n{_cost(of_settings)}",
+            "the default",
+            _now(default),
+            f"{_meaning(default)} It follows settings.toml.\n{_cost(default)}",
         ),
         FreshnessChoice(
             ALWAYS,
             "ask each time",
-            "a moved tag is seen at once",
+            "a moved tag is noticed at once",
             f"{_meaning(ALWAYS)}\n{_cost(ALWAYS)}",
         ),
         FreshnessChoice(
             NEVER,
             "never ask again",
-            "a tag stays what it was",
+            "a tag never changes here",
             f"{_meaning(NEVER)}\n{_cost(NEVER)}",
         ),
         FreshnessChoice(
             INTERVAL,
             "ask after a time",
-            "you say after which",
+            "a time of your own",
             f"Write a number with s, min, h or d, such as 10 min. {_meaning('it')}\n{_cost('it')}",
         ),
     )
@@ -55,19 +55,31 @@ def _now(freshness: str) -> str:
 
 def _meaning(freshness: str) -> str:
     if freshness == ALWAYS:
-        return "Before a tag is served, its source is asked whether it has moved. Each pull waits for that answer."
+        return (
+            "Before a tag is served, its source is asked whether it has moved. "
+            "Each pull waits for the answer."
+        )
     if freshness == NEVER:
-        return "A tag that is held is served as it is, for ever. For tags that never move; r in Repositories asks all the same."
-    after = "that long" if freshness == "it" else freshness
-    return f"A tag is served without a question for {after}; then its source is asked once, for all clients, whether it has moved."
+        return (
+            "A cached tag is served as it is, without asking again. For tags that never move; "
+            "r in Repositories still asks."
+        )
+    after = "that time" if freshness == "it" else freshness
+    return (
+        f"A tag is served without asking its source for {after}; then the source is asked once, "
+        "for all clients, whether it has moved."
+    )
 
 
 def _cost(freshness: str) -> str:
     if freshness == NEVER:
-        return "Docker Hub: costs nothing of its limit, ever, as long as the image is held."
-    often = (
-        " Many pulls mean many questions, though, and it slows down whoever asks too often."
+        return "Docker Hub: never counts against its rate limit while the image is cached."
+    throttling = (
+        " Many pulls mean many requests, though, and it throttles clients that send too many."
         if freshness == ALWAYS
         else ""
     )
-    return f"Docker Hub: the question is not counted against its pull limit; only a tag that has moved costs a pull.{often}"
+    return (
+        "Docker Hub: the request does not count against its rate limit; only a tag that has moved "
+        f"costs a pull.{throttling}"
+    )

@@ -1,37 +1,37 @@
-"""What is behind a tag as rows, sentences and facts: images of platforms, and their layers."""
+"""The images behind a tag and their layers, as rows, sentences and facts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from entrepot.api.labels import (
+    CACHED_LABELS,
+    LOCKED,
+    blob_cached,
+    image_name,
+    is_shared,
+    sharers,
+    tag_state,
+)
 from entrepot.api.models import ImageBlob, TagDetail, TagImage
 from entrepot.core.states import CachedState
 from entrepot.formatting import ago, counted, short_digest, since, size
-from tui.presentation.repositories import tag_state
-from tui.presentation.status import join_names
 from widgets.row_list import Cell, Row
 
-HELD = {
-    CachedState.CACHED: ("held", "good"),
-    CachedState.PARTLY_CACHED: ("in part", "warn"),
-    CachedState.NOT_CACHED: ("not here", "dim"),
+CACHED_TONES = {
+    CachedState.CACHED: "good",
+    CachedState.PARTLY_CACHED: "warn",
+    CachedState.NOT_CACHED: "dim",
 }
 
-_CLIENTS_GET_IT_ELSEWHERE = ("foreign", "nondistributable")
-
-
-def image_name(image: TagImage, detail: TagDetail) -> str:
-    """The platform of an image, or what it attests."""
-    if image.attests is None:
-        return image.platform or "no platform named"
-    about = next((each.platform for each in detail.images if each.digest == image.attests), None)
-    return f"attestation of {about or short_digest(image.attests)}"
+_FOREIGN_LAYERS = ("foreign", "nondistributable")
+"""Parts of the media types of layers that clients get from their own URLs."""
 
 
 def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) -> Row:
-    """Platform, how much is held, size and last use of an image."""
+    """The row of an image: platform, state, size, cached size and last use."""
     name = image_name(image, detail)
-    word, tone = HELD[image.holding]
+    word, tone = CACHED_LABELS[image.holding], CACHED_TONES[image.holding]
 
     def cells() -> tuple[Cell, ...]:
         return (
@@ -41,7 +41,7 @@ def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) ->
             ),
             Cell(word, tone),
             Cell(
-                size(image.size) if image.size is not None else "not known",
+                size(image.size) if image.size is not None else "unknown",
                 "" if image.size is not None else "dim",
             ),
             Cell(size(image.held_size)),
@@ -50,7 +50,7 @@ def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) ->
 
     order = (
         name,
-        tuple(HELD).index(image.holding),
+        tuple(CACHED_TONES).index(image.holding),
         image.size or 0,
         image.held_size,
         image.last_used or 0.0,
@@ -60,7 +60,7 @@ def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) ->
 
 def image_lines(image: TagImage, detail: TagDetail, now: float) -> tuple[str, ...]:
     """An image in sentences."""
-    word, _ = HELD[image.holding]
+    word = CACHED_LABELS[image.holding]
     shared = shared_size(image)
     parts = [
         word
@@ -85,31 +85,33 @@ def image_facts(image: TagImage, detail: TagDetail, now: float) -> tuple[tuple[s
         ("Platform", image_name(image, detail)),
         ("Digest", image.digest),
         ("Media type", image.media_type),
-        ("Held", HELD[image.holding][0]),
+        ("State", CACHED_LABELS[image.holding]),
         (
             "Size",
             f"{size(image.held_size)} of {size(image.size)}"
             if image.size is not None
-            else "not known before it is pulled",
+            else "unknown until it is pulled",
         ),
         *((("Shared", f"{size(shared_size(image))} with other images"),) if image.layers else ()),
         (
             "Last used",
-            since(image.last_used, now) if image.last_used is not None else "not since it came",
+            since(image.last_used, now)
+            if image.last_used is not None
+            else "not since it was cached",
         ),
-        *((("Locked", "yes: neither evicted nor deleted"),) if image.locked else ()),
+        *((("Locked", LOCKED),) if image.locked else ()),
         ("", ""),
         ("Tag", f"{detail.repository}:{detail.tag.name}"),
         ("Points to", detail.tag.digest),
-        ("State", tag_state(detail.tag, now)[0]),
-        ("Own", f"{size(detail.own_size)} that only this tag needs"),
-        ("Shared", f"{size(detail.shared_size)} that others need too"),
+        ("Tag state", tag_state(detail.tag, now)),
+        ("Own", f"{size(detail.own_size)} only for this tag"),
+        ("Shared", f"{size(detail.shared_size)} with other tags"),
     )
 
 
 def shared_size(image: TagImage) -> int:
-    """Bytes held of an image that others have too."""
-    return sum(each.size or 0 for each in blobs(image) if each.held and is_shared(each))
+    """Cached bytes of an image that other images have too."""
+    return sum(blob.size or 0 for blob in blobs(image) if blob.held and is_shared(blob))
 
 
 def blobs(image: TagImage) -> tuple[ImageBlob, ...]:
@@ -117,13 +119,8 @@ def blobs(image: TagImage) -> tuple[ImageBlob, ...]:
     return (image.config, *image.layers) if image.config is not None else image.layers
 
 
-def is_shared(blob: ImageBlob) -> bool:
-    """Whether others have it too."""
-    return bool(blob.shared_images or blob.shared_repositories)
-
-
 def blob_kind(blob: ImageBlob, image: TagImage) -> str:
-    """What a blob is, in a word or two."""
+    """The kind of a blob: ``layer, gzip``, ``config``, ``attestation``."""
     if image.config is not None and blob.digest == image.config.digest:
         return "config"
     media_type = blob.media_type
@@ -132,22 +129,19 @@ def blob_kind(blob: ImageBlob, image: TagImage) -> str:
     if "layer" not in media_type and "rootfs" not in media_type:
         return media_type.rpartition("/")[2].removeprefix("vnd.")
     compression = next((word for word in ("zstd", "gzip") if media_type.endswith(word)), "")
-    told = f"layer, {compression}" if compression else "layer"
-    return (
-        f"{told}, kept elsewhere"
-        if any(word in media_type for word in _CLIENTS_GET_IT_ELSEWHERE)
-        else told
-    )
+    kind = f"layer, {compression}" if compression else "layer"
+    is_foreign = any(word in media_type for word in _FOREIGN_LAYERS)
+    return f"{kind}, hosted elsewhere" if is_foreign else kind
 
 
 def blob_row(blob: ImageBlob, image: TagImage, number: int) -> Row:
-    """Digest, kind, size, whether it is held, and who shares it."""
+    """The row of a blob: digest, kind, size, state and the images that share it."""
     kind = blob_kind(blob, image)
     cells = (
         Cell(short_digest(blob.digest), "accent"),
         Cell(kind, "dim"),
         Cell(_size_of(blob)),
-        Cell("held" if blob.held else "not here", "good" if blob.held else "dim"),
+        Cell(blob_cached(blob), "good" if blob.held else "dim"),
         Cell(sharers(blob), "" if is_shared(blob) else "dim"),
     )
     # An image may have the same layer twice.
@@ -157,28 +151,14 @@ def blob_row(blob: ImageBlob, image: TagImage, number: int) -> Row:
 
 
 def _size_of(blob: ImageBlob) -> str:
-    return "not known" if blob.size is None else size(blob.size)
-
-
-def sharers(blob: ImageBlob) -> str:
-    """Who has a blob too."""
-    if not is_shared(blob):
-        return "only here"
-    others = (
-        counted(blob.shared_images, "image")
-        if blob.shared_images
-        else counted(blob.shared_repositories, "repository", "repositories")
-    )
-    return f"{others}: {join_names(blob.shared_with, limit=2)}" if blob.shared_with else others
+    return "unknown" if blob.size is None else size(blob.size)
 
 
 def blob_lines(blob: ImageBlob, image: TagImage) -> tuple[str, ...]:
     """A blob in sentences."""
-    shared = f"shared with {sharers(blob)}" if is_shared(blob) else "only here"
-    return (
-        blob.digest,
-        f"{blob_kind(blob, image)}   {_size_of(blob)}   {'held' if blob.held else 'not here'}   {shared}",
-    )
+    shared = f"shared with {sharers(blob)}" if is_shared(blob) else sharers(blob)
+    parts = (blob_kind(blob, image), _size_of(blob), blob_cached(blob), shared)
+    return (blob.digest, "   ".join(parts))
 
 
 def blob_facts(blob: ImageBlob, image: TagImage) -> tuple[tuple[str, str], ...]:
@@ -191,18 +171,18 @@ def blob_facts(blob: ImageBlob, image: TagImage) -> tuple[tuple[str, str], ...]:
             "Size",
             f"{size(blob.size)} ({blob.size:,} bytes)"
             if blob.size is not None
-            else "not known before it is pulled",
+            else "unknown until it is pulled",
         ),
-        ("Held", "yes" if blob.held else "no"),
+        ("State", blob_cached(blob)),
         ("", ""),
         ("Shared with", _shared_with(blob)),
-        *(("", each) for each in blob.shared_with),
+        *(("", name) for name in blob.shared_with),
     )
 
 
 def _shared_with(blob: ImageBlob) -> str:
     if not is_shared(blob):
-        return "nobody: it is only here"
+        return "no other image"
     images = counted(blob.shared_images, "image")
     return (
         f"{images} of {counted(blob.shared_repositories, 'other repository', 'other repositories')}"
@@ -212,7 +192,8 @@ def _shared_with(blob: ImageBlob) -> str:
 
 
 def tag_title(detail: TagDetail) -> str:
-    """A tag in the title of its screen."""
-    images = sum(each.attests is None for each in detail.images)
+    """The title of a tag's screen."""
+    images = sum(image.attests is None for image in detail.images)
     kind = f"index of {counted(images, 'platform')}" if detail.is_index else "one image"
-    return f"{detail.repository}:{detail.tag.name}   {kind}   {size(detail.own_size)} own, {size(detail.shared_size)} shared"
+    sizes = f"{size(detail.own_size)} own, {size(detail.shared_size)} shared"
+    return f"{detail.repository}:{detail.tag.name}   {kind}   {sizes}"

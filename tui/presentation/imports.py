@@ -1,45 +1,46 @@
-"""What an import would do, or did, as rows and sentences."""
+"""The plan or the result of an import, as rows and sentences."""
 
 from __future__ import annotations
 
+from entrepot.api.labels import IMPORT_LABELS
 from entrepot.api.models import ImportEntry, ImportPlan
 from entrepot.core.states import ImportOutcome
 from entrepot.formatting import counted
 from tui.presentation.secrets import is_program
 from widgets.row_list import Cell, Row
 
-OUTCOME = {
-    ImportOutcome.CREATE: ("make", "good"),
-    ImportOutcome.UNCHANGED: ("there", "dim"),
-    ImportOutcome.CONFLICT: ("conflict", "bad"),
+_TONES = {
+    ImportOutcome.CREATE: "good",
+    ImportOutcome.UNCHANGED: "dim",
+    ImportOutcome.CONFLICT: "bad",
 }
 
-KIND = {"rule": "cache rule", "credentialSet": "credential set"}
+_KINDS = {"rule": "cache rule", "credentialSet": "credential set"}
 
 
 def plan_rows(plan: ImportPlan) -> list[Row]:
-    """What is wrong with the text as a whole, and all its entries."""
+    """The rows of a plan: problems of the text as a whole, then its entries."""
     rows = [
         Row(
             f"problem {number}",
             (
-                Cell("conflict", "bad"),
+                Cell(IMPORT_LABELS[ImportOutcome.CONFLICT], "bad"),
                 Cell("the text"),
-                Cell(each.message, "dim"),
-                Cell(_line(each.line)),
+                Cell(problem.message, "dim"),
+                Cell(_line(problem.line)),
             ),
         )
-        for number, each in enumerate(plan.problems)
+        for number, problem in enumerate(plan.problems)
     ]
     for number, entry in enumerate(plan.entries):
-        word, tone = OUTCOME[entry.outcome]
+        word, tone = IMPORT_LABELS[entry.outcome], _TONES[entry.outcome]
         rows.append(
             Row(
                 f"entry {number}",
                 (
                     Cell(word, tone),
                     Cell(entry.name, "accent"),
-                    Cell(_what(entry), "warn" if entry.runs_program else ""),
+                    Cell(_description(entry), "warn" if entry.runs_program else ""),
                     Cell(_line(entry.line)),
                 ),
             )
@@ -48,7 +49,7 @@ def plan_rows(plan: ImportPlan) -> list[Row]:
 
 
 def first_conflict(plan: ImportPlan) -> str | None:
-    """The key of the first row that stands in the way."""
+    """The key of the first row that prevents the import."""
     if plan.problems:
         return "problem 0"
     return next(
@@ -62,38 +63,34 @@ def first_conflict(plan: ImportPlan) -> str | None:
 
 
 def plan_summary(plan: ImportPlan) -> str:
-    """What it comes to, in a sentence."""
+    """What an import would create, or why it can't be done, in a sentence."""
     if not plan.entries and not plan.problems:
-        return "There is no rule and no credential set in it."
+        return "It has no cache rule and no credential set."
     conflicts = plan.count(ImportOutcome.CONFLICT) + len(plan.problems)
     if conflicts:
-        return f"Nothing can be made: there {counted(conflicts, 'is', 'are').partition(' ')[2]} {counted(conflicts, 'conflict', 'conflicts')}."
-    there = plan.count(ImportOutcome.UNCHANGED)
-    made = _made(plan)
-    if not made:
-        return "All of it is there already: there is nothing to make."
-    also = f"; {counted(there, 'entry is', 'entries are')} there already" if there else ""
+        return f"Nothing can be created: {counted(conflicts, 'conflict')}."
+    unchanged = plan.count(ImportOutcome.UNCHANGED)
+    created = _created(plan)
+    if not created:
+        return "All of it exists already: there is nothing to create."
+    rest = f"; {counted(unchanged, 'entry', 'entries')} unchanged" if unchanged else ""
     programs = len(plan.runs_programs)
     runs = (
         f" {counted(programs, 'credential set runs', 'credential sets run')} a program."
         if programs
         else ""
     )
-    return f"{made} will be made{also}.{runs}"
+    return f"{created} will be created{rest}.{runs}"
 
 
 def applied_summary(plan: ImportPlan) -> str:
-    """What was made, in a sentence."""
-    made = _made(plan)
-    return (
-        f"{made} {'is' if made.startswith('1 ') and ' and ' not in made else 'are'} made."
-        if made
-        else "Nothing had to be made."
-    )
+    """What was created, in a sentence."""
+    created = _created(plan)
+    return f"Created {created}." if created else "Nothing had to be created."
 
 
 def entry_lines(plan: ImportPlan, key: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """What is to be said of a row: sentences, and what stands in its way with the code of each."""
+    """The details of a row: sentences, and its problems with their codes."""
     kind, _, number = key.partition(" ")
     if kind == "problem":
         problem = plan.problems[int(number)]
@@ -105,40 +102,39 @@ def entry_lines(plan: ImportPlan, key: str) -> tuple[tuple[str, ...], tuple[tupl
         )
     entry = plan.entries[int(number)]
     place = f"Line {entry.line}: " if entry.line else ""
-    told = f"{place}{KIND[entry.kind]} {entry.name}"
+    description = f"{place}{_KINDS[entry.kind]} {entry.name}"
     if entry.kind == "rule" and entry.source_repository and entry.target_repository:
         signs_in = f", signs in with {entry.credential_set}" if entry.credential_set else ""
-        told += f": {entry.source_repository} appears as {entry.target_repository}{signs_in}"
+        description += f": {entry.source_repository} appears as {entry.target_repository}{signs_in}"
     elif entry.login_server:
-        told += f" for {entry.login_server}"
+        description += f" for {entry.login_server}"
     if entry.username_id or entry.password_id:
-        told += f", user name from {entry.username_id or 'nowhere'}, password from {entry.password_id or 'nowhere'}"
+        description += f", user name from {entry.username_id or 'nowhere'}"
+        description += f", password from {entry.password_id or 'nowhere'}"
     if entry.runs_program:
-        told += ". The engine runs a program each time it signs in with it"
-    there = (
-        (" The very same is there already.",) if entry.outcome is ImportOutcome.UNCHANGED else ()
-    )
-    return (f"{told}.{''.join(there)}",), tuple(
-        (f"{place}{each.message}", each.code) for each in entry.problems
+        description += ". The engine runs a program each time it signs in with it"
+    exists = " The same exists already." if entry.outcome is ImportOutcome.UNCHANGED else ""
+    return (f"{description}.{exists}",), tuple(
+        (f"{place}{problem.message}", problem.code) for problem in entry.problems
     )
 
 
 def programs_text(plan: ImportPlan) -> str:
-    """What the engine would run, set by set."""
+    """The programs that the engine would run, a line for each credential set and identifier."""
     identifiers = (
-        (each, identifier)
-        for each in plan.runs_programs
-        for identifier in (each.username_id, each.password_id)
+        (entry, identifier)
+        for entry in plan.runs_programs
+        for identifier in (entry.username_id, entry.password_id)
     )
     return "\n".join(
-        f"{each.name}: {identifier}"
-        for each, identifier in identifiers
+        f"{entry.name}: {identifier}"
+        for entry, identifier in identifiers
         if identifier is not None and is_program(identifier)
     )
 
 
-def _made(plan: ImportPlan) -> str:
-    kinds = [each.kind for each in plan.entries if each.outcome is ImportOutcome.CREATE]
+def _created(plan: ImportPlan) -> str:
+    kinds = [entry.kind for entry in plan.entries if entry.outcome is ImportOutcome.CREATE]
     parts = [
         counted(kinds.count(kind), one, many)
         for kind, one, many in (
@@ -150,11 +146,12 @@ def _made(plan: ImportPlan) -> str:
     return " and ".join(parts)
 
 
-def _what(entry: ImportEntry) -> str:
+def _description(entry: ImportEntry) -> str:
     if entry.kind == "rule":
         return f"{entry.source_repository or '?'} > {entry.target_repository or '?'}"
     runs = "runs a program, " if entry.runs_program else ""
-    return f"{runs}credential set for {entry.login_server or '?'}: {entry.username_id or '?'}, {entry.password_id or '?'}"
+    identifiers = f"{entry.username_id or '?'}, {entry.password_id or '?'}"
+    return f"{runs}credential set for {entry.login_server or '?'}: {identifiers}"
 
 
 def _line(line: int | None) -> str:

@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
+from entrepot.api.labels import match_state
 from entrepot.api.models import RuleMatch
-from entrepot.core.states import CachedState
 from tui.presentation.status import join_names
 
 
-def match_lines(found: RuleMatch) -> tuple[str, ...]:
-    """What answers, with what, and whether it is held; or why nothing does, and what comes near."""
-    if found.rule is None:
+def match_lines(match: RuleMatch) -> tuple[str, ...]:
+    """The rule that answers and what is cached, or why none does, and similar rules."""
+    if match.rule is None:
         near = [
-            f"  {each.name}   {each.target_repository} from {each.source_repository}\n    {each.why}"
-            for each in found.near
+            f"  {rule.name}   {rule.target_repository} from {rule.source_repository}\n"
+            f"    {rule.why}"
+            for rule in match.near
         ]
         return (
-            found.why_not or "No cache rule answers for it.",
-            *(("", "Near:", *near) if near else ()),
-            *_others(found),
+            match.why_not or "No cache rule answers for it.",
+            *(("", "Similar rules:", *near) if near else ()),
+            *_others(match),
         )
     signs_in = (
-        f"signs in with {found.credential_set}" if found.credential_set else "no credential set"
+        f"signs in with {match.credential_set}" if match.credential_set else "no credential set"
     )
     return (
-        f"{found.rule} answers, with {found.source_repository}",
-        f"{signs_in}   {match_state(found)}",
-        *((f"pull it as {found.pull}",) if found.pull else ()),
-        *_others(found),
+        f"{match.rule} answers, with {match.source_repository}",
+        f"{signs_in}   {match_state(match)}",
+        *((f"pull it as {match.pull}",) if match.pull else ()),
+        *_others(match),
     )
 
 
-def match_state(found: RuleMatch) -> str:
-    """How much of what was asked for is held."""
-    if found.tag is None and found.digest is None:
-        return (
-            "the repository is cached"
-            if found.holding is not CachedState.NOT_CACHED
-            else "nothing of the repository is cached yet"
-        )
-    return {
-        CachedState.CACHED: "held",
-        CachedState.PARTLY_CACHED: "held in part",
-        CachedState.NOT_CACHED: "not held yet",
-    }[found.holding]
+def rule_to_show(match: RuleMatch) -> str | None:
+    """The name of the rule that answers, or else of the nearest rule."""
+    return match.rule or (match.near[0].name if match.near else None)
 
 
-def rule_to_show(found: RuleMatch) -> str | None:
-    """The rule that answers, or else the nearest."""
-    return found.rule or (found.near[0].name if found.near else None)
-
-
-def _others(found: RuleMatch) -> tuple[str, ...]:
-    return (f"also here as {join_names(found.others, limit=3)}",) if found.others else ()
+def _others(match: RuleMatch) -> tuple[str, ...]:
+    return (f"also here as {join_names(match.others, limit=3)}",) if match.others else ()

@@ -1,5 +1,4 @@
-"""The whole engine in one look: figures, sources, space, what needs attention, and how the height
-is shared out."""
+"""The overview: figures, sources, space, what needs attention, and the layout of its height."""
 
 from __future__ import annotations
 
@@ -18,25 +17,27 @@ FIGURES = 4
 """Lines of figures."""
 
 SPACE_LOW = 0.9
-"""The share of the space from which on it is worth saying that eviction is near."""
+"""The share of used space from which the overview warns that eviction is near."""
 
 RULES_LOW = 0.95
-"""The share of the possible rules from which on they are worth a word."""
+"""The share of the possible rules from which the overview mentions their number."""
 
-SERVER = 18
-"""Cells for a login server beside its state."""
+SERVER_WIDTH = 18
+"""Cells of a login server beside its state."""
 
-OFFERED_SHOWN = 3
-"""Images of a demo's source that are named: with more the sentence takes a third line."""
+MAX_OFFERED = 3
+"""Images of a demo's source that are named: more would take a third line."""
 
-BESIDE = 36
-"""Cells from which on it stands beside its state and not before it."""
+WIDTH_FOR_TWO_COLUMNS = 36
+"""Cells from which a login server has its own column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heights:
-    """Lines for each part between tabs and keys. *gaps* says whether an empty line stands between
-    two parts; no *events*: there is no room for any."""
+    """Lines for each part between the tabs and the keys.
+
+    *gaps* says whether empty lines separate the parts; 0 *events*: there is no room for them.
+    """
 
     pulls: int
     halves: int
@@ -49,31 +50,30 @@ class Heights:
 def distribute_height(
     height: int, *, running: int, needs: int, sources: int, events: int
 ) -> Heights:
-    """How *height* lines are best used for that many pulls, lines of what needs attention, lines of
-    sources, and events."""
+    """Distribute *height* lines among running pulls, notices (*needs*), sources and events."""
     gaps = height >= 17
     history = height >= 17
     halves = 1 + FIGURES + 2 * history
     if height >= 30:
         halves = max(halves, min(1 + sources, 14))
-    # The titles of the pulls and the line of the space, and what stands between the parts.
-    left = height - 2 - halves - 3 * gaps
-    needs = min(needs, max(1, left - 3) if gaps else 3)
-    left -= needs
-    # Events have a title and a gap of their own; below three lines they are not worth it.
-    most = left - 3 if gaps else left
+    # The titles of the pulls, the line of the space, and the gaps.
+    free = height - 2 - halves - 3 * gaps
+    needs = min(needs, max(1, free - 3) if gaps else 3)
+    free -= needs
+    # Events have a title and a gap; below three lines they are not worth it.
+    most = free - 3 if gaps else free
     if height >= 30:
         most = min(most, max(4, most * 2 // 3))
     pulls = max(1, min(max(1, running), most))
-    left -= pulls
-    shown = left - 2 if gaps and left >= 3 and events else 0
+    free -= pulls
+    event_lines = free - 2 if gaps and free >= 3 and events else 0
     return Heights(
-        pulls=pulls, halves=halves, history=history, needs=needs, events=shown, gaps=gaps
+        pulls=pulls, halves=halves, history=history, needs=needs, events=event_lines, gaps=gaps
     )
 
 
 def figures(status: EngineStatus, width: int) -> list[Row]:
-    """What clients got in the last 24 hours, and what of it the cache had."""
+    """What clients got in the last 24 hours, and how much of it came from the cache."""
     day = status.last_day
     from_cache = max(0, day.served - day.from_source)
     share = f"{from_cache / day.served:.0%}".replace("%", " %") if day.served else ""
@@ -87,36 +87,39 @@ def figures(status: EngineStatus, width: int) -> list[Row]:
     name_width = max(15, min(21, width - 15))
     beside = 5 if width >= name_width + 15 else 0
     return [
-        Row(name, (Cell(f"{name:<{name_width}}{told if beside else '':>{beside}}{value:>10}"),))
-        for name, told, value in lines
+        Row(name, (Cell(f"{name:<{name_width}}{share if beside else '':>{beside}}{value:>10}"),))
+        for name, share, value in lines
     ]
 
 
 def history(activity: Activity, columns: int) -> tuple[list[float], list[float], float]:
-    """Hits and misses over the last 24 hours in at most so many columns, oldest first, and the most
-    of either in one column."""
+    """Hits and misses over the last 24 hours in at most *columns* columns, oldest first.
+
+    The third value is the highest of both in one column.
+    """
     hits = grouped([bucket.hits for bucket in activity.buckets], columns)
     misses = grouped([bucket.misses for bucket in activity.buckets], columns)
     return hits, misses, max([*hits, *misses], default=0.0)
 
 
 def sources(
-    upstreams: Sequence[SourceRegistrySnapshot], now: float, width: int, lines: int
+    registries: Sequence[SourceRegistrySnapshot], now: float, width: int, lines: int
 ) -> list[Row]:
-    """The source registries that rules use, and how they are: what is not well comes first when
-    there is too little room. A long state takes two lines."""
-    used = [each for each in used_first(upstreams) if each.rules]
+    """The source registries that rules use, and their states; a long state takes two lines.
+
+    Where there is too little room, those with problems come first.
+    """
+    used = [registry for registry in used_first(registries) if registry.rules]
     if not used:
-        told = Cell("none is in use yet", "dim")
-        return [Row("none", (told, Cell("")) if width >= BESIDE else (Cell(""), told))]
-    states = [(each.login_server, source_summary(each, now)) for each in used]
-    if width < BESIDE:
+        return [_in_columns("none", Cell("none is in use yet", "dim"), width)]
+    states = [(registry.login_server, source_summary(registry, now)) for registry in used]
+    if width < WIDTH_FOR_TWO_COLUMNS:
         groups = [
             [Row(name, (Cell(""), Cell(f"{name}  {state.text}", state.tone)))]
             for name, state in states
         ]
     else:
-        groups = [_source(name, state, width - SERVER - 2) for name, state in states]
+        groups = [_source(name, state, width - SERVER_WIDTH - 2) for name, state in states]
     if sum(len(group) for group in groups) > lines:
         groups.sort(key=lambda group: group[0].cells[1].tone not in {"bad", "warn"})
     rows: list[Row] = []
@@ -124,9 +127,14 @@ def sources(
         follow = number < len(groups) - 1
         if len(rows) + len(group) + follow > lines:
             more = Cell(f"and {len(groups) - number} more", "dim")
-            return [*rows, Row("more", (more, Cell("")) if width >= BESIDE else (Cell(""), more))]
+            return [*rows, _in_columns("more", more, width)]
         rows.extend(group)
     return rows
+
+
+def _in_columns(key: str, cell: Cell, width: int) -> Row:
+    """A row of one cell, in the first column where there are two."""
+    return Row(key, (cell, Cell("")) if width >= WIDTH_FOR_TWO_COLUMNS else (Cell(""), cell))
 
 
 def _source(login_server: str, state: Cell, width: int) -> list[Row]:
@@ -138,18 +146,18 @@ def _source(login_server: str, state: Cell, width: int) -> list[Row]:
 
 
 def space(status: EngineStatus, width: int) -> Row:
-    """How much of the space is used, and when eviction begins."""
+    """How much of the space is used, and when eviction starts."""
     if not status.space_limit:
-        return Row("space", (Cell(f"{size(status.blobs_size)} held"),))
+        return Row("space", (Cell(f"{size(status.blobs_size)} cached"),))
     share = status.blobs_size / status.space_limit
-    told = f"{int(share * 100):>3} %   {out_of(status.blobs_size, status.space_limit)}"
+    text = f"{int(share * 100):>3} %   {out_of(status.blobs_size, status.space_limit)}"
     if width >= 70:
-        told += "   evicts when it is full"
+        text += "   evicts when full"
     return Row(
         "space",
         (
             Cell(
-                f"{bar(share, max(6, min(40, width - len(told) - 7)))}  {told}",
+                f"{bar(share, max(6, min(40, width - len(text) - 7)))}  {text}",
                 "warn" if share >= SPACE_LOW else "",
             ),
         ),
@@ -159,37 +167,49 @@ def space(status: EngineStatus, width: int) -> Row:
 def needs(
     status: EngineStatus, width: int, offered: Sequence[str] = ()
 ) -> tuple[str, str, list[Row]]:
-    """What an administrator should know now, or do first: a head, its tone, and sentences in lines.
-    *offered* are the images of a demo's source."""
-    told = [*status.notices]
+    """What an administrator must know now or do first: a head, its tone, and sentences in lines.
+
+    *offered* are the images of a demo's source.
+    """
+    notices = [*status.notices]
     if status.space_limit and status.blobs_size >= SPACE_LOW * status.space_limit:
         share = int(status.blobs_size / status.space_limit * 100)
-        told.append(
-            f"{share} % of the space is used. Eviction begins at {size(status.space_limit)} with what was used least recently."
+        notices.append(
+            f"{share} % of the space is used. Eviction starts at {size(status.space_limit)}, "
+            "with the least recently used images."
         )
     if status.rules >= RULES_LOW * status.rules_limit:
-        told.append(f"{status.rules:,} of {status.rules_limit:,} possible cache rules are made.")
-    if told:
-        return "Needs you", "warn", _wrapped(told, width, "! ")
+        notices.append(f"{status.rules:,} of {status.rules_limit:,} possible cache rules exist.")
+    if notices:
+        return "Needs attention", "warn", _wrapped(notices, width, "! ")
     if not status.rules:
-        first = "Press n to make the first cache rule: it says which repository of which registry appears here, and under which name."
-        then = f"Container clients then pull from {status.address}, and the first pull of an image leaves a copy for every pull after it."
-        return "To begin", "accent", _wrapped((first, then), width, "")
+        first = (
+            "Press n to create the first cache rule: it says which repository of which registry "
+            "appears here, and under which name."
+        )
+        then = (
+            f"Container clients then pull from {status.address}, and the first pull of an image "
+            "caches it for later pulls."
+        )
+        return "Get started", "accent", _wrapped((first, then), width, "")
     if not status.repositories:
-        first = f"Nothing is cached yet. Press p to pull an image, or point a container client at {status.address}."
+        first = (
+            "Nothing is cached yet. Press p to pull an image, or point a container client at "
+            f"{status.address}."
+        )
         if offered:
-            some, more = (
-                ", ".join(offered[:OFFERED_SHOWN]),
-                " and more" if len(offered) > OFFERED_SHOWN else "",
+            examples = ", ".join(offered[:MAX_OFFERED])
+            more = " and more" if len(offered) > MAX_OFFERED else ""
+            first = (
+                f"This demo's source has {examples}{more}. "
+                "Press p, then enter twice, to pull the first."
             )
-            first = f"This demo's source has {some}{more}. Press p, then enter twice, to pull the first."
-        return "All is well.", "good", _wrapped((first,), width, "")
-    return "All is well.", "good", []
+        return "Healthy", "good", _wrapped((first,), width, "")
+    return "Healthy", "good", []
 
 
 def shortened(rows: Sequence[Row], lines: int) -> list[Row]:
-    """As many of the rows as there are *lines* for; the last one says how many more there are, and
-    where."""
+    """At most *lines* of the rows; the last one says how many more there are, and where."""
     if len(rows) <= lines:
         return list(rows)
     more = counted(len(rows) - max(0, lines - 1), "more line")
@@ -201,15 +221,15 @@ def shortened(rows: Sequence[Row], lines: int) -> list[Row]:
 
 def last_events(events: Sequence[Event], now: float, lines: int) -> list[Row]:
     """The last events, newest first."""
-    shown = list(events_by_key(events).items())[:lines]
+    latest = list(events_by_key(events).items())[:lines]
     return [
         Row(key, (Cell(when(event, now), "dim"), Cell(event.message, severity(event)[1])))
-        for key, event in shown
+        for key, event in latest
     ]
 
 
 def more_pulls(running: int, shown: int) -> str:
-    """How many pulls there was no room for: ``12 more``."""
+    """How many running pulls have no line: ``12 more``."""
     return f"{counted(running - shown, 'more', 'more')}   " if running > shown else ""
 
 

@@ -19,7 +19,7 @@ STEADY_COLUMNS = (
     Column("Source", weight=1, needs=40),
     Column("Asked by", 20, needs=80),
 )
-"""What does not change while a pull goes on."""
+"""Columns that do not change while a pull runs."""
 
 PROGRESS_COLUMNS = (
     Column("Progress", 10),
@@ -27,14 +27,14 @@ PROGRESS_COLUMNS = (
     Column("", 8, right=True),
     Column("", 6, right=True),
 )
-"""What does: bar, share, speed and time left."""
+"""Columns that change: bar, share, speed and time left."""
 
 PROGRESS_WIDTH = (
     sum(column.width or 0 for column in PROGRESS_COLUMNS) + 2 * (len(PROGRESS_COLUMNS) - 1) + 1
 )
 
-ENDED = {
-    PullState.COMPLETED: ("complete", "good"),
+_ENDED = {
+    PullState.COMPLETED: ("completed", "good"),
     PullState.FAILED: ("failed", "bad"),
     PullState.CANCELLED: ("cancelled", "warn"),
 }
@@ -42,16 +42,15 @@ WHOLE = {LayerState.VERIFIED, LayerState.HELD}
 
 
 def under_way_first(pulls: Sequence[PullSnapshot]) -> list[PullSnapshot]:
-    """Those that go on, then those that ended, each in the engine's order (newest first)."""
+    """Running pulls, then ended ones, both in the engine's order (newest first)."""
     return sorted(pulls, key=lambda pull: pull.state.ended)
 
 
 def pull_row(pull: PullSnapshot) -> Row:
-    """The steady columns of a pull: image, platform, source and who asked. What goes on has the
-    accent."""
+    """The steady columns of a pull: image, platform, source and clients."""
     platform = (pull.platform or "").removeprefix("linux/")
     texts = (pull.image, platform, pull.login_server, asked_by(pull.asked_by))
-    told = (
+    searched = (
         *texts,
         pull.source_repository,
         pull.rule,
@@ -67,18 +66,18 @@ def pull_row(pull: PullSnapshot) -> Row:
             Cell(texts[0], "" if pull.state.ended else "accent"),
             *(Cell(text, "dim") for text in texts[1:]),
         ),
-        search=" ".join(each for each in told if each),
+        search=" ".join(text for text in searched if text),
     )
 
 
 def pull_progress(pull: PullSnapshot, now: float) -> Row:
-    """The volatile columns of a pull: bar, share, speed and time left, all in one tone, because
-    each change of it costs bytes on the wire.
+    """The volatile columns of a pull: bar, share, speed and time left.
 
-    For a pull that ended: how, how large it is, and when.
+    All have one tone, because each change of tone costs bytes on a slow line. For an ended pull:
+    its outcome, its size, and when it ended.
     """
     if pull.state.ended:
-        word, tone = ENDED[pull.state]
+        word, tone = _ENDED[pull.state]
         return Row(
             pull.id,
             (
@@ -88,16 +87,16 @@ def pull_progress(pull: PullSnapshot, now: float) -> Row:
                 Cell(moment(pull.ended or now, now), "dim"),
             ),
         )
-    texts = ("asking", "", "", "")
+    texts = ("starting", "", "", "")
     if pull.size:
         share = pull.received / pull.size
-        left = duration(pull.time_left) if pull.time_left is not None else ""
-        texts = (bar(share, BAR), f"{int(share * 100)}%", pace(pull), left)
+        time_left = duration(pull.time_left) if pull.time_left is not None else ""
+        texts = (bar(share, BAR), f"{int(share * 100)}%", pace(pull), time_left)
     return Row(pull.id, tuple(Cell(text, "accent") for text in texts))
 
 
 def pace(pull: PullSnapshot) -> str:
-    """How fast a pull comes in, or why nothing comes."""
+    """The speed of a pull, or why nothing arrives."""
     if pull.speed:
         return rate(pull.speed)
     return (
@@ -106,8 +105,7 @@ def pace(pull: PullSnapshot) -> str:
 
 
 def running_summary(pulls: Sequence[PullSnapshot]) -> str:
-    """How many pulls go on, and how fast all of them are: ``3 running   84 MB/s``; empty: none
-    does."""
+    """How many pulls run, and their speed together: ``3 running   84 MB/s``; empty for none."""
     running = [pull for pull in pulls if not pull.state.ended]
     return (
         f"{len(running):,} running   {rate(sum(pull.speed for pull in running))}" if running else ""
@@ -115,51 +113,58 @@ def running_summary(pulls: Sequence[PullSnapshot]) -> str:
 
 
 def ended_text(pull: PullSnapshot) -> str:
-    """How a pull ended, in a sentence with the reason and the advice of the engine."""
-    took = duration(max(0.0, (pull.ended or pull.started) - pull.started))
+    """How a pull ended, in a sentence, with the engine's reason and advice."""
+    time_taken = duration(max(0.0, (pull.ended or pull.started) - pull.started))
     if pull.error_message:
-        return f"Failed after {took}: {pull.error_message}"
+        return f"Failed after {time_taken}: {pull.error_message}"
     if pull.state is PullState.COMPLETED:
-        return f"Completed in {took}, {f'{size(pull.from_source)} of it from the source' if pull.from_source else 'all of it was held already'}."
-    return f"Cancelled after {took}. Blobs that were whole are kept."
+        origin = (
+            f"{size(pull.from_source)} from the source"
+            if pull.from_source
+            else "all of it was cached already"
+        )
+        return f"Completed in {time_taken}, {origin}."
+    return f"Cancelled after {time_taken}. Completed blobs stay cached."
 
 
 def pull_detail(pull: PullSnapshot, now: float) -> Detail:
-    """A pull in a list: only what does not change from one look to the next, because it is painted
-    as a whole."""
+    """A pull in a list: only what does not change between two polls, as it is drawn as a whole."""
     count = len(pull.layers) or pull.layer_count
     blobs = (
-        f"{counted(count, 'blob')}, {size(pull.size)}" if count else "its manifest is not here yet"
+        f"{counted(count, 'blob')}, {size(pull.size)}"
+        if count
+        else "its manifest is not cached yet"
     )
     ending = (
-        ended_text(pull) if pull.state.ended else f"{blobs}, began at {moment(pull.started, now)}"
+        ended_text(pull) if pull.state.ended else f"{blobs}, started at {moment(pull.started, now)}"
     )
     facts = [
         ("Image", pull.image),
-        ("Platform", pull.platform or "not known yet"),
+        ("Platform", pull.platform or "unknown yet"),
         ("Source", pull.source_repository),
         ("Rule", pull.rule or "-"),
         ("Asked by", ", ".join(pull.asked_by) or "-"),
-        ("Began", moment(pull.started, now)),
+        ("Started", moment(pull.started, now)),
     ]
     if pull.state.ended:
-        facts += [("Ended", f"{moment(pull.ended or now, now)}, {ENDED[pull.state][0]}")]
+        facts += [("Ended", f"{moment(pull.ended or now, now)}, {_ENDED[pull.state][0]}")]
     facts += [
-        ("Size", size(pull.size) if pull.size else "not known yet"),
+        ("Size", size(pull.size) if pull.size else "unknown yet"),
         ("Blobs", f"{count:,}"),
-        ("Digest", pull.digest[:19] if pull.digest else "not known yet"),
+        ("Digest", pull.digest[:19] if pull.digest else "unknown yet"),
     ]
     if pull.state.ended:
         facts += [("Fetched", size(pull.from_source)), ("Served", size(pull.to_clients))]
     if pull.error_code:
-        # The code speaks of the source, which need not be at fault.
+        # The cause is more precise: the source need not be at fault.
         facts += [("Code", pull.error_cause or pull.error_code)]
     lines = (
         f"{pull.image}   from {pull.source_repository}",
-        f"{pull.platform or ''}   rule {pull.rule or '-'}   asked by {asked_by(pull.asked_by)}".strip(),
+        f"{pull.platform or ''}   rule {pull.rule or '-'}   "
+        f"asked by {asked_by(pull.asked_by)}".strip(),
     )
     if pull.state.ended:
-        # Why it failed must be seen where there is room for two lines only.
+        # The reason must be visible where there is room for two lines only.
         return Detail(pull.image, (ending, *lines), tuple(facts), (ending,))
     return Detail(pull.image, (*lines, ending), tuple(facts))
 
@@ -182,8 +187,14 @@ def opened_pull_detail(pull: PullSnapshot, now: float) -> Detail:
     """A pull that is opened: what it has moved, who waits, and why it failed."""
     waiting = sum(layer.waiting_clients for layer in pull.layers)
     here = sum(layer.state in WHOLE for layer in pull.layers)
-    traffic = f"from the source {size(pull.from_source)}   to clients {size(pull.to_clients)}   waiting for it: {waiting:,}"
-    origin = f"{here} of {counted(len(pull.layers), 'blob')} here   {pull.source_repository}   rule {pull.rule or '-'}"
+    traffic = (
+        f"from the source {size(pull.from_source)}   to clients {size(pull.to_clients)}   "
+        f"waiting clients {waiting:,}"
+    )
+    origin = (
+        f"{here} of {counted(len(pull.layers), 'blob')} cached   {pull.source_repository}   "
+        f"rule {pull.rule or '-'}"
+    )
     ending = (ended_text(pull),) if pull.state.ended else ()
     facts = [*pull_detail(pull, now).facts]
     if not pull.state.ended:
@@ -196,7 +207,7 @@ def opened_pull_detail(pull: PullSnapshot, now: float) -> Detail:
 
 
 def layer_row(layer: LayerSnapshot) -> Row:
-    """The steady columns of a blob."""
+    """The steady columns of a blob: digest, kind and size."""
     kind = (
         "config"
         if "config" in layer.media_type or layer.media_type.endswith("container.image.v1+json")
@@ -211,13 +222,12 @@ def layer_row(layer: LayerSnapshot) -> Row:
 
 
 def layer_progress(layer: LayerSnapshot, *, width: int = 11) -> Row:
-    """The volatile columns of a blob: bar and share or a word, whether it was resumed, and how many
-    clients wait for it."""
+    """The volatile columns of a blob: progress or state, where it resumed, waiting clients."""
     share = layer.received / layer.size if layer.size else 1.0
     words = {
         LayerState.WAITING: Cell("waiting", "dim"),
         LayerState.VERIFIED: Cell("verified", "good"),
-        LayerState.HELD: Cell("held already", "good"),
+        LayerState.HELD: Cell("cached", "good"),
         LayerState.FAILED: Cell("failed", "bad"),
     }
     resumed = f"resumed at {size(layer.resumed_at)}" if layer.resumed_at is not None else ""
@@ -235,8 +245,8 @@ def layer_progress(layer: LayerSnapshot, *, width: int = 11) -> Row:
     )
 
 
-def asked_by(who: Sequence[str]) -> str:
-    """Who asked: the first, and how many more."""
-    if not who:
+def asked_by(clients: Sequence[str]) -> str:
+    """The first client that asked, and how many more."""
+    if not clients:
         return "-"
-    return who[0] if len(who) == 1 else f"{who[0]} and {len(who) - 1} more"
+    return clients[0] if len(clients) == 1 else f"{clients[0]} and {len(clients) - 1} more"

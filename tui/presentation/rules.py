@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from entrepot.api.labels import tag_lifetime
 from entrepot.api.models import RuleSnapshot
 from entrepot.formatting import ago, counted, since, size
 from tui.presentation import drafts
@@ -12,7 +13,7 @@ from widgets.row_list import Cell, Row
 
 
 def rule_row(rule: RuleSnapshot, clock: Callable[[], float]) -> Row:
-    """Name, source, target, sign-in, pulls and last use."""
+    """The row of a rule: name, source, target, credential set, pulls and last pull."""
 
     def cells() -> tuple[Cell, ...]:
         return (
@@ -29,7 +30,7 @@ def rule_row(rule: RuleSnapshot, clock: Callable[[], float]) -> Row:
         rule.name,
         cells,
         search=" ".join(names),
-        order=(*(each.lower() for each in names), rule.pulls, rule.last_pull or 0.0),
+        order=(*(name.lower() for name in names), rule.pulls, rule.last_pull or 0.0),
     )
 
 
@@ -43,40 +44,36 @@ def rule_lines(rule: RuleSnapshot, now: float) -> tuple[str, ...]:
     return (
         f"{rule.name} answers for {rule.target_repository} with {rule.source_repository}",
         "   ".join(part for part in (cached(rule), used, saved(rule)) if part),
-        f"sign-in {rule.credential_set or 'none'}   freshness {freshness(rule)}   created {day(rule.created)}",
+        f"credential set {rule.credential_set or 'none'}   tag lifetime {tag_lifetime(rule)}   "
+        f"created {day(rule.created)}",
     )
 
 
 def rule_facts(rule: RuleSnapshot, now: float) -> tuple[tuple[str, str], ...]:
     """A rule as names and values."""
-    asked = rule.requests_made + rule.requests_saved
+    requests = rule.requests_made + rule.requests_saved
     return (
         ("Target", rule.target_repository),
         ("Source", rule.source_repository),
-        ("Sign-in", rule.credential_set or "no credential set"),
-        ("Freshness", freshness(rule)),
+        ("Credential set", rule.credential_set or "none"),
+        ("Tag lifetime", tag_lifetime(rule)),
         ("Created", day(rule.created)),
         ("", ""),
         ("Repositories", f"{rule.repositories:,}"),
         ("Size", size(rule.size)),
         ("Pulls", f"{rule.pulls:,}"),
-        ("Last pull", f"{since(rule.last_pull, now)}" if rule.last_pull is not None else "never"),
+        ("Last pull", since(rule.last_pull, now) if rule.last_pull is not None else "never"),
         ("Requests made", f"{rule.requests_made:,}"),
         (
             "Requests saved",
             f"{rule.requests_saved:,}"
-            + (f" ({rule.requests_saved * 100 // asked} %)" if asked else ""),
+            + (f" ({rule.requests_saved * 100 // requests} %)" if requests else ""),
         ),
     )
 
 
-def freshness(rule: RuleSnapshot) -> str:
-    """How long its tags are believed, and where that is said."""
-    return rule.freshness_in_force if rule.freshness else f"{rule.freshness_in_force} (the default)"
-
-
 def cached(rule: RuleSnapshot) -> str:
-    """How much came through it and is held."""
+    """How much is cached through a rule; empty for nothing."""
     return (
         f"{counted(rule.repositories, 'repository', 'repositories')}, {size(rule.size)}"
         if rule.repositories
@@ -85,14 +82,16 @@ def cached(rule: RuleSnapshot) -> str:
 
 
 def saved(rule: RuleSnapshot) -> str:
-    """The share of the requests for manifests that the cache answered without asking the source;
-    empty before the first one."""
-    asked = rule.requests_made + rule.requests_saved
-    return f"{rule.requests_saved * 100 // asked} % from the cache" if asked else ""
+    """The share of manifest requests that the cache answered without asking the source.
+
+    Empty before the first request.
+    """
+    requests = rule.requests_made + rule.requests_saved
+    return f"{rule.requests_saved * 100 // requests} % from the cache" if requests else ""
 
 
 def rule_command(rule: RuleSnapshot) -> str:
-    """The command that makes the same rule."""
+    """The command that creates the same rule."""
     return drafts.rule_command(
         rule.name,
         rule.source_repository,

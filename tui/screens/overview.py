@@ -19,8 +19,8 @@ from entrepot.api.models import (
 )
 from tui.polling import IDLE_POLL_INTERVAL
 from tui.presentation.overview import (
-    BESIDE,
-    SERVER,
+    SERVER_WIDTH,
+    WIDTH_FOR_TWO_COLUMNS,
     distribute_height,
     figures,
     history,
@@ -124,7 +124,9 @@ class OverviewScreen(EngineScreen):
             with Vertical(id="right"):
                 yield Plain("Sources", classes="head")
                 yield _block(
-                    "sources", Column("", SERVER, needs=BESIDE), Column("", weight=1, sentence=True)
+                    "sources",
+                    Column("", SERVER_WIDTH, needs=WIDTH_FOR_TWO_COLUMNS),
+                    Column("", weight=1, sentence=True),
                 )
         yield Plain("", classes="gap")
         with Horizontal(classes="space"):

@@ -12,11 +12,11 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from entrepot.api.client import ClientError
+from entrepot.api.labels import CACHED_LABELS, match_state
 from entrepot.api.models import RuleMatch, TagDetail
 from entrepot.core.platforms import Platform, PlatformInvalid
 from entrepot.core.states import CachedState
-from tui.presentation.images import HELD
-from tui.presentation.matches import match_state
+from tui.presentation.images import CACHED_TONES
 from widgets.dialogs.base import DIALOG_CSS, LOW_BREAKPOINTS, SCROLLING_CSS, Dialog
 from widgets.dialogs.line_prompt import TYPING_PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
@@ -144,7 +144,7 @@ class PullDialog(Dialog[bool]):
         for image in detail.images if detail is not None else ():
             # An index may have several versions of Windows of one name: a pull takes the first.
             if image.attests is None and image.platform and image.platform not in rows:
-                state, tone = HELD[image.holding]
+                state, tone = CACHED_LABELS[image.holding], CACHED_TONES[image.holding]
                 rows[image.platform] = Row(
                     image.platform, (Cell(image.platform), Cell(state, tone))
                 )

@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
+from entrepot.api.labels import image_name
 from entrepot.api.models import TagDetail, TagImage
 from entrepot.formatting import short_digest
 from tui.presentation.images import (
@@ -22,7 +23,6 @@ from tui.presentation.images import (
     blobs,
     image_facts,
     image_lines,
-    image_name,
     image_row,
     tag_title,
 )
@@ -86,9 +86,9 @@ class TagScreen(OpenedScreen[TagImage]):
             yield RowList(
                 (
                     Column("Platform", weight=1),
-                    Column("Cached", 13),
+                    Column("State", 13),
                     Column("Size", 9, right=True),
-                    Column("On disk", 9, right=True, needs=70),
+                    Column("Cached", 9, right=True, needs=70),
                     Column("Used", 6, right=True),
                 ),
                 id="list",
@@ -99,7 +99,7 @@ class TagScreen(OpenedScreen[TagImage]):
                     Column("Digest", 12),
                     Column("Kind", 11, needs=70),
                     Column("Size", 9, right=True),
-                    Column("Cached", 10),
+                    Column("State", 10),
                     Column("Shared with", weight=1),
                 ),
                 id="layers",

@@ -196,7 +196,7 @@ class ImportWizard(Wizard[bool | None]):
             yield Plain("", classes="question", id="plan-summary")
             yield RowList(
                 (
-                    Column("", 8),
+                    Column("", 9),
                     Column("Name", 18),
                     Column("What it says", weight=1),
                     Column("Line", 5, right=True),

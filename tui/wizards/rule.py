@@ -18,7 +18,7 @@ from entrepot.api.client import EngineRefused
 from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, SourceRegistrySnapshot
 from entrepot.core.states import SignIn
 from entrepot.formatting import counted
-from tui.presentation.credentials import HEALTH
+from tui.presentation.credentials import credential_set_health
 from tui.presentation.drafts import rule_command, rule_toml
 from tui.presentation.freshness import DEFAULT, INTERVAL, freshness_choices
 from tui.presentation.sources import SIGN_IN
@@ -180,7 +180,9 @@ class RuleWizard(Wizard[CreatedRule | None]):
 
     def focus_of(self, number: int) -> str | None:
         """What has the focus in a step."""
-        return ("#sources", "#path", "#target", "#sets", "#freshness", "#review", "#image")[number]
+        return ("#registries", "#path", "#target", "#sets", "#freshness", "#review", "#image")[
+            number
+        ]
 
     # What the keys do now
 
@@ -345,7 +347,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
                 Row(NO_SET, (Cell("no credential set"), Cell("pull without signing in", "dim")))
             )
         for credential_set in self._sets:
-            health, tone = HEALTH[credential_set.health]
+            health, tone = credential_set_health(credential_set)
             rows.append(
                 Row(
                     credential_set.name,

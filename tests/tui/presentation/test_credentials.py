@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+import click
 import msgspec
 
 from entrepot.api.models import CredentialSetSnapshot
@@ -26,7 +27,7 @@ SET = CredentialSetSnapshot(
 
 def test_an_unhealthy_credential_set_says_why_and_who_uses_it() -> None:
     first, second = credential_set_lines(SET, NOW)
-    assert first == "hub-login is unhealthy, tried 1 min ago: docker.io refuses. (SourceRefused)"
+    assert first == "hub-login is unhealthy, checked 1 min ago: docker.io refuses. (SourceRefused)"
     assert second.startswith("used by hub-library")
 
 
@@ -46,9 +47,9 @@ def test_the_facts_of_a_healthy_set_have_no_reason() -> None:
     )
     facts = dict(credential_set_facts(well, NOW))
     assert facts["Health"] == "healthy"
-    assert facts["Tried"] == "1 min ago"
-    assert not {"Why", "Code"} & set(facts)
-    assert dict(credential_set_facts(SET, NOW))["Why"] == "docker.io refuses."
+    assert facts["Checked"] == "1 min ago"
+    assert not {"Reason", "Code"} & set(facts)
+    assert dict(credential_set_facts(SET, NOW))["Reason"] == "docker.io refuses."
 
 
 def test_sorted_by_health_the_sets_that_need_somebody_come_first() -> None:
@@ -57,7 +58,7 @@ def test_sorted_by_health_the_sets_that_need_somebody_come_first() -> None:
     ]
     assert [row.cells[4].text for row in sorted(rows, key=lambda row: row.order(4))] == [
         "unhealthy",
-        "not known",
+        "unknown",
         "healthy",
     ]
 
@@ -65,9 +66,9 @@ def test_sorted_by_health_the_sets_that_need_somebody_come_first() -> None:
 def test_the_command_of_a_set_is_one_that_the_command_line_takes() -> None:
     words = shlex.split(credential_set_command(SET).replace("\\\n", " "))
     assert words[:3] == ["entrepot", "credential-set", "create"]
-    options = (
-        cli.commands["credential-set"].commands["create"].make_context("create", words[3:]).params
-    )  # type: ignore[attr-defined]
+    group = cli.commands["credential-set"]
+    assert isinstance(group, click.Group)
+    options = group.commands["create"].make_context("create", words[3:]).params
     assert (options["name"], options["login_server"]) == ("hub-login", "docker.io")
     assert (options["username_id"], options["password_id"]) == (
         "env:U",

@@ -17,9 +17,9 @@ def test_the_plan_for_a_repository_names_what_goes_what_stays_and_how_it_comes_a
         fetched_again_by="hub-library",
     )  # fmt: skip
     assert repository_plan_text(plan).splitlines() == [
-        "Goes: 2 tags (1.26, 1.27) and 6 manifests, 12.0 MB on the disk.",
-        "Stays: 59.0 MB that other repositories need too.",
-        "Ends: 1 pull under way.",
+        "Deletes 2 tags (1.26, 1.27) and 6 manifests, and frees 12.0 MB.",
+        "59.0 MB stay, because other repositories need them too.",
+        "Cancels 1 running pull.",
         "Its cache rule hub-library stays: the next pull fetches it again.",
     ]
 
@@ -47,8 +47,8 @@ def test_the_plan_for_a_tag_says_what_is_left_without_a_tag() -> None:
         fetched_again_by="hub-library",
     )
     assert tag_plan_text(plan).splitlines() == [
-        "Goes: the tag, and nothing on the disk.",
-        "Stays: 71.0 MB to which no tag leads any more, until it is evicted.",
+        "Deletes the tag, and frees nothing.",
+        "71.0 MB without a tag stay until they are evicted.",
         "Its cache rule hub-library stays: the next pull fetches it again.",
     ]
 
@@ -61,8 +61,8 @@ def test_the_plan_for_a_rule_names_the_repositories_that_stay() -> None:
         repository_count=2,
     )
     told = rule_plan_text(plan, "docker.io/library/*", "library/*")
-    assert "Goes: the way from docker.io/library/* to library/*." in told
-    assert "stays pullable: 2 repositories (library/alpine, library/nginx)" in told
+    assert "Deletes the rule from docker.io/library/* to library/*." in told
+    assert "can still be pulled: 2 repositories (library/alpine, library/nginx)" in told
     assert "Nothing is cached through it" in rule_plan_text(
         DeletionPlan(kind="rule", name="hub-library"), "a.io/b", "b"
     )

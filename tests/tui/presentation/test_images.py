@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from entrepot.api.labels import sharers
 from entrepot.api.models import ImageBlob, TagDetail, TagImage, TagSnapshot
 from entrepot.core.states import CachedState
 from tui.presentation.images import (
@@ -14,7 +15,6 @@ from tui.presentation.images import (
     image_facts,
     image_lines,
     image_row,
-    sharers,
     tag_title,
 )
 
@@ -61,20 +61,20 @@ def test_platforms_say_how_much_of_them_is_held() -> None:
         [cell.text for cell in image_row(each, DETAIL, lambda: NOW).cells] for each in DETAIL.images
     ]
     assert rows == [
-        ["linux/amd64", "in part", "71.0 MB", "59.0 MB", "2 min"],
-        ["linux/arm64", "not here", "not known", "0 B", "-"],
-        ["attestation of linux/amd64", "not here", "not known", "0 B", "-"],
+        ["linux/amd64", "partly cached", "71.0 MB", "59.0 MB", "2 min"],
+        ["linux/arm64", "not cached", "unknown", "0 B", "-"],
+        ["attestation of linux/amd64", "not cached", "unknown", "0 B", "-"],
     ]
 
 
 def test_an_image_says_how_much_of_it_is_shared() -> None:
     assert image_lines(AMD64, DETAIL, NOW) == (
         AMD64.digest,
-        "linux/amd64   in part: 59.0 MB of 71.0 MB   59.0 MB of it shared   used 2 min ago",
+        "linux/amd64   partly cached: 59.0 MB of 71.0 MB   59.0 MB of it shared   used 2 min ago",
     )
-    assert image_lines(ARM64, DETAIL, NOW)[1] == "linux/arm64   not here"
+    assert image_lines(ARM64, DETAIL, NOW)[1] == "linux/arm64   not cached"
     facts = dict(image_facts(AMD64, DETAIL, NOW))
-    assert facts["Own"] == "2.0 kB that only this tag needs"
+    assert facts["Own"] == "2.0 kB only for this tag"
     assert facts["Points to"] == TAG.digest
 
 
@@ -83,19 +83,19 @@ def test_a_layer_says_what_it_is_and_who_shares_it() -> None:
         "2" * 12,
         "layer, gzip",
         "59.0 MB",
-        "held",
+        "cached",
         "3 images: library/debian:12",
     ]
     assert [cell.text for cell in blob_row(TOP, AMD64, 2).cells] == [
         "3" * 12,
         "layer, gzip",
         "12.0 MB",
-        "not here",
-        "only here",
+        "not cached",
+        "not shared",
     ]
     assert blob_lines(BASE, AMD64) == (
         BASE.digest,
-        "layer, gzip   59.0 MB   held   shared with 3 images: library/debian:12",
+        "layer, gzip   59.0 MB   cached   shared with 3 images: library/debian:12",
     )
     assert dict(blob_facts(BASE, AMD64))["Shared with"] == "3 images of 2 other repositories"
     assert sharers(msgspec.structs.replace(BASE, shared_with=())) == "3 images"
@@ -108,7 +108,7 @@ def test_config_foreign_layers_and_attestations_are_named() -> None:
         ("application/vnd.oci.image.layer.v1.tar", "layer"),
         (
             "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-            "layer, gzip, kept elsewhere",
+            "layer, gzip, hosted elsewhere",
         ),
         ("application/vnd.in-toto+json", "attestation"),
         (

@@ -17,7 +17,7 @@ FOUND = RuleMatch(
 def test_the_rule_that_answers_is_told_with_its_source_sign_in_and_what_is_held() -> None:
     assert match_lines(FOUND) == (
         "hub-library answers, with docker.io/library/nginx",
-        "signs in with hub-login   held",
+        "signs in with hub-login   cached",
         "pull it as cache:5000/library/nginx:1.27",
     )
     assert rule_to_show(FOUND) == "hub-library"
@@ -25,12 +25,12 @@ def test_the_rule_that_answers_is_told_with_its_source_sign_in_and_what_is_held(
 
 def test_of_a_repository_it_is_told_whether_anything_is_cached() -> None:
     whole = msgspec.structs.replace(FOUND, tag=None)
-    assert match_lines(whole)[1].endswith("the repository is cached")
+    assert match_lines(whole)[1].endswith("   repository cached")
     assert match_lines(msgspec.structs.replace(whole, holding=CachedState.NOT_CACHED))[1].endswith(
-        "nothing of the repository is cached yet"
+        "   repository not cached"
     )
     assert match_lines(msgspec.structs.replace(FOUND, holding=CachedState.NOT_CACHED))[1].endswith(
-        "not held yet"
+        "   not cached"
     )
 
 
@@ -54,7 +54,7 @@ def test_where_no_rule_answers_the_reason_and_what_comes_near_are_told_and_the_n
     assert match_lines(none) == (
         "No cache rule answers.",
         "",
-        "Near:",
+        "Similar rules:",
         "  hub-nginx   nginx from docker.io/library/nginx\n    Its target is nginx.",
     )
     assert rule_to_show(none) == "hub-nginx"

@@ -71,12 +71,12 @@ def test_the_history_has_the_same_scale_for_hits_and_misses() -> None:
 @pytest.mark.parametrize(
     ("changes", "first"),
     [
-        ({}, "All is well."),
-        ({"rules": 0}, "To begin"),
-        ({"notices": ("hub-login is unhealthy.",)}, "Needs you"),
-        ({"blobs_size": 75_000_000_000}, "Needs you"),
-        ({"rules": 960}, "Needs you"),
-        ({"repositories": 0}, "All is well."),
+        ({}, "Healthy"),
+        ({"rules": 0}, "Get started"),
+        ({"notices": ("hub-login is unhealthy.",)}, "Needs attention"),
+        ({"blobs_size": 75_000_000_000}, "Needs attention"),
+        ({"rules": 960}, "Needs attention"),
+        ({"repositories": 0}, "Healthy"),
     ],
 )
 def test_what_needs_somebody_is_told_first(changes: dict[str, object], first: str) -> None:
@@ -102,14 +102,14 @@ def test_what_needs_somebody_is_told_in_whole_sentences() -> None:
     )
     told = texts(needs(status, 60)[2])
     assert all(len(line) <= 57 for line in told)
-    assert "! 93 % of the space is used. Eviction begins at 80.0 GB" in told
-    assert "! 1,000 of 1,000 possible cache rules are made." in told
+    assert "! 93 % of the space is used. Eviction starts at 80.0 GB," in told
+    assert "! 1,000 of 1,000 possible cache rules exist." in told
     assert sum(line.count("word") for line in told) == 40
 
 
 def test_the_space_is_a_bar_with_the_limit() -> None:
     assert texts([space(STATUS, 73)]) == [
-        "[#########---------]   51 %   41.2 of 80.0 GB   evicts when it is full"
+        "[############------------]   51 %   41.2 of 80.0 GB   evicts when full"
     ]
     assert space(changed(STATUS, blobs_size=73_000_000_000), 80).cells[0].tone == "warn"
     assert "41.2 GB" in texts([space(changed(STATUS, space_limit=0), 80)])[0]
@@ -127,9 +127,9 @@ def test_sources_that_are_not_well_are_never_left_out_for_those_that_are() -> No
         upstream("down.io", rules=1, reachable=False)
     ]
     assert texts(sources(many, NOW, 60, 4)) == [
-        "down.io|down, serving what is held",
-        "a.io|well",
-        "b.io|well",
+        "down.io|down, serving from cache",
+        "a.io|healthy",
+        "b.io|healthy",
         "and 4 more|",
     ]
     assert len(sources(many, NOW, 60, 7)) == 7
@@ -139,18 +139,18 @@ def test_a_long_state_takes_two_lines_and_is_never_half_told() -> None:
     down = upstream("quay.io", unreachable_since=NOW - 180)
     assert texts(sources([down, UPSTREAM], NOW, 40, 6)) == [
         "quay.io|down 3 min, serving",
-        "|what is held",
-        "docker.io|well",
+        "|from cache",
+        "docker.io|healthy",
     ]
     assert texts(sources([upstream("a.io"), down, upstream("b.io")], NOW, 40, 3)) == [
         "quay.io|down 3 min, serving",
-        "|what is held",
+        "|from cache",
         "and 2 more|",
     ]
 
 
 def test_in_a_small_terminal_a_source_stands_before_its_state() -> None:
-    assert texts(sources([UPSTREAM], NOW, 28, 4)) == ["|docker.io  well"]
+    assert texts(sources([UPSTREAM], NOW, 28, 4)) == ["|docker.io  healthy"]
     assert texts(sources([], NOW, 28, 4)) == ["|none is in use yet"]
     assert texts(sources([upstream("a.io", rules=0)], NOW, 50, 4)) == ["none is in use yet|"]
 

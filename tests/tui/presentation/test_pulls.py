@@ -32,13 +32,13 @@ def test_a_pull_says_in_words_what_no_bar_can() -> None:
     resumed = changed(LAYER, state=LayerState.RESUMED)
     for changes, expected in (
         ({}, ["[####----]", "50%", "31 MB/s", "4 s"]),
-        ({"size": 0, "layers": ()}, ["asking", "", "", ""]),
+        ({"size": 0, "layers": ()}, ["starting", "", "", ""]),
         ({"speed": 0.0, "time_left": None}, ["[####----]", "50%", "waiting", ""]),
         (
             {"speed": 0.0, "time_left": None, "layers": (resumed,)},
             ["[####----]", "50%", "resuming", ""],
         ),
-        ({"state": PullState.COMPLETED, **ENDED}, ["complete", "", "1.0 kB", "20:24"]),
+        ({"state": PullState.COMPLETED, **ENDED}, ["completed", "", "1.0 kB", "20:24"]),
         ({"state": PullState.FAILED, "size": 0, **ENDED}, ["failed", "", "", "20:24"]),
         (
             {"state": PullState.CANCELLED, **ENDED, "ended": NOW - 86_400},
@@ -104,15 +104,15 @@ def test_a_failed_pull_gives_its_reason_with_the_advice_of_the_engine() -> None:
 def test_a_pull_that_ended_says_what_it_cost() -> None:
     assert (
         ended_text(pull("1", state=PullState.COMPLETED, ended=NOW, from_source=700))
-        == "Completed in 10 s, 700 B of it from the source."
+        == "Completed in 10 s, 700 B from the source."
     )
     assert (
         ended_text(pull("1", state=PullState.COMPLETED, ended=NOW))
-        == "Completed in 10 s, all of it was held already."
+        == "Completed in 10 s, all of it was cached already."
     )
     assert (
         ended_text(pull("1", state=PullState.CANCELLED, ended=NOW))
-        == "Cancelled after 10 s. Blobs that were whole are kept."
+        == "Cancelled after 10 s. Completed blobs stay cached."
     )
 
 
@@ -147,8 +147,8 @@ def test_an_opened_pull_tells_who_waits_and_what_was_moved() -> None:
         NOW,
     )
     assert told.lines == (
-        "from the source 300 B   to clients 900 B   waiting for it: 3",
-        "0 of 1 blob here   docker.io/library/nginx   rule hub-library",
+        "from the source 300 B   to clients 900 B   waiting clients 3",
+        "0 of 1 blob cached   docker.io/library/nginx   rule hub-library",
     )
 
 
@@ -164,7 +164,7 @@ def test_a_layer_tells_its_state_by_word() -> None:
     for state, word in (
         (LayerState.WAITING, "waiting"),
         (LayerState.VERIFIED, "verified"),
-        (LayerState.HELD, "held already"),
+        (LayerState.HELD, "cached"),
         (LayerState.FAILED, "failed"),
     ):
         assert texts(layer_progress(changed(LAYER, state=state)))[0] == word

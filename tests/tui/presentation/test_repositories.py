@@ -13,8 +13,8 @@ from tui.presentation.repositories import (
     repository_lines,
     tag_facts,
     tag_row,
-    tag_state,
 )
+from widgets.row_list import Cell
 
 NOW = 1_780_000_000.0
 
@@ -37,18 +37,13 @@ def test_a_tag_says_how_much_it_is_to_be_believed() -> None:
         "never",
         "fresh, 3 min left",
     ]
-    assert tag_state(msgspec.structs.replace(TAG, fresh_until=NOW), NOW) == (
-        "checked 1 min ago",
-        "dim",
-    )
-    assert tag_state(msgspec.structs.replace(TAG, gone=True), NOW) == (
-        "gone at its source, kept",
-        "warn",
-    )
-    assert tag_state(msgspec.structs.replace(TAG, fresh_until=None), NOW) == (
-        "kept, never checked",
-        "good",
-    )
+    for changes, state in (
+        ({"fresh_until": NOW}, Cell("stale, checked 1 min ago", "dim")),
+        ({"gone": True}, Cell("gone at source", "warn")),
+        ({"fresh_until": None}, Cell("never expires", "good")),
+        ({"locked": True}, Cell("locked, fresh, 3 min left", "good")),
+    ):
+        assert tag_row(msgspec.structs.replace(TAG, **changes), lambda: NOW).cells[5] == state
 
 
 def test_tags_are_sorted_as_versions() -> None:
@@ -75,8 +70,10 @@ def test_a_locked_repository_says_so_in_its_row_and_below_it() -> None:
 
 def test_a_repository_whose_rule_is_gone_says_that_it_stays_pullable() -> None:
     orphan = msgspec.structs.replace(REPOSITORY, rule=None)
-    assert "no rule any more: what is held stays pullable" in repository_lines(orphan, NOW)[0]
-    assert "stays pullable" in dict(repository_facts(orphan, NOW))["Rule"]
+    assert (
+        "no rule any more: what is cached can still be pulled" in repository_lines(orphan, NOW)[0]
+    )
+    assert "can still be pulled" in dict(repository_facts(orphan, NOW))["Rule"]
 
 
 def test_a_repository_is_found_by_its_rule() -> None:
@@ -97,13 +94,21 @@ def test_a_refresh_says_moved_unchanged_new_gone_or_why_nobody_could_be_asked() 
     )
     for changes, expected, is_new in (
         ({}, f"library/nginx:1.27 has moved from {'a' * 12} to {'b' * 12}.", True),
-        ({"before": done.digest}, "library/nginx:1.27 is unchanged at docker.io.", False),
+        (
+            {"before": done.digest},
+            f"library/nginx:1.27 is unchanged at docker.io: {'b' * 12}.",
+            False,
+        ),
         ({"before": None}, f"library/nginx:1.27 is new here: it points to {'b' * 12}.", True),
         (
             {"gone": True},
-            "library/nginx:1.27 is gone at docker.io. What is held of it stays.",
+            f"library/nginx:1.27 is gone at docker.io. What is cached of it stays: {'b' * 12}.",
             False,
         ),
-        ({"problem": "it is silent."}, "docker.io could not be asked: it is silent.", False),
+        (
+            {"problem": "it is silent."},
+            f"library/nginx:1.27 stays at {'b' * 12}: it is silent.",
+            False,
+        ),
     ):
         assert refreshed_text(msgspec.structs.replace(done, **changes)) == (expected, is_new)

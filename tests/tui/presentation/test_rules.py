@@ -51,7 +51,7 @@ def test_a_rule_says_what_it_does_and_what_it_saved() -> None:
     assert rule_lines(RULE, NOW) == (
         "hub-library answers for library/* with docker.io/library/*",
         "37 repositories, 18.2 GB   1,204 pulls, last 2 min ago   98 % from the cache",
-        f"sign-in hub-login   freshness 10 min   created {rule_facts(RULE, NOW)[4][1]}",
+        f"credential set hub-login   tag lifetime 10 min   created {rule_facts(RULE, NOW)[4][1]}",
     )
     unused = msgspec.structs.replace(
         RULE,
@@ -64,7 +64,7 @@ def test_a_rule_says_what_it_does_and_what_it_saved() -> None:
         requests_saved=0,
     )
     assert rule_lines(unused, NOW)[1] == "never pulled"
-    assert "sign-in none   freshness 10 min (the default)" in rule_lines(unused, NOW)[2]
+    assert "credential set none   tag lifetime 10 min (default)" in rule_lines(unused, NOW)[2]
 
 
 def test_the_facts_of_a_rule_count_requests_made_and_saved() -> None:

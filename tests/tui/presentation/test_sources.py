@@ -8,8 +8,8 @@ from entrepot.api.models import DoctorReport, Finding, RuleSnapshot, SourceRegis
 from entrepot.core.states import Outcome, SignIn
 from tests.tui.scripted import NOW, UPSTREAM, changed
 from tui.presentation.sources import (
-    allowance,
     doctor_report_cells,
+    remaining_pulls,
     rule_cells,
     source_detail,
     source_row,
@@ -46,9 +46,9 @@ RULE = RuleSnapshot(
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        (changed(UPSTREAM, reachable=None), ("not asked yet", "dim")),
-        (UPSTREAM, ("well", "good")),
-        (LIMITED, ("well", "good")),
+        (changed(UPSTREAM, reachable=None), ("unknown", "dim")),
+        (UPSTREAM, ("healthy", "good")),
+        (LIMITED, ("healthy", "good")),
         (DOWN, ("down 3 min", "bad")),
         (changed(DOWN, unreachable_since=NOW - 20), ("down", "bad")),
         (changed(UPSTREAM, reachable=False), ("down", "bad")),
@@ -56,7 +56,7 @@ RULE = RuleSnapshot(
             changed(UPSTREAM, problem="docker.io answers with a web page."),
             ("has a problem", "warn"),
         ),
-        (changed(LIMITED, allowance_remaining=0), ("allowance spent", "bad")),
+        (changed(LIMITED, allowance_remaining=0), ("rate limited", "bad")),
     ],
 )
 def test_a_source_registry_is_well_or_says_by_word_what_it_is(
@@ -66,22 +66,22 @@ def test_a_source_registry_is_well_or_says_by_word_what_it_is(
 
 
 def test_an_allowance_says_what_is_left_and_when_it_counts_anew() -> None:
-    assert allowance(LIMITED, NOW) == "73 of 100 left, 4 h"
-    assert allowance(changed(LIMITED, allowance_resets=None), NOW) == "73 of 100 left"
+    assert remaining_pulls(LIMITED, NOW) == "73 of 100 left, 4 h"
+    assert remaining_pulls(changed(LIMITED, allowance_resets=None), NOW) == "73 of 100 left"
     assert (
-        allowance(changed(LIMITED, allowance_limit=None, allowance_resets=NOW + 30), NOW)
+        remaining_pulls(changed(LIMITED, allowance_limit=None, allowance_resets=NOW + 30), NOW)
         == "73 left"
     )
-    assert allowance(UPSTREAM, NOW) == ""
+    assert remaining_pulls(UPSTREAM, NOW) == ""
 
 
 def test_the_overview_tells_an_allowance_only_of_what_is_well() -> None:
     assert source_summary(LIMITED, NOW) == Cell("73 of 100 left, 4 h")
     assert source_summary(changed(LIMITED, allowance_remaining=9), NOW).tone == "warn"
     assert source_summary(changed(DOWN, allowance_remaining=3), NOW) == Cell(
-        "down 3 min, serving what is held", "bad"
+        "down 3 min, serving from cache", "bad"
     )
-    assert source_summary(UPSTREAM, NOW) == Cell("well", "good")
+    assert source_summary(UPSTREAM, NOW) == Cell("healthy", "good")
 
 
 @pytest.mark.usefixtures("fixed_time")
@@ -91,19 +91,19 @@ def test_a_source_that_is_out_of_reach_says_since_when_when_it_is_tried_again_an
     told = source_detail(DOWN, [RULE], NOW)
     assert told.lines == (
         "docker.io can't be reached.",
-        "It went out of reach 3 min ago and is tried again at 20:27:00. Until then what is held is served.",
+        "Unreachable since 20:23; the next attempt is at 20:27:00. Until then cached content is served.",
         "Docker Hub: needs credentials, used by hub-library.",
     )
     assert ("Since", "20:23") in told.facts
-    assert ("Next try", "20:27:00") not in told.facts
-    assert ("Next try", "at 20:27:00") in told.facts
+    assert ("Next attempt", "20:27:00") not in told.facts
+    assert ("Next attempt", "at 20:27:00") in told.facts
 
 
 def test_a_source_that_is_not_at_fault_is_not_said_to_be_down() -> None:
     """The sentence and its cure stand first and whole."""
     what, cure = "This machine has no network: no route leads out of it.", "Connect it."
     found = changed(DOWN, problem=what, advice=cure, cause="no-network", at_fault="machine")
-    assert source_summary(found, NOW) == Cell("out of reach, serving what is held", "bad")
+    assert source_summary(found, NOW) == Cell("unreachable, serving from cache", "bad")
     assert source_detail(found, [RULE], NOW).lines[0] == f"{what} {cure}"
     assert source_detail(found, [RULE], NOW).notes[0] == f"{what} {cure}"
 
@@ -113,8 +113,8 @@ def test_a_limit_is_told_with_its_window() -> None:
     told = source_detail(LIMITED, [changed(RULE, name=name) for name in "abcde"], NOW)
     assert told.lines == (
         "Docker Hub: needs credentials, used by a, b, c and 2 more.",
-        "It answers as it should.",
-        "73 of 100 pulls left, it allows 100 in 6 h, it counts anew at 29 May.",
+        "Healthy.",
+        "73 of 100 pulls left, the limit is 100 in 6 h, it resets at 29 May.",
     )
 
 
@@ -165,6 +165,6 @@ def test_an_examination_says_each_outcome_by_word_with_its_advice() -> None:
         Cell("      Check the password.", "dim"),
         Cell("warn  this machine, space: 80 % of the space is used.", "warn"),
         Cell(""),
-        Cell("2 findings to look at.", "warn"),
+        Cell("2 problems found.", "warn"),
     ]
-    assert doctor_report_cells(DoctorReport(findings=()))[-1] == Cell("All is well.", "good")
+    assert doctor_report_cells(DoctorReport(findings=()))[-1] == Cell("No problems found.", "good")

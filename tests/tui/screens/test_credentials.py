@@ -115,6 +115,6 @@ async def test_without_a_set_the_screen_says_what_one_is(
     await person.pilot.resize_terminal(*size)
     await person.press("3")
     await person.sees(
-        "There is no credential set yet.", "Press n to make the first one.", "n new", "q quit"
+        "There is no credential set yet.", "Press n to create the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]

@@ -59,7 +59,7 @@ def busy() -> ScriptedEngine:
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_overview_looks_as_agreed(size: tuple[int, int]) -> None:
     async with scripted_dashboard(busy(), size=size) as person:
-        await person.sees("2 running   84 MB/s", "Needs you", "quay.io")
+        await person.sees("2 running   84 MB/s", "Needs attention", "quay.io")
         await look(person)
         looks_like(person.app, "overview")
 
@@ -73,14 +73,14 @@ async def test_a_new_engine_says_what_to_do_first(size: tuple[int, int]) -> None
     )
     async with scripted_dashboard(new, size=size) as person:
         await person.sees(
-            "Nothing is being pulled.", "To begin", "Press n to make the first cache rule"
+            "Nothing is being pulled.", "Get started", "Press n to create the first cache rule"
         )
         looks_like(person.app, "overview-empty")
 
 
 async def test_the_overview_tells_that_all_is_well(person: Person) -> None:
     await person.sees(
-        "Nothing is being pulled.", "1 of 1,000 rules", "All is well.", "Nothing is cached yet."
+        "Nothing is being pulled.", "1 of 1,000 rules", "Healthy", "Nothing is cached yet."
     )
 
 
@@ -100,7 +100,7 @@ async def test_where_nothing_happens_nothing_is_painted_though_the_seconds_pass(
     engine = busy()
     engine.pulls = [each for each in some_pulls() if each.state.ended]
     async with scripted_dashboard(engine) as person:
-        await person.sees("Nothing is being pulled.", "Needs you")
+        await person.sees("Nothing is being pulled.", "Needs attention")
         await look(person)
         before = person.seen()
         async with nothing_painted(person):
@@ -114,7 +114,7 @@ async def test_where_nothing_happens_nothing_is_painted_though_the_seconds_pass(
 async def test_a_look_asks_only_for_what_moves() -> None:
     engine = busy()
     async with scripted_dashboard(engine) as person:
-        await person.sees("2 running", "Needs you")
+        await person.sees("2 running", "Needs attention")
         await look(person)
         engine.asked.clear()
         await look(person)
@@ -134,7 +134,7 @@ async def test_pulls_that_have_no_room_are_counted() -> None:
     engine = busy()
     engine.pulls = [pull(str(number), state=PullState.RUNNING) for number in range(20)]
     async with scripted_dashboard(engine) as person:
-        await person.sees("20 running", "Needs you", "more   20 running")
+        await person.sees("20 running", "Needs attention", "more   20 running")
         shown = sum(
             "library/nginx:1.27" in line and "[####----]" in line for line in lines(person.app)
         )

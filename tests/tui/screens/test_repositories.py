@@ -126,7 +126,7 @@ async def test_a_repository_is_deleted_only_when_its_name_was_typed(
     await person.press("d")
     await person.sees(
         "Delete the cached repository library/nginx?",
-        "Goes: 1 tag (1.27) and",
+        "Deletes 1 tag (1.27) and",
         "Its cache rule example-library stays",
         "Type library/nginx to go on, then enter:",
     )
@@ -182,7 +182,7 @@ async def test_a_repository_opens_into_its_tags(
         "docker pull 127.0.0.1:0/library/nginx:1.26",
     )
     await person.press("d")
-    await person.sees("Delete the tag library/nginx:1.26?", "Goes: the tag")
+    await person.sees("Delete the tag library/nginx:1.26?", "Deletes the tag")
     await person.press("right", "enter")
     await person.until(lambda: "1.26" not in person.seen())
     await person.press("escape")
@@ -313,7 +313,7 @@ async def test_which_rule_answers_is_told_for_an_image_that_is_not_held(person: 
     await person.sees("Pull an image into the cache")
     await person.type("library/nginx:1.27")
     await person.sees(
-        "example-library gets it from", "registry.example.com/library/nginx; not held yet."
+        "example-library gets it from", "registry.example.com/library/nginx; not cached."
     )
 
 
@@ -360,8 +360,8 @@ async def test_where_the_index_is_known_its_platforms_are_offered(
         "Pull an image into the cache",
         "library/nginx:1.27",
         "example-library gets it from",
-        "linux/amd64  held",
-        "linux/arm64  not here",
+        "linux/amd64  cached",
+        "linux/arm64  not cached",
     )
     await person.press("down", "down", "enter")
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")

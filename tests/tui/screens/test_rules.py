@@ -61,7 +61,7 @@ async def test_a_rule_is_deleted_only_after_what_stays_was_shown(
     await person.press("d")
     await person.sees(
         "Delete the cache rule example-library?",
-        "What it cached stays, and stays pullable: 1 repository",
+        "What it cached stays, and can still be pulled: 1 repository",
         "(library/nginx).",
     )
     await person.press("enter")
@@ -189,7 +189,7 @@ async def test_which_rule_answers_is_told_while_it_is_typed_and_enter_goes_there
     await person.sees("Which rule applies to ...?")
     await person.type("acme/api:5")
     await person.sees(
-        "team-api answers, with registry.example.com/acme/api", "no credential set", "not held yet"
+        "team-api answers, with registry.example.com/acme/api", "no credential set", "not cached"
     )
     await person.press("enter")
     await person.sees("> team-api")
@@ -276,6 +276,6 @@ async def test_without_a_rule_the_screen_says_what_a_rule_is(
     await person.pilot.resize_terminal(*size)
     await person.press("2")
     await person.sees(
-        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q quit"
+        "There is no cache rule yet.", "Press n to create the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]

@@ -20,6 +20,7 @@ from tests.tui.scripted import (
     nothing_painted,
     scripted_dashboard,
 )
+from tui.screens.sources import SourcesScreen
 
 SIZES = ((60, 15), (80, 24), (120, 40))
 
@@ -103,10 +104,12 @@ async def test_what_no_rule_uses_is_not_examined_and_says_why() -> None:
         await person.sees("4 of 5 in use")
         await person.press("G")
         await person.sees("> *.azurecr.io")
+        screen = person.app.screen
+        assert isinstance(screen, SourcesScreen)
         assert (
-            person.app.screen.disabled_reason("examine")
+            screen.disabled_reason("examine")
             == "No cache rule uses *.azurecr.io: there is nothing to check."
-        )  # type: ignore[attr-defined]
+        )
         await person.press("enter")
         await person.sees("No cache rule uses it yet.")
         assert not any(path.startswith("doctor") for path in engine.asked)

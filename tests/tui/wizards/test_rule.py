@@ -412,9 +412,9 @@ async def test_what_is_pasted_loses_blanks_line_ends_and_the_registry_in_front(
     person: Person, engine: Engine
 ) -> None:
     await choose_example(person)
-    person.app.screen.focused.post_message(
-        events.Paste(f"\n   https://{LOGIN_SERVER}/team/app \n\n")
-    )  # type: ignore[union-attr]
+    focused = person.app.screen.focused
+    assert focused is not None
+    focused.post_message(events.Paste(f"\n   https://{LOGIN_SERVER}/team/app \n\n"))
     await person.sees(f"Source valid: {LOGIN_SERVER}/team/app")
     await person.press("enter")
     await person.sees("Where does it appear here?", "team/app")

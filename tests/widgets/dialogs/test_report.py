@@ -1,14 +1,15 @@
-"""A dialog with lines that come while it is read."""
+"""A report has lines that may come while it is read, and perhaps a place to go to."""
 
 from __future__ import annotations
 
 from textual.app import App
 
+from tests.widgets.dialogs.conftest import Opening
 from widgets.dialogs.report import ReportDialog
 from widgets.row_list import Cell
 
 
-async def test_lines_that_come_before_it_is_shown_or_after_it_is_closed_harm_nobody() -> None:
+async def test_lines_that_come_before_it_is_shown_or_after_it_is_closed_harm_nothing() -> None:
     app: App[None] = App()
     async with app.run_test() as pilot:
         report = ReportDialog("A report", [Cell("wait")])
@@ -19,3 +20,22 @@ async def test_lines_that_come_before_it_is_shown_or_after_it_is_closed_harm_nob
         await pilot.press("escape")
         await report.remove()
         report.show_lines([Cell("late")])
+
+
+async def test_enter_goes_onward_only_where_there_is_a_place(opening: Opening) -> None:
+    for onward, result in (("goes to the rule", True), ("", False)):
+        async with opening(ReportDialog("A report", [Cell("line")], onward=onward)) as opener:
+            await opener.press("enter")
+            assert opener.results == [result]
+
+
+async def test_escape_goes_nowhere(opening: Opening) -> None:
+    async with opening(ReportDialog("A report", [], onward="goes to the rule")) as opener:
+        await opener.press("escape")
+        assert opener.results == [False]
+
+
+async def test_lines_are_shown_literally(opening: Opening) -> None:
+    """S29: brackets are no markup, and an escape is printable."""
+    async with opening(ReportDialog("A report", [Cell("[red]a\x1b[/red]", "bad")])) as opener:
+        assert opener.text("#lines") == r"[red]a\x1b[/red]"

@@ -17,9 +17,9 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from tests.fakes import FakeRegistry
+from tests.scenarios.tui.test_life import ESCAPE, PLACES, visit
 from tests.tui.conftest import Looks, Opened, sees
 from tests.tui.pty import Program
-from tests.tui.test_life import ESCAPE, PLACES, visit
 
 MODULES = 620
 """More than the dashboard loads when it opens. What raises the number is paid by everyone who waits
@@ -75,7 +75,7 @@ async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(
     started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     for keys, text in (
         ("1", "Pulling now"),
         ("2", "Cache rules"),
@@ -105,7 +105,7 @@ async def test_a_field_that_waits_to_be_typed_into_sends_nothing(
     opened: Opened, looks: Looks
 ) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("2")
     await sees(program, "example-library")
     program.type("/")
@@ -126,7 +126,7 @@ async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) 
             )
         )
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     await visit(program, PLACES[:7])
     found = {
         "a cursor that moves": await cost(program, looks, "2", "Cache rules")
@@ -170,7 +170,7 @@ async def test_twenty_pulls_cost_little_for_a_look(
 
     monkeypatch.setattr(engine.cache.pulls, "all", pulls)
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("5")
     await sees(program, "library/image-19", "library/image-10", "MB/s")
     await looks.more(2)
@@ -184,7 +184,7 @@ async def test_twenty_pulls_cost_little_for_a_look(
 def test_the_dashboard_loads_few_modules_and_none_of_the_engine(tmp_path: Path) -> None:
     environment = {
         "HOME": str(tmp_path),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
         "PATH": "/usr/bin:/bin",
     }
     told = subprocess.run(

@@ -160,7 +160,7 @@ class Terminal:
         comes into the clipboard of that."""
         keyboard, terminal = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-        command = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
+        command: list[str | Path] = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
         watching = subprocess.Popen(
             tied(command),
             stdin=terminal,
@@ -215,7 +215,7 @@ ENTREPOT = (sys.executable, "-m", "entrepot")
 
 def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "demo")
-    terminal.sees("entrepot DEMO 127.0.0.1:", "Nothing is being pulled.", "All is well.")
+    terminal.sees("entrepot DEMO 127.0.0.1:", "Nothing is being pulled.", "Healthy")
     terminal.keys("n")
     terminal.sees("Which source registry does it pull from?", "> Docker Hub")
     terminal.keys("Enter")
@@ -353,18 +353,18 @@ def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rul
 
 def test_a_suspended_dashboard_comes_back_whole(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "demo")
-    terminal.sees("entrepot DEMO", "All is well.")
+    terminal.sees("entrepot DEMO", "Healthy")
     terminal.keys("C-z")
     terminal.sees("Stopped")
     terminal.run("fg")
-    terminal.sees("entrepot DEMO", "All is well.", "q quit")
+    terminal.sees("entrepot DEMO", "Healthy", "q quit")
     terminal.keys("q")
     terminal.sees("The demo has ended")
 
 
 def test_a_terminal_that_is_too_small_says_so_and_recovers(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "demo")
-    terminal.sees("entrepot DEMO", "All is well.")
+    terminal.sees("entrepot DEMO", "Healthy")
     terminal.resize(50, 12)
     terminal.sees("This terminal is too small.")
     terminal.resize(100, 30)
@@ -381,7 +381,7 @@ def test_what_is_copied_in_tmux_reaches_the_clipboard_of_the_terminal_around_it(
     terminal.run("export", "TMUX=here")
     with terminal.watched() as copied:
         terminal.run(*ENTREPOT, "demo")
-        terminal.sees("entrepot DEMO", "All is well.")
+        terminal.sees("entrepot DEMO", "Healthy")
         terminal.keys("7")
         terminal.sees("Events", "> ")
         terminal.keys("G", "y")

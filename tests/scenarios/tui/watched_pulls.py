@@ -68,6 +68,6 @@ LOOK_INTERVAL = 0.2
 not be waited for."""
 
 if __name__ == "__main__":
-    base.POLL_INTERVAL = polling.IDLE_POLL_INTERVAL = LOOK_INTERVAL
+    vars(base)["POLL_INTERVAL"] = polling.IDLE_POLL_INTERVAL = LOOK_INTERVAL
     under_way, ended, looks = (int(each) for each in sys.argv[1:4])
     Dashboard(Watched(under_way, ended, looks, sys.argv[4]).client()).run()

@@ -37,7 +37,7 @@ async def test_an_arrow_in_two_pieces_is_an_arrow(
     """F86: it closed the wizard and typed ``[A``. The terminal answers after all that it has sent:
     until then the escape is no key."""
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("2")
     await sees(program, "> another-rule")
     program.type("n")
@@ -64,7 +64,7 @@ async def test_text_in_pieces_and_bytes_that_are_no_text_leave_the_keyboard_aliv
     opened: Opened, looks: Looks, two_rules: None
 ) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("2")
     await sees(program, "> another-rule")
     for piece in (
@@ -90,7 +90,7 @@ async def test_a_paste_without_an_end_lets_go_of_the_keyboard(
 ) -> None:
     """F86: no key was taken any more, not even the one that quits."""
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("2")
     await sees(program, "> another-rule")
     program.type(f"{ESCAPE}[200~dy\r")
@@ -106,7 +106,7 @@ async def test_the_terminals_own_size_wins_against_an_exported_one(
     opened: Opened, looks: Looks
 ) -> None:
     program = await opened(size=(100, 30), COLUMNS="61", LINES="16")
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     await asyncio.to_thread(
         program.until, lambda: edges(program) == (100, 30), "the size of the terminal"
     )
@@ -114,7 +114,7 @@ async def test_the_terminals_own_size_wins_against_an_exported_one(
     await asyncio.to_thread(
         program.until, lambda: edges(program) == (120, 40), "the new size of the terminal"
     )
-    await sees(program, "All is well.", "q quit")
+    await sees(program, "Healthy", "q quit")
 
 
 def edges(program: Program) -> tuple[int, int]:
@@ -132,7 +132,7 @@ async def test_a_terminal_that_knows_no_size_gets_80_columns_and_24_lines(
     """F76: serial lines and some CI say 0x0."""
     program = Program(ENTREPOT, environment, reported=(0, 0))
     try:
-        await sees(program, "All is well.", "q quit")
+        await sees(program, "Healthy", "q quit")
         await asyncio.to_thread(
             program.until, lambda: edges(program) == (80, 24), "80 columns and 24 lines"
         )
@@ -176,6 +176,6 @@ async def test_odd_terminals_and_languages_are_no_end(
     opened: Opened, looks: Looks, variables: dict[str, str]
 ) -> None:
     program = await opened(**variables)
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.send("2Ж".encode())
     await sees(program, "> example-library")

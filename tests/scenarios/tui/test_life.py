@@ -60,7 +60,7 @@ async def visit(program: Program, places: tuple[tuple[str, str, str], ...] = PLA
 
 async def test_suspended_anywhere_it_comes_back_whole(opened: Opened, looks: Looks) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     for keys, text, back in PLACES:
         for key in keys:
             program.type(key)
@@ -84,7 +84,7 @@ async def test_a_signal_ends_it_with_the_terminal_in_order(
     opened: Opened, looks: Looks, number: signal.Signals
 ) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("2n")
     await sees(program, "Which source registry")
     program.signal(number)
@@ -95,7 +95,7 @@ async def test_a_signal_ends_it_with_the_terminal_in_order(
 
 async def test_it_ends_when_its_terminal_is_gone(opened: Opened, looks: Looks) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     assert await asyncio.to_thread(program.hang_up) == 128 + signal.SIGHUP
 
 
@@ -103,7 +103,7 @@ async def test_a_signal_to_go_on_while_it_runs_takes_no_keys_and_no_end_from_it(
     opened: Opened, looks: Looks
 ) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     for key, text in (("2", "Cache rules"), ("3", "There is no credential set yet.")) * 3:
         mark = program.mark()
         program.signal(signal.SIGCONT)
@@ -126,7 +126,7 @@ async def test_it_ends_when_its_terminal_is_gone_while_it_is_suspended(
     opened: Opened, looks: Looks
 ) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("\x1a")
     await asyncio.to_thread(program.stopped)
     # As the system does with the stopped programs of a terminal that is closed (setpgid(2)).
@@ -137,7 +137,7 @@ async def test_it_ends_when_its_terminal_is_gone_while_it_is_suspended(
 
 async def test_leaving_puts_the_terminal_in_order(opened: Opened, looks: Looks) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("\x11")
     await sees(program, "Quit the dashboard?")
     program.type("\x1b[C\r")
@@ -147,7 +147,7 @@ async def test_leaving_puts_the_terminal_in_order(opened: Opened, looks: Looks) 
 
 async def test_without_colours_it_sends_none(opened: Opened, looks: Looks) -> None:
     program = await opened(NO_COLOR="1")
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     await visit(program)
     numbers = {int(each) for style in program.picture.styles for each in style.split(";") if each}
     assert numbers <= {0, 1, 2, 3, 4, 7}
@@ -168,14 +168,14 @@ async def test_a_terminal_of_sixteen_colours_and_an_ansi_theme_get_no_others(
     opened: Opened, looks: Looks, arguments: tuple[str, ...], variables: dict[str, str]
 ) -> None:
     program = await opened(*arguments, **variables)
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     await visit(program, PLACES[:11])
     assert not [style for style in program.picture.styles if "38;" in style or "48;" in style]
 
 
 async def test_a_terminal_of_256_colours_gets_no_more(opened: Opened, looks: Looks) -> None:
     program = await opened(TERM="xterm-256color", COLORTERM="")
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     await visit(program, PLACES[:11])
     assert any("38;5;" in style for style in program.picture.styles)
     assert not any("38;2;" in style or "48;2;" in style for style in program.picture.styles)
@@ -189,7 +189,7 @@ async def test_in_ascii_not_one_other_byte_is_sent(
     await engine.cache.pulls.get(started.id).finished.wait()
     engine.events.record(EventKind.ENGINE_READY, "Eine Quelle spricht Käse: “…” 名")
     program = await opened("--ascii")
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     await visit(program)
     program.type("4")
     await sees(program, "library/nginx")
@@ -209,7 +209,7 @@ async def test_where_the_language_has_no_unicode_ascii_is_used(
     opened: Opened, looks: Looks
 ) -> None:
     program = await opened(PYTHONIOENCODING="latin-1")
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("2")
     await sees(program, "> example-library")
     program.type("d")
@@ -222,7 +222,7 @@ async def test_the_mouse_can_be_left_to_the_terminal(
     opened: Opened, looks: Looks, arguments: tuple[str, ...], reports: bool
 ) -> None:
     program = await opened(*arguments)
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     assert ("1000" in program.picture.modes) is reports
     assert (b"\x1b[?1003h" in program.sent) is reports
 
@@ -234,7 +234,7 @@ async def test_the_users_file_chooses_and_the_command_line_goes_before_it(
         'ascii = true\nmouse = false\ntheme = "entrepot-light"\nthem = "x"\n'
     )
     program = await opened("--theme", "ansi-dark")
-    await sees(program, "All is well.", "them.")
+    await sees(program, "Healthy", "them.")
     assert program.sent.isascii()
     assert "1000" not in program.picture.modes
     assert not any("38;2" in style for style in program.picture.styles)
@@ -270,7 +270,7 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(
     opened: Opened, looks: Looks, engine: Engine
 ) -> None:
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("2")
     await sees(program, "> example-library")
     program.type("d")
@@ -328,7 +328,7 @@ async def test_what_a_library_warns_of_goes_into_the_log_and_not_across_the_scre
     program = await opened(
         command=(sys.executable, "-c", f"{warned}; from entrepot.cli import main; main()")
     )
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     program.type("\x11")
     await sees(program, "Quit the dashboard?")
     program.type("\x1b[C\r")
@@ -358,16 +358,16 @@ async def test_an_engine_that_is_killed_is_missed_with_the_time_and_found_again(
     process = serve()
     await asyncio.to_thread(process.wait_for_line, "answers container clients on")
     program = await opened()
-    await sees(program, "To begin")
+    await sees(program, "Get started")
     await asyncio.to_thread(process.kill)
-    await sees(program, "no answer from the engine since", "To begin")
+    await sees(program, "no answer from the engine since", "Get started")
     # Nothing is frozen: the keys work, and what was seen last stays.
     program.type("2?")
     await sees(program, "This screen")
     program.type(ESCAPE)
     await sees(program, "? help", gone="This screen")
     program.type("1")
-    await sees(program, "no answer from the engine since", "To begin")
+    await sees(program, "no answer from the engine since", "Get started")
     serve()
     await sees(program, "0 of 1,000 rules", gone="no answer")
     program.type("q")
@@ -380,14 +380,14 @@ async def test_an_engine_that_is_stopped_half_way_is_missed_too(
     process = serve()
     await asyncio.to_thread(process.wait_for_line, "answers container clients on")
     program = await opened()
-    await sees(program, "To begin")
+    await sees(program, "Get started")
     process.send(signal.SIGSTOP)
     await sees(program, "no answer from the engine since")
     program.type("?")
     await sees(program, "This screen")
     program.type(ESCAPE)
     process.send(signal.SIGCONT)
-    await sees(program, "To begin", gone="no answer")
+    await sees(program, "Get started", gone="no answer")
 
 
 async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
@@ -397,7 +397,7 @@ async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
     started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
-    await sees(program, "All is well.")
+    await sees(program, "Healthy")
     await visit(program)
     for key, text in (
         ("2", "example-library"),

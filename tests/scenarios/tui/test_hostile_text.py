@@ -282,7 +282,7 @@ async def test_a_file_of_hostile_names_is_planned_literally(
         await person.press("2")
         await walk.shows("i")
         await person.press("tab")
-        await walk.shows("enter", "enter", sees="Nothing can be made")
+        await walk.shows("enter", "enter", sees="Nothing can be created")
         await walk.shows("escape", sees="Which file")
         await person.press("ctrl+c")
 
@@ -313,7 +313,7 @@ async def test_a_line_that_is_typed_or_pasted_holds_nothing_that_can_not_be_prin
 
 def _calls(folder: str) -> list[tuple[Path, ast.Call]]:
     found = []
-    for file in sorted((Path(__file__).parents[2] / folder).rglob("*.py")):
+    for file in sorted((Path(__file__).parents[3] / folder).rglob("*.py")):
         found += [
             (file, each)
             for each in ast.walk(ast.parse(file.read_text()))

@@ -1,5 +1,4 @@
-"""Keys: help and palette that are made from the bindings, reasons for what can't be done, and keys
-of the user's own."""
+"""All keys of the dashboard, and the user's own."""
 
 from __future__ import annotations
 
@@ -9,8 +8,7 @@ import pytest
 from textual.binding import Binding
 
 from entrepot.engine.engine import Engine
-from tests.tui.conftest import Person, dashboard
-from tests.tui.grid import lines
+from tests.tui.conftest import dashboard
 from tui.app import Dashboard
 from tui.keymap import (
     EVERYWHERE,
@@ -24,7 +22,6 @@ from tui.keymap import (
     read_keymap,
     without_clashes,
 )
-from tui.options import Options
 
 CHEAT_SHEET = Path(__file__).parents[2] / "docs/keys.md"
 README = Path(__file__).parents[2] / "README.md"
@@ -33,138 +30,6 @@ BEGIN, END = "<!-- keys: made by entrepot keys --markdown -->", "<!-- end of key
 
 def cheat_sheet_now() -> str:
     return as_markdown(cheat_sheet(places(Dashboard), {}))
-
-
-def last_line(person: Person) -> str:
-    return lines(person.app)[-1].strip()
-
-
-# Help
-
-
-async def test_help_is_grouped_and_told_by_the_bindings(person: Person) -> None:
-    await person.press("2")
-    await person.sees("example-library")
-    await person.press("question_mark")
-    await person.sees("This screen", "Create a cache rule")
-    for _ in range(40):
-        await person.press("j")
-    await person.sees("Everywhere", "Go to Overview")
-    seen = person.seen()
-    await person.press("escape")
-    await person.until(lambda: person.seen() != seen and "esc closes" not in person.seen())
-
-
-async def test_help_opens_in_a_wizard_and_in_a_dialog_too(person: Person) -> None:
-    await person.press("2", "n")
-    await person.sees("Which source registry")
-    await person.press("question_mark")
-    await person.sees("Take this and go on", "This screen")
-    await person.press("escape", "ctrl+c")
-    await person.sees("example-library", "q quit")
-    await person.press("d")
-    await person.sees("Delete the cache rule")
-    await person.press("f1")
-    await person.sees("Change nothing", "Show these keys")
-    await person.press("escape", "escape")
-
-
-# What can't be done
-
-
-async def test_an_action_without_a_row_stands_dimmed_and_its_key_says_why(person: Person) -> None:
-    await person.press("3")
-    await person.sees("There is no credential set yet.", "d delete")
-    await person.press("d")
-    await person.sees("no credential set under")
-
-
-async def test_a_dashboard_that_only_reads_says_so_when_a_key_would_change_something(
-    engine: Engine,
-) -> None:
-    async with dashboard(engine, options=Options(read_only=True)) as person:
-        await person.sees("127.0.0.1:0  read-only")
-        await person.press("2")
-        await person.sees("example-library", "n new")
-        await person.press("n")
-        await person.sees("only reads")
-        await person.press("d")
-        assert len(person.app.screen_stack) == 1
-
-
-async def test_a_number_in_a_wizard_says_that_the_wizard_comes_first(person: Person) -> None:
-    await person.press("2", "n")
-    await person.sees("Which source registry")
-    await person.press("4")
-    await person.sees("Quit the wizard first")
-    assert "Which source registry" in person.seen()
-
-
-async def test_a_click_on_the_line_of_keys_does_what_the_key_does(person: Person) -> None:
-    await person.press("2")
-    await person.sees("example-library", "d delete")
-    await person.pilot.click(offset=(lines(person.app)[-1].index("d delete") + 3, 23))
-    await person.sees("Delete the cache rule example-library?")
-
-
-# The palette
-
-
-async def test_the_palette_has_every_action_of_the_screen_all_areas_the_themes_and_the_way_out(
-    person: Person,
-) -> None:
-    await person.press("2")
-    await person.sees("example-library")
-    await person.press("colon")
-    for words, found in (
-        ("new create", "Create a cache rule"),
-        ("go to sour", "Go to Sources"),
-        ("theme light", "Theme entrepot-light"),
-        ("quit the", "Quit the dashboard"),
-    ):
-        await person.press("ctrl+u")
-        await person.type(words)
-        await person.sees(found)
-    for without in ("screenshot", "maximize"):
-        await person.press("ctrl+u")
-        await person.type(without)
-        await person.until(lambda: ">" not in "".join(lines(person.app)[5:18]))
-    await person.press("escape")
-    await person.until(lambda: "Theme" not in person.seen())
-
-
-async def test_a_command_of_the_palette_is_run(person: Person) -> None:
-    await person.press("colon")
-    await person.type("go to sources")
-    await person.press("enter")
-    await person.sees("Source registries")
-    await person.press("colon")
-    await person.type("help")
-    await person.press("enter")
-    await person.sees("This screen", "esc closes")
-
-
-async def test_the_palette_shows_why_a_command_can_not_be_run(person: Person) -> None:
-    await person.press("3")
-    await person.sees("There is no credential set yet.")
-    await person.press("colon")
-    await person.type("delete")
-    await person.sees("There is no credential set under the cursor.")
-    await person.press("enter")
-    await person.until(lambda: len(person.app._notifications) > 0)
-    assert "Delete" in person.seen()
-
-
-async def test_a_theme_that_was_chosen_is_kept_for_the_next_time(
-    engine: Engine, tmp_path: Path
-) -> None:
-    kept = tmp_path / "state.toml"
-    async with dashboard(engine, theme_state_file=kept) as person:
-        await person.press("colon")
-        await person.type("theme nord")
-        await person.press("enter")
-        await person.until(lambda: person.app.theme == "nord")
-    assert 'theme = "nord"' in kept.read_text()
 
 
 # Keys of the user's own

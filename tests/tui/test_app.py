@@ -14,6 +14,7 @@ from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
+from tui.options import Options
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])
@@ -179,3 +180,75 @@ async def test_no_color_gets_the_terminals_own_palette(
     monkeypatch.setenv("NO_COLOR", "1")
     async with dashboard(engine) as person:
         assert person.app.theme == "ansi-dark"
+
+
+def last_line(person: Person) -> str:
+    return lines(person.app)[-1].strip()
+
+
+# Help
+
+
+async def test_help_is_grouped_and_told_by_the_bindings(person: Person) -> None:
+    await person.press("2")
+    await person.sees("example-library")
+    await person.press("question_mark")
+    await person.sees("This screen", "Create a cache rule")
+    for _ in range(40):
+        await person.press("j")
+    await person.sees("Everywhere", "Go to Overview")
+    seen = person.seen()
+    await person.press("escape")
+    await person.until(lambda: person.seen() != seen and "esc closes" not in person.seen())
+
+
+async def test_help_opens_in_a_wizard_and_in_a_dialog_too(person: Person) -> None:
+    await person.press("2", "n")
+    await person.sees("Which source registry")
+    await person.press("question_mark")
+    await person.sees("Take this and go on", "This screen")
+    await person.press("escape", "ctrl+c")
+    await person.sees("example-library", "q quit")
+    await person.press("d")
+    await person.sees("Delete the cache rule")
+    await person.press("f1")
+    await person.sees("Change nothing", "Show these keys")
+    await person.press("escape", "escape")
+
+
+# What can't be done
+
+
+async def test_an_action_without_a_row_stands_dimmed_and_its_key_says_why(person: Person) -> None:
+    await person.press("3")
+    await person.sees("There is no credential set yet.", "d delete")
+    await person.press("d")
+    await person.sees("no credential set under")
+
+
+async def test_a_dashboard_that_only_reads_says_so_when_a_key_would_change_something(
+    engine: Engine,
+) -> None:
+    async with dashboard(engine, options=Options(read_only=True)) as person:
+        await person.sees("127.0.0.1:0  read-only")
+        await person.press("2")
+        await person.sees("example-library", "n new")
+        await person.press("n")
+        await person.sees("only reads")
+        await person.press("d")
+        assert len(person.app.screen_stack) == 1
+
+
+async def test_a_number_in_a_wizard_says_that_the_wizard_comes_first(person: Person) -> None:
+    await person.press("2", "n")
+    await person.sees("Which source registry")
+    await person.press("4")
+    await person.sees("Quit the wizard first")
+    assert "Which source registry" in person.seen()
+
+
+async def test_a_click_on_the_line_of_keys_does_what_the_key_does(person: Person) -> None:
+    await person.press("2")
+    await person.sees("example-library", "d delete")
+    await person.pilot.click(offset=(lines(person.app)[-1].index("d delete") + 3, 23))
+    await person.sees("Delete the cache rule example-library?")
