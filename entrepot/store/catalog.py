@@ -31,12 +31,14 @@ from entrepot.store.reconciliation import (
     read_differences,
     resolve_differences,
 )
-from entrepot.store.records import BlobOrigin as BlobOrigin
-from entrepot.store.records import BlobRecord as BlobRecord
-from entrepot.store.records import CachedManifest as CachedManifest
-from entrepot.store.records import CachedRepository as CachedRepository
-from entrepot.store.records import CachedTag as CachedTag
-from entrepot.store.records import TagEntry as TagEntry
+from entrepot.store.records import (
+    BlobOrigin,
+    BlobRecord,
+    CachedManifest,
+    CachedRepository,
+    CachedTag,
+    TagEntry,
+)
 from entrepot.store.removal import (
     Evicted,
     RemoveBlob,

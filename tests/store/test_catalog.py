@@ -9,15 +9,9 @@ from typing import Any
 import pytest
 
 from entrepot.core.reference import Digest, Tag
-from entrepot.store.catalog import (
-    BlobOrigin,
-    BlobRecord,
-    Catalog,
-    Locks,
-    TagEntry,
-    Usage,
-)
+from entrepot.store.catalog import Catalog, Locks, Usage
 from entrepot.store.manifests import Manifest
+from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.rows import reference_rows
 from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image
 

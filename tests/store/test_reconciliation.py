@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from entrepot.core.reference import Digest
-from entrepot.store.catalog import (
-    BlobOrigin,
-    BlobRecord,
-    Catalog,
-)
+from entrepot.store.catalog import Catalog
+from entrepot.store.records import BlobOrigin, BlobRecord
 from tests.store.samples import DEBIAN, NGINX, SOURCE, image, sizes_of
 
 

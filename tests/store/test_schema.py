@@ -12,14 +12,9 @@ from sqlalchemy import Connection, create_engine, inspect, select
 from entrepot.core.reference import Digest, Tag
 from entrepot.errors import EngineError
 from entrepot.store import schema
-from entrepot.store.catalog import (
-    BlobOrigin,
-    BlobRecord,
-    Catalog,
-    Locks,
-    TagEntry,
-)
+from entrepot.store.catalog import Catalog, Locks
 from entrepot.store.eviction import InventoryBlob
+from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.rows import reference_rows
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.samples import (
