@@ -5,9 +5,9 @@ from __future__ import annotations
 from entrepot.core.reference import Tag
 from entrepot.store.catalog import (
     Catalog,
-    Usage,
 )
 from entrepot.store.eviction import InventoryBlob
+from entrepot.store.usage import Usage
 from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image, index, sizes_of
 
 

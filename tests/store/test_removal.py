@@ -10,9 +10,9 @@ import pytest
 from entrepot.core.reference import Digest, Tag
 from entrepot.store.catalog import (
     Catalog,
-    Usage,
 )
 from entrepot.store.eviction import ADOPTED_STAYS, PlannedImage, plan_eviction
+from entrepot.store.usage import Usage
 from tests.store.samples import (
     DEBIAN,
     NGINX,

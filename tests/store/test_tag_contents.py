@@ -12,9 +12,10 @@ import pytest
 from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import CachedState
-from entrepot.store.catalog import Catalog, Usage
+from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
 from entrepot.store.tag_contents import TagContents
+from entrepot.store.usage import Usage
 
 NGINX, DEBIAN, REDIS = (
     Repository("library/nginx"),
