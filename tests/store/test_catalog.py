@@ -102,7 +102,7 @@ async def test_a_blob_that_comes_again_corrects_the_size_of_its_row(catalog: Cat
     )
 
 
-async def test_s20_it_is_recorded_who_gave_a_blob_and_goes_with_it(catalog: Catalog) -> None:
+async def test_s20_the_origin_of_a_blob_is_recorded_and_removed_with_it(catalog: Catalog) -> None:
     digest = Digest.of(b"a")
     hub, secret = BlobOrigin("docker.io", True), BlobOrigin("secret.example", True)
     await catalog.add_blob_origin(digest, hub)
@@ -171,7 +171,7 @@ async def test_a_lock_goes_with_its_tag(catalog: Catalog) -> None:
     }
 
 
-async def test_the_rows_of_a_large_manifest_are_made_beside_the_event_loop(
+async def test_the_rows_of_a_large_manifest_are_prepared_in_a_thread(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S23: 80,000 layers stopped it for 1.7 s."""

@@ -243,7 +243,7 @@ async def test_the_log_of_a_catalog_that_is_gone_is_not_applied_to_the_new_one(
         await catalog.probe()
 
 
-async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_that_was_moved_away(
+async def test_a_backup_of_a_newer_entrepot_is_not_restored(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "catalog.sqlite"

@@ -28,7 +28,7 @@ async def test_use_is_added_up(catalog: Catalog) -> None:
     assert listed.last_pull == 20.0
 
 
-async def test_a_look_at_a_manifest_is_a_use_and_no_pull(catalog: Catalog) -> None:
+async def test_a_head_request_is_a_use_and_no_pull(catalog: Catalog) -> None:
     manifest = image("a")
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
     await catalog.record_usage(Usage({}, {}, {}, {}, seen={(NGINX, manifest.digest): 5.0}))
