@@ -186,8 +186,8 @@ async def test_nothing_that_is_no_database_costs_the_start(tmp_path: Path) -> No
     async with Catalog.open(path, clock=lambda: NOW) as catalog:
         assert catalog.health.notices == (
             "The catalog was damaged (file is not a database) and is set aside as "
-            f"catalog.sqlite.damaged-{STAMP}; nothing of it could be read, and a new one is created. "
-            "The blobs stay, and what is missing is cataloged again as it is pulled.",
+            f"catalog.sqlite.damaged-{STAMP}; nothing of it could be read, and a new one is "
+            "created. The blobs stay, and what is missing is cataloged again as it is pulled.",
         )
         assert await catalog.repository_names() == []
     path.write_bytes(b"again")
