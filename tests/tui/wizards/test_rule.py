@@ -47,7 +47,7 @@ async def test_a_rule_is_made_and_its_first_image_pulled(
     await person.press("enter")
     await person.sees(
         "How long is a tag trusted before the source is asked again?",
-        "> as the settings say",
+        "> the default",
         "ask after 5 min",
     )
     await person.press("enter")
@@ -64,7 +64,7 @@ async def test_a_rule_is_made_and_its_first_image_pulled(
     assert engine.documents.rules.get("registry-example-com-team").target.path == "team"
     await person.type("app:1")
     await person.press("enter", "enter")
-    await person.sees("Pulls", "team/app:1", "complete")
+    await person.sees("Pulls", "team/app:1", "completed")
     [pull] = engine.cache.pulls.all()
     assert (pull.state, list(pull.asked_by)) == (PullState.COMPLETED, ["dashboard"])
 
@@ -257,11 +257,9 @@ async def test_two_wizards_at_once_meet_at_the_engine(person: Person, engine: En
         await person.press("enter")
         await person.sees(text)
     await person.sees("Name available")
-    await engine.rules.create(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
+    await engine.rules.create(RuleDraft("other-rule", f"{LOGIN_SERVER}/team/*", "team/*"))
     await person.press("enter")
-    await person.sees(
-        "Not possible: The target team/* is the target of rule somebody-else already."
-    )
+    await person.sees("Not possible: The target team/* is the target of rule other-rule already.")
 
 
 # What each step teaches, and how it fits
@@ -339,13 +337,13 @@ async def test_the_freshness_is_chosen_and_each_choice_says_what_it_costs_at_doc
 ) -> None:
     await to_freshness(person)
     await person.sees(
-        "When the settings change, the rule follows.",
-        "the question is not counted against its pull limit",
+        "It follows settings.toml.",
+        "the request does not count against its rate limit",
     )
     await person.press("j")
-    await person.sees("Each pull waits for that answer.", "it slows down whoever asks too often")
+    await person.sees("Each pull waits for the answer.", "it throttles clients that send too many")
     await person.press("j")
-    await person.sees("For tags that never move", "costs nothing of its limit, ever")
+    await person.sees("For tags that never move", "never counts against its rate limit")
     await person.press("j")
     await person.sees("Write a number with s, min, h or d")
     await person.press("enter")
@@ -458,7 +456,10 @@ async def test_a_name_that_is_taken_is_not_proposed(person: Person, engine: Engi
 async def test_a_book_that_is_full_is_told_before_anything_is_typed(
     person: Person, engine: Engine
 ) -> None:
-    entry = '[[rules]]\nname = "rule-{0}"\nsource_repository = "{1}/many/r{0}"\ntarget_repository = "many/r{0}"\n'
+    entry = (
+        '[[rules]]\nname = "rule-{0}"\nsource_repository = "{1}/many/r{0}"\n'
+        'target_repository = "many/r{0}"\n'
+    )
     await engine.rules.apply_import(
         "".join(entry.format(number, LOGIN_SERVER) for number in range(999))
     )
