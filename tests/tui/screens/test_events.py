@@ -7,6 +7,7 @@ import pytest
 from entrepot.api.models import Event
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import Severity
 from tests.conftest import LOGIN_SERVER
 from tests.tui.conftest import Person
 from tests.tui.grid import lines, looks_like
@@ -18,10 +19,11 @@ EVENTS = (
     Event(time=NOW - 90_000, kind="engine-started", message="Entrepot 1.0 answers container clients on 127.0.0.1:5000 with 12 cache rules."),
     Event(time=NOW - 3600, kind="rule-created", message="Cache rule hub-library: library/* from docker.io/library/*.", subject="hub-library"),
     Event(time=NOW - 1800, kind="credential-set-unhealthy", message='hub-login is unhealthy: docker.io answers "incorrect user name or password".',
-          subject="hub-login"),
+          subject="hub-login", severity=Severity.WARNING),
     Event(time=NOW - 60, kind="pull-started", message="Pulling library/nginx:1.27 from docker.io/library/nginx for 10.0.4.17.", subject="4"),
     Event(time=NOW - 50, kind="pull-ended", message="The pull of library/nginx:1.27 is completed: 71,200,000 bytes in 3.1 s.", subject="4"),
-    Event(time=NOW - 5, kind="disk-refuses", message="The disk takes no more (No space left on device): blobs that are not held are passed on to clients."),
+    Event(time=NOW - 5, kind="disk-refuses", message="The disk takes no more (No space left on device): blobs that are not held are passed on to clients.",
+          severity=Severity.ERROR),
 )  # fmt: skip
 
 

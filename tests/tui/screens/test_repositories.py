@@ -239,7 +239,7 @@ async def test_a_refresh_of_a_tag_that_did_not_move_or_is_gone_says_so(
     source.remove_tag("library/nginx", "1.27")
     await person.press("r")
     await person.sees("is gone at")
-    await person.sees("gone at its source, kept")
+    await person.sees("gone at source")
 
 
 async def test_of_several_tags_the_one_to_refresh_is_chosen(

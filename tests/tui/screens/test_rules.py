@@ -35,15 +35,15 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(
         await person.sees(
             "example-library",
             "Requests made",
-            "5 min (the default)",
-            "no credential set",
+            "5 min (default)",
+            "Credential set  none",
             "Last pull",
         )
     async with dashboard(engine) as person:
         await person.press("2")
         await person.sees(
             "example-library answers for library/* with",
-            "sign-in none",
+            "credential set none",
             "n new",
             "s sign-in",
             "d delete",
@@ -88,12 +88,12 @@ async def test_a_rule_gets_another_credential_set_and_loses_it_again(
         "How does example-library sign in?", "example-login", "other-login", "> no credential set"
     )
     await person.press("home", "down", "enter")
-    await person.sees("sign-in other-login")
+    await person.sees("credential set other-login")
     assert engine.documents.rules.get("example-library").credential_set == "other-login"
     await person.press("s")
     await person.sees("> other-login")
     await person.press("end", "enter")
-    await person.sees("sign-in none")
+    await person.sees("credential set none")
     assert engine.documents.rules.get("example-library").credential_set is None
 
 
@@ -170,12 +170,12 @@ async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(
     await person.press("ctrl+u")
     await person.type("10 min")
     await person.press("enter")
-    await person.sees("freshness 10 min")
+    await person.sees("tag lifetime 10 min")
     assert engine.documents.rules.get("example-library").freshness == 600
     await person.press("f")
     await person.sees("Now 10 min.")
     await person.press("ctrl+u", "enter")
-    await person.sees("5 min (the default)")
+    await person.sees("5 min (default)")
     assert engine.documents.rules.get("example-library").freshness is None
 
 

@@ -41,9 +41,9 @@ async def test_a_tag_opens_into_platforms_and_the_layers_of_one_of_them(
         await person.sees(
             "library/nginx:1   index of 2 platforms",
             "linux/amd64",
-            "held",
+            "cached",
             "linux/arm64",
-            "not here",
+            "not cached",
             "Layers of linux/amd64",
             "q quit",
         )
@@ -59,12 +59,12 @@ async def test_layers_say_who_shares_them_and_the_one_under_the_cursor_tells_all
     await person.sees(
         "Layers of linux/amd64",
         "config",
-        "300.0 kB  held      1 image: library/debian:1",
-        "only here",
+        "300.0 kB  cached      1 image: library/debian:1",
+        "not shared",
     )
     await person.press("tab", "down")
     await person.sees(
-        "layer, gzip   300.0 kB   held   shared with 1 image: library/debian:1", "sha256:"
+        "layer, gzip   300.0 kB   cached   shared with 1 image: library/debian:1", "sha256:"
     )
     await person.press("escape")
     await person.sees("300.0 kB of it shared")
@@ -105,7 +105,7 @@ async def test_an_image_without_an_index_is_one_row(
     source.add_image("library/plain", "1", layers=[20_000], platforms=["linux/amd64"], index=False)
     await pulled(engine, "library/plain:1")
     await opened(person, "plain")
-    await person.sees("library/plain:1   one image", "linux/amd64", "held", "only here")
+    await person.sees("library/plain:1   one image", "linux/amd64", "cached", "not shared")
 
 
 async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(
@@ -114,7 +114,7 @@ async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(
     await opened(person, "nginx")
     await person.sees("Layers of linux/amd64")
     await person.press("d")
-    await person.sees("Delete the tag library/nginx:1?", "Goes: the tag")
+    await person.sees("Delete the tag library/nginx:1?", "Deletes the tag")
     await person.press("right", "enter")
     await person.sees("No tag is cached")
     assert "Copy how to get" not in person.seen()

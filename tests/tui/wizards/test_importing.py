@@ -69,14 +69,14 @@ async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_
     await person.sees("File rules/", "> team.toml")
     await person.press("enter")
     await person.sees(
-        "1 cache rule and 1 credential set will be made; 1 entry is there already.",
-        "> make example-login",
-        "there example-library",
+        "1 cache rule and 1 credential set will be created; 1 entry unchanged.",
+        "> create example-login",
+        "unchanged example-library",
     )
     assert (len(engine.documents.rules), len(engine.documents.credential_sets)) == (1, 0)
     await person.sees("enter create all")
     await person.press("enter")
-    await person.sees("1 cache rule and 1 credential set are made.", "enter close")
+    await person.sees("Created 1 cache rule and 1 credential set.", "enter close")
     await person.press("enter")
     await person.sees("Cache rules", "team-apps", "example-library")
     await person.app.client.pulls.start("team/app:1", "linux/amd64")
@@ -97,7 +97,7 @@ async def test_with_a_conflict_nothing_is_made_until_the_file_is_mended_and_read
     await person.sees("File ~/wrong.toml", "File read: 21 lines")
     await person.press("enter")
     await person.sees(
-        "Nothing can be made: there is 1 conflict.",
+        "Nothing can be created: 1 conflict.",
         "> conflict team-more",
         "Line 18: The target team/more/* lies inside",
         "CacheRuleTargetOverlap",
@@ -108,7 +108,7 @@ async def test_with_a_conflict_nothing_is_made_until_the_file_is_mended_and_read
     assert len(engine.documents.rules) == 1
     wrong.write_text(TEXT)
     await person.press("r")
-    await person.sees("1 cache rule and 1 credential set will be made")
+    await person.sees("1 cache rule and 1 credential set will be created")
 
 
 async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine: Engine) -> None:
@@ -116,7 +116,7 @@ async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine
     person.app.screen.focused.post_message(events.Paste(TEXT))  # type: ignore[union-attr]
     await person.sees("Pasted text: 16 lines")
     await person.press("enter")
-    await person.sees("1 cache rule and 1 credential set will be made")
+    await person.sees("1 cache rule and 1 credential set will be created")
     await person.press("escape")
     await person.sees("Pasted text: 16 lines")
     await person.press("ctrl+c")
@@ -139,7 +139,7 @@ async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made
     )
     await person.press("enter")
     await person.sees(
-        "Nothing can be made: there is 1 conflict.", "is the target of rule somebody-else already"
+        "Nothing can be created: 1 conflict.", "is the target of rule somebody-else already"
     )
     assert len(engine.documents.credential_sets) == 0
 
@@ -152,9 +152,7 @@ async def test_a_text_that_is_not_toml_is_refused_with_its_line(
     await person.type("bad.toml")
     await person.sees("File read: 2 lines")
     await person.press("enter")
-    await person.sees(
-        "Nothing can be made: there is 1 conflict.", "the text", "Line 2: It is not TOML"
-    )
+    await person.sees("Nothing can be created: 1 conflict.", "the text", "Line 2: It is not TOML")
 
 
 async def test_a_file_that_is_not_there_is_told(folder: Path, person: Person) -> None:
@@ -186,14 +184,14 @@ async def test_each_step_has_its_question_and_its_next_key(
         await person.press("enter")
         await person.sees(
             "step 2 of 3",
-            "will be made",
-            "make example-login",
+            "will be created",
+            "create example-login",
             "enter create all",
             "esc back",
             "ctrl+c quit",
         )
         await person.press("enter")
-        await person.sees("step 3 of 3", "are made.", "enter close")
+        await person.sees("step 3 of 3", "Created 1 cache rule", "enter close")
 
 
 # Without a screen
@@ -246,4 +244,4 @@ async def test_a_plan_shows_where_secrets_are_kept_and_asks_before_programs_run(
     await person.press("enter")
     await person.sees("Run a program on the engine's machine?")
     await person.press("right", "enter")
-    await person.sees("1 cache rule and 1 credential set are made.")
+    await person.sees("Created 1 cache rule and 1 credential set.")

@@ -47,7 +47,7 @@ async def test_a_rule_is_made_and_its_first_image_pulled(
     await person.press("enter")
     await person.sees(
         "How long is a tag trusted before the source is asked again?",
-        "> as the settings say",
+        "> the default",
         "ask after 5 min",
     )
     await person.press("enter")
@@ -339,13 +339,13 @@ async def test_the_freshness_is_chosen_and_each_choice_says_what_it_costs_at_doc
 ) -> None:
     await to_freshness(person)
     await person.sees(
-        "When the settings change, the rule follows.",
-        "the question is not counted against its pull limit",
+        "It follows settings.toml.",
+        "the request does not count against its rate limit",
     )
     await person.press("j")
-    await person.sees("Each pull waits for that answer.", "it slows down whoever asks too often")
+    await person.sees("Each pull waits for the answer.", "it throttles clients that send too many")
     await person.press("j")
-    await person.sees("For tags that never move", "costs nothing of its limit, ever")
+    await person.sees("For tags that never move", "never counts against its rate limit")
     await person.press("j")
     await person.sees("Write a number with s, min, h or d")
     await person.press("enter")
