@@ -1,7 +1,7 @@
 """Entrepot: a self-hosted artifact cache for container registries.
 
-The engine lives here. It imports nothing of ``tui`` or ``widgets``, and never textual; import
-contracts in ``pyproject.toml`` prove it.
+This package is the engine and its command line. It never imports textual, ``tui`` or ``widgets``
+(but for the command that opens the dashboard); contracts in ``pyproject.toml`` prove it.
 """
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
-"""What is at fault when something fails, as one table: a code, who is at fault, a sentence, a cure.
+"""The faults behind failures: each has a code, a place where it can be fixed, a sentence, a fix.
 
-A `Cause` is made once, where the fault is recognised, and goes as it is to the client whose pull
-fails, the state of a source, the status, ``doctor``, the dashboard and the log. So the same fault
-has the same words everywhere, and the source registry is not blamed for what this machine does.
+A `Cause` is created once, where the fault is recognised, and goes as it is to the client whose pull
+fails, the state of a source, the status, ``doctor``, the dashboard and the log. So one fault has
+the same words everywhere, and the source registry is not blamed for a fault of this machine.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from entrepot.formatting import printable
 
 
 class Fault(StrEnum):
-    """Who is at fault, and so who can cure it."""
+    """Where a fault is, and so where it can be fixed."""
 
     MACHINE = "machine"
-    """The machine that the engine runs on, or how the engine is set up there."""
+    """The machine of the engine, or the configuration of the engine."""
     NETWORK = "network"
-    """What lies between this machine and the source: a proxy, a name server, a sign-in page."""
+    """Between this machine and the source: a proxy, a name server, a sign-in page."""
     SOURCE = "source"
     """The source registry."""
 
 
 class CauseCode(StrEnum):
-    """The faults that are recognised. Programs may rely on the values."""
+    """The faults that Entrepot recognises. The values are stable."""
 
     CLOCK_WRONG = "clock-wrong"
 
@@ -121,7 +121,7 @@ _OF_NETWORK = frozenset(
 
 
 def at_fault(code: CauseCode) -> Fault:
-    """Who has to cure a fault."""
+    """Where a fault has to be fixed."""
     if code in _OF_SOURCE:
         return Fault.SOURCE
     return Fault.NETWORK if code in _OF_NETWORK else Fault.MACHINE
@@ -129,7 +129,7 @@ def at_fault(code: CauseCode) -> Fault:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One fault. *what* is a whole sentence, *hint* says what to do, in sentences too."""
+    """One fault. *what* is a whole sentence; *hint* says what to do, in sentences too."""
 
     code: CauseCode
     what: str
@@ -137,12 +137,12 @@ class Cause:
 
     @property
     def fault(self) -> Fault:
-        """Who has to cure it."""
+        """Where it has to be fixed."""
         return at_fault(self.code)
 
     @property
     def message(self) -> str:
-        """Sentence and cure as one text."""
+        """Sentence and hint as one text."""
         return f"{self.what} {self.hint}"
 
 
@@ -154,7 +154,7 @@ OPEN_FILES_HINT: Final = (
 
 
 def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
-    """What keeps *directory* of the engine from being used; *place* names its file system. Blocks."""
+    """Why the engine can't use *directory*; *place* names its file system. Blocks."""
     kind = f"the file system of {directory} ({place})"
     why = error.strerror or str(error)
     number = error.errno
@@ -164,8 +164,8 @@ def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
         case errno.ENOSPC if _has_no_inodes(directory):
             return Cause(
                 CauseCode.INODES,
-                f"No inode is left on {kind}: no file can be made there, though bytes are free.",
-                "Remove files there that nobody needs (df -i counts them), or move the data.",
+                f"No inode is left on {kind}: no file can be created there, though bytes are free.",
+                "Remove files there that are not needed (df -i counts them), or move the data.",
             )
         case errno.ENOSPC:
             return Cause(
@@ -182,7 +182,7 @@ def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
         case errno.EROFS:
             return Cause(
                 CauseCode.READ_ONLY,
-                f"{kind[:1].upper()}{kind[1:]} can only be read.",
+                f"{kind[:1].upper()}{kind[1:]} is read-only.",
                 "Mount it for writing, or set XDG_DATA_HOME to a directory that can be written.",
             )
         case errno.EACCES | errno.EPERM:
@@ -192,9 +192,12 @@ def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
         case errno.ENOMEM:
             return memory_cause()
     if number == errno.ENOENT:
-        hint = "The directory was moved or removed: put it back, or restart the engine, which makes a new one."
+        hint = (
+            "The directory was moved or removed: put it back, or restart the engine, which creates "
+            "a new one."
+        )
     elif number in {errno.ENOTDIR, errno.EEXIST}:
-        hint = "A file stands where there must be a directory: move it away."
+        hint = "There is a file in the place of a directory: move it away."
     else:
         hint = f"Look at the disk behind {kind}, and at the kernel's log (dmesg)."
     return Cause(CauseCode.DISK_FAILS, f"The disk of {directory} fails: {why}.", hint)
@@ -205,17 +208,18 @@ def locks_cause(why: str, directory: Path, place: str) -> Cause:
     return Cause(
         CauseCode.NO_LOCKS,
         f"The file system of {directory} ({place}) can't lock files: {why}.",
-        "Set XDG_DATA_HOME to a directory on a local file system (ext4, xfs, btrfs); over NFS the server's lock service (rpc.lockd, rpc.statd) has to run.",
+        "Set XDG_DATA_HOME to a directory on a local file system (ext4, xfs, btrfs); over NFS the "
+        "server's lock service (rpc.lockd, rpc.statd) has to run.",
     )
 
 
 def open_files_cause(number: int, so: str) -> Cause:
-    """EMFILE or ENFILE; *so* says what comes of it."""
+    """EMFILE or ENFILE; *so* names the consequence."""
     if number == errno.ENFILE:
         return Cause(
             CauseCode.OPEN_FILES,
             f"This machine has as many files open as it may, so {so}.",
-            "End programs that hold many, or raise fs.file-max with sysctl.",
+            "Quit programs that hold many, or raise fs.file-max with sysctl.",
         )
     import resource
 
@@ -232,7 +236,7 @@ def memory_cause() -> Cause:
     return Cause(
         CauseCode.MEMORY,
         "This machine has no memory left for another connection or file.",
-        "End programs that take much, or raise the memory limit of the engine or its container.",
+        "Quit programs that take much, or raise the memory limit of the engine or its container.",
     )
 
 
@@ -242,12 +246,12 @@ def program_cause(
     """Why a program can't be started; *where* is added to the advice on PATH. Blocks."""
     path = shutil.which(program)
     present = path or (program if os.path.exists(program) else _on_path(program))
-    user = _user(os.geteuid())
+    user, machine = _user(os.geteuid()), os.uname().machine
     if error.errno == errno.ENOEXEC:
         return Cause(
             CauseCode.PROGRAM_WRONG_ARCHITECTURE,
-            f"{present or program} is no program that this machine ({os.uname().machine}) can run.",
-            f"Install the one for {os.uname().machine}; a script begins with #! and its interpreter.",
+            f"{present or program} is not a program that this machine ({machine}) can run.",
+            f"Install the one for {machine}; a script begins with #! and its interpreter.",
         )
     if present is None:
         searched = printable(os.environ.get("PATH", os.defpath), 200)
@@ -262,14 +266,15 @@ def program_cause(
     if error.errno == errno.ENOENT:
         return Cause(
             CauseCode.PROGRAM_MISSING,
-            f"The program {present} is there, but not the interpreter or loader that it names.",
+            f"The program {present} exists, but not the interpreter or loader that it names.",
             "Install that (for a script it is in its first line), or a build for this system.",
         )
     if error.errno in {errno.EACCES, errno.EPERM}:
         return Cause(
             CauseCode.PROGRAM_NOT_EXECUTABLE,
             f"The program {present} can't be run by {user}: its mode or its mount forbids that.",
-            f"Allow it: chmod a+rx {shlex.quote(present)}; on a mount with noexec, put it elsewhere.",
+            f"Allow it: chmod a+rx {shlex.quote(present)}; on a mount with noexec, put it "
+            "elsewhere.",
         )
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return open_files_cause(error.errno, f"{program} can't be started")
@@ -283,12 +288,12 @@ def program_cause(
 
 
 def _on_path(program: str) -> str | None:
-    """Where a program is that can't be run; `shutil.which` passes it over."""
+    """The file on PATH of a program that can't be run; `shutil.which` ignores it."""
     if os.sep in program:
         return None
-    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    files = (os.path.join(each, program) for each in places if each)
-    return next((each for each in files if os.path.isfile(each)), None)
+    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    files = (os.path.join(directory, program) for directory in directories if directory)
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 _CAP_DAC_OVERRIDE = 1
@@ -303,7 +308,7 @@ def _permission_cause(directory: Path, error: OSError) -> Cause:
     try:
         status = place.stat()
     except OSError:
-        # Not even looked at: a directory above it can't be passed.
+        # stat(2) fails too: this user can't enter a directory above it.
         place = _passable(place)
         status = place.stat()
     mode = stat.S_IMODE(status.st_mode)
@@ -311,17 +316,21 @@ def _permission_cause(directory: Path, error: OSError) -> Cause:
     if _passes_modes() or (status.st_uid == uid and mode & needed == needed):
         return Cause(
             CauseCode.PERMISSION,
-            f"{place} can't be written by {_user(uid)}, though its mode allows it: an attribute, an access list or a security module forbids that.",
-            f"Look at lsattr -d and getfacl of {shlex.quote(str(place))}, and at what SELinux or AppArmor log.",
+            f"{place} can't be written by {_user(uid)}, though its mode allows it: an attribute, "
+            "an access list or a security module forbids that.",
+            f"Look at lsattr -d and getfacl of {shlex.quote(str(place))}, and at what SELinux or "
+            "AppArmor log.",
         )
     if status.st_uid != uid and place != directory and directory.is_relative_to(place):
         return _above_cause(place, directory, status)
     if status.st_uid != uid:
+        # Other files beside it belong to that user too, as after the engine ran as root once.
+        owned = shlex.quote(str(place if deeper is None else directory))
         return Cause(
             CauseCode.PERMISSION,
-            f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}, who may not write there.",
-            # Others beside it belong to that user too, as after the engine ran as root once.
-            f"Give it to the engine's user, as root: chown -R {uid}:{os.getegid()} {shlex.quote(str(place if deeper is None else directory))}",
+            f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}, who "
+            "may not write there.",
+            f"Give it to the engine's user, as root: chown -R {uid}:{os.getegid()} {owned}",
         )
     return Cause(
         CauseCode.PERMISSION,
@@ -331,7 +340,7 @@ def _permission_cause(directory: Path, error: OSError) -> Cause:
 
 
 def _passes_modes() -> bool:
-    """Whether no mode keeps this user out: it is root with CAP_DAC_OVERRIDE (capabilities(7)).
+    """Whether this user is root with CAP_DAC_OVERRIDE, whom no mode keeps out (capabilities(7)).
 
     Containers take that from root with ``--cap-drop=all``.
     """
@@ -346,8 +355,10 @@ def _passes_modes() -> bool:
 
 
 def _above_cause(place: Path, directory: Path, status: os.stat_result) -> Cause:
-    """*place* above *directory* keeps this user out. What else is in it belongs to others, so the
-    cure leaves it to them."""
+    """The cause if *place*, above *directory*, keeps this user out.
+
+    Other files in it belong to other users, so the hint leaves its owner as it is.
+    """
     uid = os.geteuid()
     owner = f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}"
     if not os.access(place, os.X_OK):
@@ -359,24 +370,27 @@ def _above_cause(place: Path, directory: Path, status: os.stat_result) -> Cause:
     return Cause(
         CauseCode.PERMISSION,
         f"{owner}, who may not write there.",
-        f"Make the directory, as root: install -d -m 700 -o {uid} -g {os.getegid()} {shlex.quote(str(directory))}",
+        f"Create the directory, as root: install -d -m 700 -o {uid} -g {os.getegid()} "
+        f"{shlex.quote(str(directory))}",
     )
 
 
 def _forbidden(directory: Path) -> Path:
-    """*directory*, or the first of its files that can't be written where it can be itself."""
+    """*directory* if it can't be written, else the first of its files that can't be."""
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         return directory
     try:
         entries = sorted(directory.iterdir())
     except OSError:
         return directory
-    own = (each for each in entries if each.name != "lost+found")
-    return next((each for each in own if not os.access(each, os.R_OK | os.W_OK)), directory)
+    own_entries = (entry for entry in entries if entry.name != "lost+found")
+    return next(
+        (entry for entry in own_entries if not os.access(entry, os.R_OK | os.W_OK)), directory
+    )
 
 
 def _forbidden_on_the_way(directory: Path, error: OSError) -> Path | None:
-    """What is below *directory* on the way to the files that *error* names and can't be used."""
+    """The unusable part of the path from *directory* to a file that *error* names, or None."""
     for name in (error.filename2, error.filename):
         path = Path(name) if isinstance(name, str | Path) else directory
         if not path.is_relative_to(directory):
@@ -384,17 +398,17 @@ def _forbidden_on_the_way(directory: Path, error: OSError) -> Path | None:
         for part in reversed([path, *path.parents][: len(path.relative_to(directory).parts)]):
             if not os.path.lexists(part):
                 break
-            needed = os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)
-            if not os.access(part, needed):
+            access = os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)
+            if not os.access(part, access):
                 return part
     return None
 
 
 def _passable(place: Path) -> Path:
-    """The nearest parent of *place* that can be looked at."""
-    for each in place.parents:
-        if each.parent == each or os.access(each.parent, os.X_OK):
-            return each
+    """The nearest parent of *place* that stat(2) works for."""
+    for parent in place.parents:
+        if parent.parent == parent or os.access(parent.parent, os.X_OK):
+            return parent
     return Path(place.anchor)
 
 
@@ -415,7 +429,7 @@ def _has_no_inodes(directory: Path) -> bool:
 
 
 def user_name(user: int | None, *, before_number: str = "") -> str:
-    """The name of a user; of one that has none its number, with *before_number*."""
+    """The name of a user; without one, *before_number* and the number."""
     try:
         return pwd.getpwuid(-1 if user is None else user).pw_name
     except (KeyError, OverflowError):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import ssl
 
 MAX_FILE_SIZE: Final = 16 * 1024 * 1024
-"""The largest file that is read, in bytes. Mozilla's authorities take about 0.25 MB."""
+"""The largest file that is read, in bytes; Mozilla's authorities take about 0.25 MB."""
 
 _BLOCK = re.compile(
     rb"-----BEGIN ((?:X509 )?)CERTIFICATE-----([A-Za-z0-9+/=\s]*)-----END \1CERTIFICATE-----",
@@ -22,8 +22,10 @@ _BEGIN = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 
 class CertificatesInvalid(OSError):
-    """A file holds no certificates. The text is part of a sentence about it; ``hint`` says what to
-    do."""
+    """A file has no certificates.
+
+    The text is part of a sentence about the file; ``hint`` says what to do.
+    """
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
@@ -31,10 +33,9 @@ class CertificatesInvalid(OSError):
 
 
 def trust_certificates(context: ssl.SSLContext, file: Path) -> None:
-    """Let *context* trust what `read_certificates` finds in *file*, besides what it trusts; raises
-    as that does.
+    """Add the certificates in *file* to those that *context* trusts; raises as `read_certificates`.
 
-    The issuer that is named may be below another authority. Python trusts it alone from 3.13 on.
+    They may be issuers below another authority, which Python trusts without it from 3.13 on.
     """
     import ssl
 
@@ -43,11 +44,11 @@ def trust_certificates(context: ssl.SSLContext, file: Path) -> None:
 
 
 def read_certificates(file: Path) -> str:
-    """The certificates in *file*, in PEM format and without all that stands between them.
+    """The certificates in *file*, in PEM format and without anything between them.
 
-    That may be a byte order mark, what openssl prints about each certificate in any language and
-    encoding, or other kinds of blocks. Blocks; raises `OSError`, and `CertificatesInvalid` for a
-    file that can be read.
+    That may be a byte order mark, the text that openssl prints about each certificate in any
+    language and encoding, or other kinds of blocks. Blocks; raises `OSError`, and
+    `CertificatesInvalid` for a file that can be read.
     """
     import ssl
 
@@ -82,9 +83,9 @@ def read_certificates(file: Path) -> str:
 
 
 def foreign_format(file: Path) -> str:
-    """What to do with a file that should be in PEM format and has another one.
+    """What to do with a file that should be in PEM format and is in another one.
 
-    Empty for PEM, and when the file can't be read. Blocks.
+    Empty for PEM, and if the file can't be read. Blocks.
     """
     import ssl
 
@@ -93,7 +94,7 @@ def foreign_format(file: Path) -> str:
             content = opened.read(MAX_FILE_SIZE)
     except OSError:
         return ""
-    # OpenSSL 3 passes over the mark.
+    # OpenSSL 3 ignores the mark.
     if content.startswith(codecs.BOM_UTF8) and ssl.OPENSSL_VERSION_INFO < (3,):
         return f"{file} begins with a byte order mark: save it as UTF-8 without one."
     if (encoding := _other_encoding(content)) is not None:
@@ -126,7 +127,10 @@ def _damaged(content: bytes, position: int, what: str) -> CertificatesInvalid:
 
 
 def _no_certificates(content: bytes, file: Path) -> CertificatesInvalid:
-    pem = "Put one certificate or more there in PEM format, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----."
+    pem = (
+        "Put one certificate or more there in PEM format, each between -----BEGIN CERTIFICATE----- "
+        "and -----END CERTIFICATE-----."
+    )
     if not content.strip():
         return CertificatesInvalid("is empty and holds no certificates that can be read", pem)
     if (encoding := _other_encoding(content)) is not None:
@@ -141,7 +145,8 @@ def _no_certificates(content: bytes, file: Path) -> CertificatesInvalid:
         )
     if b"-----BEGIN TRUSTED CERTIFICATE-----" in content:
         return CertificatesInvalid(
-            "has openssl's own format of trusted certificates, and so holds no certificates that can be read",
+            "has openssl's own format of trusted certificates, and so holds no certificates that "
+            "can be read",
             f"Convert it: openssl x509 -in {file} -out {file.stem}.crt",
         )
     return CertificatesInvalid("holds no certificates that can be read", pem)

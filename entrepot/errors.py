@@ -1,26 +1,56 @@
-"""Every error that a person, a script or a container client can meet, defined once.
+"""The errors that a person, a script or a container client can meet.
 
 ::
 
     EntrepotError
-    ├── Refusal                     the engine's own rules say no; nothing was changed
-    │   ├── NameInvalid             a rule or credential set name
-    │   ├── RepositoryNameInvalid   a repository path, source or target
-    │   ├── ReferenceInvalid        a tag, a digest or an image reference
-    │   ├── RequestInvalid          a body, a header or a parameter that can't be read
-    │   ├── Locked                  a repository, tag or manifest that must not be deleted
-    │   ├── EngineReadOnly          a change that is asked of an engine, or by a client, that is read-only
-    │   ├── TokenInvalid            a request to the management API on TCP without its token
-    │   └── ... (rules.py, credentials.py, upstreams.py, documents.py add theirs)
-    ├── NotFound                    a rule, set, repository, tag or pull that is not there
-    ├── RegistryError               an answer to a container client: repository, manifest or blob unknown, and so on
-    ├── SourceError                 a source registry refused, failed or could not be reached (source/errors.py)
-    └── EngineError                 the engine can't start or go on: port, disk, lock, permissions
-        └── EngineBusy              too many requests are under way
+    EntrepotError
+    ├── Refusal                      the engine refuses a request by its own rules
+    │   ├── NameInvalid              a rule or credential set name
+    │   ├── RepositoryNameInvalid    a repository path, source or target
+    │   ├── ReferenceInvalid         a tag or an image reference
+    │   │   └── DigestInvalid        a digest
+    │   ├── RequestInvalid           a body, a header or a parameter that can't be read
+    │   │   └── AcceptInvalid        an Accept header (httpd/accept.py)
+    │   ├── Locked                   a repository, tag or manifest that must not be deleted
+    │   ├── EngineReadOnly           a change, where engine or client are read-only
+    │   ├── TokenInvalid             a request to the management API on TCP without its token
+    │   ├── core/rules.py            WildcardOnOneSide, CacheRuleNameTaken, CacheRuleLimitReached,
+    │   │                            CacheRuleTargetOverlap, CacheRuleImmutable, RulesInvalid,
+    │   │                            TargetRepositoryPresent, TargetPrefixPresent,
+    │   │                            CredentialSetRequired (DockerCredentialSetRequired),
+    │   │                            CredentialSetUnknown, CredentialSetLoginServerMismatch
+    │   ├── core/patterns.py         SourceLoginServerMissing, WildcardInvalid
+    │   ├── core/registries.py       LoginServerInvalid, LoginServerNotSupported,
+    │   │                            CredentialsNotTaken, RegistryDeclarationInvalid
+    │   ├── core/credentials.py      CredentialSetNameTaken, CredentialSetInUse,
+    │   │                            CredentialSetsInvalid
+    │   ├── core/secret_identifiers.py, core/permitted_identifiers.py
+    │   │                            SecretIdentifierInvalid, SecretKindNotAllowed
+    │   ├── core/freshness.py, core/platforms.py
+    │   │                            FreshnessInvalid, PlatformInvalid
+    │   ├── core/rule_import.py      ImportInvalid, ImportRefused
+    │   ├── config/documents.py      DocumentInvalid, ConfigurationReadOnly
+    │   └── engine/verification.py   VerificationUnderWay
+    ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
+    │                                CacheRuleNotFound, CredentialSetNotFound
+    ├── RegistryError                an error answer to a container client: RepositoryUnknown,
+    │                                ManifestUnknown, BlobUnknown, LoopDetected, PushRefused,
+    │                                RangeUnsatisfiable
+    ├── SourceError                  a source registry refused, failed or could not be reached
+    │                                (source/errors.py has its tree)
+    ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
+    │                                VaultIdentityUnknown
+    ├── EngineError                  the engine can't start or go on: port, disk, lock, permissions
+    │   ├── EngineBusy               too many requests are under way
+    │   ├── SettingsInvalid          settings.toml can't be used (config/settings.py)
+    │   ├── CatalogFailed            the catalog can't be read or written (store/connections.py)
+    │   └── FileCutShort             a file ended before its blob (httpd/sendfile.py)
+    └── FillFailed, FillCancelled, FillUnwanted, StorageFailed, TooManyFills, TooManyPulls (cache),
+        ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed (cli)
 
-An error carries *what* happened, a *hint* that says what to do, the *code* that ACR (or we) gave
-it, and the *field* that caused it, so that the dashboard can show it beside that field, the
-management API can answer it in ACR's shape, and a container client gets it as an OCI error.
+An error has *what* happened, a *hint* that says what to do, the *code* that ACR or Entrepot gave
+it, and the *field* that caused it. So the dashboard shows it beside that field, the management API
+answers in ACR's shape, and a container client gets an OCI error.
 """
 
 from __future__ import annotations
@@ -32,10 +62,10 @@ if TYPE_CHECKING:
 
 
 class EntrepotError(Exception):
-    """Something that the user should hear about in plain words.
+    """An error that is shown to a person, in plain words.
 
-    ``code`` is ACR's code where one is known, else ours in the same style; ``status`` the HTTP
-    status of the management API; ``oci_code`` and ``oci_status`` what ``/v2/`` answers (OCI
+    ``code`` is ACR's code where it has one, else our own in the same style; ``status`` the HTTP
+    status of the management API; ``oci_code`` and ``oci_status`` those of ``/v2/`` (OCI
     distribution 1.1, "Error Codes").
     """
 
@@ -44,9 +74,10 @@ class EntrepotError(Exception):
     oci_code: ClassVar[str] = "UNKNOWN"
     oci_status: ClassVar[int] = 500
     source_message: str = ""
-    """What a source registry said of its failure, or the source of an engine that is the source.
+    """What a source registry said about its failure.
 
-    Engines in a row hand on the first sentence, and do not quote each other's quotes."""
+    Engines in a row hand on the first sentence, and do not quote each other's quotes.
+    """
 
     def __init__(self, what: str, hint: str = "", *, field: str | None = None) -> None:
         super().__init__(what)
@@ -54,18 +85,18 @@ class EntrepotError(Exception):
         self.hint = hint
         self.field = field
         self.cause: CauseCode | None = None
-        """The fault that is behind it, where one is recognised."""
+        """The fault behind it, where one is recognised."""
 
     @classmethod
     def of_cause(cls, cause: Cause) -> Self:
-        """The error for a fault, with its sentence and its cure."""
+        """The error for a fault, with its sentence and its hint."""
         error = cls(cause.what, cause.hint)
         error.cause = cause.code
         return error
 
     @property
     def message(self) -> str:
-        """What happened, and what to do about it, as one text for a person."""
+        """*what* and *hint* as one text."""
         return f"{self.what} {self.hint}" if self.hint else self.what
 
     def __str__(self) -> str:
@@ -73,7 +104,7 @@ class EntrepotError(Exception):
 
 
 class Refusal(EntrepotError):
-    """The engine's own rules say no. Nothing was changed."""
+    """The engine refuses a request by its own rules; nothing was changed."""
 
     code = "BadRequest"
     status = 400
@@ -82,15 +113,19 @@ class Refusal(EntrepotError):
 
 
 class NameInvalid(Refusal):
-    """The name of a cache rule or credential set is not 5 to 50 of ``[A-Za-z0-9-]`` (Azure REST
-    specification, CacheRule.tsp)."""
+    """The name of a cache rule or credential set is not 5 to 50 of ``[A-Za-z0-9-]``.
+
+    Azure REST specification, CacheRule.tsp.
+    """
 
     code = "InvalidResourceName"
 
 
 class RepositoryNameInvalid(Refusal):
-    """A repository path breaks the grammar of the OCI distribution specification, or carries a tag
-    or digest where none may stand."""
+    """A repository path breaks the grammar of the OCI distribution specification.
+
+    Or it has a tag or digest where it must not.
+    """
 
     code = "GenericRepositoryNameInvalid"
     oci_code = "NAME_INVALID"
@@ -104,30 +139,31 @@ class ReferenceInvalid(Refusal):
 
 
 class DigestInvalid(ReferenceInvalid):
-    """A digest is not ``sha256:`` or ``sha512:`` followed by lower-case hexadecimal of the right
-    length."""
+    """A digest is not ``sha256:`` or ``sha512:`` and lower-case hexadecimal of the right length."""
 
     code = "DigestInvalid"
     oci_code = "DIGEST_INVALID"
 
 
 class RequestInvalid(Refusal):
-    """A body, header or parameter of a request can't be understood."""
+    """A body, header or parameter of a request can't be read."""
 
     code = "InvalidRequest"
     oci_code = "UNSUPPORTED"
 
 
 class Locked(Refusal):
-    """What is to be deleted is locked (``deleteEnabled: false``). Code and status are those of
-    ACR's data API for it."""
+    """A repository, tag or manifest is locked (``deleteEnabled: false``) and can't be deleted.
+
+    Code and status are those of ACR's data API.
+    """
 
     code = "REGISTRY_DISALLOWED_OPERATION"
     status = 405
 
 
 class EngineReadOnly(Refusal):
-    """The engine, or the client that asks, is read-only, and the request would change something."""
+    """The engine or the client is read-only, and the request would change something."""
 
     code = "EngineReadOnly"
     status = 403
@@ -142,7 +178,7 @@ class TokenInvalid(Refusal):
 
 
 class NotFound(EntrepotError):
-    """A rule, credential set, repository, tag or pull is not there."""
+    """There is no such rule, credential set, repository, tag or pull."""
 
     code = "ResourceNotFound"
     status = 404
@@ -151,7 +187,7 @@ class NotFound(EntrepotError):
 
 
 class RegistryError(EntrepotError):
-    """What a container client is told when its request can't be answered."""
+    """An error answer to a container client."""
 
 
 class RepositoryUnknown(RegistryError):
@@ -179,15 +215,17 @@ class BlobUnknown(RegistryError):
 
 
 class LoopDetected(RegistryError):
-    """The request came through this engine before: the engine is its own source, directly or in a
-    ring (RFC 5842, 7.2)."""
+    """The request came through this engine before (RFC 5842, 7.2).
+
+    The engine is its own source, directly or in a ring.
+    """
 
     code = "LoopDetected"
     status = oci_status = 508
 
 
 class PushRefused(RegistryError):
-    """Entrepot is a cache: nothing can be pushed to it."""
+    """A push was refused: Entrepot is a cache."""
 
     code = "PushRefused"
     status = oci_status = 405
@@ -195,7 +233,7 @@ class PushRefused(RegistryError):
 
 
 class RangeUnsatisfiable(RegistryError):
-    """The requested byte range lies outside the blob, which has *size* bytes (RFC 9110, 15.5.17)."""
+    """The requested byte range is outside the blob, which has *size* bytes (RFC 9110, 15.5.17)."""
 
     code = "RangeUnsatisfiable"
     status = oci_status = 416
@@ -207,7 +245,7 @@ class RangeUnsatisfiable(RegistryError):
 
 
 class EngineError(EntrepotError):
-    """The engine can't start or go on, and says in one sentence what to do."""
+    """The engine can't start or go on."""
 
     code = "EngineUnavailable"
     status = 503
@@ -216,7 +254,7 @@ class EngineError(EntrepotError):
 
 
 class EngineBusy(EngineError):
-    """Too many requests are under way. The client may come back after *retry_after* seconds."""
+    """Too many requests are under way; the client may try again after *retry_after* seconds."""
 
     code = "EngineBusy"
     oci_code = "TOOMANYREQUESTS"

@@ -21,7 +21,7 @@ WATCHER_BACKLOG = 200
 """Events that may wait for one slow watcher; beyond it the oldest are dropped for that watcher."""
 
 MESSAGE_LIMIT = 4096
-"""Characters of a message that are kept: 500 of them stay in memory, and each is a line of the log."""
+"""Characters of a message that are kept: 500 messages stay in memory, and each is a log line."""
 
 _LEVELS = {
     Severity.INFO: logging.INFO,

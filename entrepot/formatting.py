@@ -1,4 +1,4 @@
-"""Numbers, times and tables in the words of people."""
+"""Format numbers, times, tables and foreign text for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 _UNITS = ("kB", "MB", "GB", "TB")
 _WIDE = frozenset("WF")
 _JOINED = frozenset({"Mn", "Me", "Cf", "Cc"})
-"""Categories of Unicode whose characters take no cell of their own."""
+"""Categories of Unicode whose characters take no cell of a terminal."""
 
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
@@ -35,8 +35,10 @@ def size(count: float) -> str:
 
 
 def what_stays(locked: int, in_use: int, recent: int) -> str:
-    """Why an eviction misses its goal: which bytes stay for which reason. All three are 0 where an
-    older engine counted none."""
+    """Why an eviction misses its goal: which bytes stay for which reason.
+
+    All three are 0 where an older engine did not count them.
+    """
     parts = [
         f"{size(count)} {reason}"
         for count, reason in (
@@ -54,18 +56,21 @@ def what_stays(locked: int, in_use: int, recent: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a plain number of
-    bytes; raises ValueError."""
-    # What is longer is none; the number is one of at most 30 digits, so that it is not infinite.
-    found = re.fullmatch(
-        r"\s*(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*",
+    """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a number of bytes.
+
+    Raises ValueError.
+    """
+    # At most 30 digits, so that the number is not infinite.
+    quantity = re.fullmatch(
+        r"\s*(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*"
+        r"(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*",
         text[:100],
         re.IGNORECASE | re.ASCII,
     )
-    if found is None or len(text) > 100 or (found["binary"] and not found["prefix"]):
+    if quantity is None or len(text) > 100 or (quantity["binary"] and not quantity["prefix"]):
         raise ValueError(f"{text[:100]!r} is not a size")
-    base = 1024.0 if found["binary"] else 1000.0
-    return round(float(found["number"]) * base ** _POWERS[(found["prefix"] or "").lower()])
+    base = 1024.0 if quantity["binary"] else 1000.0
+    return round(float(quantity["number"]) * base ** _POWERS[(quantity["prefix"] or "").lower()])
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
@@ -74,8 +79,10 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 
 
 def ago(then: float | None, now: float) -> str:
-    """How long ago, for a column: ``now`` below a minute (what counts seconds is never at rest),
-    ``2 min``, ``3 d``; ``never``."""
+    """How long ago, for a column: ``2 min``, ``3 d``, ``never``.
+
+    ``now`` below a minute: a count of seconds would change at each refresh.
+    """
     if then is None:
         return "never"
     return "now" if now - then < 60 else duration(now - then)
@@ -83,34 +90,33 @@ def ago(then: float | None, now: float) -> str:
 
 def since(then: float | None, now: float) -> str:
     """How long ago, in a sentence: ``just now``, ``2 min ago``; ``never``."""
-    told = ago(then, now)
-    return {"never": "never", "now": "just now"}.get(told, f"{told} ago")
+    age = ago(then, now)
+    return {"never": "never", "now": "just now"}.get(age, f"{age} ago")
 
 
 def moment(then: float, now: float) -> str:
-    """When, on this machine's clock: ``14:03``; another day ``23 Nov``, another year
-    ``2025-11-23``."""
-    there, here = time.localtime(then), time.localtime(now)
-    if there[:3] == here[:3]:
-        return time.strftime("%H:%M", there)
+    """A time on this machine's clock: ``14:03``, ``23 Nov`` on another day, or ``2025-11-23``."""
+    local_then, local_now = time.localtime(then), time.localtime(now)
+    if local_then[:3] == local_now[:3]:
+        return time.strftime("%H:%M", local_then)
     return (
-        f"{there.tm_mday} {time.strftime('%b', there)}"
-        if there.tm_year == here.tm_year
-        else time.strftime("%Y-%m-%d", there)
+        f"{local_then.tm_mday} {time.strftime('%b', local_then)}"
+        if local_then.tm_year == local_now.tm_year
+        else time.strftime("%Y-%m-%d", local_then)
     )
 
 
 def rate(speed: float) -> str:
-    """Bytes a second, as precise as anybody can follow: ``5.3 MB/s``, ``31 MB/s``."""
+    """Bytes per second, with two digits or none behind the point: ``5.3 MB/s``, ``31 MB/s``."""
     number, _, unit = size(float(f"{speed:.3g}")).partition(" ")
     return f"{float(number):.0f} {unit}/s" if float(number) >= 10 else f"{number} {unit}/s"
 
 
 def out_of(part: float, whole: float) -> str:
-    """A part of a size, its unit said once where it can be: ``41.2 of 80.0 GB``."""
-    told, all_of_it = size(part), size(whole)
-    number, _, unit = told.partition(" ")
-    return f"{number if all_of_it.endswith(f' {unit}') else told} of {all_of_it}"
+    """A part of a size, with one unit where both have the same: ``41.2 of 80.0 GB``."""
+    part_size, whole_size = size(part), size(whole)
+    number, _, unit = part_size.partition(" ")
+    return f"{number if whole_size.endswith(f' {unit}') else part_size} of {whole_size}"
 
 
 def duration(seconds: float) -> str:
@@ -122,46 +128,52 @@ def duration(seconds: float) -> str:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns under their titles; nothing is cut. Cells may hold foreign text: each is one
-    printable line, and wide characters take two cells."""
+    """Aligned columns under their titles; nothing is cut.
+
+    Cells may have foreign text: each becomes one printable line, and wide characters take two cells.
+    """
     lines = [
         [column.title for column in columns],
         *([printable(cell) for cell in row] for row in rows),
     ]
     widths = [max(cells(line[index]) for line in lines) for index in range(len(columns))]
 
-    def line(texts: Sequence[str]) -> str:
+    def format_line(texts: Sequence[str]) -> str:
         return "  ".join(
             padded(text, width, right=column.right)
             for text, width, column in zip(texts, widths, columns, strict=True)
         ).rstrip()
 
-    return "\n".join(line(each) for each in lines)
+    return "\n".join(format_line(line) for line in lines)
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal a line takes: characters of East Asian width take two, combining
-    ones none."""
+    """The number of terminal cells of a line.
+
+    Characters of East Asian width take two, combining ones none.
+    """
     if text.isascii():
         return len(text)
-    # rich knows this better, but takes as long to import as all else that a command needs.
+    # rich has better tables, but doubles the time of all imports of a command.
     from unicodedata import category, east_asian_width
 
     return sum(
-        0 if category(each) in _JOINED else 2 if east_asian_width(each) in _WIDE else 1
-        for each in text
+        0 if category(character) in _JOINED else 2 if east_asian_width(character) in _WIDE else 1
+        for character in text
     )
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """A line filled up with blanks to so many cells, at its left when it stands at the *right*;
-    what is longer stays as it is."""
+    """A line padded with blanks to *width* cells, on its left for the *right* alignment.
+
+    A longer line stays as it is.
+    """
     blanks = " " * (width - cells(text))
     return blanks + text if right else text + blanks
 
 
 def last_cells(text: str, width: int) -> str:
-    """The end of a line in at most so many cells; a character of two cells is never split."""
+    """The end of a line in at most *width* cells; a character of two cells is never split."""
     for start in range(len(text)):
         if cells(text[start:]) <= width:
             return text[start:]
@@ -175,39 +187,47 @@ def bar(share: float, width: int) -> str:
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """Foreign text as one line that no terminal and no log obeys: white space becomes single
-    spaces, the rest escapes such as ``\\x1b``.
+    """Foreign text as one line without anything that a terminal or a log would obey.
 
-    What can't be printed are control characters (C0 and C1), formats such as those that turn the
-    direction of writing, lone surrogates, and what has no meaning in Unicode. *limit* is the most
-    characters that are given; what is longer ends in an ellipsis.
+    White space becomes single spaces. Escapes such as ``\\x1b`` replace control characters (C0 and
+    C1), formats such as those that turn the direction of writing, lone surrogates, and unassigned
+    characters. A line of more than *limit* characters is cut and ends in an ellipsis.
     """
     line = escaped(" ".join(text.split()))
     return line if limit is None or len(line) <= limit else f"{line[: max(0, limit - 1)]}…"
 
 
 def printable_lines(text: str) -> str:
-    """A text of our own, in which foreign text may stand: its line breaks and blanks stay, what
-    else a terminal could obey becomes escapes."""
+    """A text of our own with foreign text in it: escapes replace what a terminal would obey.
+
+    Line breaks and blanks stay.
+    """
     return text if text.isprintable() else "\n".join(escaped(line) for line in text.split("\n"))
 
 
 def printable_json(document: str) -> str:
-    """The same JSON document with ``\\u`` escapes for what a terminal could obey, which JSON itself
-    lets stand in a string (C1, directions of writing)."""
+    """The same JSON document with ``\\u`` escapes for what a terminal would obey.
+
+    JSON allows such characters in a string (C1, directions of writing).
+    """
     if document.isprintable():
         return document
     return "".join(
-        each if each.isprintable() or each == "\n" else _json_escape(each) for each in document
+        character if character.isprintable() or character == "\n" else _json_escape(character)
+        for character in document
     )
 
 
 def escaped(line: str) -> str:
-    """A line with escapes such as ``\\x1b`` for all that can't be printed; blanks stay, and other
-    white space becomes blanks."""
+    """A line with escapes such as ``\\x1b`` for unprintable characters.
+
+    Blanks stay, and other white space becomes blanks.
+    """
     if line.isprintable():
         return line
-    return "".join(each if each.isprintable() else _escape(each) for each in line)
+    return "".join(
+        character if character.isprintable() else _escape(character) for character in line
+    )
 
 
 def _escape(character: str) -> str:
@@ -215,7 +235,7 @@ def _escape(character: str) -> str:
 
 
 def _json_escape(character: str) -> str:
-    # What lies beyond the first 65,536 characters takes two escapes (RFC 8259, 7).
+    # A character beyond the first 65,536 takes two escapes (RFC 8259, 7).
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(
         f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2)
@@ -223,5 +243,5 @@ def _json_escape(character: str) -> str:
 
 
 def short_digest(digest: str) -> str:
-    """The beginning of a digest's value, as docker and podman show it; empty for what is no digest."""
+    """The first twelve characters of a digest's value, as docker shows it; empty for other text."""
     return digest.partition(":")[2][:12]

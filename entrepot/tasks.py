@@ -1,8 +1,7 @@
-"""Background tasks with an owner: it starts them, hears when one fails, and at its end cancels and
-awaits them all.
+"""Background tasks with an owner, which starts them, logs failures and cancels them at its end.
 
-An `asyncio.TaskGroup` would end all its tasks when one fails, and wrap whatever the body raises;
-here one fill that fails in an unforeseen way must not take the others along.
+An `asyncio.TaskGroup` would cancel all its tasks when one fails, and wrap what the body raises;
+here one fill that fails in an unforeseen way must not end the others.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ class OwnedTasks:
         return self._open
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Start *work*; what it raises becomes a line of the log.
+        """Start *work*; an exception that it raises is logged.
 
         A task that is cancelled before its first step runs nothing of *work*, not even a
-        ``finally``: what must happen at its end in every case belongs in a callback of the task.
+        ``finally``: cleanup that must always happen belongs in a callback of the task.
         """
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
@@ -64,11 +63,10 @@ class OwnedTasks:
 async def uninterrupted(
     future: asyncio.Future[T], *, discard: Callable[[T], None] | None = None
 ) -> T:
-    """Wait for a thread that uses an open file, also when cancelled, however often: the file may
-    only be closed after the thread has let go of it.
+    """Wait for a thread to end, even when cancelled, however often; then raise `CancelledError`.
 
-    *discard* gets the result that nobody takes because the caller was cancelled: a file that the
-    thread has just opened must be closed.
+    A file that the thread uses may only be closed after that. If the caller was cancelled,
+    *discard* gets the result: a file that the thread has just opened must be closed.
     """
     try:
         return await asyncio.shield(future)
@@ -82,38 +80,42 @@ async def uninterrupted(
 
 
 def where_raised(error: BaseException) -> str:
-    """The kind of an exception and where it was raised, for a message: ``ValueError in
-    client.py:373``.
+    """The type of an exception and where it was raised: ``ValueError in client.py:373``.
 
-    Not its text, which may repeat what a source sent, or the address of a presigned URL.
+    Not its text, which may repeat what a source sent, or a presigned URL.
     """
     trace = error.__traceback__
     if trace is None:
         return type(error).__name__
     while trace.tb_next is not None:
         trace = trace.tb_next
-    return f"{type(error).__name__} in {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+    file = Path(trace.tb_frame.f_code.co_filename).name
+    return f"{type(error).__name__} in {file}:{trace.tb_lineno}"
 
 
 class LatestValue(Generic[T]):
-    """A value that has to be asked for and may hang: it is asked for once at a time, and whoever
-    can't wait gets the last one."""
+    """A value that takes time to fetch, perhaps for ever.
 
-    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
-        self._ask = ask
-        self._asking: asyncio.Future[T] | None = None
+    It is fetched once at a time; a caller that can't wait gets the last value.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[T]]) -> None:
+        self._fetch = fetch
+        self._fetching: asyncio.Future[T] | None = None
         self._latest: T | None = None
 
-    async def get(self, patience: float) -> T | None:
-        """The value as it is now, or after *patience* seconds the last one; None where there was
-        none yet. Raises what asking raises."""
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(self._ask())
-        asking = self._asking
-        done, _ = await asyncio.wait({asking}, timeout=patience)
-        if not done:
+    async def get(self, timeout: float) -> T | None:  # noqa: ASYNC109 (it returns the last value)
+        """The current value, or after *timeout* seconds the last one; None if there is none yet.
+
+        Raises what the fetch raises.
+        """
+        if self._fetching is None:
+            self._fetching = asyncio.ensure_future(self._fetch())
+        fetching = self._fetching
+        ended_fetches, _ = await asyncio.wait({fetching}, timeout=timeout)
+        if not ended_fetches:
             return self._latest
-        if self._asking is asking:
-            self._asking = None
-        self._latest = asking.result()
+        if self._fetching is fetching:
+            self._fetching = None
+        self._latest = fetching.result()
         return self._latest

@@ -28,8 +28,8 @@ tomllib takes time with the square of their number.
 ENTRY_NAME_LENGTH: Final = 60
 """Characters of an entry's name that are shown."""
 
-# Each match ends, at the end of the text if need be, so that no character is read twice. An unclosed
-# string ends the document for tomllib too.
+# Each match ends, at the end of the text if need be, so that no character is read twice. An
+# unclosed string ends the document for tomllib too.
 _STRING_OR_COMMENT = re.compile(
     r'''"""(?:[^"\\]|\\.|"(?!""))*+"{0,5}+|'''
     r"""'{3}(?:[^']|'(?!''))*+'{0,5}+|"""

@@ -65,7 +65,7 @@ class Camera:
 
     async def settle(self, seconds: float = 0.4) -> None:
         """Let the engine answer."""
-        asking = [worker for worker in self.app.workers if worker.group in {"look", "check"}]
+        asking = [worker for worker in self.app.workers if worker.group in {"poll", "validate"}]
         if asking:
             # A question whose screen was left is taken back.
             with suppress(WorkerCancelled):

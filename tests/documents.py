@@ -1,4 +1,4 @@
-"""The blocks of code in the documents that users read: README, changelog, and all below ``docs``."""
+"""The blocks of code in the pages: those in the root of the repository, and in ``docs``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Block:
 
     @property
     def place(self) -> str:
-        """For people."""
+        """The document and the line, for messages."""
         return f"{self.document.relative_to(CHECKOUT)}:{self.line}"
 
 

@@ -118,7 +118,7 @@ def test_a_directory_that_can_not_be_made_leaves_those_above_it_to_their_owner(p
     change = f"os.setgid({USER}); os.setuid({USER}); probe_disk = Path.mkdir"
     code, what, hint = probed(data, change=change)
     assert (code, what.startswith(f"{place} belongs to user root")) == ("permission", True)
-    assert hint == f"Make the directory, as root: install -d -m 700 -o {USER} -g {USER} {data}"
+    assert hint == f"Create the directory, as root: install -d -m 700 -o {USER} -g {USER} {data}"
 
 
 def mounted(place: Path, options: str, then: str = "") -> list[str]:
@@ -133,7 +133,7 @@ def test_a_file_system_that_is_mounted_read_only_is_not_to_be_given_another_mode
     code, what, hint = mounted(place, "ro")
     assert (code, what) == (
         "file-system-read-only",
-        f"The file system of {place} (tmpfs on /srv) can only be read.",
+        f"The file system of {place} (tmpfs on /srv) is read-only.",
     )
     assert hint == "Mount it for writing, or set XDG_DATA_HOME to a directory that can be written."
     assert "chmod" not in hint
@@ -208,7 +208,8 @@ def test_a_program_of_another_architecture(tmp_path: Path, monkeypatch: pytest.M
     cause = program_cause(started(program.name), program.name)
     assert cause.code is CauseCode.PROGRAM_WRONG_ARCHITECTURE
     assert (
-        cause.what == f"{program} is no program that this machine ({os.uname().machine}) can run."
+        cause.what
+        == f"{program} is not a program that this machine ({os.uname().machine}) can run."
     )
 
 

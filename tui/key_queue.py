@@ -79,7 +79,7 @@ class KeyQueueApp(App[ReturnType]):
     """An application that handles one key after the other."""
 
     class KeyHandled(Message):
-        """Arrives behind all messages that the key's action has posted.
+        """Arrives after all messages that the key's action has posted.
 
         It is posted to the widget that had the focus, and bubbles up to the application.
         """
@@ -283,13 +283,13 @@ class KeyQueueApp(App[ReturnType]):
             return False
         screen = self.screen
         if not screen.is_mounted:
-            # The call runs behind all that the screen does to mount.
+            # The call runs after all that the screen does to mount.
             screen.call_later(self.resume_keys)
             return False
         return not (isinstance(screen, QueuesKeys) and screen.queues_keys)
 
     def _is_repeated_enter(self, event: events.Key | events.Paste) -> bool:
-        """Whether the event is an enter behind another one, during a long wait."""
+        """Whether the event is an enter after another one, during a long wait."""
         screen = self.screen
         if not (isinstance(screen, QueuesKeys) and screen.MAY_TAKE_LONG and screen.queues_keys):
             return False

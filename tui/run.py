@@ -64,8 +64,8 @@ def run_dashboard(
     if options.read_only:
         client.bind_to_reading()
     keymap = None
-    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that of
-    # another user.
+    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is
+    # another user's.
     if os.path.exists(config / "keymap.toml"):
         from tui.keymap import read_keymap
 

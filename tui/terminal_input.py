@@ -6,7 +6,7 @@ for the end of a paste, ends the program at a byte that is not UTF-8, and types 
 understand (F86). This reader first puts a sequence together, by the grammar of ECMA-48, and then
 passes it to Textual's parser, which knows the names of the keys.
 
-A lone escape is the key or the begin of a sequence. Programs wait: ncurses and tmux up to 0.5 s,
+A lone escape is the key or the start of a sequence. Programs wait: ncurses and tmux up to 0.5 s,
 Vim 0.1 s, fish 0.03 s. But a terminal replies in order: queried for its status (DSR) when an escape
 has arrived, it sends the rest of a sequence before its reply. So the key is known after one round
 trip, on a slow line and on a fast one. Only where a terminal replies to nothing, the time of
@@ -126,7 +126,7 @@ class KeyReader:
         self._sequence = ""
         self._sequence_deadline = 0.0
         self._sequence_time = 0.0
-        """When the escape at its begin arrived."""
+        """When the escape at its start arrived."""
         self._replies = False
         """Whether the terminal has replied to the last query."""
         self._pending_queries = 0
@@ -332,7 +332,7 @@ class KeyReader:
         return messages
 
     def _emit(self, message: Message) -> None:
-        """Emit a message, behind the text that arrived before it."""
+        """Emit a message, after the text that arrived before it."""
         self._end_run()
         self._messages.append(message)
 

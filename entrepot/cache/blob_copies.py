@@ -321,8 +321,8 @@ class BlobCopies:
         _remember(self._deliveries, (client, digest), self._monotonic(), DELIVERIES)
 
     def record_request(self, client: str | None, digest: Digest) -> None:
-        """Record that a client requests a whole copy; if the client got it a moment ago, the copy is
-        hashed in the background."""
+        """Record that a client requests a whole copy; if the client got it a moment ago, hash the
+        copy in the background."""
         delivery = self._deliveries.get((client, digest))
         now = self._monotonic()
         if delivery is None or now - delivery > REPEAT_WINDOW:

@@ -137,7 +137,7 @@ class ArtifactCache:
         self.pulls = Pulls(
             clock=clock,
             obtain=self._blobs.size_or_fill,
-            give_up=fills.cancel,
+            cancel_fill=fills.cancel,
             on_change=self._pull_changed,
             on_complete=self._pull_completed,
         )

@@ -170,9 +170,9 @@ class _TurnYielded(EntrepotError):
 
 
 class _Pace:
-    """The pace of a fill: how many bytes were *fetched* at the moment *since* which it is judged.
+    """The pace of a fill, judged from the moment *since*, at which *fetched* bytes had come.
 
-    That moment is moved by the time that is not the source's fault. *crawled* are the seconds since
+    That moment moves on by the time that is not the source's fault. *crawled* are the seconds since
     the fill was last fast enough.
     """
 

@@ -288,8 +288,8 @@ class Pulls:
     owns their tasks.
 
     *obtain* returns the fill of a blob of a repository, or the size in bytes of a cached blob;
-    *give_up* cancels a fill that no other pull needs. *on_change* gets a pull when it begins and
-    when it has ended, *on_complete* one whose layers are all cached.
+    *cancel_fill* cancels a fill that no other pull needs. *on_change* gets a pull when it begins
+    and when it has ended, *on_complete* one whose layers are all cached.
     """
 
     def __init__(
@@ -297,13 +297,13 @@ class Pulls:
         *,
         clock: Callable[[], float],
         obtain: Callable[[Repository, Descriptor], Awaitable[Fill | int]],
-        give_up: Callable[[Fill], None],
+        cancel_fill: Callable[[Fill], None],
         on_change: Callable[[Pull], None],
         on_complete: Callable[[Pull], Awaitable[None]],
     ) -> None:
         self._clock = clock
         self._obtain = obtain
-        self._give_up = give_up
+        self._cancel_fill = cancel_fill
         self._on_change = on_change
         self._on_complete = on_complete
         self._pulls: OrderedDict[str, Pull] = OrderedDict()
@@ -444,7 +444,7 @@ class Pulls:
         except asyncio.CancelledError:
             # An engine that stops cancels the fills itself, and leaves over what has come.
             if self._owned.open:
-                await self._give_up_fills(pull)
+                await self._cancel_fills(pull)
             self._end(pull, PullState.CANCELLED)
         except EntrepotError as error:
             self._end(pull, PullState.FAILED, error)
@@ -506,7 +506,7 @@ class Pulls:
         layer.join(blob)
         await blob.wait()
 
-    async def _give_up_fills(self, pull: Pull) -> None:
+    async def _cancel_fills(self, pull: Pull) -> None:
         shared = {
             fill
             for other in self._pulls.values()
@@ -520,7 +520,7 @@ class Pulls:
             if not fill.ended and not fill.readers and fill not in shared
         ]
         for fill in cancelled:
-            self._give_up(fill)
+            self._cancel_fill(fill)
         for fill in cancelled:
             await fill.finished.wait()
 

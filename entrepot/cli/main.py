@@ -193,10 +193,10 @@ def serve(
     """Run the engine in the foreground, until SIGTERM or ctrl+c."""
     import asyncio
 
-    from entrepot.server.shutdown import Deadline, survive_harmless_signals
+    from entrepot.server.shutdown import Deadline, ignore_harmless_signals
 
     # Before the rest is read, which takes most of the start.
-    survive_harmless_signals()
+    ignore_harmless_signals()
     from entrepot.config.settings import Settings, parse_listen
     from entrepot.server.run import serve as run
 

@@ -1,5 +1,7 @@
-"""The directories where things live. A module of its own, because every command needs it and must
-not read all that `settings` needs for that."""
+"""The directories of an engine.
+
+A module of its own, because every command needs it, and `settings` takes longer to import.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,17 @@ from entrepot.files import file_system
 APPLICATION: Final = "entrepot"
 
 SOCKET_PATH_LENGTH: Final = 107 if sys.platform == "linux" else 103
-"""The longest path of a Unix socket, in bytes: sun_path has 108 with its closing zero on Linux, 104
-on the BSDs and macOS (unix(7))."""
+"""The longest path of a Unix socket, in bytes (unix(7)).
+
+With its closing zero, sun_path has 108 on Linux, 104 on the BSDs and macOS.
+"""
 
 SHORTER_PATH: Final = "Set XDG_RUNTIME_DIR to a directory with a shorter path."
 
 
 @dataclass(frozen=True, slots=True)
 class Directories:
-    """Where one engine keeps its things."""
+    """The directories of one engine, and its files in them."""
 
     config: Path
     """``settings.toml``, ``rules.toml``, ``credentials.toml``"""
@@ -45,8 +49,8 @@ class Directories:
         """The platform's directories of this user.
 
         On Linux ``XDG_CONFIG_HOME``, ``XDG_DATA_HOME``, ``XDG_RUNTIME_DIR`` and ``XDG_STATE_HOME``
-        are followed, for root too, so that two engines can live side by side. Raises `EngineError`
-        for a user who has neither these nor a home directory (F78).
+        count, for root too, so that two engines can run side by side. Raises `EngineError` for a
+        user who has neither these nor a home directory (F78).
         """
         try:
             directories = cls(
@@ -57,16 +61,15 @@ class Directories:
             )
         except RuntimeError:
             raise _homeless() from None
-        # Older versions of platformdirs give ~/.config as it stands, below the current directory.
-        if not all(
-            each.is_absolute() for each in (directories.config, directories.data, directories.log)
-        ):
+        # Older versions of platformdirs return ~/.config as it is, below the current directory.
+        paths = (directories.config, directories.data, directories.log)
+        if not all(path.is_absolute() for path in paths):
             raise _homeless()
         return directories
 
     @classmethod
     def under(cls, root: Path) -> Directories:
-        """All of them below one directory."""
+        """All directories below *root*."""
         return cls(
             config=root / "config", data=root / "data", runtime=root / "run", log=root / "log"
         )
@@ -88,35 +91,35 @@ class Directories:
 
     @property
     def catalog(self) -> Path:
-        """The database of what is cached."""
+        """The database of what is cached (`entrepot.store.catalog`)."""
         return self.data / "catalog.sqlite"
 
     @property
     def blobs(self) -> Path:
-        """Whole blobs."""
+        """The directory of complete blobs."""
         return self.data / "blobs"
 
     @property
     def fills(self) -> Path:
-        """Blobs on their way in."""
+        """The directory of blobs on their way in."""
         return self.data / "fills"
 
     @property
     def lock(self) -> Path:
-        """Held by the one engine that runs on this data."""
+        """The file that the engine on this data directory locks."""
         return self.data / "lock"
 
     @property
     def socket(self) -> Path:
-        """Where a running engine takes orders."""
+        """The Unix socket of the management API."""
         return self.runtime / "entrepot.sock"
 
     def make(self) -> None:
-        """Create what is missing, for this user only (mode 0700); raises `EngineError` when that
-        can't be, or when the socket's path is too long.
+        """Create missing directories, for this user only (mode 0700).
 
-        Where only configuration or log can't be created, in a home that is read-only or in none, an
-        engine starts without rules (F78). What writes there later says so then.
+        Raises `EngineError` where that fails, or where the socket's path is too long. If only
+        configuration or log can't be created, in a home that is read-only or missing, an engine
+        starts without rules (F78); a later write there raises.
         """
         if (problem := socket_path_problem(self.socket)) is not None:
             raise EngineError(problem, SHORTER_PATH)
@@ -128,21 +131,21 @@ class Directories:
             (self.runtime, "XDG_RUNTIME_DIR"),
             (self.log, "XDG_STATE_HOME"),
         )
-        for each, _ in variables:
-            _refuse_root_in_place_of_user(each)
-        for each, variable in variables:
+        for directory, _ in variables:
+            _refuse_root_in_place_of_user(directory)
+        for directory, variable in variables:
             hint = (
                 f"Give this user the right to write there, or set {variable} to another directory."
             )
             try:
-                each.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             except FileExistsError:
                 raise EngineError(
-                    f"{each} is not a directory.",
+                    f"{directory} is not a directory.",
                     f"Move it away, or set {variable} to another directory.",
                 ) from None
             except OSError as error:
-                if each in {self.config, self.log} and error.errno in {
+                if directory in {self.config, self.log} and error.errno in {
                     errno.EACCES,
                     errno.EPERM,
                     errno.EROFS,
@@ -150,22 +153,24 @@ class Directories:
                     continue
                 if error.errno not in {errno.EACCES, errno.EPERM}:
                     raise EngineError(
-                        f"The directory {each} can't be created: {error.strerror}.", hint
+                        f"The directory {directory} can't be created: {error.strerror}.", hint
                     ) from None
-                cause = disk_cause(error, each, file_system(each))
+                cause = disk_cause(error, directory, file_system(directory))
                 raise EngineError(
-                    f"The directory {each} can't be created. {cause.what}",
+                    f"The directory {directory} can't be created. {cause.what}",
                     f"{cause.hint.removesuffix('.')}; or set {variable} to another directory.",
                 ) from None
-            # What is cached is served from a disk that can only be read, by the rules that can be
-            # read; the socket has to be made.
-            needed = os.R_OK | os.X_OK | (os.W_OK if each == self.runtime else 0)
-            if not os.access(each, needed):
+            # Cached content is served from a read-only disk too; only the socket has to be created.
+            required_access = os.R_OK | os.X_OK | (os.W_OK if directory == self.runtime else 0)
+            if not os.access(directory, required_access):
                 cause = disk_cause(
-                    OSError(errno.EACCES, os.strerror(errno.EACCES)), each, file_system(each)
+                    OSError(errno.EACCES, os.strerror(errno.EACCES)),
+                    directory,
+                    file_system(directory),
                 )
+                verb = "written" if required_access & os.W_OK else "read"
                 forbidden = EngineError(
-                    f"The directory {each} can't be {'written' if needed & os.W_OK else 'read'}. {cause.what}",
+                    f"The directory {directory} can't be {verb}. {cause.what}",
                     f"{cause.hint.removesuffix('.')}; or set {variable} to another directory.",
                 )
                 forbidden.cause = cause.code
@@ -173,7 +178,7 @@ class Directories:
         self._keep_runtime_private()
 
     def _keep_runtime_private(self) -> None:
-        """Whoever may write into the directory of the socket could put another socket in its place."""
+        """Keep other users out of the directory of the socket: they could replace it."""
         status = self.runtime.stat()
         if status.st_uid != os.geteuid():
             raise EngineError(
@@ -185,41 +190,44 @@ class Directories:
 
 
 def socket_path_problem(path: Path) -> str | None:
-    """Why *path* can't be that of a Unix socket; None where it can."""
+    """Why *path* can't be the path of a Unix socket; None if it can."""
     length = len(os.fsencode(path))
     if length <= SOCKET_PATH_LENGTH:
         return None
-    return f"The path of the management socket is too long: {path} has {length} bytes, and the system allows {SOCKET_PATH_LENGTH}."
+    return (
+        f"The path of the management socket is too long: {path} has {length} bytes, and the system "
+        f"allows {SOCKET_PATH_LENGTH}."
+    )
 
 
 def runtime_problem(runtime: Path) -> str | None:
-    """Why *runtime*, where the socket is, can't be used by this user at all, and what to do: it
-    belongs to another one. None where it does not (F68).
+    """Why this user can't use *runtime*, the directory of the socket, and what to do (F68).
 
-    ``su`` and ``sudo`` may keep XDG_RUNTIME_DIR of the user before. For root see
-    `Directories.make`.
+    None unless it belongs to another user: ``su`` and ``sudo`` may keep XDG_RUNTIME_DIR of the user
+    before. For root see `Directories.make`.
     """
-    owner, me = _owner(runtime), os.geteuid()
-    if owner in {None, 0, me} or me == 0:
+    owner, user = _owner(runtime), os.geteuid()
+    if owner in {None, 0, user} or user == 0:
         return None
-    own = Path(f"/run/user/{me}")
+    own_directory = Path(f"/run/user/{user}")
     hint = (
-        f"Set XDG_RUNTIME_DIR={own}."
-        if own.is_dir()
+        f"Set XDG_RUNTIME_DIR={own_directory}."
+        if own_directory.is_dir()
         else "Unset XDG_RUNTIME_DIR, or set it to a directory of this user."
     )
     return (
-        f"The directory {runtime} of the management socket belongs to another user: to {user_name(owner)}, and this is {user_name(me)}. "
-        f"su and sudo may keep the environment of the user before. {hint}"
+        f"The directory {runtime} of the management socket belongs to another user: to "
+        f"{user_name(owner)}, and this is {user_name(user)}. su and sudo may keep the environment "
+        f"of the user before. {hint}"
     )
 
 
 def _refuse_root_in_place_of_user(path: Path) -> None:
-    """Root in the environment of another user (``sudo -E``) would leave files there which that user
-    can't use; raises `EngineError` (F68).
+    """Raise `EngineError` for root in the environment of another user, as after ``sudo -E`` (F68).
 
-    Root that keeps its data in a directory of another user on purpose, as in containers, is not
-    meant: only the user who called sudo, whose home this is, or whose runtime directory.
+    Root would leave files there that this user can't use. It may use a directory of another user on
+    purpose, as in containers: refused are only directories of the user who called sudo, of the
+    owner of the home directory, and runtime directories.
     """
     owner = _owner(path)
     if os.geteuid() or not owner:
@@ -233,16 +241,17 @@ def _refuse_root_in_place_of_user(path: Path) -> None:
     if of_caller or at_home or path.is_relative_to(f"/run/user/{owner}"):
         user = user_name(owner)
         raise EngineError(
-            f"{path} is among the files of the user {user}, and what root makes there {user} can't use any more.",
-            f"Run it as {user}, without sudo; or for root with its own directories: sudo -i, without -E.",
+            f"{path} is among the files of the user {user}, who can't use what root creates there.",
+            f"Run it as {user}, without sudo; or for root with its own directories: sudo -i, "
+            "without -E.",
         )
 
 
 def _owner(path: Path) -> int | None:
-    """The user whose *path* is, or the directory above it that is there."""
-    for each in (path, *path.parents):
+    """The owner of *path*, or of the nearest directory above it that exists."""
+    for existing in (path, *path.parents):
         try:
-            return each.stat().st_uid
+            return existing.stat().st_uid
         except OSError as error:
             if error.errno not in {errno.ENOENT, errno.EACCES, errno.ENOTDIR}:
                 return None
@@ -262,20 +271,20 @@ def _homeless() -> EngineError:
 
 
 def _user_runtime() -> Path:
-    # platformdirs leaves XDG_RUNTIME_DIR aside while that directory is missing or has another mode
-    # than 0700, and then two engines that were meant to live apart would meet at one socket. make()
-    # creates it, and sees to it that our own directory below is private.
-    given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if sys.platform == "linux" and os.path.isabs(given):
-        return Path(given) / APPLICATION
+    # platformdirs ignores XDG_RUNTIME_DIR while that directory is missing or has another mode than
+    # 0700: then two engines with different ones would use the same socket. make() creates it, and
+    # makes our own directory in it private.
+    variable = os.environ.get("XDG_RUNTIME_DIR", "")
+    if sys.platform == "linux" and os.path.isabs(variable):
+        return Path(variable) / APPLICATION
     try:
         with warnings.catch_warnings():
-            # That XDG_RUNTIME_DIR is not set, which is nothing to complain of: the directory that
-            # is used instead is a safe one, or make() says so.
+            # It warns that XDG_RUNTIME_DIR is not set: the directory in its place is safe, or
+            # make() refuses it.
             warnings.simplefilter("ignore")
             return platformdirs.user_runtime_path(APPLICATION, appauthor=False)
     except PermissionError as error:
-        # platformdirs adds the same advice in its own words.
+        # platformdirs adds its own advice behind a semicolon.
         why = str(error).partition(";")[0]
         raise EngineError(
             f"There is no directory for the management socket: {why}.",

@@ -511,7 +511,7 @@ class _DocumentFile(Generic[Row]):
             content, self.signature = _contents(file)
         except OSError as error:
             hint = (
-                f" Let the engine's user, {user_name(os.geteuid(), before_number='user ')}, read it."
+                f" Let the engine's user, {_user_name(os.geteuid())}, read it."
                 if error.errno == errno.EACCES
                 else ""
             )
@@ -528,8 +528,8 @@ class _DocumentFile(Generic[Row]):
             # comment at the head of the file, which the engine writes too.
             state = "is gone" if content is None else "is empty"
             self._add_problem(
-                f"The file {state}, so the {kind}s that it held stay in force. To have none, write a "
-                "line that begins with # into it."
+                f"The file {state}, so the {kind}s that it held stay in force. To have none, write "
+                "a line that begins with # into it."
             )
             return
         try:
@@ -699,8 +699,8 @@ def _protection(path: Path, what: str) -> tuple[str, str] | None:
         return f"{what} is on a read-only file system", _EDIT
     if status.st_uid != os.geteuid():
         return (
-            f"{what} belongs to {user_name(status.st_uid, before_number='user ')}, and the engine's "
-            "user may only read it",
+            f"{what} belongs to {_user_name(status.st_uid)}, and the engine's user may only read "
+            "it",
             _EDIT_OR_OPEN,
         )
     # Root may write its own files whatever the mode says, unless the system forbids it.
@@ -712,6 +712,10 @@ def _protection(path: Path, what: str) -> tuple[str, str] | None:
         else ""
     )
     return f"{what} is write-protected{mode}", _EDIT_OR_OPEN
+
+
+def _user_name(number: int) -> str:
+    return user_name(number, before_number="user ")
 
 
 def _read_only(file: Path, reason: str, hint: str) -> ConfigurationReadOnly:

@@ -1,8 +1,8 @@
-"""The engine that runs on a data directory, as its lock file names it: pid, start and socket.
+"""The lock file of a data directory, which names the running engine: pid, start and socket.
 
-The kernel does not say who holds a lock of flock(2), and to try the lock would disturb an engine
-that starts just then. So the engine writes down who it is. A pid is believed only together with
-the time at which its process started, because numbers are used again (F68).
+The kernel does not say which process has a lock of flock(2), and to try the lock would disturb an
+engine that is starting. So the engine writes its pid, with the time at which the process started,
+because pids are used again (F68).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RECORD_SIZE = 8192
-"""Bytes of a record that are read: a path has at most 4,096, and JSON may write six for one."""
+"""The most bytes of a record: a path has at most 4,096, and JSON may write six bytes for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class RunningEngine:
 
 
 def record_engine(lock: Path, socket: Path | None) -> None:
-    """Write into the file *lock*, which this process holds, who it is.
+    """Write this process into the file *lock*, which it has locked.
 
-    Where nothing can be written, on a disk that is full or read-only, the engine runs without it.
+    On a disk that is full or read-only, the engine runs without a record.
     """
     pid = os.getpid()
     record = {"pid": pid, "started": _started(pid), "socket": str(socket) if socket else None}
@@ -48,7 +48,7 @@ def running_engine(lock: Path) -> RunningEngine | None:
             record = json.loads(file.read(RECORD_SIZE))
         pid, started, socket = int(record["pid"]), record["started"], record["socket"]
     except (OSError, ValueError, KeyError, TypeError):
-        # Nothing is recorded, or by an engine of another version.
+        # There is no record, or one of another version.
         return None
     if pid <= 0 or not _is_running(pid, started):
         return None
@@ -71,9 +71,9 @@ def _is_running(pid: int, started: object) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started: boot and clock ticks since then; None where it does not run.
+    """When a process started: boot and clock ticks since then; None if it does not run.
 
-    Fields 3 and 22 of /proc/PID/stat (proc(5)); what was killed and is not collected has ended.
+    Fields 3 and 22 of /proc/PID/stat (proc(5)). A zombie does not run.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

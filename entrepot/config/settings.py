@@ -1,4 +1,4 @@
-"""``settings.toml``, which belongs to the administrator and is never written."""
+"""``settings.toml``, which belongs to the administrator: the engine only reads it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ from entrepot.secrets.exposure import find_exposure
 from entrepot.toml import TomlDocument, TomlInvalid, convert, unknown_keys
 
 MANIFEST_LIMIT: Final = 4 * 1024 * 1024
-"""The largest manifest that is taken from a source, in bytes, unless the settings raise it: what
-registries take at a push (distribution specification, "Pushing Manifests")."""
+"""The default of the largest manifest that is taken from a source, in bytes.
 
-MANIFEST_LIMIT_AT_MOST: Final = 64 * 1024 * 1024
-"""The largest value of that setting: a manifest is held in memory for each client that takes it."""
+Registries take as much at a push (distribution specification, "Pushing Manifests").
+"""
 
-LONGEST: Final = 365 * 24 * 3600.0
+MAX_MANIFEST_LIMIT: Final = 64 * 1024 * 1024
+"""The largest value of that setting: a manifest is in memory once for each client that pulls it."""
+
+LONGEST_DURATION: Final = 365 * 24 * 3600.0
 """The longest duration that a setting may have, in seconds."""
 
 
@@ -56,13 +58,14 @@ __all__ = [
 ]
 
 SHORTEST_TOKEN: Final = 20
-"""Characters of a token of the management API, at least: of random letters and digits that many
-can't be guessed. RFC 6750, 2.1, says which may stand in it."""
+"""The shortest token of the management API, in characters.
+
+20 random letters and digits can't be guessed. RFC 6750, 2.1, says which characters are allowed.
+"""
 
 
 class SettingsInvalid(EngineError):
-    """``settings.toml``, or an option that stands for one of its keys, can't be used; ``field`` is
-    the key."""
+    """``settings.toml``, or an option for one of its keys, can't be used; ``field`` is the key."""
 
     code = "SettingsInvalid"
     status = 400
@@ -70,8 +73,10 @@ class SettingsInvalid(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class SizeLimit:
-    """How much may be held: a *share* of the file system (0.8 for 80 %), or a *size* in bytes. One
-    of the two is set."""
+    """How much may be cached: a *share* of the file system (0.8 for 80 %), or a *size* in bytes.
+
+    One of the two is set.
+    """
 
     share: float | None = None
     size: int | None = None
@@ -83,28 +88,31 @@ class SizeLimit:
 
 @dataclass(frozen=True, slots=True)
 class ManagementOverTcp:
-    """The management API on TCP, besides the Unix socket: for dashboards and scripts on other
-    machines."""
+    """The management API on TCP, besides the Unix socket: for clients on other machines."""
 
     listen: str
     token_file: Path
-    """Holds the token that every request has to send, and nothing else; only its owner may use it."""
+    """A file with the token that every request must send; only its owner may use it."""
     certificate: Path | None = None
-    """The server's certificate with those between it and its authority, in PEM format. None is
-    allowed on loopback only, where a proxy may speak TLS."""
+    """The server's certificate with those between it and its authority, in PEM format.
+
+    None is allowed on loopback only, where a proxy may speak TLS.
+    """
     key: Path | None = None
     """The private key of the certificate, in PEM format."""
     secret_identifiers: PermittedIdentifiers = DEFAULT_OVER_TCP
-    """Which secret identifiers may be made over it: ``secret_kinds``, ``secret_files`` and
-    ``secret_variables``. The Unix socket takes all of them."""
+    """The secret identifiers that it takes; the Unix socket takes all.
+
+    ``secret_kinds``, ``secret_files`` and ``secret_variables``.
+    """
 
     @property
     def shown(self) -> str:
-        """Its address as a client would write it."""
+        """Its URL as a client would write it."""
         return f"{'http' if self.certificate is None else 'https'}://{self.listen}"
 
     def token(self) -> str:
-        """The token. Blocks; raises `SettingsInvalid` when the file can't be used."""
+        """The token. Blocks; raises `SettingsInvalid` if the file can't be used."""
         from entrepot.secrets.file import read_token
         from entrepot.secrets.secret import SecretUnavailable
 
@@ -118,8 +126,9 @@ class ManagementOverTcp:
             ) from None
         if not re.fullmatch(rf"[A-Za-z0-9._~+/=-]{{{SHORTEST_TOKEN},}}", token):
             raise SettingsInvalid(
-                f"The management API can't be offered on {self.listen}: {self.token_file} holds no token of at least {SHORTEST_TOKEN} characters.",
-                "Make one with: entrepot management-token FILE",
+                f"The management API can't be offered on {self.listen}: {self.token_file} has no "
+                f"token of at least {SHORTEST_TOKEN} characters.",
+                "Create one with: entrepot management-token FILE",
                 field="token_file",
             )
         return token
@@ -127,43 +136,49 @@ class ManagementOverTcp:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an administrator may decide. All durations are seconds."""
+    """The settings of an engine. All durations are in seconds."""
 
     listen: str = "127.0.0.1:5000"
     """Where container clients find the registry; port 0 lets the system choose."""
     freshness: float = 300.0
-    """How long a tag is believed before the source is asked again, where its rule does not say. ACR
-    notices a moved tag after five minutes at most."""
+    """The tag lifetime where a rule has none of its own.
+
+    ACR notices a moved tag after five minutes at most.
+    """
     negative_freshness: float = 10.0
-    """How long a failure of a source is believed."""
+    """How long a failure of a source is remembered."""
     parallel_per_source: int = 6
-    """How many blobs are fetched from one source registry at once; further ones wait."""
+    """How many blobs are fetched from one source registry at once; others wait."""
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
-    """How long a source may stay silent. The whole of a download has no limit."""
+    """How long a source may send nothing; a whole download has no limit."""
     size_limit: SizeLimit = SizeLimit(share=0.8)
-    """How much may be held. Beyond it the images that were used least recently are evicted."""
+    """How much may be cached; beyond it the least recently used images are evicted."""
     low_water: float = 0.9
-    """The share of the limit down to which images are evicted, so that not every blob that comes in
-    evicts another."""
+    """The share of the limit down to which images are evicted.
+
+    Without it each new blob would evict another one.
+    """
     manifest_limit: int = MANIFEST_LIMIT
     """The largest manifest that is taken from a source, in bytes."""
     ca_file: Path | None = None
-    """Certificate authorities that are trusted for all source registries besides those of the
-    system: a file in PEM format."""
+    """Certificate authorities for all source registries, besides those of the system (PEM file)."""
     read_only: bool = False
-    """Whether the management API refuses all that would change something. Container clients pull as
-    ever."""
+    """Whether the management API refuses every change. Container clients can still pull."""
     hosts: tuple[str, ...] = ()
-    """Names under which browsers may ask a registry that listens on loopback, besides localhost and
-    addresses: those of a proxy in front of it."""
+    """Host names that browsers may use for a registry that listens on loopback.
+
+    Those of a proxy in front of it; localhost and addresses are always allowed.
+    """
     management: ManagementOverTcp | None = None
     upstreams: tuple[DeclaredRegistry, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Settings:
-        """Read the file; the defaults if there is none. Raises `SettingsInvalid`, which names file,
-        line and key."""
+        """Read the file; the defaults if there is none.
+
+        Raises `SettingsInvalid`, which names file, line and key.
+        """
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -180,28 +195,36 @@ class Settings:
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """Host (without the brackets of IPv6) and port of an address to listen on; raises
-    `SettingsInvalid`."""
-    hint = "Write HOST:PORT, such as 127.0.0.1:5000, 0.0.0.0:5000 for every network of this machine, or [::1]:5000; port 0 lets the system choose."
-    found = re.fullmatch(
-        r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})",
+    """Host (without the brackets of IPv6) and port of an address to listen on.
+
+    Raises `SettingsInvalid`.
+    """
+    hint = (
+        "Write HOST:PORT, such as 127.0.0.1:5000, 0.0.0.0:5000 for every network of this machine, "
+        "or [::1]:5000; port 0 lets the system choose."
+    )
+    address = re.fullmatch(
+        r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[A-Za-z0-9._-]+))"
+        r":(?P<port>[0-9]{1,5})",
         text.strip(),
     )
-    if found is None:
+    if address is None:
         raise SettingsInvalid(f"{text!r} is not an address to listen on.", hint, field="listen")
-    port = int(found["port"])
+    port = int(address["port"])
     if port > 65535:
         raise SettingsInvalid(
             f"{text!r} is not an address to listen on: there is no port {port}.",
             "Ports go from 1 to 65535; 0 lets the system choose.",
             field="listen",
         )
-    return found["six"] or found["host"], port
+    return address["six"] or address["host"], port
 
 
 def parse_size_limit(value: str | int) -> SizeLimit:
-    """A limit as the settings have it: ``"80 %"`` of the file system, ``"500 GB"``, ``"50 GiB"``,
-    or a number of bytes; raises `SettingsInvalid`."""
+    """The value of ``size_limit``; raises `SettingsInvalid`.
+
+    ``"80 %"`` of the file system, ``"500 GB"``, ``"50 GiB"``, or a number of bytes.
+    """
     hint = (
         'Write "80 %" for a share of the file system, "500 GB" or "50 GiB", or a number of bytes.'
     )
@@ -216,8 +239,8 @@ def parse_size_limit(value: str | int) -> SizeLimit:
         if 0 < share <= 1:
             return SizeLimit(share=share)
         raise SettingsInvalid(
-            f"{value!r} is no share of a file system that could be used.",
-            "It lies above 0 % and goes up to 100 %.",
+            f"{value!r} is not a possible share of a file system.",
+            "A share is above 0 % and goes up to 100 %.",
             field="size_limit",
         )
     try:
@@ -234,8 +257,7 @@ def parse_size_limit(value: str | int) -> SizeLimit:
 
 
 def parse_manifest_limit(value: str | int) -> int:
-    """The largest manifest as the settings have it: ``"8 MiB"``, or a number of bytes; raises
-    `SettingsInvalid`."""
+    """The value of ``manifest_limit``: ``"8 MiB"``, or bytes; raises `SettingsInvalid`."""
     hint = 'Write "8 MiB" or a number of bytes, from 4 MiB, which every registry takes, to 64 MiB.'
     try:
         limit = value if isinstance(value, int) else parse_size(value[:40])
@@ -243,16 +265,15 @@ def parse_manifest_limit(value: str | int) -> int:
         raise SettingsInvalid(
             f"{quoted(str(value))} is not a size of manifests.", hint, field="manifest_limit"
         ) from None
-    if not MANIFEST_LIMIT <= limit <= MANIFEST_LIMIT_AT_MOST:
+    if not MANIFEST_LIMIT <= limit <= MAX_MANIFEST_LIMIT:
         raise SettingsInvalid(
-            f"{value} is no size up to which manifests can be taken.", hint, field="manifest_limit"
+            f"{value} is not a possible limit for manifests.", hint, field="manifest_limit"
         )
     return limit
 
 
 def parse_low_water(value: str) -> float:
-    """A low-water mark as the settings have it: ``"90 %"`` of the size limit; raises
-    `SettingsInvalid`."""
+    """The value of ``low_water``: ``"90 %"`` of the size limit; raises `SettingsInvalid`."""
     share = _percentage(value)
     if share is None or not 0 < share <= 1:
         raise SettingsInvalid(
@@ -264,7 +285,7 @@ def parse_low_water(value: str) -> float:
 
 
 def _certificates(file: Path) -> Path:
-    """The file, when certificates can be read from it; raises `SettingsInvalid`."""
+    """The file, if certificates can be read from it; raises `SettingsInvalid`."""
     try:
         read_certificates(file)
     except CertificatesInvalid as error:
@@ -281,11 +302,11 @@ def _certificates(file: Path) -> Path:
 
 
 def _percentage(text: str) -> float | None:
-    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", text, re.ASCII)
-    return float(found[1]) / 100 if found else None
+    percentage = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", text, re.ASCII)
+    return float(percentage[1]) / 100 if percentage else None
 
 
-Seconds = Annotated[float, Meta(gt=0, le=LONGEST)]
+Seconds = Annotated[float, Meta(gt=0, le=LONGEST_DURATION)]
 
 
 class _UpstreamTable(Struct, kw_only=True):
@@ -327,60 +348,64 @@ class _ManagementTable(Struct, kw_only=True):
     secret_variables: Annotated[str, Meta(min_length=1)] | None = None
 
 
-def _settings(text: TomlDocument, path: Path) -> Settings:
-    values = dict(text.values)
-    for key, what in unknown_keys(values, (each.name for each in fields(Settings))):
-        raise _invalid(path, text.line_of_key(key) or text.line_of_table(key), what, key)
-    upstreams = _upstreams(text, values.pop("upstreams", {}), path)
-    management = _management(text, values.pop("management", None), path)
+def _settings(document: TomlDocument, path: Path) -> Settings:
+    values = dict(document.values)
+    for key, what in unknown_keys(values, (field.name for field in fields(Settings))):
+        raise _invalid(path, document.line_of_key(key) or document.line_of_table(key), what, key)
+    upstreams = _upstreams(document, values.pop("upstreams", {}), path)
+    management = _management(document, values.pop("management", None), path)
     try:
         table = convert(values, _SettingsTable)
     except TomlInvalid as error:
-        raise _invalid(path, text.line_of_key(error.key or ""), error.what, error.key) from None
-    told = to_builtins(table)
+        raise _invalid(path, document.line_of_key(error.key or ""), error.what, error.key) from None
+    chosen = to_builtins(table)
     try:
-        if "size_limit" in told:
-            told["size_limit"] = parse_size_limit(told["size_limit"])
-        if "freshness" in told:
-            told["freshness"] = parse_freshness(told["freshness"])
-        if "low_water" in told:
-            told["low_water"] = parse_low_water(told["low_water"])
-        if "manifest_limit" in told:
-            told["manifest_limit"] = parse_manifest_limit(told["manifest_limit"])
-        if "ca_file" in told:
-            told["ca_file"] = _certificates(_beside(path, told["ca_file"], "ca_file"))
-        settings = Settings(upstreams=upstreams, management=management, **told)
+        if "size_limit" in chosen:
+            chosen["size_limit"] = parse_size_limit(chosen["size_limit"])
+        if "freshness" in chosen:
+            chosen["freshness"] = parse_freshness(chosen["freshness"])
+        if "low_water" in chosen:
+            chosen["low_water"] = parse_low_water(chosen["low_water"])
+        if "manifest_limit" in chosen:
+            chosen["manifest_limit"] = parse_manifest_limit(chosen["manifest_limit"])
+        if "ca_file" in chosen:
+            chosen["ca_file"] = _certificates(_beside(path, chosen["ca_file"], "ca_file"))
+        settings = Settings(upstreams=upstreams, management=management, **chosen)
         parse_listen(settings.listen)
     except (SettingsInvalid, FreshnessInvalid) as refusal:
         raise _invalid(
-            path, text.line_of_key(refusal.field or ""), refusal.what, refusal.field, refusal.hint
+            path,
+            document.line_of_key(refusal.field or ""),
+            refusal.what,
+            refusal.field,
+            refusal.hint,
         ) from None
     return settings
 
 
-def _management(text: TomlDocument, values: object, path: Path) -> ManagementOverTcp | None:
+def _management(document: TomlDocument, values: object, path: Path) -> ManagementOverTcp | None:
     if values is None:
         return None
-    head = text.line_of_table("management")
+    head = document.line_of_table("management")
     example = "Write [management], with listen, token_file, certificate and key below it."
     if not isinstance(values, dict):
         raise _invalid(
             path,
-            text.line_of_key("management"),
+            document.line_of_key("management"),
             "The value of management is not a table.",
             "management",
             example,
         )
     for key, what in unknown_keys(values, _ManagementTable.__struct_fields__):
         raise _invalid(
-            path, text.line_of_key(key, below=head) or head, f"In management: {what}", key
+            path, document.line_of_key(key, below=head) or head, f"In management: {what}", key
         )
     try:
         table = convert(values, _ManagementTable)
     except TomlInvalid as error:
         raise _invalid(
             path,
-            text.line_of_key(error.key or "", below=head) or head,
+            document.line_of_key(error.key or "", below=head) or head,
             f"In management: {error.what}",
             error.key,
             example,
@@ -388,16 +413,19 @@ def _management(text: TomlDocument, values: object, path: Path) -> ManagementOve
     try:
         host, _ = parse_listen(table.listen)
         if (table.certificate is None) != (table.key is None):
-            missing, there = ("key", "certificate") if table.key is None else ("certificate", "key")
+            missing, present = (
+                ("key", "certificate") if table.key is None else ("certificate", "key")
+            )
             raise SettingsInvalid(
-                f"There is no {missing} beside the {there}.",
+                f"There is no {missing} beside the {present}.",
                 "TLS needs both: give both, or none.",
-                field=there,
+                field=present,
             )
         if table.certificate is None and not is_loopback(host):
             raise SettingsInvalid(
                 f"Without TLS the token could be read by everyone between a client and {host}.",
-                "Give certificate and key. Only on 127.0.0.1 and [::1] they may be missing, where a proxy in front speaks TLS.",
+                "Give certificate and key. They may be missing only on 127.0.0.1 and [::1], where "
+                "a proxy in front speaks TLS.",
                 field="listen",
             )
         certificate = (
@@ -409,7 +437,7 @@ def _management(text: TomlDocument, values: object, path: Path) -> ManagementOve
             _check_certificate(certificate, private_key)
         identifiers = _secret_identifiers(table)
     except SettingsInvalid as refusal:
-        line = text.line_of_key(refusal.field or "", below=head) or head
+        line = document.line_of_key(refusal.field or "", below=head) or head
         raise _invalid(
             path, line, f"In management: {refusal.what}", refusal.field, refusal.hint
         ) from None
@@ -417,7 +445,7 @@ def _management(text: TomlDocument, values: object, path: Path) -> ManagementOve
 
 
 def _beside(path: Path, text: str, field: str) -> Path:
-    """A file that the settings in *path* name, from their own directory on."""
+    """A file that the settings in *path* name, relative to their directory."""
     return path.parent / _expanded(text, field)
 
 
@@ -426,27 +454,30 @@ def _expanded(text: str, field: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise SettingsInvalid(
-            f"{quoted(text)} begins with a home directory that is not known.",
+            f"{quoted(text)} begins with an unknown home directory.",
             "Write the whole path.",
             field=field,
         ) from None
 
 
 def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
-    """Which identifiers are taken over TCP; raises `SettingsInvalid`."""
+    """The identifiers that the API on TCP takes; raises `SettingsInvalid`."""
     kinds = (
         KINDS_OVER_TCP
         if table.secret_kinds is None
-        else frozenset(each.removesuffix(":").lower() for each in table.secret_kinds)
+        else frozenset(kind.removesuffix(":").lower() for kind in table.secret_kinds)
     )
     if unknown := sorted(kinds - set(KINDS)):
         hint = f"There are: {', '.join(KINDS)}."
         raise SettingsInvalid(
-            f"{quoted(unknown[0])} is no kind of secret identifier.", hint, field="secret_kinds"
+            f"{quoted(unknown[0])} is not a kind of secret identifier.", hint, field="secret_kinds"
         )
     files = None if table.secret_files is None else _expanded(table.secret_files, "secret_files")
     if files is not None and (not files.is_absolute() or files == Path("/")):
-        hint = 'Write the whole path of a directory that holds secrets and nothing else, such as "/run/secrets".'
+        hint = (
+            "Write the whole path of a directory that has secrets and nothing else, such as "
+            '"/run/secrets".'
+        )
         raise SettingsInvalid(
             f"{quoted(str(files))} is not a directory below which secrets are kept.",
             hint,
@@ -456,7 +487,7 @@ def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
     if variables is not None and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variables) is None:
         hint = 'Write letters, digits and _, such as "ENTREPOT_SECRET_".'
         raise SettingsInvalid(
-            f"{quoted(variables)} is not how the names of variables begin.",
+            f"{quoted(variables)} can't be the beginning of the name of a variable.",
             hint,
             field="secret_variables",
         )
@@ -464,33 +495,34 @@ def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
 
 
 def _check_certificate(certificate: Path, key: Path) -> None:
-    """Raises `SettingsInvalid` when no server could use them."""
+    """Raise `SettingsInvalid` if no server could use them."""
     import ssl
 
-    for each, field in ((certificate, "certificate"), (key, "key")):
+    for file, field in ((certificate, "certificate"), (key, "key")):
         try:
-            with each.open("rb") as file:
-                # Mounted as Docker and Kubernetes do it, a key has modes that nothing but its place
-                # makes good (F71).
+            with file.open("rb") as opened:
+                # A key that Docker or Kubernetes mounts has an open mode; only its place protects
+                # it (F71).
                 exposure = (
-                    find_exposure(file.fileno(), str(each), allowed=stat.S_IRWXG)
+                    find_exposure(opened.fileno(), str(file), allowed=stat.S_IRWXG)
                     if field == "key"
                     else None
                 )
         except OSError as error:
             raise SettingsInvalid(
-                f"The {field} in {each} can't be read: {error.strerror}.",
+                f"The {field} in {file} can't be read: {error.strerror}.",
                 "Let the engine's user read it.",
                 field=field,
             ) from None
         if exposure is not None:
             raise SettingsInvalid(
-                f"The key in {each} is open to every user of this machine (mode {exposure.mode:04o}).",
+                f"The key in {file} is open to every user of this machine (mode "
+                f"{exposure.mode:04o}).",
                 exposure.hint,
                 field="key",
             )
     try:
-        # A key with a pass phrase would be asked for on the terminal.
+        # Without a password OpenSSL would ask for a pass phrase on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
             certificate, key, password=lambda: b""
         )
@@ -501,51 +533,57 @@ def _check_certificate(certificate: Path, key: Path) -> None:
             or "Both are in PEM format, and the key has no pass phrase."
         )
         raise SettingsInvalid(
-            f"{certificate} and {key} are no certificate and its key.", hint, field="certificate"
+            f"{certificate} and {key} are not a certificate and its key.",
+            hint,
+            field="certificate",
         ) from None
 
 
-def _upstreams(text: TomlDocument, tables: object, path: Path) -> tuple[DeclaredRegistry, ...]:
-    example = 'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in, endpoint and realms below it.'
+def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[DeclaredRegistry, ...]:
+    example = (
+        'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in, '
+        "endpoint and realms below it."
+    )
     if not isinstance(tables, dict):
         raise _invalid(
             path,
-            text.line_of_key("upstreams"),
+            document.line_of_key("upstreams"),
             "The value of upstreams is not a table.",
             "upstreams",
             example,
         )
     declared: dict[str, DeclaredRegistry] = {}
     for login_server, values in tables.items():
-        head = text.line_of_table("upstreams", login_server)
+        head = document.line_of_table("upstreams", login_server)
         place = f'upstreams."{login_server}"'
         if not isinstance(values, dict):
             raise _invalid(
                 path,
-                text.line_of_key(login_server, below=text.line_of_table("upstreams")) or head,
+                document.line_of_key(login_server, below=document.line_of_table("upstreams"))
+                or head,
                 f"{place} is not a table.",
                 "upstreams",
                 example,
             )
         if "." not in login_server and any(isinstance(value, dict) for value in values.values()):
-            # [upstreams.registry.example.com] is, to TOML, three tables within each other.
+            # In TOML, [upstreams.registry.example.com] is three tables within each other.
             raise _invalid(
                 path,
                 None,
-                f"The login server that begins with {login_server} stands there without quotation marks.",
+                f"The login server that begins with {login_server} has no quotation marks.",
                 "upstreams",
                 example,
             )
         for key, what in unknown_keys(values, _UpstreamTable.__struct_fields__):
             raise _invalid(
-                path, text.line_of_key(key, below=head) or head, f"In {place}: {what}", key
+                path, document.line_of_key(key, below=head) or head, f"In {place}: {what}", key
             )
         try:
             table = convert(values, _UpstreamTable)
         except TomlInvalid as error:
             raise _invalid(
                 path,
-                text.line_of_key(error.key or "", below=head) or head,
+                document.line_of_key(error.key or "", below=head) or head,
                 f"In {place}: {error.what}",
                 error.key,
             ) from None
@@ -558,14 +596,14 @@ def _upstreams(text: TomlDocument, tables: object, path: Path) -> tuple[Declared
         except Refusal as refusal:
             raise _invalid(
                 path,
-                text.line_of_key(refusal.field or "", below=head) or head,
+                document.line_of_key(refusal.field or "", below=head) or head,
                 refusal.what,
                 refusal.field,
                 refusal.hint,
             ) from None
         if name in declared:
             raise _invalid(
-                path, head, f"{name} is declared twice.", "upstreams", "Leave one of the two."
+                path, head, f"{name} is declared twice.", "upstreams", "Remove one of the two."
             )
         declared[name] = upstream
     return tuple(declared.values())

@@ -54,7 +54,7 @@ def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
         seconds = float(value)
     if not 0 <= seconds <= LONGEST:
         raise FreshnessInvalid(
-            f"{quoted(str(value))} is not a possible tag lifetime: one is between 0 and 365 days.",
+            f"{quoted(str(value))} is not a possible tag lifetime: that lies between 0 and 365 days.",
             'Write "never" for a tag that is not to be checked again.',
             field=field,
         )

@@ -52,8 +52,8 @@ def is_loopback(host: str) -> bool:
 def looks_like_host(first_part: str, *, has_path: bool = True) -> bool:
     """Whether the first part of an image's name is a host, by docker's rule.
 
-    (distribution/reference.) It has a dot or a port, or is ``localhost``. Without a path behind it (*has_path* is False) what
-    follows a colon is a tag and no port.
+    It has a dot or a port, or is ``localhost`` (distribution/reference). Where no path follows
+    (*has_path* is False), the part behind a colon is a tag and not a port.
     """
     name, colon, port = first_part.partition(":")
     return (

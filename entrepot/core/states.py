@@ -1,5 +1,4 @@
-"""States and kinds that every layer names: enumerations without behaviour, light enough for every
-command to import."""
+"""States that every layer names: enumerations, light enough for every command to import."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from enum import StrEnum
 
 
 class SignIn(StrEnum):
-    """Whether a source registry lets us in with credentials (facts: upstream table)."""
+    """Whether a source registry takes credentials (table in `entrepot.core.registries`)."""
 
     NONE = "none"
     """Unauthenticated pulls only: a rule may not have a credential set."""
@@ -27,7 +26,7 @@ class PullState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether it has ended."""
         return self in {PullState.COMPLETED, PullState.FAILED, PullState.CANCELLED}
 
 
@@ -37,11 +36,11 @@ class LayerState(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     RESUMED = "resumed"
-    """Running again after the source broke off."""
+    """Running again after the source cut the connection."""
     VERIFIED = "verified"
-    """Whole, its digest is right, and it is held."""
+    """Complete, its digest is right, and it is cached."""
     HELD = "held"
-    """It was held before this pull began."""
+    """It was cached before this pull began."""
     FAILED = "failed"
 
 
@@ -71,7 +70,7 @@ class VerificationState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether it has ended."""
         return self is not VerificationState.RUNNING
 
 
@@ -80,15 +79,15 @@ class ImportOutcome(StrEnum):
 
     CREATE = "create"
     UNCHANGED = "unchanged"
-    """The very same is in force already."""
+    """The same is in force already."""
     CONFLICT = "conflict"
-    """It can't be: see its problems."""
+    """It can't be created: see its problems."""
 
 
 class Outcome(StrEnum):
-    """How a check of ``entrepot doctor`` ended."""
+    """The result of a check of ``entrepot doctor``."""
 
     OK = "ok"
     WARNING = "warn"
-    """Nothing is broken yet."""
+    """Nothing fails yet."""
     FAILED = "FAIL"

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from entrepot.api.models import (
     CheckedCredentialSet,
     CheckedRule,
+    EvictedImage,
+    EvictionSnapshot,
     ImageBlob,
     ImportEntry,
     ImportPlan,
@@ -23,6 +25,7 @@ from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult, Ru
 from entrepot.core.rule_lookup import NearbyRule
 from entrepot.core.rules import RuleVerdict
 from entrepot.errors import Refusal
+from entrepot.store.eviction import EvictionPlan, PlannedImage
 from entrepot.store.records import ImageBlobRecord, ImageRecord
 
 
@@ -171,4 +174,32 @@ def image_blob(blob: ImageBlobRecord) -> ImageBlob:
         shared_images=blob.shared_images,
         shared_repositories=blob.shared_repositories,
         shared_with=blob.shared_with,
+    )
+
+
+def eviction_snapshot(
+    plan: EvictionPlan, images: Iterable[PlannedImage], *, limit: int, freed: int, dry_run: bool
+) -> EvictionSnapshot:
+    """The API's model of an eviction of *images*, which freed *freed* bytes of the *limit*."""
+    return EvictionSnapshot(
+        dry_run=dry_run,
+        images=tuple(
+            EvictedImage(
+                repository=image.manifest.repository,
+                tags=tuple(image.tags),
+                digest=str(image.manifest.digest),
+                platform=image.manifest.platform,
+                freed=image.freed,
+                last_used=image.last_used,
+            )
+            for image in images
+        ),
+        freed=freed,
+        held=plan.size,
+        goal=plan.goal,
+        limit=limit,
+        shortfall=max(0, plan.remaining - plan.goal),
+        locked=plan.locked_size,
+        in_use=plan.in_use_size,
+        recent=plan.recent_size,
     )

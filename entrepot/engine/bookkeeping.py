@@ -1,4 +1,4 @@
-"""What the engine does every two seconds: write what was used, and read documents edited by hand."""
+"""What the engine does every two seconds: write what was used, and read edited documents."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Bookkeeping:
         """Writes that had failed when the catalog last agreed with the disk."""
 
     async def run(self) -> None:
-        """Keep the books until cancelled."""
+        """Write and read again and again, until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL)
             try:
@@ -55,7 +55,7 @@ class Bookkeeping:
                 continue
             if self._failure is not None:
                 self._failure = None
-                _log.info("The books are kept again")
+                _log.info("Bookkeeping works again")
 
     def log_failure(self, error: Exception) -> None:
         """Log each new failure once: on a full disk the same one comes every two seconds (S19)."""
@@ -64,12 +64,10 @@ class Bookkeeping:
             return
         self._failure = failure
         if isinstance(error, (EntrepotError, OSError)):
-            _log.error(
-                "Keeping the books failed, and is tried again each %g s: %s", INTERVAL, error
-            )
+            _log.error("Bookkeeping failed; it is tried again every %g s: %s", INTERVAL, error)
         else:
             _log.error(
-                "Keeping the books failed in an unforeseen way, and is tried again each %g s",
+                "Bookkeeping failed in an unforeseen way; it is tried again every %g s",
                 INTERVAL,
                 exc_info=error,
             )
@@ -99,7 +97,7 @@ class Bookkeeping:
             # It works again. Blobs that came meanwhile have no rows yet: they are adopted, like
             # those of an engine that was killed.
             self._missed_writes = missed
-            await self._maintenance.heal()
+            await self._maintenance.reconcile()
 
     async def _reload_documents(self) -> None:
         if not await self._documents.edited():

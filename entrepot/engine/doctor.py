@@ -67,8 +67,8 @@ class Doctor:
         )
 
     async def examine(self, rule: str | None = None, *, source: str | None = None) -> DoctorReport:
-        """Check what all rules need, or one rule, or the rules of one *source* (a login server), and
-        the machine; raises `CacheRuleNotFound`.
+        """Check what all rules need, or one rule, or the rules of one *source* (a login server),
+        and the machine; raises `CacheRuleNotFound`.
 
         What is wrong is a finding and no error, also where a check itself fails in a way that was
         not foreseen.

@@ -113,7 +113,7 @@ class Engine:
             tasks=self._tasks,
             clock=clock,
         )
-        self.fills.on_stored = self.maintenance.blob_kept
+        self.fills.on_stored = self.maintenance.blob_stored
         self.fills.on_refusal = self.maintenance.disk_refused
         self.verification = Verification(
             catalog=catalog,
@@ -278,11 +278,11 @@ class Engine:
                 try:
                     async with self._tasks as tasks:
                         tasks.start(self.bookkeeping.run(), "bookkeeping")
-                        tasks.start(self.maintenance.run(), "looking after what is cached")
-                        tasks.start(self.health.run(), "looking at the engine's health")
-                        tasks.start(self._upkeep.watch(), "looking after the catalog")
+                        tasks.start(self.maintenance.run(), "maintaining what is cached")
+                        tasks.start(self.health.run(), "checking the engine's health")
+                        tasks.start(self._upkeep.watch(), "maintaining the catalog")
                         tasks.start(self.sources.prepare(), "preparing for sources")
-                        tasks.start(self.credential_checks.run(), "trying the credential sets")
+                        tasks.start(self.credential_checks.run(), "checking the credential sets")
                         yield
                 finally:
                     await _write_last(self.cache.close, "What was used last")
@@ -292,7 +292,7 @@ class Engine:
             await self._upkeep.close()
 
     async def _load(self) -> None:
-        """Read what earlier engines wrote; where the catalog fails, the engine begins without it."""
+        """Read what earlier engines wrote; the engine starts without it where the catalog fails."""
         try:
             await self.maintenance.load()
             await self.traffic.load()

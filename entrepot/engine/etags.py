@@ -1,10 +1,10 @@
 """Revisions of listings: whether a listing would show something else than a moment ago, told
 without making it.
 
-The server sends a revision as the listing's ETag. A dashboard asks every two seconds, and most often
-nothing changed. A change is what was done to rules, credential sets, repositories or tags. How
-often something was pulled changes with every pull; a listing of ten thousand repositories is not
-sent again for that more often than every `USAGE_INTERVAL` seconds.
+The server sends a revision as the listing's ETag. A dashboard asks every two seconds, and most
+often nothing changed. A change is what was done to rules, credential sets, repositories or tags.
+How often something was pulled changes with every pull; a listing of ten thousand repositories is
+not sent again for that more often than every `USAGE_INTERVAL` seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from typing import Protocol
 
 USAGE_INTERVAL = 30.0
-"""Seconds by which counts and times of pulls may be late for a client that has the listing already."""
+"""Seconds by which counts and times of pulls may be late for a client that has the listing."""
 
 
 class HasRevision(Protocol):

@@ -1,8 +1,8 @@
 """Whether the engine can do its work: what ``/readyz`` says.
 
-A process that answers need not serve: another cache stayed "healthy" for hours while every pull hung
-behind a fill that made no progress. So the engine checks what pulls need: the disk, the catalog, and
-fills that move.
+A process that answers need not serve: another cache stayed "healthy" for hours while every pull
+hung behind a fill that made no progress. So the engine checks what pulls need: the disk, the
+catalog, and fills that move.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class EngineHealth:
             return None
         first = min(stuck, key=lambda fill: fill.last_progress)
         more = f", and {len(stuck) - 1} more" if len(stuck) > 1 else ""
-        return f"The fill of {first.digest} has made no step for {now - first.last_progress:.0f} s{more}."
+        seconds = now - first.last_progress
+        return f"The fill of {first.digest} has made no progress for {seconds:.0f} s{more}."
 
     async def run(self) -> None:
         """Check disk and catalog again and again, until cancelled."""
@@ -173,7 +174,7 @@ class EngineHealth:
         for message in self.messages():
             self._events.record(EventKind.ENGINE_UNREADY, message, severity=Severity.ERROR)
         if not problems:
-            self._events.record(EventKind.ENGINE_READY, "The engine is well again.")
+            self._events.record(EventKind.ENGINE_READY, "The engine is healthy again.")
 
     async def _check_disk(self) -> Cause | None:
         if self._probing is None:

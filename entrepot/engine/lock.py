@@ -1,4 +1,4 @@
-"""The data directory as an engine finds it when it starts: its own, on a file system that can lock."""
+"""The lock of the data directory: one engine at a time, on a file system that can lock."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def _lock(descriptor: int, directories: Directories, *, must: bool = True) -> No
     except BlockingIOError as error:
         raise _in_use(directories) from error
     except OSError as error:
-        # Over NFS a directory, which nobody opens for writing, can't be locked: there the file is
-        # enough.
+        # Over NFS a directory can't be locked, because it can't be opened for writing: there the
+        # file is enough.
         if must:
             cause = locks_cause(
                 error.strerror or str(error), directories.data, file_system(directories.data)

@@ -29,7 +29,7 @@ from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 
 FILES_NEEDED, FILES_RECOMMENDED = 1024, 4096
-"""Open files: a client holds one for its connection and one for each blob, and so does each fill."""
+"""Open files: a client has one for its connection and one for each blob, and so has each fill."""
 
 CLOCK_WARNS = 30.0
 """Seconds by which the clock may be wrong; beyond `CLOCK_TOLERANCE` the check fails."""
@@ -85,14 +85,14 @@ class MachineChecks:
                 MACHINE,
                 "space",
                 f"The data directory {data} is not there.",
-                "Put it back, or restart the engine, which makes a new one.",
+                "Put it back, or restart the engine, which creates a new one.",
             )
         return await asyncio.to_thread(
             self._judge_space, status.blobs_size, status.space_free, status.space_limit
         )
 
     def _judge_space(self, used: int, free: int, limit: int) -> Finding:
-        figures = f"{size(used)} of {size(limit)} are held, {size(free)} free"
+        figures = f"{size(used)} of {size(limit)} used, {size(free)} free"
         if free < SPACE_TO_START:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             data = self._directories.data
@@ -107,7 +107,7 @@ class MachineChecks:
         return ok(MACHINE, "space", figures)
 
     async def _check_data_directory(self) -> Finding:
-        """By what the engine itself knows: on a disk that hangs, a look at it would hang as well."""
+        """Report what the engine knows: on a disk that hangs, a look at it would hang as well."""
         check = "data directory"
         data, foreign = self._directories.data, self._blobs.foreign
         mount = await asyncio.to_thread(file_system, data)
@@ -129,14 +129,14 @@ class MachineChecks:
             return of_cause(
                 MACHINE, check, await asyncio.to_thread(disk_cause, refused, data, mount)
             )
-        none = "belongs to no blob and was" if foreign.count == 1 else "belong to no blob and were"
+        ignored = "belongs to no blob and is" if foreign.count == 1 else "belong to no blob and are"
         others = (
-            f"; {counted(foreign.count, 'name')} in {self._directories.blobs} {none} passed over: "
+            f"; {counted(foreign.count, 'name')} in {self._directories.blobs} {ignored} ignored: "
             f"{foreign}"
             if foreign.count
             else ""
         )
-        return ok(MACHINE, check, f"{data} takes and gives ({mount}){others}")
+        return ok(MACHINE, check, f"{data} can be written and read ({mount}){others}")
 
     def _check_clock(self, offsets: Mapping[str, float], problem: Cause | None) -> Finding:
         if not offsets and problem is not None:
@@ -159,7 +159,7 @@ def _check_open_files() -> Finding:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     check = "open files"
     if limit == resource.RLIM_INFINITY:
-        return ok(MACHINE, check, "as many as it takes")
+        return ok(MACHINE, check, "unlimited")
     if limit >= FILES_RECOMMENDED:
         return ok(MACHINE, check, f"{limit:,} are allowed")
     if limit < FILES_NEEDED:
@@ -180,7 +180,7 @@ def _check_open_files() -> Finding:
 def _check_proxy() -> Finding:
     problems = environment_problems()
     if not problems:
-        return ok(MACHINE, "proxy", "what the environment says of proxies can be used")
+        return ok(MACHINE, "proxy", "the proxy settings of the environment are valid")
     return Finding(
         about=MACHINE,
         check="proxy",

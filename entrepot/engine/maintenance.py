@@ -1,5 +1,5 @@
-"""Housekeeping: what is held agrees with the disk and stays within its limit, and what nothing
-refers to any more goes."""
+"""Maintenance: the catalog agrees with the disk, what is cached stays within its limit, and blobs
+that nothing refers to are removed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from entrepot.api.models import EvictedImage, EvictionSnapshot
+from entrepot.api.models import EvictionSnapshot
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest
+from entrepot.engine.api_models import eviction_snapshot
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
@@ -27,34 +28,34 @@ from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.eviction import EvictionPlan, PlannedImage, plan_eviction
 from entrepot.tasks import OwnedTasks
 
-ROOM = 60.0
-"""Seconds between two looks at the room that is left where nothing came in: other data may grow on
-the same file system, and what was in use may go now."""
+SPACE_CHECK_INTERVAL = 60.0
+"""Seconds between two checks of the space while nothing comes in: other data may grow on the same
+file system, and what was in use may be evicted now."""
 
-EVICTED_AT_ONCE = 200
-"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, some
-tenths of a second on a slow machine."""
+IMAGES_PER_TRANSACTION = 200
+"""Images that are evicted in one transaction: a new manifest waits for it, some tenths of a second
+on a slow machine."""
 
-TIDYING = 86_400.0
-"""Seconds between two looks for manifests without anything held that nobody asked for in a long
-time."""
+TIDY_INTERVAL = 86_400.0
+"""Seconds between two searches for manifests without any cached blob that no client asked for in a
+long time."""
 
 CATALOG_ALLOWANCE = 8 * 2**20
 """Bytes of the catalog that do not count: an empty one with its write-ahead log takes some of them
 whatever is cached."""
 
-USES_WRITTEN_WITHIN = 5.0
-"""Seconds that a preview of an eviction waits until the last uses are written; after that it goes
+USAGE_WRITE_TIMEOUT = 5.0
+"""Seconds that the preview of an eviction waits until the last uses are written; after that it goes
 by those before."""
 
-CATALOG_MEASURED = 10.0
+CATALOG_SIZE_INTERVAL = 10.0
 """Seconds between two measurements of the catalog while blobs come in."""
 
 RESERVE = 2**30
 """Bytes of the file system that the cache leaves free, but never more than a fiftieth of it: for
 blobs on their way in, the catalog, and other programs."""
 
-_log = logging.getLogger("entrepot.housekeeping")
+_log = logging.getLogger("entrepot.maintenance")
 
 
 class MaintenanceService:
@@ -73,8 +74,8 @@ class MaintenanceService:
         tasks: OwnedTasks,
         clock: Callable[[], float],
     ) -> None:
-        self.held_size = 0
-        """Bytes of all blobs that are held."""
+        self.cached_size = 0
+        """Bytes of all cached blobs."""
         self.catalog_size = 0
         """Bytes of the catalog that count, beyond `CATALOG_ALLOWANCE`."""
         self._catalog_measured = 0.0
@@ -91,147 +92,159 @@ class MaintenanceService:
         self._evicting = asyncio.Lock()
         self._previewing = asyncio.Lock()
         """A plan for 100,000 repositories takes some hundred megabytes: one preview at a time."""
-        self._room_wanted = asyncio.Event()
-        # An engine that starts has better things to do.
-        self._tidied = clock() - TIDYING + ROOM
-        self._rest: asyncio.Task[None] | None = None
+        self._space_changed = asyncio.Event()
+        # Not at once: an engine that starts has better things to do.
+        self._tidied = clock() - TIDY_INTERVAL + SPACE_CHECK_INTERVAL
+        self._deferred_collection: asyncio.Task[None] | None = None
         cache.copies.on_size_changed = self._size_changed
         self._refusal_cause: Cause | None = None
         """What is at fault where the disk takes no more."""
         self._full_at: int | None = None
-        """Bytes that may be held, while more are held and nothing more can be evicted."""
+        """The limit in bytes, while more is cached and nothing more can be evicted."""
 
     @property
     def total_size(self) -> int:
-        """Bytes that are held: all blobs, and what counts of the catalog (S11)."""
-        return self.held_size + self.catalog_size
+        """Bytes that are used: all cached blobs, and what counts of the catalog (S11)."""
+        return self.cached_size + self.catalog_size
 
     async def load(self) -> None:
-        """Count what is held."""
-        self.held_size = await self._catalog.blobs_size()
+        """Count what is cached."""
+        self.cached_size = await self._catalog.blobs_size()
         await self._measure_catalog()
 
     async def _measure_catalog(self) -> None:
         self._catalog_measured = time.monotonic()
         self.catalog_size = max(0, await self._catalog.size() - CATALOG_ALLOWANCE)
 
-    async def blob_kept(self, digest: Digest, count: int, origin: str) -> None:
-        """A blob of *count* bytes has come from the login server *origin* and is held; from another
-        one it may have come before."""
+    async def blob_stored(self, digest: Digest, count: int, origin: str) -> None:
+        """Count a blob of *count* bytes that came from the login server *origin* and is stored now;
+        from another login server it may have come before."""
         if await self._cache.copies.add(
             digest, count, self._cache.copies.origin_of_fetch(digest, origin)
         ):
-            self.held_size += count
-        # Where nothing could go a moment ago, another look for each blob would only cost time.
+            self.cached_size += count
+        # Where nothing could be evicted a moment ago, a check for each blob would only cost time.
         if self._full_at is None:
             self.check_space_soon()
 
     def _size_changed(self, change: int) -> None:
-        self.held_size = max(0, self.held_size + change)
+        self.cached_size = max(0, self.cached_size + change)
 
     def disk_refused(self, error: OSError) -> None:
-        """The disk did not take a blob."""
+        """Find out why the disk did not take a blob."""
         self._refusal_cause = None
-        self._tasks.start(self._tell_refusal(error), "looking why the disk refuses")
+        self._tasks.start(self._record_refusal(error), "finding out why the disk refuses")
         self.check_space_soon()
 
-    async def _tell_refusal(self, error: OSError) -> None:
+    async def _record_refusal(self, error: OSError) -> None:
         self._refusal_cause = await self._blobs.cause(error)
         self._events.record(
-            EventKind.DISK_REFUSES, _refusal(error, self._refusal_cause), severity=Severity.ERROR
+            EventKind.DISK_REFUSES,
+            _refusal_message(error, self._refusal_cause),
+            severity=Severity.ERROR,
         )
 
     def check_space_soon(self) -> None:
-        """See whether there is room enough: something has changed."""
-        self._room_wanted.set()
+        """Check the space without waiting for the next turn: something has changed."""
+        self._space_changed.set()
 
     async def run(self) -> None:
-        """Heal the catalog, and then keep what is held within its limit: beside all else, so that
-        nothing waits for it."""
+        """Reconcile the catalog with the disk, and then keep what is cached within its limit, until
+        cancelled. Nothing waits for it."""
         try:
-            await self.heal()
+            await self.reconcile()
         except EntrepotError as error:
             _log.error(
-                "The catalog could not be brought in line with the disk; that is tried again when it works: %s",
+                "The catalog could not be reconciled with the disk; the engine tries again when "
+                "the catalog works: %s",
                 error,
             )
         except Exception:
             _log.exception(
-                "The catalog could not be brought in line with the disk; that is tried again at the next start"
+                "The catalog could not be reconciled with the disk; the engine tries again at its "
+                "next start"
             )
         failure: str | None = None
         while True:
-            self._room_wanted.clear()
+            self._space_changed.clear()
             try:
-                await self._keep_room()
+                await self._keep_within_limit()
                 failure = None
             except (EntrepotError, OSError) as error:
                 # A disk that fails for a moment must not end this for good. The same failure comes
-                # again and again: it is told once.
+                # again and again: it is logged once.
                 if str(error) != failure:
                     failure = str(error)
-                    _log.error("Eviction failed; it is tried again within %g s: %s", ROOM, error)
+                    _log.error(
+                        "Eviction failed; it is tried again within %g s: %s",
+                        SPACE_CHECK_INTERVAL,
+                        error,
+                    )
             except Exception:
-                _log.exception("Eviction failed; it is tried again within %g s", ROOM)
+                _log.exception(
+                    "Eviction failed; it is tried again within %g s", SPACE_CHECK_INTERVAL
+                )
             with suppress(TimeoutError):
-                async with asyncio.timeout(ROOM):
-                    await self._room_wanted.wait()
+                async with asyncio.timeout(SPACE_CHECK_INTERVAL):
+                    await self._space_changed.wait()
 
-    async def _keep_room(self) -> None:
-        """Evict what is too much."""
-        if time.monotonic() - self._catalog_measured >= CATALOG_MEASURED:
+    async def _keep_within_limit(self) -> None:
+        """Evict what exceeds the limit, and tidy once a day."""
+        if time.monotonic() - self._catalog_measured >= CATALOG_SIZE_INTERVAL:
             await self._measure_catalog()
         limit = await self.limit()
         if self.total_size > limit:
-            done = await self._evict()
-            if not done.images and done.goal + done.shortfall > limit:
-                self._can_not_make_room(limit)
+            eviction = await self._evict()
+            if not eviction.images and eviction.goal + eviction.shortfall > limit:
+                self._record_eviction_impossible(limit)
                 return
         self._full_at = None
-        if not 0 <= self._clock() - self._tidied < TIDYING:
+        if not 0 <= self._clock() - self._tidied < TIDY_INTERVAL:
             self._tidied = self._clock()
             await self._evict(target=sys.maxsize)
 
-    def notices(self, known: Cause | None = None) -> Iterator[str]:
-        """What to tell for as long as the disk takes nothing more, or more is held than may be and
-        nothing of it can go.
+    def notices(self, disk_problem: Cause | None = None) -> Iterator[str]:
+        """What to show while the disk takes no more blobs, or while more is cached than the limit
+        and nothing more can be evicted.
 
-        What is *known* already to be at fault is not told again.
+        The cause is left out where it is the *disk_problem* that is shown already.
         """
         if self._fills.refusal is not None:
-            yield _refusal(
-                self._fills.refusal, self._refusal_cause if self._refusal_cause != known else None
-            )
+            cause = self._refusal_cause if self._refusal_cause != disk_problem else None
+            yield _refusal_message(self._fills.refusal, cause)
         if self._full_at is not None:
-            yield self._room_wanting(self._full_at)
+            yield self._over_limit_message(self._full_at)
 
-    def _can_not_make_room(self, limit: int) -> None:
-        """Tell it once, and show it for as long as it lasts."""
+    def _record_eviction_impossible(self, limit: int) -> None:
+        """Record it once; `notices` shows it for as long as it lasts."""
         before, self._full_at = self._full_at, limit
         if before is None:
             self._events.record(
-                EventKind.EVICTION_IMPOSSIBLE, self._room_wanting(limit), severity=Severity.WARNING
+                EventKind.EVICTION_IMPOSSIBLE,
+                self._over_limit_message(limit),
+                severity=Severity.WARNING,
             )
 
-    def _room_wanting(self, limit: int) -> str:
+    def _over_limit_message(self, limit: int) -> str:
         return (
-            f"{size(self.total_size)} are held and {size(limit)} may be, but nothing more can be evicted: what is left is locked or in use. "
-            "Unlock what may go, raise size_limit in settings.toml, or give the data directory a larger disk."
+            f"{size(self.total_size)} are cached, the limit is {size(limit)}, and nothing more "
+            "can be evicted: the rest is locked or in use. Unlock what may be evicted, raise "
+            "size_limit in settings.toml, or give the data directory a larger disk."
         )
 
     async def limit(self) -> int:
-        """Bytes that may be held: what the settings say, and never more than the file system has
-        room for beside its other data."""
+        """The most bytes that may be cached: what the settings say, and never more than the file
+        system has room for beside its other data."""
         usage = await asyncio.to_thread(shutil.disk_usage, self._directories.data)
-        room = self.total_size + usage.free - min(RESERVE, usage.total // 50)
-        return max(0, min(self._settings.size_limit.within(usage.total), room))
+        available = self.total_size + usage.free - min(RESERVE, usage.total // 50)
+        return max(0, min(self._settings.size_limit.within(usage.total), available))
 
-    async def heal(self) -> None:
+    async def reconcile(self) -> None:
         """Make the catalog agree with the blobs on the disk: an engine that was killed may have
         left one without the other.
 
         A file that has another size than was verified is moved away. What comes or goes meanwhile
-        is looked at again.
+        is checked again.
         """
         damaged: dict[Digest, int] = {}
 
@@ -243,56 +256,64 @@ class MaintenanceService:
             damaged[digest] = recorded_size
             return True
 
-        held = await self._blobs.sizes()
+        sizes = await self._blobs.sizes()
         adopted, dropped = await self._catalog.reconcile(
-            held, now=self._clock(), stat_size=self._blobs.stat_size, remove_damaged=remove_damaged
+            sizes, now=self._clock(), stat_size=self._blobs.stat_size, remove_damaged=remove_damaged
         )
         self._cache.copies.invalidate_all()
         for digest, recorded_size in damaged.items():
             self._cache.copies.record_damaged(
-                digest, f"its file had {held[digest]:,} bytes and should have {recorded_size:,}"
+                digest, f"its file had {sizes[digest]:,} bytes and should have {recorded_size:,}"
             )
         if adopted or dropped:
             self._events.record(
                 EventKind.CATALOG_HEALED,
-                f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.",
+                f"The catalog was reconciled with the disk: {adopted} blobs added, {dropped} "
+                "missing ones removed.",
             )
         foreign = self._blobs.foreign
         if foreign.count:
-            none = "is no blob and was" if foreign.count == 1 else "are no blobs and were"
+            ignored = "is no blob and is" if foreign.count == 1 else "are no blobs and are"
             self._events.record(
                 EventKind.FOREIGN_NAMES,
-                f"{self._directories.blobs} has {counted(foreign.count, 'name')} in it that {none} passed over: {foreign}.",
+                f"{self._directories.blobs} has {counted(foreign.count, 'name')} in it that "
+                f"{ignored} ignored: {foreign}.",
                 severity=Severity.WARNING,
             )
         await self.collect()
 
     async def collect(self) -> None:
-        """Remove the blobs that nothing refers to any more. Those that were handed out within the
-        last minute go a minute later."""
+        """Remove the blobs that nothing refers to any more.
+
+        Those that were leased within the last minute are removed a minute later.
+        """
         async with self._collecting:
-            left = await self._catalog.collect(self._take_away)
+            deferred = await self._catalog.collect(self._remove_blob)
             self._cache.index.invalidate_manifests()
-            await self._count_what_is_left()
-        if left:
+            await self._sweep()
+        if deferred:
             self._collect_soon()
 
-    async def _count_what_is_left(self) -> None:
+    async def _sweep(self) -> None:
         await self._blobs.sweep()
-        self.held_size = await self._catalog.blobs_size()
+        self.cached_size = await self._catalog.blobs_size()
 
     def _collect_soon(self) -> None:
-        """Collect the rest when nobody can be about to open it any more; once, however often there
-        was a rest."""
-        if self._tasks.open and (self._rest is None or self._rest.done()):
-            self._rest = self._tasks.start(self._collect_later(), "collecting the rest")
+        """Collect what was deferred when its leases have ended; once, however often something was
+        deferred."""
+        if self._tasks.open and (
+            self._deferred_collection is None or self._deferred_collection.done()
+        ):
+            self._deferred_collection = self._tasks.start(
+                self._collect_later(), "collecting what was leased"
+            )
 
     async def _collect_later(self) -> None:
         await asyncio.sleep(LEASE_DURATION)
-        self._rest = None
+        self._deferred_collection = None
         await self.collect()
 
-    def _take_away(self, digest: Digest) -> bool:
+    def _remove_blob(self, digest: Digest) -> bool:
         if digest in self._cache.pulls.needed() or self._fills.is_under_way(digest):
             return False
         if not self._blobs.remove(digest):
@@ -301,38 +322,38 @@ class MaintenanceService:
         return True
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
-        """Evict the images that were used least recently until at most *target* bytes are held
-        (None: the low-water mark). *dry_run* only says which."""
-        done = await self._evict(dry_run=dry_run, target=target)
+        """Evict the least recently used images until at most *target* bytes are cached (None: the
+        low-water mark). *dry_run* only says which."""
+        eviction = await self._evict(dry_run=dry_run, target=target)
         if not dry_run:
             self.check_space_soon()
-        return done
+        return eviction
 
     async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         if dry_run:
-            # Only read: neither a catalog that can't be written nor a disk that hangs in an
+            # It only reads: neither a catalog that can't be written nor a disk that hangs in an
             # eviction keeps an administrator from looking.
             with suppress(CatalogFailed, TimeoutError):
-                async with asyncio.timeout(USES_WRITTEN_WITHIN):
+                async with asyncio.timeout(USAGE_WRITE_TIMEOUT):
                     await self._cache.usage.write()
             async with self._previewing:
-                made, limit = await self._plan(target)
-            return await self._planned(made, limit, dry_run=True)
+                plan, limit = await self._plan(target)
+            return await _planned_eviction(plan, limit, dry_run=True)
         async with self._evicting:
             # What clients used in the last moments is in memory only.
             await self._cache.usage.write()
             await self.collect()
-            made, limit = await self._plan(target)
-            if made.is_nothing:
-                return await self._planned(made, limit, dry_run=False)
-            images, freed = await self._carry_out(made)
+            plan, limit = await self._plan(target)
+            if plan.is_nothing:
+                return await _planned_eviction(plan, limit, dry_run=False)
+            images, freed = await self._carry_out(plan)
             await self._measure_catalog()
         return await asyncio.to_thread(
-            _eviction_snapshot, images, made, limit, freed=freed, dry_run=False
+            eviction_snapshot, plan, images, limit=limit, freed=freed, dry_run=False
         )
 
     async def _plan(self, target: int | None) -> tuple[EvictionPlan, int]:
-        """What an eviction would remove, and the bytes that may be held."""
+        """What an eviction would remove, and the limit in bytes."""
         limit = await self.limit()
         goal = int(limit * self._settings.low_water) if target is None else target
         in_use = {
@@ -343,47 +364,42 @@ class MaintenanceService:
         in_use |= await self._catalog.manifests_with(
             [fill.digest for fill in self._fills.under_way]
         )
-        picture = await self._catalog.inventory()
+        inventory = await self._catalog.inventory()
         await self._measure_catalog()
         return await asyncio.to_thread(
             plan_eviction,
-            picture,
+            inventory,
             goal=goal,
             now=self._clock(),
             in_use=in_use,
             catalog_size=self.catalog_size,
         ), limit
 
-    async def _planned(self, made: EvictionPlan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
-        freed = sum(each.freed for each in made.images) + made.adopted_size
-        return await asyncio.to_thread(
-            _eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run
-        )
-
-    async def _carry_out(self, made: EvictionPlan) -> tuple[list[PlannedImage], int]:
-        """The images that went, and the bytes that are free now."""
+    async def _carry_out(self, plan: EvictionPlan) -> tuple[list[PlannedImage], int]:
+        """The images that were evicted, and the bytes that are free now."""
         images: list[PlannedImage] = []
         freed = manifests = 0
-        for part in made.parts(EVICTED_AT_ONCE):
+        for part in plan.parts(IMAGES_PER_TRANSACTION):
             await self._cache.usage.write()
             async with self._collecting:
-                done = await self._catalog.evict(
-                    part, is_used=self._is_used_now, remove_blob=self._take_away
+                eviction = await self._catalog.evict(
+                    part, is_used=self._is_used_now, remove_blob=self._remove_blob
                 )
                 self._cache.index.invalidate_evicted(
-                    {repository for repository, _ in done.manifests}
+                    {repository for repository, _ in eviction.manifests}
                 )
-                await self._count_what_is_left()
-            if done.deferred:
+                await self._sweep()
+            if eviction.deferred:
                 self._collect_soon()
-            images += done.images
-            freed += done.freed
-            manifests += len(done.manifests)
-        if made.adopted:
+            images += eviction.images
+            freed += eviction.freed
+            manifests += len(eviction.manifests)
+        if plan.adopted:
             self._events.record(
                 EventKind.EVICTED,
-                f"Removed {counted(len(made.adopted), 'blob')} that no manifest referred to since the catalog lost them, because room was needed: "
-                f"{size(made.adopted_size)} freed.",
+                f"Removed {counted(len(plan.adopted), 'blob')} to which no manifest has referred "
+                "since the catalog lost them, because space was needed: "
+                f"{size(plan.adopted_size)} freed.",
             )
         if manifests and not images:
             self._events.record(
@@ -391,12 +407,13 @@ class MaintenanceService:
                 f"Evicted {counted(manifests, 'manifest')} without any cached blob.",
             )
         if images:
-            repositories = len({each.manifest.repository for each in images})
-            oldest = duration(max(0.0, self._clock() - min(each.last_used for each in images)))
+            repositories = len({image.manifest.repository for image in images})
+            oldest = min(image.last_used for image in images)
             self._events.record(
                 EventKind.EVICTED,
-                f"Evicted {counted(len(images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
-                f"least recently used {oldest} ago.",
+                f"Evicted {counted(len(images), 'image')} of "
+                f"{counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
+                f"least recently used {duration(max(0.0, self._clock() - oldest))} ago.",
             )
         return images, freed
 
@@ -408,33 +425,16 @@ class MaintenanceService:
         )
 
 
-def _refusal(error: OSError, cause: Cause | None) -> str:
+def _refusal_message(error: OSError, cause: Cause | None) -> str:
     why = f" {cause.message}" if cause is not None else ""
-    return f"The disk takes no more ({error.strerror or error}): blobs that are not held are passed on to clients and not kept.{why}"
+    return (
+        f"The disk takes no more ({error.strerror or error}): blobs that are not cached are passed "
+        f"on to clients and not stored.{why}"
+    )
 
 
-def _eviction_snapshot(
-    images: Sequence[PlannedImage], made: EvictionPlan, limit: int, *, freed: int, dry_run: bool
-) -> EvictionSnapshot:
-    return EvictionSnapshot(
-        dry_run=dry_run,
-        images=tuple(
-            EvictedImage(
-                repository=each.manifest.repository,
-                tags=tuple(each.tags),
-                digest=str(each.manifest.digest),
-                platform=each.manifest.platform,
-                freed=each.freed,
-                last_used=each.last_used,
-            )
-            for each in images
-        ),
-        freed=freed,
-        held=made.size,
-        goal=made.goal,
-        limit=limit,
-        shortfall=max(0, made.remaining - made.goal),
-        locked=made.locked_size,
-        in_use=made.in_use_size,
-        recent=made.recent_size,
+async def _planned_eviction(plan: EvictionPlan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
+    freed = sum(image.freed for image in plan.images) + plan.adopted_size
+    return await asyncio.to_thread(
+        eviction_snapshot, plan, plan.images, limit=limit, freed=freed, dry_run=dry_run
     )

@@ -42,8 +42,10 @@ class PullService:
 
     async def get(self, id: str) -> PullSnapshot:
         """A pull with its layers, one of an earlier engine too; raises `NotFound`."""
-        ended = await self._cache.history.get(id)
-        return pull_snapshot(ended if ended is not None else self._cache.pulls.get(id).progress())
+        progress = await self._cache.history.get(id)
+        if progress is None:
+            progress = self._cache.pulls.get(id).progress()
+        return pull_snapshot(progress)
 
     async def start(self, image: str, platform_name: str | None, asked_by: str) -> PullSnapshot:
         """Start a pull of an image, for this machine's platform unless another is named.
@@ -62,9 +64,9 @@ class PullService:
     async def cancel(self, id: str) -> PullSnapshot:
         """Cancel a pull and wait for its end; one that has ended stays as it is. Raises
         `NotFound`."""
-        ended = await self._cache.history.get(id)
-        if ended is not None:
-            return pull_snapshot(ended)
+        final_progress = await self._cache.history.get(id)
+        if final_progress is not None:
+            return pull_snapshot(final_progress)
         pull = self._cache.pulls.cancel(id)
         await pull.finished.wait()
         return pull_snapshot(pull.progress())

@@ -1,5 +1,4 @@
-"""Cached repositories as an administrator sees them: what they hold, what their deletion would
-take, and their locks."""
+"""Cached repositories: what they hold, their deletion and what it would remove, and their locks."""
 
 from __future__ import annotations
 
@@ -59,19 +58,19 @@ class RepositoryService:
     async def list(self) -> Sequence[RepositorySnapshot]:
         """All cached repositories, by name."""
         rules = self._documents.rules
-        return await self._catalog.map_repositories(lambda each: _repository_snapshot(each, rules))
+        return await self._catalog.map_repositories(
+            lambda repository: _repository_snapshot(repository, rules)
+        )
 
     async def get(self, name: str) -> RepositoryDetail:
         """A cached repository with its tags; raises `NotFound`."""
-        found = await self._catalog.repositories(Repository(name))
-        if not found:
+        repositories = await self._catalog.repositories(Repository(name))
+        if not repositories:
             raise _no_repository(name)
         tags = await self._catalog.tags(Repository(name))
         return RepositoryDetail(
-            repository=_repository_snapshot(found[0], self._documents.rules),
-            tags=tuple(
-                self._tag_snapshot(each, self._documents.rules.route(name)) for each in tags
-            ),
+            repository=_repository_snapshot(repositories[0], self._documents.rules),
+            tags=tuple(self._tag_snapshot(tag, self._documents.rules.route(name)) for tag in tags),
         )
 
     async def manifests(self, name: str) -> Sequence[CachedManifest]:
@@ -83,43 +82,43 @@ class RepositoryService:
         return sorted(manifests, key=lambda manifest: str(manifest.digest))
 
     async def get_tag(self, name: str, tag: str) -> TagDetail:
-        """A tag of a cached repository with all that is behind it; raises `NotFound`."""
+        """A tag of a cached repository with its images and layers; raises `NotFound`."""
         repository = Repository(name)
-        found = await self._catalog.tag_contents(repository, Tag(tag))
-        if found is None:
+        contents = await self._catalog.tag_contents(repository, Tag(tag))
+        if contents is None:
             raise await self._no_tag(repository, tag)
         return TagDetail(
             repository=name,
-            tag=self._tag_snapshot(found.tag, self._documents.rules.route(name)),
-            media_type=found.media_type,
-            is_index=found.is_index,
-            images=tuple(tag_image(image) for image in found.images),
-            own_size=found.own_size,
-            shared_size=found.shared_size,
-            also_tagged=found.also_tagged,
+            tag=self._tag_snapshot(contents.tag, self._documents.rules.route(name)),
+            media_type=contents.media_type,
+            is_index=contents.is_index,
+            images=tuple(tag_image(image) for image in contents.images),
+            own_size=contents.own_size,
+            shared_size=contents.shared_size,
+            also_tagged=contents.also_tagged,
         )
 
     async def _no_tag(self, repository: Repository, tag: str) -> NotFound:
         if not await self._catalog.is_cached(repository):
             return _no_repository(repository)
         return NotFound(
-            f"{repository} holds no tag {tag}.",
+            f"{repository} has no cached tag {tag}.",
             f"See its tags with: entrepot repository show {repository}",
         )
 
-    def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
+    def _tag_snapshot(self, tag: CachedTag, route: Route | None) -> TagSnapshot:
         freshness = self._settings.freshness if route is None else self._cache.tag_lifetime(route)
         return TagSnapshot(
-            name=each.name,
-            digest=str(each.entry.digest),
-            platforms=each.platforms,
-            size=each.size,
-            cached=each.entry.cached,
-            checked=each.entry.checked,
-            last_pull=each.last_pull,
-            fresh_until=None if freshness == NEVER else each.entry.checked + freshness,
-            gone=each.entry.gone,
-            locked=each.locked,
+            name=tag.name,
+            digest=str(tag.entry.digest),
+            platforms=tag.platforms,
+            size=tag.size,
+            cached=tag.entry.cached,
+            checked=tag.entry.checked,
+            last_pull=tag.last_pull,
+            fresh_until=None if freshness == NEVER else tag.entry.checked + freshness,
+            gone=tag.entry.gone,
+            locked=tag.locked,
         )
 
     async def delete(self, name: str) -> Sequence[CachedManifest]:
@@ -131,7 +130,7 @@ class RepositoryService:
         repository = Repository(name)
         manifests = await self._catalog.manifests(repository)
         await self._check_unlocked(repository)
-        await self._end_pulls(lambda pull: pull.repository == repository)
+        await self._cancel_pulls(lambda pull: pull.repository == repository)
         if not await self._catalog.delete_repository(repository):
             raise _no_repository(name)
         self._cache.index.invalidate(repository)
@@ -160,23 +159,23 @@ class RepositoryService:
             raise _locked(f"A part of {repository}, {part},", part)
 
     async def preview_delete(self, name: str) -> DeletionPlan:
-        """What goes and what stays when a cached repository is deleted; raises `NotFound`."""
+        """What is removed and what stays when a cached repository is deleted; raises `NotFound`."""
         repository = Repository(name)
         if not await self._catalog.is_cached(repository):
             raise _no_repository(name)
         refusal = await _refusal_of(self._check_unlocked(repository))
-        found = await self._catalog.repository_contents(repository)
+        contents = await self._catalog.repository_contents(repository)
         route = self._documents.rules.route(name)
         return DeletionPlan(
             kind="repository",
             name=name,
             refused_code=refusal.code if refusal else None,
             refused=refusal.message if refusal else None,
-            tags=found.tags[:NAMES_IN_PREVIEW],
-            tag_count=len(found.tags),
-            manifest_count=found.manifests,
-            freed=found.own,
-            shared=found.shared,
+            tags=contents.tags[:NAMES_IN_PREVIEW],
+            tag_count=len(contents.tags),
+            manifest_count=contents.manifests,
+            freed=contents.own,
+            shared=contents.shared,
             pulls=sum(
                 not pull.state.ended and pull.repository == repository
                 for pull in self._cache.pulls.all()
@@ -185,11 +184,11 @@ class RepositoryService:
         )
 
     async def preview_delete_tag(self, name: str, tag: str) -> DeletionPlan:
-        """What goes and what stays when a tag is deleted: all but the tag stays until it is
+        """What is removed and what stays when a tag is deleted: all but the tag stays until it is
         evicted. Raises `NotFound`."""
         repository = Repository(name)
-        found = await self._catalog.tag_contents(repository, Tag(tag))
-        if found is None:
+        contents = await self._catalog.tag_contents(repository, Tag(tag))
+        if contents is None:
             raise await self._no_tag(repository, tag)
         refusal = await _refusal_of(self._check_unlocked(repository, tag))
         route = self._documents.rules.route(name)
@@ -200,13 +199,13 @@ class RepositoryService:
             refused=refusal.message if refusal else None,
             tags=(tag,),
             tag_count=1,
-            shared=found.shared_size,
-            untagged=found.own_size,
+            shared=contents.shared_size,
+            untagged=contents.own_size,
             fetched_again_by=route.rule.name if route is not None else None,
         )
 
     async def delete_tag(self, name: str, tag: str) -> None:
-        """Forget a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or
+        """Delete a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or
         its repository is locked."""
         repository = Repository(name)
         await self._check_unlocked(repository, tag)
@@ -237,7 +236,7 @@ class RepositoryService:
                 part if above.digest == digest else f"{part}, which needs the manifest {digest},",
                 part,
             )
-        await self._end_pulls(
+        await self._cancel_pulls(
             lambda pull: (
                 pull.repository == repository
                 and pull.manifest is not None
@@ -254,13 +253,13 @@ class RepositoryService:
         )
         await self._maintenance.collect()
 
-    async def _end_pulls(self, concerns: Callable[[Pull], bool]) -> None:
-        ending = [
+    async def _cancel_pulls(self, concerns: Callable[[Pull], bool]) -> None:
+        pulls = [
             pull for pull in self._cache.pulls.all() if not pull.state.ended and concerns(pull)
         ]
-        for pull in ending:
+        for pull in pulls:
             self._cache.pulls.cancel(pull.id)
-        for pull in ending:
+        for pull in pulls:
             await pull.finished.wait()
 
     async def lock(self, name: str, *, locked: bool = True) -> None:
@@ -271,14 +270,14 @@ class RepositoryService:
         self._lock_changed(name, locked)
 
     async def lock_tag(self, name: str, tag: str, *, locked: bool = True) -> None:
-        """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when
-        that moves at its source. Raises `NotFound`."""
+        """Lock a tag with all that is cached behind it, or unlock it. The lock stays with the tag
+        when that moves at its source. Raises `NotFound`."""
         if not await self._catalog.lock_tag(Repository(name), Tag(tag), locked):
             raise not_in_repository(name, f"tag {tag}")
         self._lock_changed(f"{name}:{tag}", locked)
 
     async def lock_manifest(self, name: str, digest: Digest, *, locked: bool = True) -> None:
-        """Lock a manifest with all that is held below it, or unlock it. Raises `NotFound`."""
+        """Lock a manifest with all that is cached below it, or unlock it. Raises `NotFound`."""
         if not await self._catalog.lock_manifest(Repository(name), digest, locked):
             raise not_in_repository(name, f"manifest {digest}")
         self._lock_changed(f"{name}@{digest}", locked)
@@ -300,19 +299,19 @@ async def _refusal_of(check: Awaitable[None]) -> Locked | None:
     return None
 
 
-def _repository_snapshot(each: CachedRepository, rules: RuleBook) -> RepositorySnapshot:
-    rule = rules.rule_of(each.name)
+def _repository_snapshot(repository: CachedRepository, rules: RuleBook) -> RepositorySnapshot:
+    rule = rules.rule_of(repository.name)
     return RepositorySnapshot(
-        name=each.name,
+        name=repository.name,
         rule=rule.name if rule is not None else None,
-        source_repository=each.source,
-        tags=each.tags,
-        manifests=each.manifests,
-        size=each.size,
-        created=each.created,
-        last_pull=each.last_pull,
-        pulls=each.pulls,
-        locked=each.locked,
+        source_repository=repository.source,
+        tags=repository.tags,
+        manifests=repository.manifests,
+        size=repository.size,
+        created=repository.created,
+        last_pull=repository.last_pull,
+        pulls=repository.pulls,
+        locked=repository.locked,
     )
 
 
@@ -321,8 +320,8 @@ def _locked(what: str, unlock: str) -> Locked:
 
 
 def not_in_repository(name: str, what: str) -> NotFound:
-    """A repository holds no such tag or manifest: *what* names it."""
-    return NotFound(f"{name} holds no {what}.", "See its tags with: entrepot repository show")
+    """A repository has no such tag or manifest: *what* names it."""
+    return NotFound(f"{name} has no cached {what}.", "See its tags with: entrepot repository show")
 
 
 def _no_repository(name: str) -> NotFound:

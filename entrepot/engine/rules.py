@@ -131,7 +131,7 @@ class RuleService:
                 else "uses no credential set"
             )
         if freshness is not UNSET:
-            changes.append(f"has the freshness {rule.freshness_text or 'of the settings'}")
+            changes.append(f"has the tag lifetime {rule.freshness_text or 'of the settings'}")
         self._events.record(
             EventKind.RULE_UPDATED,
             f"Cache rule {rule.name} now {' and '.join(changes)}.",
@@ -140,7 +140,7 @@ class RuleService:
         return rule
 
     async def delete(self, name: str) -> None:
-        """Delete a cache rule; raises `CacheRuleNotFound`. What it cached stays and can be pulled."""
+        """Delete a cache rule; what it cached stays cached. Raises `CacheRuleNotFound`."""
         rule = await self._documents.delete_rule(name)
         await self._cache.usage.write()
         await self._catalog.delete_rule_requests(rule.name)

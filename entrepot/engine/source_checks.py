@@ -193,7 +193,7 @@ class SourceChecks:
                 about,
                 "certificate",
                 f"The certificate of {url.host} ends in {counted(days, 'day')}.",
-                "Whoever runs the registry must renew it.",
+                "The operator of the registry must renew it.",
             )
         return ok(about, "certificate", f"is trusted, and good for {counted(days, 'day')}")
 
@@ -237,7 +237,7 @@ class SourceChecks:
                 await self._sources.client(registry, None).verify_credentials()
             except EntrepotError as error:
                 return of_error(about, "sign-in", error)
-            return ok(about, "sign-in", "lets us in without credentials")
+            return ok(about, "sign-in", "allows anonymous access")
         # So that the health of the set, which is shown elsewhere, is what was found here.
         health = await self._credential_checks.verify(credential_set.name)
         if health.status is HealthStatus.HEALTHY:
@@ -297,8 +297,10 @@ class SourceChecks:
         state = self._sources.state(about)
         remaining, limit = state.rate_limit.remaining, state.rate_limit.limit
         if remaining is None:
-            return ok(about, "allowance", "it tells of no limit")
-        figures = f"{remaining:,}" + (f" of {limit:,}" if limit is not None else "") + " pulls left"
+            return ok(about, "allowance", "reports no rate limit")
+        figures = (
+            f"{remaining:,}" + (f" of {limit:,}" if limit is not None else "") + " pulls remaining"
+        )
         when = ""
         if (
             state.rate_limit.resets is not None
@@ -309,15 +311,16 @@ class SourceChecks:
             return failed(
                 about,
                 "allowance",
-                f"It gives us nothing more{when}.",
-                "What is held is served meanwhile. A credential set may have a larger allowance.",
+                f"No pulls remain{when}.",
+                "What is cached is served meanwhile. Signing in with a credential set may raise "
+                "the limit.",
             )
         if limit is not None and remaining < limit * RATE_LIMIT_LOW:
             return warning(
                 about,
                 "allowance",
                 f"Only {figures}{when}.",
-                "A credential set may have a larger allowance.",
+                "Signing in with a credential set may raise the limit.",
             )
         return ok(about, "allowance", figures)
 

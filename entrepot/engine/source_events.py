@@ -20,8 +20,8 @@ class SourceEvents:
         if breaker.error is not None:
             self._events.record(
                 EventKind.SOURCE_UNREACHABLE,
-                f"{breaker.error.message} Until {breaker.login_server} answers again only what is "
-                "held is served.",
+                f"{breaker.error.message} Until {breaker.login_server} answers again, only what is "
+                "cached is served.",
                 breaker.login_server,
                 severity=Severity.WARNING,
             )

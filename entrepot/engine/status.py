@@ -159,9 +159,7 @@ class StatusService:
         for messages in messages_by_cause.values():
             more = len(messages) - 1 if len(set(messages)) > 1 else 0
             yield messages[0] + (
-                f" The same keeps {counted(more, 'more source')} from being reached."
-                if more
-                else ""
+                f" The same problem affects {counted(more, 'more source')}." if more else ""
             )
 
     # Source registries

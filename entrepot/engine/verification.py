@@ -25,26 +25,27 @@ from entrepot.store.catalog import Catalog
 from entrepot.tasks import OwnedTasks
 
 DEFAULT_SPEED = 100_000_000
-"""Bytes per second that are read unless another speed is asked for: half of what a hard disk gives."""
+"""Bytes per second that are read unless another speed is asked for: half of a hard disk's."""
 
-PAGE = 500
-"""Blobs that are read from the catalog at a time."""
+PAGE_SIZE = 500
+"""Rows of blobs that are read from the catalog at a time."""
 
-WRONG_SHOWN = 100
-"""Digests of wrong blobs that a picture of the verification holds."""
+DIGESTS_IN_SNAPSHOT = 100
+"""Digests of damaged blobs that a snapshot of the verification names."""
 
 _log = logging.getLogger("entrepot.verification")
 
 
 class VerificationUnderWay(Refusal):
-    """There is a verification under way already."""
+    """A verification is running already."""
 
     code = "VerificationUnderWay"
     status = 409
 
 
 class Verification:
-    """Of one engine. *tasks* owns its work; *monotonic* and *pause* keep the speed, in seconds."""
+    """The verification of one engine. *tasks* owns its work; *clock* is in seconds since the epoch;
+    *monotonic* and *pause*, in seconds, keep the speed."""
 
     def __init__(
         self,
@@ -75,14 +76,14 @@ class Verification:
         return self._task is not None and not self._task.done()
 
     def start(self, speed: int | None = DEFAULT_SPEED) -> VerificationSnapshot:
-        """Begin to hash all cached blobs, *speed* bytes per second at the most; None: as fast as
-        the disk is.
+        """Start to hash all cached blobs, at most *speed* bytes per second; None: as fast as the
+        disk is.
 
         Raises `VerificationUnderWay`.
         """
         if self.is_under_way:
             raise VerificationUnderWay(
-                "A verification is under way already.", "Wait for its end, or cancel it."
+                "A verification is running already.", "Wait until it ends, or cancel it."
             )
         run = self._run = _Run(self._clock(), speed, self._monotonic, self._pause)
         self._task = self._tasks.start(self._verify(run), "verifying the cached blobs")
@@ -92,7 +93,7 @@ class Verification:
         """The verification that is under way, or the last one of this engine; raises `NotFound`."""
         if self._run is None:
             raise NotFound(
-                "No verification was made since the engine started.",
+                "No verification has run since the engine started.",
                 "Start one with: entrepot verify",
             )
         return self._run.snapshot()
@@ -115,7 +116,7 @@ class Verification:
                 await self._catalog.blobs_size(),
             )
             last: Digest | None = None
-            while page := await self._catalog.blobs_after(last, PAGE):
+            while page := await self._catalog.blobs_after(last, PAGE_SIZE):
                 for digest, recorded_size in page:
                     await self._verify_blob(run, digest, recorded_size)
                     run.checked_size += recorded_size
@@ -130,7 +131,7 @@ class Verification:
             _log.exception("The verification failed in an unforeseen way")
             run.state, run.error = (
                 VerificationState.FAILED,
-                "It failed in a way that the engine did not foresee. The engine's log has the details.",
+                "It failed in an unforeseen way. The engine's log has the details.",
             )
         finally:
             run.ended = self._clock()
@@ -151,7 +152,7 @@ class Verification:
                 digest, pace=run.pace
             )
             if not is_right:
-                # One of another size is removed by this look at it.
+                # A file of another size is removed by this check of its size.
                 await self._copies.size(digest, None)
         except OSError as error:
             _log.warning("%s can't be verified: %s.", digest, error.strerror)
@@ -164,7 +165,7 @@ class Verification:
             run.wrong.append(digest)
 
     async def _verify_absence(self, run: _Run, digest: Digest) -> None:
-        """A file that is not there is missing, unless the blob was evicted since its row was read."""
+        """Count a missing file, unless its blob was evicted since its row was read."""
         if await self._catalog.blob(digest) is None or self._blobs.stat_size(digest) is not None:
             return
         run.missing += 1
@@ -199,15 +200,15 @@ class _Run:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing wrong was seen."""
+        """Whether no problem was seen."""
         return self.error is None and not (self.wrong or self.missing or self.unreadable)
 
     async def pace(self, count: int) -> None:
-        """So many bytes were read: wait as long as they may take."""
+        """Wait as long as the *count* bytes that were read may take."""
         if self._speed is None:
             return
         now = self._monotonic()
-        # What took longer than it may is not made up for: the disk is busy with other things.
+        # Time that was lost is not made up for: the disk is busy with other things.
         self._due = max(self._due, now) + count / self._speed
         await self._pause(self._due - now)
 
@@ -222,7 +223,7 @@ class _Run:
             checked=self.checked,
             checked_size=self.checked_size,
             wrong=len(self.wrong),
-            wrong_digests=tuple(str(digest) for digest in self.wrong[:WRONG_SHOWN]),
+            wrong_digests=tuple(str(digest) for digest in self.wrong[:DIGESTS_IN_SNAPSHOT]),
             missing=self.missing,
             unreadable=self.unreadable,
             error_message=self.error,
@@ -230,8 +231,9 @@ class _Run:
 
 
 def _summary(run: _Run, seconds: float) -> str:
-    verified = f"{counted(run.checked, 'cached blob')} ({size(run.checked_size)}) verified in {duration(seconds)}"
-    findings = [
+    blobs = f"{counted(run.checked, 'cached blob')} ({size(run.checked_size)})"
+    verified = f"{blobs} verified in {duration(seconds)}"
+    problems = [
         f"{count:,} {what}"
         for count, what in (
             (len(run.wrong), "damaged and removed"),
@@ -240,10 +242,10 @@ def _summary(run: _Run, seconds: float) -> str:
         )
         if count
     ]
-    found = ", ".join(findings) if findings else "nothing wrong"
+    result = ", ".join(problems) if problems else "nothing wrong"
     if run.state is VerificationState.COMPLETED:
-        return f"{verified}: {found}."
+        return f"{verified}: {result}."
     how = "was cancelled" if run.state is VerificationState.CANCELLED else f"failed: {run.error}"
     return (
-        f"The verification of the cached blobs {how.rstrip('.')}. Until then: {verified}, {found}."
+        f"The verification of the cached blobs {how.rstrip('.')}. Until then: {verified}, {result}."
     )

@@ -196,7 +196,7 @@ def _helper(config: Mapping[str, Any], login_server: str, identifier: object, fi
 def _login(
     config: Mapping[str, Any], login_server: str, identifier: object, where: str
 ) -> Mapping[str, Any] | None:
-    """The entry for a login server, unless it is empty: docker leaves an empty one beside a helper."""
+    """The entry for a login server; None for an empty one, which docker leaves for a helper."""
     key = _key(config.get("auths") or {}, login_server, identifier, where)
     entry = None if key is None else config["auths"][key]
     return (_lower_keys(entry) or None) if isinstance(entry, dict) else None
@@ -244,8 +244,8 @@ def _credential(
 
 def _no_password(identifier: object, where: str, kind: str, login_server: str) -> SecretUnavailable:
     return SecretUnavailable(
-        f"The secret {identifier} can't be used: {where} has {kind} for {login_server}, which is no "
-        "password.",
+        f"The secret {identifier} can't be used: {where} has {kind} for {login_server}, which is "
+        "no password.",
         f"Store a user name and an access token instead: docker login -u NAME {login_server}",
     )
 
@@ -290,7 +290,7 @@ def _split(server: str) -> tuple[str, str]:
 
 
 def _read_json(content: bytes) -> object:
-    """The first JSON value, as Go's decoder reads it, whatever follows; None where there is none."""
+    """The first JSON value, as Go's decoder reads it, or None. Bytes behind it are ignored."""
     try:
         return json.JSONDecoder().raw_decode(decode_text(content).lstrip())[0]
     except (ValueError, RecursionError):

@@ -64,8 +64,8 @@ def _unopened_hint(path: str, error: OSError) -> str:
         return f"Put the secret into {path}, for the engine's user alone."
     if error.errno in {errno.EACCES, errno.EPERM}:
         return (
-            f"Let the engine's user, {_own_name()}, read {path}, and enter each directory on the way "
-            "to it."
+            f"Let the engine's user, {_own_name()}, read {path}, and enter each directory on the "
+            "way to it."
         )
     return f"Look at the file system that holds {path}."
 

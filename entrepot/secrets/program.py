@@ -44,8 +44,8 @@ async def run(
 ) -> tuple[int, bytes]:
     """Run a program without a shell; return its exit status and its standard output.
 
-    Its standard error is discarded: it might have the secret. After
-    `PROGRAM_TIMEOUT` it is killed with all its children. Raises `SecretUnavailable`.
+    Its standard error is discarded: it might have the secret. After `PROGRAM_TIMEOUT` it is killed
+    with all its children. Raises `SecretUnavailable`.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -76,7 +76,8 @@ async def run(
         return transport.get_returncode() or 0, output.content
     except TimeoutError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {words[0]} did not end within {PROGRAM_TIMEOUT:.0f} s.",
+            f"The secret {identifier} can't be read: {words[0]} did not end within "
+            f"{PROGRAM_TIMEOUT:.0f} s.",
             "Try it by hand, as the user of the engine.",
         ) from None
     finally:

@@ -43,8 +43,8 @@ _SIGN_IN = (
     "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or az login."
 )
 _RIGHT = (
-    "Give the engine's identity the role Key Vault Secrets User there, or an access policy that may "
-    "get secrets."
+    "Give the engine's identity the role Key Vault Secrets User there, or an access policy that "
+    "may get secrets."
 )
 
 
@@ -87,8 +87,8 @@ async def read_vault(vault: str, name: str, identifier: object) -> str:
             value = (await client.get_secret(name)).value
     except TimeoutError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {vault}, or the sign-in there, has not answered "
-            f"for {VAULT_TIMEOUT:.0f} s.",
+            f"The secret {identifier} can't be read: {vault}, or the sign-in there, has not "
+            f"answered for {VAULT_TIMEOUT:.0f} s.",
             "Check the network, and try again.",
         ) from None
     except core.ClientAuthenticationError as error:

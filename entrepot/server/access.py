@@ -60,7 +60,7 @@ class ReadOnly:
                 "settings.toml. Container clients pull all the same.",
             )
         return EngineReadOnly(
-            "Nothing was changed: this client bound itself to reading.",
+            "Nothing was changed: this client is read-only.",
             "Start it without --read-only to change something.",
         )
 
@@ -89,10 +89,12 @@ class TokenRequired:
         what = (
             "The token that was sent is not that of this engine."
             if authorization
-            else "The management API answers only who sends its token."
+            else "The management API needs a token."
         )
         refusal = TokenInvalid(
-            what, "Give its token with --token-file, or in the environment variable ENTREPOT_TOKEN."
+            what,
+            "Give the engine's token with --token-file, or in the environment variable "
+            "ENTREPOT_TOKEN.",
         )
         response = error_response(refusal, scope["path"])
         response.headers["www-authenticate"] = 'Bearer realm="entrepot"'

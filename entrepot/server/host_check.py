@@ -1,5 +1,7 @@
-"""Refuses browsers that ask a registry on loopback under another machine's name: DNS rebinding
-(S36)."""
+"""Protection against DNS rebinding of a registry on loopback (S36).
+
+Browsers that use another machine's name get no answer.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,25 @@ from entrepot.httpd.asgi import Application, Receive, Scope, Send
 _OF_BROWSERS = frozenset(
     {b"origin", b"referer", b"accept-language", b"sec-fetch-site", b"sec-fetch-mode"}
 )
-"""Headers that browsers send and container clients do not. No page can keep its browser from
-sending Accept-Language, and over plain HTTP that may be all."""
+"""Headers that browsers send and container clients do not.
+
+No page can keep its browser from sending Accept-Language, and over plain HTTP that may be the only
+one.
+"""
 
 _REFUSAL = (
     b"This registry answers browsers on this machine only under the name localhost or an address. "
-    b'If a proxy in front of it is meant to hand on another name, add it to settings.toml: hosts = ["registry.example.com"]\n'
+    b"If a proxy in front of it is meant to pass another name on, add it to settings.toml: "
+    b'hosts = ["registry.example.com"]\n'
 )
 
 
 class LocalHosts:
-    """Hands requests on to *app*, but for those of browsers that name a host which is not this
-    machine.
+    """Passes requests on to *app*, except those of browsers that name another machine as host.
 
-    A web page whose name its owner lets point to 127.0.0.1 could else read what is cached.
-    Container clients and proxies may use any name: no page can make them ask. *names* are further
-    hosts that are allowed, without a port.
+    Else a web page whose name its owner lets point to 127.0.0.1 could read the cached content.
+    Container clients and proxies may use any name: no page can make them send requests. *names* are
+    further hosts that are allowed, without a port.
     """
 
     def __init__(self, app: Application, names: Iterable[str] = ()) -> None:

@@ -1,5 +1,4 @@
-"""A bound for log lines of one kind, so that no client and no source can fill a disk with them
-(S10, F92)."""
+"""A limit for log lines of one kind: no client and no source can fill a disk (S10, F92)."""
 
 from __future__ import annotations
 
@@ -12,15 +11,16 @@ from dataclasses import dataclass
 INTERVAL = 1.0
 """Seconds over which lines of one kind are counted."""
 
-LINES = 50
-"""Lines of one kind in an interval, at the most. A busy engine tells of fewer pulls than that."""
+MAX_LINES = 50
+"""Lines of one kind in an interval, at the most. A busy engine logs fewer pulls than that."""
 
-TRACEBACKS = 5
+MAX_TRACEBACKS = 5
 """Lines of one kind with a traceback, which is some thousand characters, in an interval at the
 most."""
 
-KINDS = 1000
-"""Kinds that are remembered, at the most; all are forgotten when there are more."""
+MAX_KINDS = 1000
+"""Kinds that are counted, at the most; when there are more, those without dropped lines are
+forgotten."""
 
 Kind = tuple[str, int, str, str | None]
 
@@ -28,7 +28,7 @@ Kind = tuple[str, int, str, str | None]
 @dataclass(slots=True)
 class _Count:
     since: float
-    seen: int = 0
+    lines: int = 0
     dropped: int = 0
 
 
@@ -39,8 +39,7 @@ def _after(seconds: float, call: Callable[[], None]) -> None:
 
 
 class LogLimit(logging.Filter):
-    """Lets pass so many lines of one kind in each interval; at its end one line says how many were
-    left out.
+    """Lets some lines of one kind pass in each interval; at its end one line counts the rest.
 
     One kind is: the same logger, level, format string, and kind of event. *later* calls a function
     after some seconds, in any thread.
@@ -64,18 +63,18 @@ class LogLimit(logging.Filter):
         if getattr(record, "is_summary", False):
             return True
         kind = (record.name, record.levelno, str(record.msg), getattr(record, "kind", None))
-        most = TRACEBACKS if record.exc_info else LINES
+        most = MAX_TRACEBACKS if record.exc_info else MAX_LINES
         now = self._clock()
         with self._lock:
-            if len(self._counts) > KINDS:
+            if len(self._counts) > MAX_KINDS:
                 self._counts = {
                     kind: count for kind, count in self._counts.items() if count.dropped
                 }
             count = self._counts.setdefault(kind, _Count(now))
             if now - count.since >= INTERVAL and not count.dropped:
-                count.since, count.seen = now, 0
-            count.seen += 1
-            if count.seen <= most:
+                count.since, count.lines = now, 0
+            count.lines += 1
+            if count.lines <= most:
                 return True
             count.dropped += 1
             starts, self._waits = not self._waits, True
@@ -87,10 +86,15 @@ class LogLimit(logging.Filter):
         now = self._clock()
         with self._lock:
             self._waits = False
-            over = {kind: count.dropped for kind, count in self._counts.items() if count.dropped}
-            for kind in over:
+            dropped_by_kind = {
+                kind: count.dropped for kind, count in self._counts.items() if count.dropped
+            }
+            for kind in dropped_by_kind:
                 self._counts[kind] = _Count(now)
-        for (name, level, message, event), dropped in over.items():
+        for (name, level, message, event), dropped in dropped_by_kind.items():
             what = f"of {event}" if event is not None else f"like {message!r}"
-            text = f"{dropped:,} more lines {what} were left out: at most {LINES} a second of one kind are written, {TRACEBACKS} with a traceback."
+            text = (
+                f"{dropped:,} more lines {what} were left out: at most {MAX_LINES} a second of one "
+                f"kind are written, {MAX_TRACEBACKS} with a traceback."
+            )
             logging.getLogger(name).log(level, "%s", text, extra={"is_summary": True})

@@ -1,10 +1,9 @@
-"""Where log lines go: standard error, or a file that may be rotated. Neither may stop the engine
-(F79).
+"""Where log lines go: standard error, or a file that may be rotated.
 
-A terminal that is paused (ctrl+s), a pipe that nobody reads and a disk that hangs take no line for
-as long as they like, and a terminal that was closed refuses all (EIO, EPIPE). So lines are written
-in a thread of its own; those that can't be written are counted, and the next one that can says how
-many.
+Neither may stop the engine (F79). A terminal that is paused (ctrl+s), a pipe without a reader and a
+disk that hangs may accept no line for a long time, and a terminal that was closed refuses all (EIO,
+EPIPE). So a thread of its own writes the lines; those that can't be written are counted, and the
+next one that can says how many.
 """
 
 from __future__ import annotations
@@ -23,49 +22,51 @@ from typing import Protocol
 
 from entrepot.errors import EngineError
 
-WAITING = 2000
-"""Lines that wait to be written, at most; what comes beyond it is left out."""
+MAX_WAITING = 2000
+"""Lines that wait to be written, at most; further ones are dropped."""
 
 FLUSH_TIMEOUT = 2.0
-"""Seconds that an engine which ends waits for its last lines to be written."""
+"""Seconds that an engine which stops waits for its last lines to be written."""
 
-LINGER = 10.0
-"""Seconds after the last line until the thread that writes ends."""
+IDLE_TIMEOUT = 10.0
+"""Seconds after the last line until the writing thread ends."""
 
 NOT_READY_TIMEOUT = 5.0
 """Seconds that a line waits for a standard error which another program made non-blocking."""
 
 LOG_FILE_SIZE = 16 * 1024 * 1024
-"""Bytes of a log file, after which it becomes FILE.1, in the place of the one before."""
+"""Bytes of a log file, after which it becomes FILE.1 and replaces the one before."""
 
 
-class Target(Protocol):
-    """What takes log lines."""
+class LogTarget(Protocol):
+    """Where log lines are written to."""
 
     def write(self, data: bytes) -> None:
-        """Write all of *data*; raises OSError."""
+        """Write all of *data*; raises `OSError`."""
         ...
 
 
 class StandardError:
-    """Descriptor 2, without Python's buffer: that keeps what could not be written, and fails with
-    it again at the end of the process."""
+    """Descriptor 2, without Python's buffer.
+
+    The buffer would keep what could not be written, and fail with it again when the process ends.
+    """
 
     def write(self, data: bytes) -> None:
-        """Write all of *data*; raises OSError."""
+        """Write all of *data*; raises `OSError`."""
         _write_all(2, data)
 
 
 class LogFile:
-    """A log file that may be renamed, removed or truncated by others (logrotate(8), also with
-    ``copytruncate``), and becomes ``FILE.1`` when it is large.
+    """A log file that becomes ``FILE.1`` when it is large.
 
+    Other programs may rename, remove or truncate it (logrotate(8), also with ``copytruncate``).
     Where standard output or standard error lead to the same file, as in an engine that the
-    dashboard started, they follow.
+    dashboard started, they are reopened too.
     """
 
     def __init__(self, path: Path, *, limit: int = LOG_FILE_SIZE) -> None:
-        """Raises `EngineError` where the file can't be opened."""
+        """Open the file; raises `EngineError` where that fails."""
         self._path = path
         self._limit = limit
         try:
@@ -77,8 +78,8 @@ class LogFile:
             ) from error
 
     def write(self, data: bytes) -> None:
-        """Write all of *data*; raises OSError."""
-        self._follow(len(data))
+        """Write all of *data*; raises `OSError`."""
+        self._reopen_or_rotate(len(data))
         _write_all(self._descriptor, data)
 
     def close(self) -> None:
@@ -88,16 +89,16 @@ class LogFile:
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def _follow(self, more: int) -> None:
+    def _reopen_or_rotate(self, added: int) -> None:
         opened = os.fstat(self._descriptor)
         try:
             status = self._path.stat()
         except OSError:
             status = None
         if status is not None and (status.st_dev, status.st_ino) == (opened.st_dev, opened.st_ino):
-            if not status.st_size or status.st_size + more <= self._limit:
+            if not status.st_size or status.st_size + added <= self._limit:
                 return
-            # Where it can't be renamed, a line in a file that is too large is better than none.
+            # Where it can't be renamed, a line in a file above the limit is better than none.
             with suppress(OSError):
                 os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
                 self._reopen(opened)
@@ -121,11 +122,17 @@ class LogFile:
 
 
 class LogOutput(logging.Handler):
-    """Writes log records to a *target*, in a thread of its own, which ends when there has been
-    nothing to write for a while."""
+    """Writes log records to a *target*, in a thread of its own.
+
+    The thread ends after `IDLE_TIMEOUT` without a line.
+    """
 
     def __init__(
-        self, target: Target, *, waiting: int = WAITING, clock: Callable[[], float] = time.monotonic
+        self,
+        target: LogTarget,
+        *,
+        waiting: int = MAX_WAITING,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._target = target
@@ -134,14 +141,14 @@ class LogOutput(logging.Handler):
         self._lines: deque[bytes] = deque()
         self._changed = threading.Condition()
         self._is_writing = False
-        """Whether the thread has taken a line that is not written yet."""
+        """Whether the thread writes a line now."""
         self._runs = False
         self._missing = 0
-        """Lines that were not written since the last one that was."""
+        """Lines that were dropped since the last written one."""
         self._reason = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record, or count it where too many wait."""
+        """Queue a record, or count it as dropped where too many wait."""
         try:
             line = f"{self.format(record)}\n".encode(errors="backslashreplace")
         except Exception:
@@ -150,7 +157,7 @@ class LogOutput(logging.Handler):
         with self._changed:
             if len(self._lines) >= self._most:
                 self._missing += 1
-                self._reason = "what takes the log did not take it in time"
+                self._reason = "the target of the log did not accept it in time"
                 return
             self._lines.append(line)
             self._changed.notify_all()
@@ -159,26 +166,28 @@ class LogOutput(logging.Handler):
                 threading.Thread(target=self._run, name="entrepot-log", daemon=True).start()
 
     def flush(self) -> None:
-        """Wait until all is written, for `FLUSH_TIMEOUT` at most."""
+        """Wait until all lines are written, for `FLUSH_TIMEOUT` at most."""
         until = self._clock() + FLUSH_TIMEOUT
         with self._changed:
             while (
                 self._runs
                 and (self._lines or self._is_writing)
-                and (left := until - self._clock()) > 0
+                and (remaining := until - self._clock()) > 0
             ):
-                self._changed.wait(left)
+                self._changed.wait(remaining)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                if not self._lines and not self._changed.wait_for(lambda: self._lines, LINGER):
+                if not self._lines and not self._changed.wait_for(
+                    lambda: self._lines, IDLE_TIMEOUT
+                ):
                     self._runs = False
                     self._changed.notify_all()
                     return
                 line, missing, reason = self._lines.popleft(), self._missing, self._reason
                 self._is_writing = True
-            failure = self._write(self._note(missing, reason) + line if missing else line)
+            failure = self._write(self._gap_line(missing, reason) + line if missing else line)
             with self._changed:
                 self._is_writing = False
                 if failure is None:
@@ -189,14 +198,14 @@ class LogOutput(logging.Handler):
                 self._changed.notify_all()
 
     def _write(self, data: bytes) -> str | None:
-        """Why *data* could not be written; None where it was."""
+        """Write *data*; returns why that failed, or None."""
         try:
             self._target.write(data)
         except OSError as error:
             return os.strerror(error.errno) if error.errno is not None else str(error)
         return None
 
-    def _note(self, missing: int, reason: str) -> bytes:
+    def _gap_line(self, missing: int, reason: str) -> bytes:
         text = f"{missing:,} lines are missing here: {reason}."
         record = logging.LogRecord(
             "entrepot.server", logging.WARNING, __file__, 0, text, None, None

@@ -1,5 +1,4 @@
-"""How many entries of a listing a client asks for (OCI distribution specification 1.1, "Listing
-Tags")."""
+"""Page sizes of listings (OCI distribution specification 1.1, "Listing Tags")."""
 
 from __future__ import annotations
 
@@ -14,13 +13,15 @@ _COUNT = re.compile(r"[0-9]{1,9}+")
 
 
 def parse_count(text: str | None) -> int | None:
-    """A whole number of at most nine digits; None for what is none."""
+    """A whole number of at most nine digits; None for anything else."""
     return int(text) if text is not None and _COUNT.fullmatch(text) else None
 
 
 def page_size(text: str | None, largest: int) -> int | None:
-    """The parameter ``n`` of a listing, at most *largest*; None when it is not given. 0 asks for an
-    empty page (F77). Raises `RequestInvalid`."""
+    """The parameter ``n`` of a listing, at most *largest*; None without the parameter.
+
+    0 asks for an empty page (F77). Raises `RequestInvalid`.
+    """
     if text is None:
         return None
     count = parse_count(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
-import json
 import logging
 import os
 import resource
@@ -15,9 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -31,7 +28,7 @@ from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFI
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.formatting import counted, escaped, printable, printable_json
+from entrepot.formatting import counted
 from entrepot.httpd.asgi import Application
 from entrepot.httpd.server import RETRY_AFTER, HttpServer, bind_tcp
 from entrepot.server.access import ReadOnly, TokenRequired
@@ -40,11 +37,10 @@ from entrepot.server.acr.management import CacheRuleResources, CredentialSetReso
 from entrepot.server.acr.registries import RegistryResources
 from entrepot.server.host_check import LocalHosts
 from entrepot.server.identifier_check import IdentifierCheck
-from entrepot.server.log_limit import LogLimit
-from entrepot.server.log_output import LogFile, LogOutput, StandardError
+from entrepot.server.log_format import set_up_logging
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
 from entrepot.server.responses import error_response, exception_handlers
-from entrepot.server.shutdown import Deadline, Ending, answer_signals, survive_harmless_signals
+from entrepot.server.shutdown import Deadline, Shutdown, handle_signals, ignore_harmless_signals
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.server.v1.credentials import CredentialSetEndpoints
 from entrepot.server.v1.pulls import PullEndpoints
@@ -53,31 +49,28 @@ from entrepot.server.v1.rules import RuleEndpoints
 from entrepot.server.v1.system import SystemEndpoints
 from entrepot.tasks import OwnedTasks, uninterrupted
 
-GRACE = 10.0
-"""Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
+SHUTDOWN_GRACE = 10.0
+"""Seconds that transfers have to finish when the engine is asked to stop; then they are cut."""
 
-CUTTING = 1.0
-"""Seconds that answers then have to end by themselves."""
+ABORT_TIMEOUT = 1.0
+"""Seconds that responses then have to end by themselves."""
 
 MANAGEMENT_CONNECTIONS = 512
 """Connections of the management API that are open at once, at the most, for its socket and for TCP
 each: dashboards and scripts."""
 
-SOCKET_WATCH = 2.0
-"""Seconds between two looks at whether the management socket is still there (F68)."""
+SOCKET_CHECK_INTERVAL = 2.0
+"""Seconds between two checks that the management socket still exists (F68)."""
 
 THREADS = 32
-"""Threads for what blocks a moment. asyncio has four and one for each core; as many calls that hang
-on a disk or a program would stop all pulls."""
-
-LOG_LINE = 16_384
-"""Characters of a message in the plain log; what is longer is cut."""
+"""Threads for calls that block a moment. asyncio's default is four and one for each core; as many
+calls that hang on a disk or a program would stop all pulls."""
 
 _log = logging.getLogger("entrepot.server")
 
 
 def registry_app(engine: Engine) -> RegistryApp:
-    """What container clients see."""
+    """The application that container clients use."""
     return RegistryApp(
         cache=engine.cache,
         routing=engine.routing,
@@ -89,10 +82,10 @@ def registry_app(engine: Engine) -> RegistryApp:
 
 
 def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
-    """What dashboard, CLI and scripts see. Over TCP it needs a *token*; who may open the Unix
-    socket needs none.
+    """The application that dashboard, CLI and scripts use.
 
-    With a token only the secret identifiers that the settings permit over TCP can be made (S13).
+    Over TCP it requires a *token*; on the Unix socket the file's permissions suffice. With a token
+    clients can create only the secret identifiers that the settings permit over TCP (S13).
     """
     over_tcp = engine.settings.management
     permitted = (
@@ -145,20 +138,20 @@ async def serve(
     prepare: Callable[[Engine], Awaitable[None]] | None = None,
     ready: Callable[[Engine], None] | None = None,
 ) -> None:
-    """Run an engine in the foreground until a signal (`entrepot.server.shutdown`) or a request to
-    stop.
+    """Run an engine in the foreground until a signal or a request to stop.
 
-    *listen* (``HOST:PORT``, port 0 for any that is free) and *read_only* go before the settings;
-    *log_file* takes the log instead of standard error; *prepare* is awaited before clients are
-    answered, *ready* called when they are. *deadline* bounds the time that the end takes, also
-    after this function. Raises `EngineError` in one sentence when the engine can't start.
+    *listen* (``HOST:PORT``, port 0 for any that is free) and *read_only* override the settings;
+    *log_file* takes the log instead of standard error; *prepare* is awaited before the engine
+    answers clients, *ready* called when it does. *deadline* bounds the time that stopping takes,
+    also after this function. Raises `EngineError` in one sentence when the engine can't start.
+    `entrepot.server.shutdown` describes the signals.
     """
     with _private_files():
         output = set_up_logging(log_format, log_file)
         if deadline is not None:
-            deadline.say_last = output.flush
+            deadline.flush_log = output.flush
         try:
-            survive_harmless_signals()
+            ignore_harmless_signals()
             allow_open_files()
             asyncio.get_running_loop().set_default_executor(
                 ThreadPoolExecutor(THREADS, "entrepot-worker")
@@ -172,14 +165,13 @@ async def serve(
                 directories, settings, deadline=deadline, demo=demo, prepare=prepare, ready=ready
             )
         finally:
-            # What is said next, such as why the engine did not start, comes after what it logged.
+            # A message printed next, such as why the engine did not start, comes after the log.
             output.flush()
 
 
 @contextmanager
 def _private_files() -> Iterator[None]:
-    """Within it whatever is made is for this user only: SQLite makes its files with the rights that
-    the umask leaves."""
+    """Create files for this user only: SQLite creates its files with the umask's permissions."""
     before = os.umask(0o077)
     try:
         yield
@@ -198,89 +190,99 @@ async def _serve(
 ) -> None:
     async with (
         Engine.open(directories, settings, demo=demo) as engine,
-        answer_signals(engine.stopping, deadline) as ending,
+        handle_signals(engine.stopping, deadline) as shutdown,
     ):
         if deadline is not None:
-            waits = f"A thread waits for a program, or for the disk of {directories.data}."
-            deadline.reason = lambda: " ".join(engine.health.problems()) or waits
+            default = f"A thread waits for a program, or for the disk of {directories.data}."
+            deadline.reason = lambda: " ".join(engine.health.problems()) or default
         if prepare is not None:
             await prepare(engine)
-        async with listening(engine, ending):
-            # What is there by now stays. To look through all of it for garbage takes tens of
+        async with listening(engine, shutdown):
+            # The objects of the start stay. A garbage collection of all of them takes tens of
             # milliseconds, in which no client gets a byte.
             gc.freeze()
             if ready is not None:
                 ready(engine)
             await engine.stopping.wait()
-            ending.begin()
+            shutdown.begin()
             engine.events.record(EventKind.ENGINE_STOPPING, "Stopping.")
 
 
 @asynccontextmanager
-async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterator[None]:
-    """Within it the engine answers on TCP and on its Unix socket. *ending* may ask for transfers to
-    be cut before their time is over."""
+async def listening(engine: Engine, shutdown: Shutdown | None = None) -> AsyncIterator[None]:
+    """Let the engine answer on TCP and on its Unix socket.
+
+    *shutdown* may ask for transfers to be cut before their time is over.
+    """
     host, port = parse_listen(engine.settings.listen)
     listener = _listener(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    engine.endpoints.registry = f"{shown}:{listener.getsockname()[1]}"
+    engine.endpoints.registry = _address(host, listener)
     path = engine.directories.socket
     app = registry_app(engine)
-    # What is offered on this machine alone is not shown to the web pages of others.
-    answering = LocalHosts(app, {host, *engine.settings.hosts}) if is_loopback(host) else app
-    registry = HttpServer(answering, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
-    administration = _management_server(management_app(engine))
-    servers = [registry, administration]
+    # Web pages of other hosts must not read what is offered on this machine alone.
+    checked = LocalHosts(app, {host, *engine.settings.hosts}) if is_loopback(host) else app
+    registry = HttpServer(checked, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
+    management = _management_server(management_app(engine))
+    servers = [registry, management]
     with listener, owned_socket(path) as owned:
         async with OwnedTasks() as tasks:
-            if ending is not None:
-                tasks.start(_cut_when_in_a_hurry(ending, servers), "cutting transfers")
+            if shutdown is not None:
+                tasks.start(_abort_when_asked_again(shutdown, servers), "cutting transfers")
             try:
                 await registry.listen(listener)
-                await administration.listen(owned.listener)
+                await management.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine)) is not None:
                     servers.append(over_tcp)
-                rules = counted(len(engine.rules.book), "cache rule")
-                engine.events.record(
-                    EventKind.ENGINE_STARTED,
-                    f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; management on {path}"
-                    + (
-                        f" and {engine.endpoints.management}"
-                        if engine.endpoints.management is not None
-                        else ""
-                    )
-                    + (", read-only." if engine.settings.read_only else "."),
-                )
+                engine.events.record(EventKind.ENGINE_STARTED, _started_message(engine, path))
                 await asyncio.to_thread(record_engine, engine.directories.lock, path)
-                async with OwnedTasks() as looking:
-                    looking.start(
-                        _keep_socket(engine, owned, administration),
-                        "looking after the management socket",
+                async with OwnedTasks() as socket_checks:
+                    socket_checks.start(
+                        _keep_socket(engine, owned, management), "keeping the management socket"
                     )
                     yield
             finally:
                 await _stop(servers)
 
 
+def _started_message(engine: Engine, path: Path) -> str:
+    rules = counted(len(engine.rules.book), "cache rule")
+    over_tcp = engine.endpoints.management
+    return (
+        f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; "
+        f"management on {path}"
+        f"{f' and {over_tcp}' if over_tcp is not None else ''}"
+        f"{', read-only' if engine.settings.read_only else ''}."
+    )
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    """Host and port of a listening socket."""
+    return f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
 async def _stop(servers: list[HttpServer]) -> None:
-    await asyncio.gather(*(each.stop(grace=GRACE, abort_timeout=CUTTING) for each in servers))
+    await asyncio.gather(
+        *(server.stop(grace=SHUTDOWN_GRACE, abort_timeout=ABORT_TIMEOUT) for server in servers)
+    )
 
 
-async def _cut_when_in_a_hurry(ending: Ending, servers: list[HttpServer]) -> None:
-    await ending.hurry.wait()
-    await asyncio.gather(*(each.abort_responses(CUTTING) for each in servers))
+async def _abort_when_asked_again(shutdown: Shutdown, servers: list[HttpServer]) -> None:
+    await shutdown.asked_again.wait()
+    await asyncio.gather(*(server.abort_responses(ABORT_TIMEOUT) for server in servers))
 
 
 async def _keep_socket(engine: Engine, owned: OwnedSocket, server: HttpServer) -> None:
-    """Bind the management socket again when its file, lock or directory is gone (F68). Connections
-    that stand are not touched."""
+    """Bind the management socket again when its file, lock or directory is gone (F68).
+
+    Open connections are not touched.
+    """
     loop = asyncio.get_running_loop()
-    # A thread of its own: those that all share may wait for a disk that hangs.
+    # A thread of its own: the shared ones may wait for a disk that hangs.
     threads = ThreadPoolExecutor(1, "entrepot-socket")
     try:
         while True:
-            await asyncio.sleep(SOCKET_WATCH)
-            await _look_after_socket(
+            await asyncio.sleep(SOCKET_CHECK_INTERVAL)
+            await _ensure_socket(
                 engine,
                 owned,
                 server,
@@ -290,7 +292,7 @@ async def _keep_socket(engine: Engine, owned: OwnedSocket, server: HttpServer) -
         threads.shutdown(wait=False)
 
 
-async def _look_after_socket(
+async def _ensure_socket(
     engine: Engine,
     owned: OwnedSocket,
     server: HttpServer,
@@ -309,7 +311,7 @@ async def _look_after_socket(
             engine.endpoints.socket_problem = message
             engine.events.record(
                 EventKind.SOCKET_LOST,
-                f"{message} Commands and dashboards do not reach this engine; clients pull as ever.",
+                f"{message} Commands and dashboards do not reach this engine; clients still pull.",
                 severity=Severity.ERROR,
             )
         return
@@ -344,13 +346,12 @@ def _listener(
 
 
 def check_listen(settings: Settings) -> None:
-    """Raise `EngineError` where the registry can't listen on its address, as another program does."""
+    """Raise `EngineError` where the registry can't listen on its address."""
     _listener(*parse_listen(settings.listen)).close()
 
 
 def _listen_hint(error: OSError, choose: str) -> str:
-    """What to do about an address that can't be listened on; *choose* says where another one is
-    set."""
+    """Advice for an address that can't be listened on; *choose* says where another one is set."""
     match error.errno:
         case errno.EADDRINUSE:
             return f"Stop what listens there, or {choose}"
@@ -362,28 +363,26 @@ def _listen_hint(error: OSError, choose: str) -> str:
 
 
 async def _management_over_tcp(engine: Engine) -> HttpServer | None:
-    """The server of the management API on TCP, where the settings want one."""
-    wanted = engine.settings.management
-    if wanted is None:
+    """The server of the management API on TCP, where the settings ask for one."""
+    over_tcp = engine.settings.management
+    if over_tcp is None:
         return None
-    token = await asyncio.to_thread(wanted.token)
+    token = await asyncio.to_thread(over_tcp.token)
     tls = (
-        _tls(wanted.certificate, wanted.key)
-        if wanted.certificate is not None and wanted.key is not None
+        _tls(over_tcp.certificate, over_tcp.key)
+        if over_tcp.certificate is not None and over_tcp.key is not None
         else None
     )
-    host, port = parse_listen(wanted.listen)
+    host, port = parse_listen(over_tcp.listen)
     listener = _listener(
         host,
         port,
         what="The management API",
         choose="choose another below [management] in settings.toml.",
     )
-    engine.endpoints.management = replace(
-        wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    ).shown
-    # No web page knows the token, so here a name that its owner lets point to this machine opens
-    # nothing.
+    engine.endpoints.management = replace(over_tcp, listen=_address(host, listener)).shown
+    # No web page knows the token, so a name that its owner lets point to this machine opens
+    # nothing here.
     server = _management_server(management_app(engine, token=token))
     await server.listen(listener, tls=tls)
     return server
@@ -409,66 +408,17 @@ def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise EngineError(
-            f"The certificate {certificate} and its key {key} can't be used: {error.strerror or error}.",
-            "Mend them, or the lines below [management].",
+            f"The certificate {certificate} and its key {key} can't be used: "
+            f"{error.strerror or error}.",
+            "Fix them, or the lines below [management].",
         ) from error
     return context
 
 
 def allow_open_files() -> None:
-    """Open as many files at once as the system lets us: connections, fills and readers have one
-    each, and most systems begin with 1,024."""
+    """Raise the limit of open files to the hard limit.
+
+    Connections, fills and readers have one each, and most systems begin with 1,024.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class _PlainFormatter(logging.Formatter):
-    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable, that no
-    terminal obeys (S04).
-
-    Only a traceback adds lines; they are indented, so that none can pass for a record of its own.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
-        level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        lines = [f"{moment} {level}{printable(record.getMessage(), LOG_LINE)}"]
-        for below in (
-            self.formatException(record.exc_info) if record.exc_info else "",
-            record.stack_info or "",
-        ):
-            lines += [f"    {escaped(line)}" for line in below.split("\n") if line]
-        return "\n".join(lines)
-
-
-class _JsonFormatter(logging.Formatter):
-    """One JSON object a line, for log collectors."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        for name in ("kind", "subject"):
-            if (value := getattr(record, name, None)) is not None:
-                line[name] = value
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return printable_json(json.dumps(line, ensure_ascii=False))
-
-
-def set_up_logging(log_format: str, log_file: Path | None = None) -> LogOutput:
-    """Log to standard error, or to *log_file*, in ``plain`` or ``json`` lines; raises `EngineError`
-    where that file can't be written."""
-    handler = LogOutput(StandardError() if log_file is None else LogFile(log_file))
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _PlainFormatter())
-    handler.addFilter(LogLimit())
-    # asyncio and other libraries have no handler of their own, and may quote what a source or a
-    # client sent.
-    logging.lastResort = handler
-    logger = logging.getLogger("entrepot")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    return handler

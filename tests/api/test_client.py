@@ -66,7 +66,7 @@ async def test_what_is_behind_a_tag(
     assert await client.repositories.get_tag(
         "library/nginx", "1.27"
     ) == await engine.repositories.get_tag("library/nginx", "1.27")
-    with pytest.raises(EngineRefused, match="library/nginx holds no tag 2"):
+    with pytest.raises(EngineRefused, match="library/nginx has no cached tag 2"):
         await client.repositories.get_tag("library/nginx", "2")
 
 

@@ -108,7 +108,7 @@ async def test_s20_a_source_that_only_says_that_it_has_a_blob_opens_no_copy_of_a
         # What it sends itself is a wrong blob, which no client can finish.
         assert len(response.content) < LARGE
         await fills_end(engine)
-    assert [each.headers.get("range") is not None for each in other.asked("GET", "/blobs/")] == [
+    assert [each.headers.get("range") is not None for each in other.received("GET", "/blobs/")] == [
         True,
         False,
         False,
@@ -144,7 +144,7 @@ async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
         "cache",
         True,
     )
-    [request] = other.asked("GET", str(private.digest))
+    [request] = other.received("GET", str(private.digest))
     assert request.headers["range"].startswith("bytes=")
     assert (
         0

@@ -72,7 +72,7 @@ class Place:
     pulls: Pulls
     fills: dict[Digest, ScriptedFill] = field(default_factory=dict)
     held: set[Digest] = field(default_factory=set)
-    given_up: list[Digest] = field(default_factory=list)
+    cancelled_fills: list[Digest] = field(default_factory=list)
     changes: list[tuple[str, PullState]] = field(default_factory=list)
     obtain_error: Exception | None = None
     complete_error: Exception | None = None
@@ -89,8 +89,8 @@ class Place:
         )
         return fill  # type: ignore[return-value]
 
-    def give_up(self, fill: Any) -> None:
-        self.given_up.append(fill.digest)
+    def cancel_fill(self, fill: Any) -> None:
+        self.cancelled_fills.append(fill.digest)
         fill.end(EntrepotError("cancelled"), FillState.FAILED)
 
     async def complete(self, pull: Pull) -> None:
@@ -114,7 +114,7 @@ async def place() -> AsyncIterator[Place]:
     pulls = place.pulls = Pulls(
         clock=lambda: 0.0,
         obtain=lambda repository, descriptor: place.obtain(repository, descriptor),
-        give_up=place.give_up,
+        cancel_fill=place.cancel_fill,
         on_change=lambda pull: place.changes.append((pull.id, pull.state)),
         on_complete=lambda pull: place.complete(pull),
     )
@@ -216,9 +216,9 @@ async def test_a_pull_that_is_cancelled_twice_is_over(place: Place) -> None:
     """S02."""
     pull = place.begin(manifest_of(1))
     await until(lambda: len(place.fills) == 2)
-    place.pulls._give_up = lambda fill: place.given_up.append(fill.digest)
+    place.pulls._cancel_fill = lambda fill: place.cancelled_fills.append(fill.digest)
     place.pulls.cancel(pull.id)
-    await until(lambda: len(place.given_up) == 2)
+    await until(lambda: len(place.cancelled_fills) == 2)
     place.pulls.cancel(pull.id)
     assert await over(pull) is PullState.CANCELLED
 
@@ -392,7 +392,7 @@ async def test_an_engine_that_stops_leaves_the_fills_to_their_owner(place: Place
     await until(lambda: len(place.fills) == 2)
     await place.pulls._owned.__aexit__()
     assert pull.state is PullState.CANCELLED
-    assert place.given_up == []
+    assert place.cancelled_fills == []
 
 
 async def test_s24_an_ended_pull_keeps_what_its_error_says_and_not_what_failed(

@@ -16,7 +16,7 @@ from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.event_kinds import EventKind
 from entrepot.formatting import Column
-from entrepot.server.run import _JsonFormatter, _PlainFormatter
+from entrepot.server.log_format import JsonFormatter, PlainFormatter
 from entrepot.store import manifests
 from tests.cli.conftest import CommandLine
 from tests.fakes import FakeRegistry
@@ -73,10 +73,10 @@ async def test_the_command_line_shows_a_hostile_image_in_printable_lines(
         assert not any(line.startswith("2026-01-01") for line in told.splitlines()), arguments
     assert len(caplog.records) > 3
     for record in caplog.records:
-        line = _PlainFormatter().format(record)
+        line = PlainFormatter().format(record)
         assert obeyed(line) == []
         assert "\n" not in line
-        assert obeyed(_JsonFormatter().format(record)) == []
+        assert obeyed(JsonFormatter().format(record)) == []
 
 
 async def test_what_the_engine_says_of_a_hostile_image_is_the_same_for_a_script(
@@ -150,13 +150,13 @@ def test_a_traceback_in_the_log_can_not_pass_for_records() -> None:
             (HOSTILE,),
             (ValueError, error, error.__traceback__),
         )
-    first, *others = _PlainFormatter().format(record).split("\n")
+    first, *others = PlainFormatter().format(record).split("\n")
     assert first.startswith("20")
     assert "ERROR It failed: " in first
     assert len(others) > 3
     assert all(line.startswith("    ") for line in others)
     assert obeyed(first + "\n".join(others)) == []
-    assert obeyed(_JsonFormatter().format(record)) == []
+    assert obeyed(JsonFormatter().format(record)) == []
 
 
 async def test_an_event_is_one_printable_line_for_whoever_watches(engine: Engine) -> None:

@@ -455,7 +455,7 @@ async def test_the_doctor_tells_a_line_for_each_check_and_ends_with_1_when_one_f
     entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     ended = await entrepot.done("doctor")
-    assert f"ok    {LOGIN_SERVER}: sign-in: lets us in without credentials\n" in ended.output
+    assert f"ok    {LOGIN_SERVER}: sign-in: allows anonymous access\n" in ended.output
     assert "ok    this machine: data directory: " in ended.output
     found = await entrepot.ask("doctor", "--rule", "example-library")
     assert {each["outcome"] for each in found} == {"ok"}
@@ -476,7 +476,7 @@ async def test_a_read_only_command_changes_nothing(entrepot: CommandLine, engine
     )
     assert (ended.status, ended.output) == (1, "")
     assert ended.errors == (
-        "Error: Nothing was changed: this client bound itself to reading. Start it without --read-only to change something. (EngineReadOnly)\n"
+        "Error: Nothing was changed: this client is read-only. Start it without --read-only to change something. (EngineReadOnly)\n"
     )
     assert (await entrepot.done("--read-only", "evict", "--dry-run")).errors.startswith(
         "Nothing to evict"

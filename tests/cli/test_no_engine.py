@@ -26,7 +26,7 @@ async def test_f68_a_command_names_the_pid_of_an_engine_whose_socket_is_gone(
     alone: CommandLine, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Before it looks again.
-    monkeypatch.setattr(run, "SOCKET_WATCH", 10_000)
+    monkeypatch.setattr(run, "SOCKET_CHECK_INTERVAL", 10_000)
     async with answering(engine):
         shutil.rmtree(engine.directories.runtime)
         ended = await alone.run("status")
@@ -135,7 +135,7 @@ async def test_f68_root_leaves_nothing_in_the_directories_of_the_user_who_called
     ended = await alone.run("serve", variables=variables)
     assert ended.status == 1
     assert (
-        f"{of_nobody}/entrepot is among the files of the user nobody, and what root makes there nobody can't use any more."
+        f"{of_nobody}/entrepot is among the files of the user nobody, who can't use what root creates there."
         in ended.errors
     )
     assert "without sudo" in ended.errors

@@ -93,7 +93,10 @@ async def test_a_tag_and_a_manifest_are_locked_for_themselves(
         if str(each.digest) == digest
     ] == [True]
     missing = await entrepot.run("repository", "lock", "library/nginx:2")
-    assert (missing.status, missing.errors.startswith("Error: library/nginx holds no tag 2.")) == (
+    assert (
+        missing.status,
+        missing.errors.startswith("Error: library/nginx has no cached tag 2."),
+    ) == (
         1,
         True,
     )

@@ -166,7 +166,7 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
             '[management]\ntoken_file = "x"\nlisten = "a.example.com:1"',
             3,
             "listen",
-            "Give certificate and key. Only on 127.0.0.1 and [::1]",
+            "Give certificate and key. They may be missing only on 127.0.0.1 and [::1]",
         ),
         (
             '[management]\nlisten = "[::]:1"\ntoken_file = "x"\nkey = "k"',
@@ -217,7 +217,7 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
             "[upstreams.registry.example.com]\nname = 'x'",
             None,
             "upstreams",
-            "without quotation marks",
+            "has no quotation marks",
         ),
         (
             '[upstreams."r.example.com"]\nname = "x"\nsignin = "none"',
@@ -368,7 +368,7 @@ def test_a_home_that_is_not_known_is_one_sentence(tmp_path: Path) -> None:
     """F78."""
     message = refused(tmp_path, 'ca_file = "~no-such-user/ca.pem"\n').message
     assert (
-        "line 1: '~no-such-user/ca.pem' begins with a home directory that is not known. Write the whole path."
+        "line 1: '~no-such-user/ca.pem' begins with an unknown home directory. Write the whole path."
         in message
     )
 

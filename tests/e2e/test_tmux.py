@@ -77,14 +77,14 @@ class Terminal:
             return client.connect_ex(str(self._socket)) == 0
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             [self._tmux, "-S", self._socket, *arguments],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=True,
         )
-        return done.stdout
+        return completed.stdout
 
     def run(self, *command: str) -> None:
         self.keys(shlex.join(command), "Enter")
@@ -109,13 +109,13 @@ class Terminal:
         """Wait until all of *texts* stand on the screen."""
         until = time.monotonic() + PATIENCE
         while True:
-            seen = self.seen()
-            flat = " ".join(seen.split())
+            screen = self.seen()
+            flat = " ".join(screen.split())
             if all(" ".join(text.split()) in flat for text in texts) and (
                 not_any_more is None or not_any_more not in flat
             ):
                 return
-            assert time.monotonic() < until, f"{texts} never came:\n{seen}"
+            assert time.monotonic() < until, f"{texts} never came:\n{screen}"
 
     def confirm(self) -> None:
         """Enter, which behind another key at the speed of a program is no decision, and behind a
@@ -127,15 +127,15 @@ class Terminal:
         until = time.monotonic() + PATIENCE
         while True:
             line = int(self._run("display-message", "-t", "t", "-p", "#{cursor_y}"))
-            seen = self.seen()
-            if text in seen.split("\n")[line]:
+            screen = self.seen()
+            if text in screen.split("\n")[line]:
                 return
             assert time.monotonic() < until, (
-                f"the cursor never came to {text} in line {line}:\n{seen}"
+                f"the cursor never came to {text} in line {line}:\n{screen}"
             )
 
     def modes(self) -> str:
-        """Whether the terminal is in the alternate screen, hides its cursor, or reports the mouse."""
+        """Whether it is in the alternate screen, hides its cursor, or reports the mouse."""
         return self._run(
             "display-message", "-t", "t", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}"
         ).strip()
@@ -145,18 +145,18 @@ class Terminal:
 
     def clipboard(self) -> str:
         """What tmux itself would paste."""
-        done = subprocess.run(
+        completed = subprocess.run(
             [self._tmux, "-S", self._socket, "show-buffer"],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
-        return done.stdout
+        return completed.stdout
 
     @contextmanager
     def watched(self) -> Iterator[Callable[[], str]]:
-        """Somebody sits before it, in a terminal of his own; gives a function that waits for what
+        """A terminal around it; gives a function that waits for what
         comes into the clipboard of that."""
         keyboard, terminal = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
@@ -170,17 +170,17 @@ class Terminal:
             start_new_session=True,
         )
         os.close(terminal)
-        sent = bytearray()
+        output = bytearray()
 
         def copied() -> str:
             until = time.monotonic() + PATIENCE
             while (
-                found := re.search(rb"\x1b\]52;[^;]*;([A-Za-z0-9+/=]+)(\x07|\x1b\\)", sent)
+                match := re.search(rb"\x1b\]52;[^;]*;([A-Za-z0-9+/=]+)(\x07|\x1b\\)", output)
             ) is None:
-                assert time.monotonic() < until, f"nothing was copied: {bytes(sent)!r}"
+                assert time.monotonic() < until, f"nothing was copied: {bytes(output)!r}"
                 if select.select([keyboard], [], [], 1.0)[0]:
-                    sent.extend(os.read(keyboard, 65536))
-            return base64.b64decode(found[1]).decode()
+                    output.extend(os.read(keyboard, 65536))
+            return base64.b64decode(match[1]).decode()
 
         try:
             yield copied
@@ -231,7 +231,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.keys("Enter")
     terminal.sees("Without credentials all pulls fail", "> hub-login")
     terminal.keys("Enter")
-    terminal.sees("How long is a tag trusted", "> as the settings say")
+    terminal.sees("How long is a tag trusted", "> the default")
     terminal.keys("Enter")
     terminal.sees("Name available", "--cred-set hub-login")
     terminal.confirm()
@@ -246,7 +246,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.enters("linux/amd64")
     terminal.confirm()
     terminal.sees("Pulls", "web/nginx:1.27", "MB/s")
-    terminal.sees("web/nginx:1.27", "complete")
+    terminal.sees("web/nginx:1.27", "completed")
     terminal.keys("4")
     terminal.sees("Cached repositories", "web/nginx", "docker.io/library/nginx")
     terminal.keys("q")
@@ -262,10 +262,11 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.run(
         "sh",
         "-c",
-        "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
+        "cd; mkdir -p config_home/entrepot; "
+        "printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
     )
     terminal.run(*ENTREPOT)
-    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.sees("Get started", "0 of 1,000 rules")
     terminal.keys("q")
     terminal.sees("The engine was started for this dashboard.")
     terminal.keys("Right", "Right", "Enter")
@@ -304,7 +305,7 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
     terminal.keys("Enter")
     terminal.enters("that of the engine's machine")
     terminal.confirm()
-    terminal.sees("Pulls", "library/alpine:3.21", "complete", not_any_more="MB/s")
+    terminal.sees("Pulls", "library/alpine:3.21", "completed", not_any_more="MB/s")
     terminal.keys("q")
     terminal.sees("The demo has ended")
 
@@ -312,14 +313,15 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
 def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rule(
     terminal: Terminal,
 ) -> None:
-    """F66, with a rule and an engine of one's own."""
+    """F66, with a real rule and a real engine."""
     terminal.run(
         "sh",
         "-c",
-        "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
+        "cd; mkdir -p config_home/entrepot; "
+        "printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
     )
     terminal.run(*ENTREPOT)
-    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.sees("Get started", "0 of 1,000 rules")
     terminal.keys("2", "n")
     terminal.sees("Which source registry does it pull from?", "> Docker Hub")
     terminal.keys("End", "Up")
@@ -432,17 +434,17 @@ def test_a_dashboard_over_ssh_lets_ssh_ask_and_outlives_a_lost_connection(
     terminal.sees("Are you sure you want to continue connecting")
     terminal.keys("-l", "yes")
     terminal.keys("Enter")
-    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.sees("Get started", "0 of 1,000 rules")
     (far.root / "key").rename(far.root / "hidden")
     far.cut()
     terminal.sees("no answer from the engine since")
     (far.root / "hidden").rename(far.root / "key")
     terminal.sees("The engine answers again.")
     terminal.keys("q")
-    terminal.sees("continue connecting (yes/no", not_any_more="To begin")
+    terminal.sees("continue connecting (yes/no", not_any_more="Get started")
     assert terminal.modes() == "0 1 0"
     terminal.run(*ENTREPOT, "--connect", "ssh://far-and-unknown", "--read-only")
-    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.sees("Get started", "0 of 1,000 rules")
     terminal.close()
     until = time.monotonic() + PATIENCE
     while far.connections():

@@ -279,15 +279,15 @@ async def test_foreign_names_in_the_data_directory_are_counted(engine: Engine) -
     """F84: they are passed over, and stop nothing."""
     (engine.directories.blobs / "lost+found").mkdir()
     (engine.directories.blobs / ".DS_Store").write_bytes(b"")
-    await engine.maintenance.heal()
+    await engine.maintenance.reconcile()
     data = finding(await engine.doctor().examine(), "data directory")
     assert data.outcome is Outcome.OK
     assert "; 2 names in " in data.what
     assert "lost+found" in data.what
     (engine.directories.blobs / ".DS_Store").unlink()
-    await engine.maintenance.heal()
+    await engine.maintenance.reconcile()
     data = finding(await engine.doctor().examine(), "data directory")
-    assert "belongs to no blob and was passed over: lost+found" in data.what
+    assert "belongs to no blob and is ignored: lost+found" in data.what
 
 
 async def test_a_directory_of_blobs_that_can_not_be_used_is_no_foreign_name(
@@ -485,6 +485,6 @@ async def test_a_disk_that_can_not_be_written_is_not_told_to_be_full(
     data = finding(found, "data directory")
     assert (data.outcome, data.cause) == (Outcome.FAILED, "file-system-read-only")
     engine.fills.refusal = OSError(errno.EROFS, os.strerror(errno.EROFS))
-    await engine.maintenance._tell_refusal(engine.fills.refusal)
+    await engine.maintenance._record_refusal(engine.fills.refusal)
     notices = [notice for notice in (await engine.status.get()).notices if data.what in notice]
     assert notices == [f"{data.what} {data.advice}"], "once"

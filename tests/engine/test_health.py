@@ -22,7 +22,7 @@ from entrepot.events import EventLog
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
 from entrepot.store.connections import CatalogOperation
-from tests.engine.test_engine import ended
+from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry
 from tests.store.damage import damage_table
 
@@ -89,9 +89,9 @@ async def test_a_disk_that_fails_is_told_and_its_recovery_too(tmp_path: Path) ->
         (
             "engine-unready",
             f"{problem} The directory was moved or removed: put it back, or restart the engine, "
-            "which makes a new one.",
+            "which creates a new one.",
         ),
-        ("engine-ready", "The engine is well again."),
+        ("engine-ready", "The engine is healthy again."),
     ]
 
 
@@ -165,38 +165,7 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
     assert watched.engine_health.problems() == ()
     watched.now = 61
     assert watched.engine_health.problems() == (
-        f"The fill of {watched.under_way[0].digest} has made no step for 61 s.",
-    )
-
-
-async def test_where_the_catalog_fails_the_status_still_tells_it(
-    engine: Engine,
-    registry: httpx.AsyncClient,
-    source: FakeRegistry,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    source.add_image("library/nginx", "1")
-    await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
-    assert (await engine.status.get()).repositories == 1
-
-    async def fails(*_: object) -> int:
-        raise CatalogFailed("The catalog fails: unable to open database file.")
-
-    monkeypatch.setattr(engine.catalog, "repositories_count", fails)
-    monkeypatch.setattr(engine.catalog, "probe", fails)
-    await engine.health.check()
-    status = await engine.status.get()
-    assert status.notices == ("The catalog fails: unable to open database file.",)
-    assert status.repositories == 1
-    # Where a rule answers, the source is asked in its place (L02); where none does, nobody else
-    # knows.
-    monkeypatch.setattr(engine.catalog, "tag", fails)
-    monkeypatch.setattr(engine.catalog, "is_cached", fails)
-    assert (await registry.get("/v2/library/nginx/manifests/2")).status_code == 404
-    refused = await registry.get("/v2/other/nginx/manifests/2")
-    assert refused.status_code == 503
-    assert refused.json()["errors"][0]["message"].startswith(
-        "The catalog fails: unable to open database file."
+        f"The fill of {watched.under_way[0].digest} has made no progress for 61 s.",
     )
 
 
@@ -220,7 +189,7 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(
                 "problems": [f"The disk of {data} fails: No such file or directory."],
             }
             assert (await registry.get("/healthz")).status_code == 200
-            cure = "The directory was moved or removed: put it back, or restart the engine, which makes a new one."
+            cure = "The directory was moved or removed: put it back, or restart the engine, which creates a new one."
             assert (await engine.status.get()).notices[
                 0
             ] == f"The disk of {data} fails: No such file or directory. {cure}"

@@ -34,6 +34,7 @@ from entrepot.store.catalog import CatalogFailed
 from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
+from tests.engine.waiting import event
 from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 
@@ -66,17 +67,6 @@ async def cached(
         clock.now += HOUR
         made.append(image.platforms["linux/amd64"])
     return made
-
-
-@asynccontextmanager
-async def event(engine: Engine, kind: str) -> AsyncIterator[None]:
-    """Within it something makes the engine record an event; at its end that has come."""
-    with engine.events.watching() as watched:
-        yield
-        async with asyncio.timeout(30):
-            async for each in watched:
-                if each.kind == kind:
-                    return
 
 
 async def names(engine: Engine) -> list[str]:
@@ -147,7 +137,7 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(
 async def test_many_images_go_in_steps(
     engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance_module, "EVICTED_AT_ONCE", 1)
+    monkeypatch.setattr(maintenance_module, "IMAGES_PER_TRANSACTION", 1)
     base = os.urandom(LAYER)
     images = await cached(engine, source, clock, "a", "b", "c", layers=[base])
     done = await engine.maintenance.evict(target=0)
@@ -366,7 +356,8 @@ async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
             await engine.repositories.lock("library/b")
         [notice] = (await engine.status.get()).notices
         assert notice.startswith(
-            "100.8 kB are held and 100.0 kB may be, but nothing more can be evicted: what is left is locked or in use."
+            "100.8 kB are cached, the limit is 100.0 kB, and nothing more can be evicted: the rest is "
+            "locked or in use."
         )
         clock.now += HOUR
         async with event(engine, "evicted"):
@@ -603,7 +594,7 @@ async def test_an_engine_whose_eviction_fails_once_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(maintenance_module, "ROOM", 0.01)
+    monkeypatch.setattr(maintenance_module, "SPACE_CHECK_INTERVAL", 0.01)
     async with limited(directories, settings, clock, 2 * LAYER) as engine:
         await cached(engine, source, clock, "a")
         really, failures = engine.catalog.inventory, 0
@@ -647,7 +638,7 @@ async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row
 
     with monkeypatch.context() as slow:
         slow.setattr(BlobStore, "sizes", walked_slowly)
-        await engine.maintenance.heal()
+        await engine.maintenance.reconcile()
     held = await engine.blobs.sizes()
     assert len(held) == 2
     assert (
@@ -672,7 +663,7 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
 
     with monkeypatch.context() as slow:
         slow.setattr(BlobStore, "sizes", walked_slowly)
-        await engine.maintenance.heal()
+        await engine.maintenance.reconcile()
     assert (await engine.blobs.sizes(), await engine.catalog.blobs_size()) == ({}, 0)
 
 
@@ -683,12 +674,12 @@ async def test_f84_foreign_names_do_not_end_healing_and_are_told(
     (engine.directories.blobs / "lost+found").write_bytes(b"")
     (engine.directories.blobs / "sha256" / ".DS_Store").write_bytes(b"")
     engine.blobs.path(image.config.digest).unlink()
-    await engine.maintenance.heal()
+    await engine.maintenance.reconcile()
     messages = {each.kind: each.message for each in engine.events.recent()}
-    assert "1 that are gone dropped" in messages[EventKind.CATALOG_HEALED]
+    assert "1 missing ones removed" in messages[EventKind.CATALOG_HEALED]
     told = messages[EventKind.FOREIGN_NAMES]
     assert told.startswith(
-        f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: "
+        f"{engine.directories.blobs} has 2 names in it that are no blobs and are ignored: "
     )
     assert "lost+found" in told
     assert "sha256/.DS_Store" in told
@@ -721,7 +712,7 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
 async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_them(
     directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock, loss: str
 ) -> None:
-    """L02: "20 blobs taken in", all deleted in the same second."""
+    """L02: "20 blobs added", all deleted in the same second."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
         images = await cached(engine, source, clock, "a", "b")
         before = await engine.blobs.sizes()
@@ -787,7 +778,7 @@ async def test_adopted_blobs_go_first_when_room_is_needed(
         assert await names(engine) == ["a", "b"]
         [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
         assert re.match(
-            r"Removed [12] blobs? that no manifest referred to since the catalog lost them, because room was needed: 10",
+            r"Removed [12] blobs? to which no manifest has referred since the catalog lost them, because space was needed: 10",
             evicted.message,
         )
 
@@ -842,7 +833,7 @@ async def test_what_would_go_is_told_while_nothing_can_be_written(
         raise CatalogFailed("The catalog can't be written: it is read-only.")
 
     monkeypatch.setattr(engine.catalog, "record_usage", refuses)
-    monkeypatch.setattr(maintenance_module, "USES_WRITTEN_WITHIN", 0.01)
+    monkeypatch.setattr(maintenance_module, "USAGE_WRITE_TIMEOUT", 0.01)
     eviction = asyncio.create_task(engine.maintenance.evict(target=0))
     await asyncio.sleep(0)
     try:

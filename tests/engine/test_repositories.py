@@ -11,7 +11,7 @@ from entrepot.core.reference import Digest
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from entrepot.errors import NotFound
-from tests.engine.test_engine import ended
+from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry
 
 
@@ -44,7 +44,7 @@ async def test_deleting_a_repository_ends_its_pulls(engine: Engine, source: Fake
 async def test_what_is_not_there_can_not_be_deleted(engine: Engine) -> None:
     with pytest.raises(NotFound, match="no cached repository library/nginx"):
         await engine.repositories.delete("library/nginx")
-    with pytest.raises(NotFound, match="holds no tag 1"):
+    with pytest.raises(NotFound, match="has no cached tag 1"):
         await engine.repositories.delete_tag("library/nginx", "1")
-    with pytest.raises(NotFound, match="holds no manifest"):
+    with pytest.raises(NotFound, match="has no cached manifest"):
         await engine.repositories.delete_manifest("library/nginx", Digest.of(b""))

@@ -17,7 +17,7 @@ from entrepot.errors import NotFound
 from entrepot.store.blobs import CHECK_SIZE, BlobStore
 from entrepot.store.catalog import CatalogFailed
 from tests.conftest import Clock
-from tests.engine.test_maintenance import event
+from tests.engine.waiting import event
 from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 from tests.scenarios.test_damaged_blobs import flip

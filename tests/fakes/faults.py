@@ -1,4 +1,4 @@
-"""What a stand-in registry can do wrong, and gates that hold its answers."""
+"""Faults of a fake registry, and gates that hold its answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     framing: str = "length"
-    """How the end of the body shows: ``length``, ``chunked``, or ``close`` (the connection ends)."""
+    """How the end of the body shows: ``length``, ``chunked`` or ``close`` (the connection ends)."""
     sent: int | None = None
     """Bytes of the body that go out before the connection ends; None for all."""
     rudely: bool = False
@@ -33,14 +33,14 @@ class Answer:
     """Bytes of the body after which nothing more comes; -1: not even the head."""
 
     def header(self, name: str) -> str | None:
-        return next((value for each, value in self.headers if each.lower() == name.lower()), None)
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def with_headers(self, *added: tuple[str, str], without: tuple[str, ...] = ()) -> Answer:
-        gone = {each.lower() for each in without} | {name.lower() for name, _ in added}
+        removed = {name.lower() for name in without} | {name.lower() for name, _ in added}
         return replace(
             self,
             headers=(
-                *((name, value) for name, value in self.headers if name.lower() not in gone),
+                *((name, value) for name, value in self.headers if name.lower() not in removed),
                 *added,
             ),
         )
@@ -48,17 +48,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong with an answer. *times*: so many answers, or None for all until
-    `FakeRegistry.clear_faults`."""
+    """A change of an answer that makes it wrong.
+
+    *times* is the number of answers, or None for all until `FakeRegistry.clear_faults`.
+    """
 
     times: int | None = field(default=None, kw_only=True)
 
     def before(self, request: Request) -> Request:
-        """What the registry takes the request for."""
+        """The request as the registry understands it."""
         return request
 
     def spoil(self, request: Request, answer: Answer) -> Answer:
-        """What it answers instead."""
+        """The answer that it sends instead."""
         return answer
 
 
@@ -83,7 +85,7 @@ class Status(Fault):
 
 @dataclass(frozen=True, slots=True)
 class DropAfter(Fault):
-    """The connection is reset after so many bytes of the body."""
+    """The connection is reset after a number of bytes of the body."""
 
     bytes: int
     times: int | None = field(default=1, kw_only=True)
@@ -94,8 +96,10 @@ class DropAfter(Fault):
 
 @dataclass(frozen=True, slots=True)
 class TruncateAt(Fault):
-    """The connection is closed in an orderly way after so many bytes of the body, which the head
-    had promised whole."""
+    """The connection is closed in an orderly way after a number of bytes of the body.
+
+    The head had promised the whole body.
+    """
 
     bytes: int
     times: int | None = field(default=1, kw_only=True)
@@ -106,7 +110,7 @@ class TruncateAt(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Shorten(Fault):
-    """A well-formed answer with only so many bytes of the body."""
+    """A well-formed answer with only a number of bytes of the body."""
 
     bytes: int
 
@@ -116,8 +120,10 @@ class Shorten(Fault):
 
 @dataclass(frozen=True, slots=True)
 class FlipByte(Fault):
-    """One byte of the body is another; the length is right. *at* counts from the beginning of the
-    body, or from its end when negative."""
+    """One byte of the body is another; the length is right.
+
+    *at* counts from the beginning of the body, or from its end when negative.
+    """
 
     at: int = 0
 
@@ -129,7 +135,7 @@ class FlipByte(Fault):
 
 @dataclass(frozen=True, slots=True)
 class NoContentLength(Fault):
-    """The body comes in chunks, or until the connection ends; a HEAD gets no Content-Length at all."""
+    """The body comes in chunks, or until the connection ends; a HEAD gets no Content-Length."""
 
     close: bool = False
 
@@ -139,7 +145,7 @@ class NoContentLength(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Html(Fault):
-    """A page for people, with status 200, as a captive portal or a web gallery sends it."""
+    """A web page, with status 200, as a captive portal or a web gallery sends it."""
 
     def spoil(self, request: Request, answer: Answer) -> Answer:
         return Answer(
@@ -151,7 +157,7 @@ class Html(Fault):
 
 @dataclass(frozen=True, slots=True)
 class IgnoreRange(Fault):
-    """The Range header is not understood: the whole body comes, with status 200."""
+    """The Range header is ignored: the whole body comes, with status 200."""
 
     def before(self, request: Request) -> Request:
         return replace(
@@ -162,10 +168,10 @@ class IgnoreRange(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Compressed(Fault):
-    """Something on the way compresses the body (``gzip``, ``deflate``) and labels it so. With
-    *chunked* it says no length, as a proxy that does it at once.
+    """Something on the way compresses the body (``gzip``, ``deflate``) and labels it so.
 
-    What answers a range stays as it is, as nginx has it; a HEAD has the header without a length.
+    With *chunked* it states no length, as a proxy that compresses while it sends. The answer to a
+    range stays as it is, as in nginx; that to a HEAD has the header without a length.
     """
 
     coding: str = "gzip"
@@ -187,8 +193,11 @@ class Compressed(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Headers(Fault):
-    """Other headers: those of *set* replace or join the right ones, those named in *remove* are
-    missing. *add* are put beside what is there."""
+    """Other headers.
+
+    Those of *set* replace or join the right ones, those named in *remove* are missing, those of
+    *add* are put beside what is there.
+    """
 
     set: Mapping[str, str] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
@@ -201,7 +210,7 @@ class Headers(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Redirect(Fault):
-    """The client is sent elsewhere. ``{path}`` in the location stands for the path of the request."""
+    """A redirect. ``{path}`` in the location stands for the path of the request."""
 
     location: str
     status: int = 307
@@ -212,8 +221,10 @@ class Redirect(Fault):
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer(Fault):
-    """The connection is closed without an answer, as a server does with a kept-alive connection
-    that it had given up."""
+    """The connection is closed without an answer.
+
+    Servers do so with a kept-alive connection that they had given up.
+    """
 
     def spoil(self, request: Request, answer: Answer) -> Answer:
         return replace(answer, silent=True)
@@ -221,7 +232,7 @@ class NoAnswer(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Hang(Fault):
-    """Nothing more comes: after so many bytes of the body, or, when None, not even a head."""
+    """Nothing more comes after a number of bytes of the body; None: not even a head."""
 
     after: int | None = None
 
@@ -239,11 +250,11 @@ class Gate:
         self.reached: asyncio.Future[Request] = asyncio.get_running_loop().create_future()
         """Await it: the first answer has come to the gate."""
         self.waiting = 0
-        """Answers that stand before the gate now."""
+        """Answers that wait at the gate now."""
         self._opened = asyncio.Event()
 
     def open(self) -> None:
-        """Let all go on, those that come later too."""
+        """Let all answers go on, also later ones."""
         self._opened.set()
 
     async def passing(self, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Images for a stand-in registry, with all their bytes at hand."""
+"""Images for a fake registry, with all their bytes at hand."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PlatformImage:
     @property
     def size(self) -> int:
         """Of config and layers, each counted once."""
-        return sum({each.digest: each.size for each in self.blobs}.values())
+        return sum({blob.digest: blob.size for blob in self.blobs}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class FakeImage:
 
 
 Layers = Sequence[bytes | int]
-"""Bytes are a layer as they are, the same for all platforms; a number is the size of a tar.gz layer
-that is generated, another one for each platform."""
+"""Bytes are a layer as they are, the same for all platforms; a number is the size in bytes of a
+generated tar.gz layer, another one for each platform."""
 
 
 def build_image(
@@ -111,27 +111,30 @@ def build_image(
                 contents.append(Content.of(media_types.layer, layer))
                 diff_ids.append(contents[-1].digest)
             else:
-                made = LayerRecipe(
+                built_layer = LayerRecipe(
                     f"{repository}-{tag}-{platform}-{number}",
                     layer,
                     ((f"etc/layer-{number}", f"{repository}:{tag} {platform}\n"),),
                 ).build()
-                contents.append(Content.of(media_types.layer, made.content))
-                diff_ids.append(made.diff_id)
+                contents.append(Content.of(media_types.layer, built_layer.content))
+                diff_ids.append(built_layer.diff_id)
         config = Content.of(
             media_types.config,
             build_config(platform, diff_ids, command=("/bin/sh", "-c", f"echo {repository}:{tag}")),
         )
         manifest = Content.of(
             media_types.manifest,
-            build_manifest(config.descriptor, [each.descriptor for each in contents], media_types),
+            build_manifest(
+                config.descriptor, [content.descriptor for content in contents], media_types
+            ),
         )
         built[platform] = PlatformImage(platform, manifest, config, tuple(contents))
     listed = (
         Content.of(
             media_types.index,
             build_index(
-                ((each.platform, each.manifest.descriptor) for each in built.values()), media_types
+                ((image.platform, image.manifest.descriptor) for image in built.values()),
+                media_types,
             ),
         )
         if index

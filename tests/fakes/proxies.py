@@ -1,4 +1,4 @@
-"""Proxies for tests: HTTP with CONNECT, and SOCKS5. Both look names up in a table of their own."""
+"""Fake proxies: HTTP with CONNECT, and SOCKS5. Both look names up in a table of their own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FakeProxy:
     """A proxy on a port of 127.0.0.1. Use it as ``async with``.
 
     *names* says where the hosts are that it knows; it knows no other. With *user* and *password* it
-    lets in only who gives both.
+    refuses clients without both.
     """
 
     scheme = ""
@@ -32,7 +32,7 @@ class FakeProxy:
     ) -> None:
         self.names = dict(names)
         self.destinations: list[Place] = []
-        """What was asked for: the hosts as they were named, and their ports."""
+        """The requested destinations: hosts as they were named, and their ports."""
         self.user = user
         self.password = password
         self.port = 0
@@ -76,7 +76,7 @@ class FakeProxy:
             asyncio.LimitOverrunError,
             asyncio.CancelledError,
         ):
-            return  # the client or the test left
+            return  # the client or the test ended
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -125,7 +125,9 @@ class HttpProxy(FakeProxy):
         expected = "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         if self.user and headers.get("proxy-authorization") != expected:
             writer.write(
-                b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="p"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+                b"HTTP/1.1 407 Proxy Authentication Required\r\n"
+                b'Proxy-Authenticate: Basic realm="p"\r\n'
+                b"Content-Length: 0\r\nConnection: close\r\n\r\n"
             )
             await writer.drain()
             return
@@ -141,17 +143,17 @@ class HttpProxy(FakeProxy):
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
             path = parts.path + (f"?{parts.query}" if parts.query else "")
-            kept = "".join(
+            forwarded = "".join(
                 f"{name}: {value}\r\n"
                 for name, value in headers.items()
                 if name != "proxy-authorization"
             )
-            first = f"{method} {path} HTTP/1.1\r\n{kept}\r\n".encode("latin-1")
+            first = f"{method} {path} HTTP/1.1\r\n{forwarded}\r\n".encode("latin-1")
         await self._tunnel(place, reader, writer, first)
 
 
 class SocksProxy(FakeProxy):
-    """A SOCKS5 proxy (RFC 1928, RFC 1929). *refusal* is its reply for names that it does not know."""
+    """A SOCKS5 proxy (RFC 1928, RFC 1929). *refusal* is its reply for unknown names."""
 
     scheme = "socks5"
     refusal = 4

@@ -20,11 +20,10 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class FakeRegistry(Server):
-    """A source registry for tests. Use it as ``async with``; it listens on a free port of
-    127.0.0.1.
+    """A source registry for tests. Use it as ``async with``.
 
-    `files` are answered by their path without any sign-in: blobs behind a redirect, or anything
-    else.
+    It listens on a free port of 127.0.0.1. `files` are served by their path without any sign-in:
+    blobs behind a redirect, or anything else.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class FakeRegistry(Server):
         self.sign_in = sign_in
         self.files: dict[str, bytes] = {}
         self.has_referrers = True
-        """Whether it knows the referrers API."""
+        """Whether it supports the referrers API."""
         self.tags_page = 1000
         """The most tags that it lists at once."""
         self._manifests: dict[str, dict[str, Content]] = {}
@@ -56,7 +55,7 @@ class FakeRegistry(Server):
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    # What it has
+    # Content
 
     def add_image(
         self,
@@ -68,14 +67,16 @@ class FakeRegistry(Server):
         index: bool = True,
         media_types: MediaTypes = OCI,
     ) -> FakeImage:
-        """An image under a tag, which moves if it was there. Without *index* the tag points to the
-        manifest of the only platform."""
+        """Add an image under a tag, which moves if it exists.
+
+        Without *index* the tag points to the manifest of the only platform.
+        """
         image = build_image(
             repository, tag, layers, platforms, index=index, media_types=media_types
         )
-        for each in image.platforms.values():
-            self.add_manifest(repository, each.manifest)
-            for blob in each.blobs:
+        for platform in image.platforms.values():
+            self.add_manifest(repository, platform.manifest)
+            for blob in platform.blobs:
                 self.add_blob(repository, blob)
         self.add_manifest(repository, image.manifest, tag)
         return image
@@ -120,29 +121,33 @@ class FakeRegistry(Server):
     def remove_tag(self, repository: str, tag: str) -> None:
         del self._tags[repository][tag]
 
-    # What it does wrong
+    # Faults
 
     def fault(self, path_part: str, fault: Fault, *, method: str | None = None) -> None:
-        """Do something wrong with the answers to requests whose path or query has this part.
-        Several faults add up, in the order in which they were given."""
+        """Apply a fault to the answers to requests whose path or query contains *path_part*.
+
+        Several faults add up, in the order in which they were given.
+        """
         self._faults.append((path_part, method, fault))
         if fault.times is not None:
             self._left[len(self._faults) - 1] = fault.times
 
     def clear_faults(self) -> None:
-        """From now on all goes well."""
+        """Remove all faults."""
         self._faults.clear()
         self._left.clear()
 
     def hold(self, path_part: str, after_bytes: int = 0, *, method: str | None = None) -> Gate:
-        """Hold such answers after so many bytes of the body, or before the head, until the gate is
-        opened."""
+        """Hold such answers until the gate is opened.
+
+        They wait after *after_bytes* of the body, or before the head.
+        """
         gate = Gate(path_part, after_bytes, method)
         self.gates.append(gate)
         return gate
 
     def _faults_for(self, request: Request) -> list[Fault]:
-        found = []
+        faults = []
         for number, (path_part, method, fault) in enumerate(self._faults):
             if (
                 path_part not in request.target
@@ -152,10 +157,10 @@ class FakeRegistry(Server):
                 continue
             if number in self._left:
                 self._left[number] -= 1
-            found.append(fault)
-        return found
+            faults.append(fault)
+        return faults
 
-    # What it answers
+    # Answers
 
     def answer(self, request: Request) -> Answer:
         faults = self._faults_for(request)
@@ -168,7 +173,7 @@ class FakeRegistry(Server):
         return answer
 
     def right_answer(self, request: Request) -> Answer:
-        """What a request gets when nothing goes wrong."""
+        """The answer to a request without any fault."""
         if (content := self.files.get(request.path)) is not None:
             return _ranged(request, Content.of("application/octet-stream", content))
         if (
@@ -216,7 +221,7 @@ class FakeRegistry(Server):
             return error(404, "NAME_UNKNOWN")
         query = request.query
         last = query.get("last", [""])[0]
-        following = sorted(each for each in self._tags[repository] if each > last)
+        following = sorted(tag for tag in self._tags[repository] if tag > last)
         n = min(int(query.get("n", [str(self.tags_page)])[0]), self.tags_page)
         page = following[:n]
         body = json.dumps({"name": repository, "tags": page}).encode()
@@ -230,17 +235,21 @@ class FakeRegistry(Server):
     def _list_referrers(self, request: Request, repository: str, subject: str) -> Answer:
         if not self.has_referrers:
             return error(404, "NOT_FOUND")
-        wanted = request.query.get("artifactType")
+        artifact_types = request.query.get("artifactType")
         listed = [
-            each
-            for each in self._referrers.get((repository, subject), [])
-            if wanted is None or each["artifactType"] in wanted
+            referrer
+            for referrer in self._referrers.get((repository, subject), [])
+            if artifact_types is None or referrer["artifactType"] in artifact_types
         ]
         body = json.dumps(
             {"schemaVersion": 2, "mediaType": OCI.index, "manifests": listed}
         ).encode()
         answer = Answer(200, (("Content-Type", OCI.index),), body)
-        return answer.with_headers(("OCI-Filters-Applied", "artifactType")) if wanted else answer
+        return (
+            answer.with_headers(("OCI-Filters-Applied", "artifactType"))
+            if artifact_types
+            else answer
+        )
 
 
 def error(status: int, code: str) -> Answer:
@@ -264,11 +273,11 @@ def _ranged(request: Request, blob: Content) -> Answer:
         ),
         blob.content,
     )
-    asked = _RANGE.fullmatch(request.headers.get("range", ""))
-    if asked is None or request.headers.get("if-range", etag) != etag:
+    requested_range = _RANGE.fullmatch(request.headers.get("range", ""))
+    if requested_range is None or request.headers.get("if-range", etag) != etag:
         return whole
-    start = int(asked[1])
-    end = min(int(asked[2]), blob.size - 1) if asked[2] else blob.size - 1
+    start = int(requested_range[1])
+    end = min(int(requested_range[2]), blob.size - 1) if requested_range[2] else blob.size - 1
     if start >= blob.size or end < start:
         return error(416, "RANGE_INVALID").with_headers(("Content-Range", f"bytes */{blob.size}"))
     part = replace(whole, status=206, body=blob.content[start : end + 1])

@@ -1,4 +1,4 @@
-"""How a stand-in registry lets clients in."""
+"""Sign-ins of a fake registry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNAUTHORIZED = b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication req
 
 
 class SignIn(Protocol):
-    """Looks at each request before the registry does. An answer means: it goes no further."""
+    """Checks each request before the registry does. An answer refuses it."""
 
     def admit(self, request: Request, url: str) -> Answer | None: ...
 
@@ -35,14 +35,14 @@ def basic_credentials(request: Request) -> tuple[str, str] | None:
 
 
 class BasicSignIn:
-    """Every request needs a user name and a password."""
+    """Every request requires a user name and a password."""
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self.users = dict(users)
 
     def admit(self, request: Request, url: str) -> Answer | None:
-        found = basic_credentials(request)
-        if found is not None and self.users.get(found[0]) == found[1]:
+        credentials = basic_credentials(request)
+        if credentials is not None and self.users.get(credentials[0]) == credentials[1]:
             return None
         return Answer(
             401,
@@ -58,8 +58,11 @@ class _Token:
 
 
 class TokenSignIn:
-    """Every request needs a token from ``/token``, which knows *users* and, where *anonymous*,
-    gives tokens to everyone, but not for *private* repositories."""
+    """Every request requires a token from ``/token``.
+
+    It knows *users* and, where *anonymous*, gives tokens to every client, but not for *private*
+    repositories.
+    """
 
     def __init__(
         self,
@@ -87,16 +90,16 @@ class TokenSignIn:
         self._numbers = itertools.count(1)
 
     def revoke_tokens(self) -> None:
-        """No token given so far is good any more."""
+        """Make all tokens that were issued invalid."""
         self._tokens.clear()
 
     def accept(self, value: str, *scopes: str) -> None:
-        """Take a token that was not given here."""
+        """Accept a token that was not issued here."""
         self._tokens[value] = _Token(None, scopes)
 
     def admit(self, request: Request, url: str) -> Answer | None:
         if request.path == "/token":
-            return self._give_token(request)
+            return self._issue_token(request)
         repository = request.repository
         needed = f"repository:{repository}:pull" if repository else None
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
@@ -108,33 +111,33 @@ class TokenSignIn:
             'Bearer realm="{realm}",service="{service}"' + (',scope="{scope}"' if needed else ""),
         )
         filled = (
-            each.replace("{realm}", realm)
+            value.replace("{realm}", realm)
             .replace("{service}", self.service)
             .replace("{scope}", needed or "")
-            for each in values
+            for value in values
         )
         return Answer(
             401,
             (
                 ("Content-Type", "application/json"),
-                *(("WWW-Authenticate", each) for each in filled),
+                *(("WWW-Authenticate", challenge) for challenge in filled),
             ),
             UNAUTHORIZED,
         )
 
-    def _give_token(self, request: Request) -> Answer:
-        found = basic_credentials(request)
-        if found is None and ("authorization" in request.headers or not self.anonymous):
+    def _issue_token(self, request: Request) -> Answer:
+        credentials = basic_credentials(request)
+        if credentials is None and ("authorization" in request.headers or not self.anonymous):
             return Answer(401, (("Content-Type", "application/json"),), UNAUTHORIZED)
-        if found is not None and self.users.get(found[0]) != found[1]:
+        if credentials is not None and self.users.get(credentials[0]) != credentials[1]:
             return Answer(401, (("Content-Type", "application/json"),), UNAUTHORIZED)
-        user = found[0] if found is not None else None
-        asked = [scope for each in request.query.get("scope", []) for scope in each.split(" ")]
+        user = credentials[0] if credentials is not None else None
+        scopes = [scope for value in request.query.get("scope", []) for scope in value.split(" ")]
         granted = tuple(
-            each
-            for each in asked
+            scope
+            for scope in scopes
             if user is not None
-            or not any(fnmatch(each.split(":")[1], name) for name in self.private)
+            or not any(fnmatch(scope.split(":")[1], name) for name in self.private)
         )
         value = f"token-{next(self._numbers)}"
         self._tokens[value] = _Token(user, granted)

@@ -1,4 +1,4 @@
-"""The stand-in does on command what the tests of others rely on. It is asked over a bare socket, so
+"""The fake registry does on command what the tests of others rely on. It is asked over a bare socket, so
 that no client smooths anything."""
 
 from __future__ import annotations

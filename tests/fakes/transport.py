@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a socket, with control over every byte."""
+"""HTTP/1.1 on a socket, with control over every byte: the base of fake servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNK = 64 * 1024
 
 @dataclass(slots=True)
 class Request:
-    """A request that came in, and how much of its answer went out."""
+    """A received request, and how much of its answer was sent."""
 
     method: str
     target: str
@@ -36,9 +36,9 @@ class Request:
     bytes_sent: int = 0
     """Of the body."""
     finished: bool = False
-    """The answer went out whole."""
+    """The whole answer was sent."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Nothing more will be sent, whole or not."""
+    """The answer has ended, whole or not."""
 
     @property
     def path(self) -> str:
@@ -50,12 +50,12 @@ class Request:
 
     @property
     def repository(self) -> str | None:
-        """The repository whose manifest, blob, tags or referrers are asked for."""
+        """The repository whose manifest, blob, tags or referrers are requested."""
         if not self.path.startswith("/v2/"):
             return None
         for kind in ("/manifests/", "/blobs/", "/referrers/", "/tags/"):
-            name, found, _ = self.path.removeprefix("/v2/").rpartition(kind)
-            if found:
+            name, separator, _ = self.path.removeprefix("/v2/").rpartition(kind)
+            if separator:
                 return name
         return None
 
@@ -65,15 +65,17 @@ _TLS_HANDSHAKE = b"\x16"
 
 
 class Server(ABC):
-    """Takes requests on a port of 127.0.0.1, or of another *address*, keeps connections alive, and
-    sends what `answer` says. Port 0 is any that is free."""
+    """Accepts requests on a port of *address*, and sends what `answer` says.
+
+    Connections are kept alive. Port 0 is any that is free.
+    """
 
     def __init__(
         self, tls: ssl.SSLContext | None = None, *, address: str = "127.0.0.1", port: int = 0
     ) -> None:
         self.requests: list[Request] = []
         self.throttle: float | None = None
-        """Bytes per second that each answer is sent at; None: as fast as it goes."""
+        """Bytes per second of each answer; None: no limit."""
         self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
         """How the throttle waits."""
         self.gates: list[Gate] = []
@@ -93,7 +95,7 @@ class Server(ABC):
         return f"{'https' if self._tls else 'http'}://{self.address}:{self.port}"
 
     async def start(self) -> None:
-        """Listen; the second time on the same port as the first."""
+        """Listen; the second time on the same port as the first time."""
         self._listener = await asyncio.start_server(
             self._connected, self.address, self.port, limit=1024 * 1024, backlog=1024, ssl=self._tls
         )
@@ -110,24 +112,26 @@ class Server(ABC):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def arrived(self, method: str, path_part: str, count: int = 1) -> None:
-        """Wait until so many such requests have come in."""
+        """Wait until *count* such requests have been received."""
         async with self._arrived:
             await self._arrived.wait_for(lambda: self.count(method, path_part) >= count)
 
     def count(self, method: str, path_part: str) -> int:
-        """How many such requests have come in."""
-        return len(self.asked(method, path_part))
+        """How many such requests have been received."""
+        return len(self.received(method, path_part))
 
-    def asked(self, method: str, path_part: str) -> list[Request]:
-        """The requests with this method whose path or query has this part."""
+    def received(self, method: str, path_part: str) -> list[Request]:
+        """The requests with this method whose path or query contains *path_part*."""
         return [
-            each for each in self.requests if each.method == method and path_part in each.target
+            request
+            for request in self.requests
+            if request.method == method and path_part in request.target
         ]
 
     @property
     def bytes_sent(self) -> int:
         """Bytes of all bodies."""
-        return sum(each.bytes_sent for each in self.requests)
+        return sum(request.bytes_sent for request in self.requests)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -152,7 +156,7 @@ class Server(ABC):
         """One request and its answer. Returns whether the connection stays open."""
         first = await reader.readexactly(1)
         if first == _TLS_HANDSHAKE:
-            # As servers do: clients that try https first would wait for ten seconds.
+            # Servers do so: clients that try https first would wait for ten seconds.
             return False
         head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head[0].split(" ", 2)
@@ -182,7 +186,7 @@ class Server(ABC):
     ) -> bool:
         if answer.silent:
             return False
-        gates = [each for each in self.gates if each.holds(request)]
+        gates = [gate for gate in self.gates if gate.holds(request)]
         for gate in gates:
             if gate.after_bytes == 0:
                 await gate.passing(request)
@@ -196,7 +200,7 @@ class Server(ABC):
             return True
         end = len(answer.body) if answer.sent is None else min(answer.sent, len(answer.body))
         stops = sorted(
-            {each.after_bytes for each in gates}
+            {gate.after_bytes for gate in gates}
             | {end if answer.hangs_after is None else answer.hangs_after}
         )
         while request.bytes_sent < end:
@@ -206,7 +210,7 @@ class Server(ABC):
             if answer.hangs_after is not None and request.bytes_sent >= answer.hangs_after:
                 await _until_the_client_leaves(reader)
                 return False
-            stop = next((each for each in stops if each > request.bytes_sent), end)
+            stop = next((position for position in stops if position > request.bytes_sent), end)
             piece = answer.body[request.bytes_sent : min(request.bytes_sent + CHUNK, stop, end)]
             if self.throttle is not None:
                 await self.pause(len(piece) / self.throttle)
@@ -227,12 +231,14 @@ class Server(ABC):
 
 
 async def _reset(writer: asyncio.StreamWriter) -> None:
-    """End the connection with a reset once the other side's kernel has all that was written, which
-    a reset would throw away."""
+    """End the connection with a reset.
+
+    It comes once the other side's kernel has all that was written, which a reset would discard.
+    """
     connection = writer.get_extra_info("socket")
-    waiting = array.array("i", [1])
-    while waiting[0]:
-        fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, waiting)
+    unsent = array.array("i", [1])
+    while unsent[0]:
+        fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, unsent)
         await asyncio.sleep(0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -248,8 +254,8 @@ def _head(request: Request, answer: Answer) -> bytes:
         f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}",
         *(f"{name}: {value}" for name, value in answer.headers),
     ]
-    named = {name.lower() for name, _ in answer.headers}
-    if answer.framing == "length" and "content-length" not in named:
+    names = {name.lower() for name, _ in answer.headers}
+    if answer.framing == "length" and "content-length" not in names:
         lines.append(f"Content-Length: {len(answer.body)}")
     elif answer.framing == "chunked" and request.method != "HEAD":
         lines.append("Transfer-Encoding: chunked")

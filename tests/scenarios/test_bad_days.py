@@ -759,7 +759,7 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
     assert (await registry.head(f"/v2/public/app/blobs/{hidden.digest}")).status_code == 404
     # Each was asked of the public repository, and never with ann's name.
     assert {each.repository for each in source.requests if each.path != "/token"} == {"public/app"}
-    assert all("authorization" not in each.headers for each in source.asked("GET", "/token"))
+    assert all("authorization" not in each.headers for each in source.received("GET", "/token"))
     # What the public repository has as well is served, from the one copy, once its source has said
     # so.
     asked = source.count("HEAD", str(shared.digest))

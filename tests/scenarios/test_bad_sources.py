@@ -146,7 +146,7 @@ async def test_f03_every_waiter_on_a_source_that_stays_away_gets_a_definite_end(
     source.clear_faults()
     source.requests.clear()
     assert (await Transfer().get(client, layer)).is_whole(layer)
-    [again] = source.asked("GET", str(layer.digest))
+    [again] = source.received("GET", str(layer.digest))
     left_over = int(again.headers["range"].removeprefix("bytes=").removesuffix("-"))
     assert MIN_RESUMABLE_SIZE <= left_over <= SIZE // 2
     assert again.bytes_sent == layer.size - left_over
@@ -166,7 +166,7 @@ async def test_f06_a_source_that_breaks_off_is_continued_within_the_same_answer(
         source.fault(str(layer.digest), IgnoreRange(), method="GET")
     source.fault(str(layer.digest), DropAfter(SIZE // 3, times=2), method="GET")
     assert (await Transfer().get(client, layer)).is_whole(layer)
-    first, *others = source.asked("GET", str(layer.digest))
+    first, *others = source.received("GET", str(layer.digest))
     assert "range" not in first.headers
     assert len(others) == 2
     assert all(each.headers["if-range"] == f'"{layer.digest}"' for each in others)
@@ -373,11 +373,11 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
     elsewhere = path.read_bytes()
     path.unlink()
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.maintenance.heal()
+        await engine.maintenance.reconcile()
         assert (await engine.repositories.get(REPOSITORY)).repository.size < SIZE
     path.write_bytes(elsewhere)
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.maintenance.heal()
+        await engine.maintenance.reconcile()
         assert (await engine.repositories.get(REPOSITORY)).repository.size > SIZE
         assert (await engine.status.get()).blobs_size == SIZE
 

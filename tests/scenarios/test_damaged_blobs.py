@@ -24,7 +24,7 @@ from entrepot.httpd import sendfile as files_module
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.engine.test_maintenance import event
+from tests.engine.waiting import event
 from tests.fakes import FakeImage, FakeRegistry
 from tests.fakes.images import Content
 from tests.server.test_registry import error_of, pull_all, pulls_end

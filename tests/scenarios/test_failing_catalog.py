@@ -16,7 +16,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.engine.engine import Engine
 from entrepot.store.catalog import CatalogFailed, TagEntry
 from entrepot.store.connections import CatalogOperation, Reason
-from tests.engine.test_engine import ended
+from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 from tests.store.samples import NGINX, SOURCE, image
@@ -154,7 +154,7 @@ async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is
         await ended(engine, await engine.pulls.start(f"library/{name}:1", AMD64, "test"))
     engine.cache.index.invalidate(Repository("library/forgotten"))
     # What the start does last is to forget the manifests that are in memory.
-    await engine.maintenance.heal()
+    await engine.maintenance.reconcile()
     await pulled(registry, "library/known", known)
     unreadable(engine, monkeypatch)
     before = len(source.requests)
@@ -204,9 +204,9 @@ async def test_the_same_failure_of_the_bookkeeping_is_logged_once(
         with pytest.raises(CatalogFailed) as failed:
             await engine.bookkeeping.run_once()
         engine.bookkeeping.log_failure(failed.value)
-    told = [each.message for each in caplog.records if "Keeping the books" in each.message]
+    told = [each.message for each in caplog.records if "Bookkeeping" in each.message]
     assert told == [
-        "Keeping the books failed, and is tried again each 2 s: The catalog fails: database or disk is full. Free space on the file system of the data "
+        "Bookkeeping failed; it is tried again every 2 s: The catalog fails: database or disk is full. Free space on the file system of the data "
         "directory. Until then what is fetched is passed on to clients and not kept."
     ]
 

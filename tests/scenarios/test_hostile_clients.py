@@ -28,9 +28,7 @@ tests a single one may take longer."""
 HANG = 10.0
 """Seconds that no probe may take."""
 
-SHORT_GRACE = (
-    "import entrepot.server.run as run; run.GRACE = 1.0; from entrepot.cli import main; main()"
-)
+SHORT_SHUTDOWN_GRACE = "import entrepot.server.run as run; run.SHUTDOWN_GRACE = 1.0; from entrepot.cli import main; main()"
 
 Writer = asyncio.StreamWriter
 
@@ -95,7 +93,7 @@ async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterato
     """A running engine, started by the program *prefix*, with a source that has one image."""
     async with FakeRegistry() as source:
         image = source.add_image("library/app", "1", layers=[20_000_000], platforms=["linux/amd64"])
-        with Entrepot(root, source.url, program=("-c", SHORT_GRACE)) as process:
+        with Entrepot(root, source.url, program=("-c", SHORT_SHUTDOWN_GRACE)) as process:
             ready = await asyncio.to_thread(
                 process.launch(prefix=prefix).wait_for_line,
                 r"answers container clients on (\S+) with",

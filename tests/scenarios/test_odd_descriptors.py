@@ -182,8 +182,8 @@ async def test_f82_a_pull_of_an_image_whose_sizes_are_off_completes_and_shows_wh
     assert [(each.size, each.received, each.state) for each in pull.layers] == [
         (len(content), len(content), LayerState.VERIFIED) for content in (CONFIG, SMALL, LARGE)
     ]
-    assert len(source.asked("GET", "/blobs/")) == 3
-    assert source.asked("HEAD", "/blobs/") == []
+    assert len(source.received("GET", "/blobs/")) == 3
+    assert source.received("HEAD", "/blobs/") == []
     await check_accounts(engine)
 
 
@@ -206,7 +206,7 @@ async def test_f82_ranges_and_heads_of_a_blob_without_a_size_are_right(
         f"bytes 100-199/{len(LARGE)}",
     )
     # What was asked of the source is not asked again for each request.
-    assert len(source.asked("HEAD", str(digest))) == 1
+    assert len(source.received("HEAD", str(digest))) == 1
 
 
 @pytest.mark.parametrize("more", [-1, 1])

@@ -242,7 +242,7 @@ async def test_the_settings_say_what_is_taken_over_tcp(engine: Engine, tmp_path:
     [
         (
             'secret_kinds = ["shell"]',
-            "line 4: In management: 'shell' is no kind of secret identifier. There are: env, file, keyring",
+            "line 4: In management: 'shell' is not a kind of secret identifier. There are: env, file, keyring",
         ),
         (
             'secret_files = "run/secrets"',
@@ -251,7 +251,7 @@ async def test_the_settings_say_what_is_taken_over_tcp(engine: Engine, tmp_path:
         ('secret_files = "/"', "line 4: In management: '/' is not a directory"),
         (
             'secret_variables = "A-B"',
-            "line 4: In management: 'A-B' is not how the names of variables begin",
+            "line 4: In management: 'A-B' can't be the beginning of the name of a variable",
         ),
     ],
 )

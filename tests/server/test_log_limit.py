@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from entrepot.server import run
-from entrepot.server.log_limit import INTERVAL, KINDS, LINES, TRACEBACKS, LogLimit
+from entrepot.server import log_format
+from entrepot.server.log_limit import INTERVAL, MAX_KINDS, MAX_LINES, MAX_TRACEBACKS, LogLimit
 from tests.conftest import Clock
 
 
@@ -42,11 +42,11 @@ def test_lines_of_one_kind_are_limited_and_then_counted(
     logger: tuple[logging.Logger, list[str]], later: list[Callable[[], None]], clock: Clock
 ) -> None:
     log, lines = logger
-    for number in range(LINES + 7):
+    for number in range(MAX_LINES + 7):
         log.warning("Client %d does it again.", number)
     log.warning("Another kind.")
     assert lines == [
-        *(f"Client {number} does it again." for number in range(LINES)),
+        *(f"Client {number} does it again." for number in range(MAX_LINES)),
         "Another kind.",
     ]
     clock.now += INTERVAL
@@ -64,37 +64,37 @@ def test_tracebacks_are_limited_more_tightly(logger: tuple[logging.Logger, list[
             raise ValueError
         except ValueError:
             log.exception("It failed.")
-    assert len(lines) == TRACEBACKS
+    assert len(lines) == MAX_TRACEBACKS
 
 
 def test_after_an_interval_lines_are_written_again(
     logger: tuple[logging.Logger, list[str]], clock: Clock
 ) -> None:
     log, lines = logger
-    for _ in range(3 * LINES):
-        clock.now += INTERVAL / (LINES - 1)
+    for _ in range(3 * MAX_LINES):
+        clock.now += INTERVAL / (MAX_LINES - 1)
         log.info("Now and then.")
-    assert len(lines) == 3 * LINES
+    assert len(lines) == 3 * MAX_LINES
 
 
 def test_kinds_of_events_have_a_limit_each(logger: tuple[logging.Logger, list[str]]) -> None:
     log, lines = logger
     for kind in ("pull-started", "pull-ended"):
-        for _ in range(LINES + 1):
+        for _ in range(MAX_LINES + 1):
             log.info("%s", "It happened.", extra={"kind": kind})
-    assert len(lines) == 2 * LINES
+    assert len(lines) == 2 * MAX_LINES
 
 
 def test_what_is_remembered_of_kinds_is_bounded(logger: tuple[logging.Logger, list[str]]) -> None:
     log, _ = logger
-    for number in range(3 * KINDS):
+    for number in range(3 * MAX_KINDS):
         log.info(f"Kind {number}")
     limit = next(each for each in log.handlers[0].filters if isinstance(each, LogLimit))
-    assert len(limit._counts) <= KINDS + 1
+    assert len(limit._counts) <= MAX_KINDS + 1
 
 
 def test_s10_the_engine_and_the_libraries_without_a_handler_share_the_limit() -> None:
-    run.set_up_logging("plain")
+    log_format.set_up_logging("plain")
     [handler] = logging.getLogger("entrepot").handlers
     last_resort = logging.lastResort
     assert last_resort is not None

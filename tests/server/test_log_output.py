@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from entrepot.errors import EngineError
-from entrepot.server import log_output, run
+from entrepot.server import log_format, log_output
 from entrepot.server.log_output import LogFile, LogOutput
 from tests.programs import require_program
 
 CHECKOUT = Path(__file__).parents[2]
 
 
-class Target:
+class LogTarget:
     """Takes lines, fails, or hangs on command."""
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class Target:
 
 
 @pytest.fixture
-def target() -> Iterator[Target]:
-    target = Target()
+def target() -> Iterator[LogTarget]:
+    target = LogTarget()
     yield target
     target.gate.set()
 
@@ -55,7 +55,7 @@ def logger_of(output: LogOutput) -> logging.Logger:
     return logger
 
 
-def test_lines_are_written_in_their_order(target: Target) -> None:
+def test_lines_are_written_in_their_order(target: LogTarget) -> None:
     output = LogOutput(target)
     log = logger_of(output)
     for number in range(1000):
@@ -64,7 +64,7 @@ def test_lines_are_written_in_their_order(target: Target) -> None:
     assert target.lines == [str(number) for number in range(1000)]
 
 
-def test_f79_a_target_that_hangs_stops_nobody_and_lines_are_counted(target: Target) -> None:
+def test_f79_a_target_that_hangs_stops_nobody_and_lines_are_counted(target: LogTarget) -> None:
     """A terminal that is paused with ctrl+s, or a log file on a disk that hangs."""
     output = LogOutput(target, waiting=3)
     log = logger_of(output)
@@ -77,7 +77,7 @@ def test_f79_a_target_that_hangs_stops_nobody_and_lines_are_counted(target: Targ
     output.flush()
     assert target.lines == [
         "first",
-        "7 lines are missing here: what takes the log did not take it in time.",
+        "7 lines are missing here: the target of the log did not accept it in time.",
         "0",
         "1",
         "2",
@@ -85,7 +85,7 @@ def test_f79_a_target_that_hangs_stops_nobody_and_lines_are_counted(target: Targ
 
 
 def test_f79_the_end_does_not_wait_for_a_target_that_hangs(
-    target: Target, monkeypatch: pytest.MonkeyPatch
+    target: LogTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_output, "FLUSH_TIMEOUT", 0.01)
     output = LogOutput(target)
@@ -97,7 +97,7 @@ def test_f79_the_end_does_not_wait_for_a_target_that_hangs(
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE, errno.ENOSPC])
 def test_f79_a_target_that_fails_raises_nowhere_and_the_next_line_says_what_is_missing(
-    target: Target, number: int, capfd: pytest.CaptureFixture[str]
+    target: LogTarget, number: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     output = LogOutput(target)
     log = logger_of(output)
@@ -118,9 +118,9 @@ def test_f79_a_target_that_fails_raises_nowhere_and_the_next_line_says_what_is_m
 
 
 def test_the_thread_that_writes_ends_when_there_is_nothing_to_write(
-    target: Target, monkeypatch: pytest.MonkeyPatch
+    target: LogTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_output, "LINGER", 0)
+    monkeypatch.setattr(log_output, "IDLE_TIMEOUT", 0)
     output = LogOutput(target)
     log = logger_of(output)
     for text in ("one", "two"):
@@ -220,7 +220,7 @@ def test_a_log_file_that_can_not_be_opened_is_one_sentence(tmp_path: Path) -> No
     with pytest.raises(
         EngineError, match=rf"The log {tmp_path} can't be written: Is a directory\..*--log-file"
     ):
-        run.set_up_logging("plain", tmp_path)
+        log_format.set_up_logging("plain", tmp_path)
 
 
 @pytest.mark.parametrize("way", ["create", "copytruncate"])
@@ -259,7 +259,7 @@ def closed_terminal() -> int:
 
 CODE = """
 import logging, os, sys
-from entrepot.server.run import set_up_logging
+from entrepot.server.log_format import set_up_logging
 output = set_up_logging("plain")
 for number in range(100):
     logging.getLogger("entrepot").info("%d", number)

@@ -238,7 +238,7 @@ async def test_answers_under_way_are_cut_when_the_grace_is_over(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(run, "GRACE", 0.1)
+    monkeypatch.setattr(run, "SHUTDOWN_GRACE", 0.1)
     layer = (
         source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)])
         .platforms["linux/amd64"]

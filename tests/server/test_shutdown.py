@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from entrepot.server import shutdown
-from entrepot.server.shutdown import NOT_IN_ORDER, Deadline, answer_signals
+from entrepot.server.shutdown import NOT_IN_ORDER, Deadline, handle_signals
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -33,12 +33,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_f79_in_a_terminal_these_signals_end_the_engine(
     terminal: None, number: signal.Signals
 ) -> None:
-    async with answer_signals(asyncio.Event()) as asked, asyncio.timeout(60):
+    async with handle_signals(asyncio.Event()) as asked, asyncio.timeout(60):
         os.kill(os.getpid(), number)
         await asked.stopping.wait()
-        assert not asked.hurry.is_set()
+        assert not asked.asked_again.is_set()
         os.kill(os.getpid(), number)
-        await asked.hurry.wait()
+        await asked.asked_again.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
@@ -46,7 +46,7 @@ async def test_f79_in_a_service_these_signals_change_nothing_and_say_so(
     no_terminal: None, number: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with answer_signals(asyncio.Event()) as asked, asyncio.timeout(60):
+    async with handle_signals(asyncio.Event()) as asked, asyncio.timeout(60):
         os.kill(os.getpid(), number)
         while not caplog.messages:
             await asyncio.sleep(0)
@@ -61,12 +61,12 @@ async def test_f79_hangup_that_is_ignored_at_the_start_stays_ignored(terminal: N
     """nohup(1)."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        async with answer_signals(asyncio.Event()) as asked, asyncio.timeout(60):
+        async with handle_signals(asyncio.Event()) as asked, asyncio.timeout(60):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGTERM)
             await asked.stopping.wait()
-            assert not asked.hurry.is_set()
+            assert not asked.asked_again.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -74,7 +74,7 @@ async def test_f79_hangup_that_is_ignored_at_the_start_stays_ignored(terminal: N
 async def test_afterwards_signals_do_what_they_did_before(terminal: None) -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
     before = [signal.getsignal(each) for each in numbers]
-    async with answer_signals(asyncio.Event()):
+    async with handle_signals(asyncio.Event()):
         assert signal.getsignal(signal.SIGUSR1) is not before[-1]
     assert [signal.getsignal(each) for each in numbers] == before
 
@@ -95,21 +95,21 @@ def test_f79_an_end_that_takes_too_long_is_cut_and_says_why(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     left, said = Left(), []
-    deadline = Deadline(0, leave=left)
+    deadline = Deadline(0, end_process=left)
     deadline.reason = lambda: "The disk of /data has not answered for 30 s."
-    deadline.say_last = lambda: said.append(caplog.text)
+    deadline.flush_log = lambda: said.append(caplog.text)
     deadline.begin()
     assert left.happened.wait(60)
     assert left.status == NOT_IN_ORDER
     assert (
-        "The engine could not end in order. The disk of /data has not answered for 30 s. It ends now as in a power cut: what is on the disk is whole."
+        "The engine could not end in order. The disk of /data has not answered for 30 s. It ends now as in a power cut: the data on the disk is consistent."
         in said[0]
     )
 
 
 def test_f79_asked_again_an_engine_has_less_time(caplog: pytest.LogCaptureFixture) -> None:
     left = Left()
-    deadline = Deadline(10_000, leave=left)
+    deadline = Deadline(10_000, end_process=left)
     deadline.begin()
     deadline.begin(20_000)
     deadline.begin(0)
@@ -118,7 +118,7 @@ def test_f79_asked_again_an_engine_has_less_time(caplog: pytest.LogCaptureFixtur
 
 def test_f79_before_its_end_has_begun_an_engine_has_all_the_time() -> None:
     left = Left()
-    Deadline(0, leave=left)
+    Deadline(0, end_process=left)
     assert not [each for each in threading.enumerate() if each.name == "entrepot-deadline"]
     assert not left.happened.is_set()
 

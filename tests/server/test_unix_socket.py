@@ -308,7 +308,7 @@ def test_f68_another_engine_that_is_too_busy_to_accept_is_alive(path: Path) -> N
 async def test_f68_an_engine_whose_socket_is_gone_binds_it_again_and_keeps_its_connections(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(run, "SOCKET_WATCH", 0.01)
+    monkeypatch.setattr(run, "SOCKET_CHECK_INTERVAL", 0.01)
     async with answering(engine), CacheClient.at(engine.directories.socket) as before:
         events = before.system.events()
         coming = asyncio.ensure_future(anext(events))
@@ -333,7 +333,7 @@ async def test_f68_an_engine_whose_socket_is_gone_binds_it_again_and_keeps_its_c
 async def test_f68_a_socket_that_can_not_be_bound_again_is_said_once_and_shown(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "SOCKET_WATCH", 0.0)
+    monkeypatch.setattr(run, "SOCKET_CHECK_INTERVAL", 0.0)
     path = engine.directories.socket
     async with answering(engine):
         with engine.events.watching() as events:

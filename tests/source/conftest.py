@@ -82,7 +82,7 @@ def sources(opened: Callable[..., Sources]) -> Sources:
 
 
 def registry(endpoint: str, login_server: str = "docker.io") -> SourceRegistry:
-    return SourceRegistry("Stand-in", login_server, SignIn.OPTIONAL, endpoint, True)
+    return SourceRegistry("Fake registry", login_server, SignIn.OPTIONAL, endpoint, True)
 
 
 @pytest.fixture

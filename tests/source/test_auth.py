@@ -46,7 +46,7 @@ async def test_a_public_image_is_pulled_with_a_token_for_nobody(sources: Sources
         assert (
             await sources.client(registry(source.url), None).manifest(NGINX, Tag("1.27"))
         ).digest == image.digest
-        token = source.asked("GET", "/token")[0]
+        token = source.received("GET", "/token")[0]
         assert token.query == {"service": ["stand-in"], "scope": ["repository:library/nginx:pull"]}
         assert "authorization" not in token.headers
 
@@ -60,7 +60,7 @@ async def test_a_private_image_is_pulled_with_the_credentials(
             Repository("acme/api"), Tag("1")
         )
         assert fetched.digest == image.digest
-        sent = source.asked("GET", "/token")[0].headers["authorization"]
+        sent = source.received("GET", "/token")[0].headers["authorization"]
         assert base64.b64decode(sent.removeprefix("Basic ")).decode() == "ann:s3cret"
 
 
@@ -79,7 +79,7 @@ async def test_a_token_serves_every_request_until_shortly_before_it_expires(
         await client.head_manifest(NGINX, Tag("1.27"))
         assert source.count("GET", "/token") == 2
         # The way in is known by now: only the very first request met a challenge.
-        assert [each.status for each in source.asked("HEAD", "/manifests/")] == [
+        assert [each.status for each in source.received("HEAD", "/manifests/")] == [
             401,
             200,
             200,
@@ -166,11 +166,11 @@ async def test_a_revoked_token_is_renewed_once(sources: Sources) -> None:
         assert source.count("GET", "/token") == 2
 
 
-async def test_a_token_that_was_refused_is_renewed_where_it_came_from_though_the_registry_names_another_realm(
+async def test_a_refused_token_is_renewed_where_it_came_from(
     sources: Sources,
 ) -> None:
-    # nvcr.io does so (NVIDIA/nvidia-container-toolkit issue 1945), and the realm that it names then
-    # gives nothing to anonymous clients.
+    # nvcr.io names another realm then (NVIDIA/nvidia-container-toolkit issue 1945), which gives
+    # nothing to anonymous clients.
     sign_in = TokenSignIn()
     async with FakeRegistry(sign_in) as source:
         image = source.add_image("library/nginx", "1.27")
@@ -178,7 +178,8 @@ async def test_a_token_that_was_refused_is_renewed_where_it_came_from_though_the
         await client.head_manifest(NGINX, Tag("1.27"))
         sign_in.revoke_tokens()
         sign_in.challenge = (
-            'Bearer realm="https://authn.example.net/token",service="registry",scope="{scope}",error="invalid_token"',
+            'Bearer realm="https://authn.example.net/token",service="registry",'
+            'scope="{scope}",error="invalid_token"',
         )
         assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
         assert source.count("GET", "/token") == 2
@@ -417,7 +418,7 @@ async def test_a_sign_in_is_checked_with_the_real_credentials(
 ) -> None:
     async with FakeRegistry(TokenSignIn({"ann": "s3cret"})) as source:
         await sources.client(registry(source.url), credential_set).verify_credentials()
-        assert "authorization" in source.asked("GET", "/token")[0].headers
+        assert "authorization" in source.received("GET", "/token")[0].headers
 
 
 async def test_a_sign_in_with_a_wrong_password_is_refused(
@@ -592,7 +593,7 @@ async def test_a_token_answer_that_is_a_little_odd_gives_its_token(
         source.fault("/token", Status(200, {"Content-Type": media_type}, body))
         client = sources.client(registry(source.url), None)
         await client.head_manifest(NGINX, Tag("1.27"))
-        assert source.asked("HEAD", "/manifests/")[-1].headers["authorization"] == "Bearer t"
+        assert source.received("HEAD", "/manifests/")[-1].headers["authorization"] == "Bearer t"
         clock.now += lives - min(30.0, lives / 10) - 1
         await client.head_manifest(NGINX, Tag("1.27"))
         assert source.count("GET", "/token") == 1
@@ -617,7 +618,8 @@ async def test_a_token_answer_that_is_a_little_odd_gives_its_token(
         ),
         (
             Status(200, body=b'{"token":"a\\r\\nX: 1"}'),
-            "without a token that can be used: it has 7 characters, or some that no header may have.",
+            "without a token that can be used: it has 7 characters, "
+            "or some that no header may have.",
         ),
         (
             Status(200, body=b'{"token":"' + b"x" * 100_000 + b'"}'),
@@ -634,7 +636,7 @@ async def test_an_answer_without_a_token_that_can_be_used_says_what_it_is(
         with pytest.raises(SourceAnswerInvalid) as refused:
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
         assert sentence in refused.value.what
-        assert source.asked("HEAD", "/manifests/")[-1].status == 401
+        assert source.received("HEAD", "/manifests/")[-1].status == 401
 
 
 async def test_a_challenge_without_a_realm_is_not_told_to_offer_what_it_offers(

@@ -90,7 +90,7 @@ async def test_a_blob_is_resumed_where_it_broke_off(
     ) as stream:
         assert (stream.offset, stream.size) == (300_000, layer.size)
         assert await read(stream, received) == layer.content
-    resumed = source.asked("GET", "/blobs/")[1]
+    resumed = source.received("GET", "/blobs/")[1]
     assert resumed.headers["range"] == "bytes=300000-"
     assert resumed.headers["if-range"] == f'"{layer.digest}"'
 

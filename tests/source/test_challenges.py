@@ -18,7 +18,8 @@ REALM = "https://auth.example.com/token"
     [
         (
             [
-                'Bearer realm="https://auth.example.com/token",service="registry",scope="repository:a/b:pull,push"'
+                'Bearer realm="https://auth.example.com/token",service="registry",'
+                'scope="repository:a/b:pull,push"'
             ],
             [
                 (

@@ -26,7 +26,7 @@ STORAGE = httpx.URL("https://storage.example/layers/1")
 
 
 class Host:
-    """A host that answers probes when the test says so; each wait for the next probe is recorded."""
+    """A host that answers probes when the test says so; it records the waits between them."""
 
     def __init__(self, breakers: CircuitBreakers) -> None:
         self.breakers = breakers

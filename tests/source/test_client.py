@@ -126,7 +126,8 @@ async def test_the_bytes_of_a_manifest_are_kept_as_they_came(
 ) -> None:
     odd = Content.of(
         OCI.manifest,
-        b'{ "mediaType" : "application/vnd.oci.image.manifest.v1+json",\n\t"schemaVersion":2, "layers":[ ] }\n\n',
+        b'{ "mediaType" : "application/vnd.oci.image.manifest.v1+json",\n\t"schemaVersion":2, '
+        b'"layers":[ ] }\n\n',
     )
     source.add_manifest("library/nginx", odd, "latest")
     fetched = await client.manifest(NGINX, LATEST)
@@ -312,7 +313,8 @@ async def test_each_refusal_of_a_source_says_what_and_whose_fault(
 async def test_what_the_source_itself_says_is_told(
     client: SourceClient, source: FakeRegistry
 ) -> None:
-    body = b'{"errors":[{"code":"DENIED","message":"requested access\\u001b[31m to the resource\\nis denied"}]}'
+    message = rb"requested access\u001b[31m to the resource\nis denied"
+    body = b'{"errors":[{"code":"DENIED","message":"%b"}]}' % message
     source.fault("/manifests/", Status(403, body=body))
     with pytest.raises(
         SourceRefused, match=r"\(DENIED requested access\\x1b\[31m to the resource is denied\)"

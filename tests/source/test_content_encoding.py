@@ -421,7 +421,7 @@ async def test_a_part_of_compressed_bytes_is_no_part_of_the_blob(
     source.files[f"/v2/{NGINX}/blobs/{Digest.of(blob)}"] = encoded
     source.fault("/blobs/", LABEL)
     assert await read(client, blob, offset=10) == blob
-    assert [request.headers.get("range") for request in source.asked("GET", "/blobs/")] == [
+    assert [request.headers.get("range") for request in source.received("GET", "/blobs/")] == [
         "bytes=10-",
         None,
     ]

@@ -298,8 +298,8 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
         error = await failure(opened(ca_file=Authority(tmp_path, "Other").path), source.url)
     assert error.cause is CauseCode.TRUST_STORE_EMPTY
     assert (
-        error.what
-        == f"This machine trusts no certificate authority: {variable} names {tmp_path / 'nowhere'}, which is missing. So no certificate is trusted."
+        error.what == f"This machine trusts no certificate authority: {variable} names "
+        f"{tmp_path / 'nowhere'}, which is missing. So no certificate is trusted."
     )
     assert error.hint == f"Correct or unset {variable} where the engine is started."
     assert at_fault(CauseCode.TRUST_STORE_EMPTY) is Fault.MACHINE
@@ -352,7 +352,8 @@ async def test_a_clock_that_is_behind_is_at_fault_and_not_the_certificate(
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert (
         error.what
-        == f"This machine's clock is 400 days behind ({today}), so the certificate of docker.io (127.0.0.1) counts as not yet valid."
+        == f"This machine's clock is 400 days behind ({today}), so the certificate of docker.io "
+        "(127.0.0.1) counts as not yet valid."
     )
     assert "Set the clock of this machine" in error.hint
     assert at_fault(CauseCode.CLOCK_WRONG) is Fault.MACHINE
@@ -388,7 +389,7 @@ async def test_without_a_date_the_certificate_says_how_far_the_clock_is_behind_a
     assert (error.cause, "300 days behind" in error.what) == (CauseCode.CLOCK_WRONG, True)
 
 
-async def test_where_another_source_agrees_with_the_clock_a_certificate_of_the_future_is_the_sources_fault(
+async def test_where_another_source_agrees_with_the_clock_the_certificate_is_wrong(
     opened: Callable[..., Sources], authority: Authority
 ) -> None:
     begins = datetime.now(UTC) + timedelta(days=300)
@@ -483,7 +484,8 @@ async def main():
         for login_server, endpoint in json.loads(sys.argv[1]).items():
             source = SourceRegistry("Stand-in", login_server, SignIn.OPTIONAL, endpoint, True)
             try:
-                await sources.client(source, None).head_manifest(Repository("library/nginx"), Tag("latest"))
+                client = sources.client(source, None)
+                await client.head_manifest(Repository("library/nginx"), Tag("latest"))
             except SourceError as error:
                 results.append([error.cause, error.what, error.hint])
     release()
@@ -531,7 +533,10 @@ def test_without_a_name_server_it_is_this_machine_that_lacks_one(tmp_path: Path)
     empty = tmp_path / "resolv.conf"
     empty.write_text("# nothing\noptions timeout:1 attempts:1\n")
     # A network of its own with a route that leads nowhere: no name server of the real one answers.
-    setup = f'{mount} --bind {empty} /etc/resolv.conf && {ip} link set lo up && {ip} route add default dev lo && exec "$@"'
+    setup = (
+        f"{mount} --bind {empty} /etc/resolv.conf && {ip} link set lo up "
+        f'&& {ip} route add default dev lo && exec "$@"'
+    )
     [found] = elsewhere(
         {"quay.io": "https://registry.example.com"}, unshare, "-n", "-m", "sh", "-c", setup, "sh"
     )
@@ -581,7 +586,10 @@ def release():
 def test_out_of_local_ports_it_is_this_machine_that_has_none() -> None:
     require_root("a network namespace")
     unshare, ip = (str(require_program(each)) for each in ("unshare", "ip"))
-    setup = f"{ip} link set lo up && echo '40000 40000' > /proc/sys/net/ipv4/ip_local_port_range && exec \"$@\""
+    setup = (
+        f"{ip} link set lo up && echo '40000 40000' > /proc/sys/net/ipv4/ip_local_port_range "
+        '&& exec "$@"'
+    )
     change = """
 server = socket.create_server(("127.0.0.1", 50001))
 taken = socket.create_connection(("127.0.0.1", 50001))
@@ -699,8 +707,8 @@ async def test_a_proxy_that_takes_no_connections_is_named_and_not_the_source(
     error = await failure(opened(), "https://registry.example")
     assert error.cause is CauseCode.PROXY_UNREACHABLE
     assert (
-        error.what
-        == f"The proxy {place} (the engine's https_proxy) accepts no connections, so docker.io can't be reached."
+        error.what == f"The proxy {place} (the engine's https_proxy) accepts no connections, "
+        "so docker.io can't be reached."
     )
 
 

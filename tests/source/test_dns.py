@@ -180,7 +180,8 @@ async def test_a_source_whose_name_server_is_silent_is_unreachable(
         async with asyncio.timeout(30):
             with pytest.raises(
                 SourceUnreachable,
-                match=r"docker\.io \(r\.example\) can't be reached: the name server does not answer in time",
+                match=r"docker\.io \(r\.example\) can't be reached: "
+                r"the name server does not answer in time",
             ):
                 await client.head_manifest(Repository("library/nginx"), Tag("1"))
         assert len(pauses.taken) == 1, "two attempts, as for every silence"

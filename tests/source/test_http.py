@@ -64,7 +64,7 @@ async def test_a_blob_behind_a_redirect_is_read_without_the_authorization(
         client = sources.client(registry(source.url), credential_set)
         await client.manifest(NGINX, LATEST)
         assert await read(client, layer.digest) == layer.content
-        assert "authorization" in source.asked("GET", "/blobs/")[-1].headers
+        assert "authorization" in source.received("GET", "/blobs/")[-1].headers
         assert [("authorization" in each.headers, each.target) for each in storage.requests] == [
             (False, "/store/1?X-Amz-Credential=AK%2F1&X-Amz-Signature=a%2Bb")
         ]
@@ -114,7 +114,7 @@ async def test_once_lost_the_authorization_does_not_come_back(
         source.fault("/blobs/", Redirect(f"{other.url}/away"))
         other.fault("/away", Redirect(f"{source.url}/back"))
         assert await read(client, layer.digest) == layer.content
-        assert "authorization" not in source.asked("GET", "/back")[0].headers
+        assert "authorization" not in source.received("GET", "/back")[0].headers
 
 
 async def test_a_redirect_on_the_same_host_keeps_the_authorization(
@@ -480,7 +480,7 @@ async def test_who_leaves_while_a_source_is_silent_leaves_no_connection_behind(
         await asking
     gate.open()
     await request.ended.wait()
-    assert not source.asked("GET", "/")
+    assert not source.received("GET", "/")
 
 
 async def test_a_date_for_coming_back_is_understood(

@@ -328,7 +328,7 @@ async def test_a_connection_that_is_kept_holds_nothing_of_the_answers_that_came_
 
 
 async def test_a_connection_that_is_reset_while_it_is_idle_is_logged_by_nobody() -> None:
-    """F92: each such connection was a traceback in the log, "Future exception was never retrieved"."""
+    """F92: each was a traceback in the log, "Future exception was never retrieved"."""
     has_begun, ended = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

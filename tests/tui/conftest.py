@@ -27,6 +27,7 @@ from tests.tui.pty import Program
 from tui.app import Dashboard, DashboardOutcome
 from tui.keymap import Keymap
 from tui.options import Options
+from tui.screens.base import EngineScreen
 
 _KEYS = {
     "/": "slash",
@@ -51,7 +52,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Person:
-    """Somebody who types and reads."""
+    """A user who types and reads."""
 
     def __init__(self, app: Dashboard, pilot: Pilot[DashboardOutcome]) -> None:
         self.app = app
@@ -81,6 +82,23 @@ class Person:
 
     def seen(self) -> str:
         return grid(self.app)
+
+
+def screen_of(person: Person) -> EngineScreen:
+    """The area on top."""
+    screen = person.app.screen
+    assert isinstance(screen, EngineScreen)
+    return screen
+
+
+def poll_is_over(person: Person) -> bool:
+    """Whether no poll of the area on top is under way."""
+    return screen_of(person)._poll_started is None
+
+
+def disabled_reason(person: Person, action: str) -> str:
+    """Why an action of the area on top is disabled."""
+    return screen_of(person).disabled_reason(action)
 
 
 async def pulled(engine: Engine, image: str, platform: str = "linux/amd64") -> None:
@@ -149,9 +167,9 @@ class Looks:
 
     async def more(self, number: int) -> None:
         """Wait for a number of further looks."""
-        wanted = self.count + number
+        target = self.count + number
         async with asyncio.timeout(60):
-            while self.count < wanted:
+            while self.count < target:
                 self._one.clear()
                 await self._one.wait()
 

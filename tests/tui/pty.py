@@ -23,12 +23,13 @@ PATIENCE = 60.0
 
 _SEQUENCE = re.compile(
     r"\x1b\[(?P<csi>[0-?]*)(?P<intermediate>[ -/]*)(?P<final>[@-~])"
-    r"|\x1b\](?P<osc>[^\x07\x1b]*)(?:\x07|\x1b\\)|\x1bP[^\x1b]*(?:\x1b\x1b[^\x1b]*)*\x1b\\|\x1b[=>78c]"
+    r"|\x1b\](?P<osc>[^\x07\x1b]*)(?:\x07|\x1b\\)"
+    r"|\x1bP[^\x1b]*(?:\x1b\x1b[^\x1b]*)*\x1b\\|\x1b[=>78c]"
 )
 
 
 class Picture:
-    """What a terminal shows of what was sent to it. It stops at a sequence that it does not know."""
+    """What a terminal shows of what was sent to it. It stops at an unknown sequence."""
 
     def __init__(self, columns: int, lines: int) -> None:
         self.columns = columns
@@ -47,7 +48,7 @@ class Picture:
         self._style = ""
 
     def resize(self, columns: int, lines: int) -> None:
-        """Terminals keep what they can; this one keeps nothing, so that all has to come anew."""
+        """Terminals keep what they can; this one keeps nothing, so that all must be sent again."""
         self.columns, self.lines = columns, lines
         self._clear()
 
@@ -60,13 +61,13 @@ class Picture:
             self._write(text[place : begin if begin >= 0 else len(text)])
             if begin < 0:
                 return
-            found = _SEQUENCE.match(text, begin)
-            if found is None:
+            match = _SEQUENCE.match(text, begin)
+            if match is None:
                 self._rest = text[begin:]
                 assert len(self._rest) < 200_000, f"no sequence: {self._rest[:40]!r}"
                 return
-            self._obey(found)
-            place = found.end()
+            self._obey(match)
+            place = match.end()
 
     def _write(self, text: str) -> None:
         for sign in text:
@@ -195,13 +196,13 @@ class Program:
             if self._taken_away in ready:
                 return
             try:
-                found = os.read(self._keyboard, 65536)
-            except OSError:  # Linux gives EIO once nobody has the other end open.
-                found = b""
+                data = os.read(self._keyboard, 65536)
+            except OSError:  # Linux gives EIO once the other end is closed.
+                data = b""
             with self._changed:
-                self.sent += found
+                self.sent += data
                 self.times.append((time.monotonic(), len(self.sent)))
-                undecoded += found
+                undecoded += data
                 try:
                     text, undecoded = undecoded.decode(), b""
                 except UnicodeDecodeError as error:
@@ -210,14 +211,14 @@ class Program:
                     self.picture.feed(text)
                 except AssertionError as fault:
                     self._fault = fault
-                self._ended = not found
+                self._ended = not data
                 self._changed.notify_all()
-            if not found:
+            if not data:
                 return
-            if self._synchronised and b"\x1b[?2026$p" in found:
+            if self._synchronised and b"\x1b[?2026$p" in data:
                 os.write(self._keyboard, b"\x1b[?2026;2$y")
             if self.answers:
-                os.write(self._keyboard, b"\x1b[0n" * found.count(b"\x1b[5n"))
+                os.write(self._keyboard, b"\x1b[0n" * data.count(b"\x1b[5n"))
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -225,10 +226,10 @@ class Program:
             while not condition():
                 if self._fault is not None:
                     raise self._fault
-                left = deadline - time.monotonic()
-                if left <= 0 or self._ended:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self._ended:
                     raise AssertionError(f"{what} never came:\n{self.picture.text()}")
-                self._changed.wait(min(left, 1.0))
+                self._changed.wait(min(remaining, 1.0))
 
     def sees(self, *texts: str, gone: str | None = None) -> None:
         """Wait until all of *texts* stand on the screen, perhaps broken into lines, and *gone* does
@@ -293,8 +294,8 @@ class Program:
         if self._keyboard >= 0:
             os.write(self._take_away, b".")
             self._reader.join(PATIENCE)
-            for each in (self._keyboard, self._taken_away, self._take_away):
-                os.close(each)
+            for descriptor in (self._keyboard, self._taken_away, self._take_away):
+                os.close(descriptor)
             self._keyboard = -1
 
     def ended(self) -> int:

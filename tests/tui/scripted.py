@@ -166,7 +166,7 @@ class ScriptedEngine:
 async def scripted_dashboard(
     engine: ScriptedEngine, *, size: tuple[int, int] = (80, 24)
 ) -> AsyncIterator[Person]:
-    """Somebody at a dashboard of it."""
+    """A user at a dashboard of it."""
     async with engine.client() as client:
         app = Dashboard(client)
         async with app.run_test(size=size, notifications=True) as pilot:
@@ -185,7 +185,7 @@ async def look(person: Person) -> None:
 
 async def settled(person: Person) -> None:
     """Wait for the look that is under way."""
-    looking = [worker for worker in person.app.workers if worker.group == "look"]
+    looking = [worker for worker in person.app.workers if worker.group == "poll"]
     if looking:
         await person.app.workers.wait_for_complete(looking)
     await person.pilot.pause()
@@ -196,7 +196,12 @@ async def nothing_painted(person: Person) -> AsyncIterator[None]:
     """Within it the terminal may be sent nothing."""
     painted: list[object] = []
     display = person.app._display
-    person.app._display = lambda *arguments: painted.append(arguments) or display(*arguments)  # type: ignore[method-assign,func-returns-value]
+
+    def record(*arguments: Any) -> None:
+        painted.append(arguments)
+        display(*arguments)
+
+    person.app._display = record  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:

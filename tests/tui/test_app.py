@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 from textual.widgets import Input
@@ -29,15 +30,15 @@ async def test_every_area_fits_its_terminal(
             ("2", "Cache rules", "example-library"),
             ("3", "There is no credential set yet."),
             ("4", "Cached repositories", "library/nginx"),
-            ("5", "Pulls", "library/nginx:1.27", "complete"),
+            ("5", "Pulls", "library/nginx:1.27", "completed"),
             ("6", "Source registries", LOGIN_SERVER[:10]),
             ("7", "Events", "Cache rule exam"),
         ):
             await person.press(key)
             await person.sees(*texts, "? help", "q quit")
-            shown = lines(person.app)
-            assert len(shown) == size[1]
-            assert max(len(line) for line in shown) <= size[0]
+            screen_lines = lines(person.app)
+            assert len(screen_lines) == size[1]
+            assert max(len(line) for line in screen_lines) <= size[0]
 
 
 async def test_a_filter_shows_what_matches_and_how_many_and_escape_clears_it(
@@ -161,13 +162,18 @@ async def test_where_nothing_moves_nothing_is_painted(person: Person) -> None:
     before = person.seen()
     painted: list[object] = []
     display = person.app._display
-    person.app._display = lambda *arguments: painted.append(arguments) or display(*arguments)  # type: ignore[method-assign,func-returns-value]
+
+    def record(*arguments: Any) -> None:
+        painted.append(arguments)
+        display(*arguments)
+
+    person.app._display = record  # type: ignore[method-assign,assignment]
     for _ in range(3):
         person.app.poll_now()
         person.app.screen.poll()  # type: ignore[attr-defined]
         async with asyncio.timeout(60):
             await person.app.workers.wait_for_complete(
-                [worker for worker in person.app.workers if worker.group == "look"] or None
+                [worker for worker in person.app.workers if worker.group == "poll"] or None
             )
         await person.pilot.pause()
     assert person.seen() == before
@@ -197,9 +203,9 @@ async def test_help_is_grouped_and_told_by_the_bindings(person: Person) -> None:
     for _ in range(40):
         await person.press("j")
     await person.sees("Everywhere", "Go to Overview")
-    seen = person.seen()
+    before = person.seen()
     await person.press("escape")
-    await person.until(lambda: person.seen() != seen and "esc closes" not in person.seen())
+    await person.until(lambda: person.seen() != before and "esc closes" not in person.seen())
 
 
 async def test_help_opens_in_a_wizard_and_in_a_dialog_too(person: Person) -> None:

@@ -15,7 +15,7 @@ async def test_the_palette_has_every_action_of_the_screen_all_areas_the_themes_a
     await person.press("2")
     await person.sees("example-library")
     await person.press("colon")
-    for words, found in (
+    for words, command in (
         ("new create", "Create a cache rule"),
         ("go to sour", "Go to Sources"),
         ("theme light", "Theme entrepot-light"),
@@ -23,7 +23,7 @@ async def test_the_palette_has_every_action_of_the_screen_all_areas_the_themes_a
     ):
         await person.press("ctrl+u")
         await person.type(words)
-        await person.sees(found)
+        await person.sees(command)
     for without in ("screenshot", "maximize"):
         await person.press("ctrl+u")
         await person.type(without)

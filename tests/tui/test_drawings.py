@@ -1,7 +1,7 @@
 """A handful of pictures with all their colours: what the text of a screen does not show, such as a
 theme, a cursor, or a dialog above a screen.
 
-``ENTREPOT_WRITE_GRIDS=1 pytest tests/tui/test_drawings.py`` draws them anew, to be looked at in a
+``ENTREPOT_WRITE_GRIDS=1 pytest tests/tui/test_drawings.py`` draws them again, to be reviewed in a
 browser and reviewed.
 """
 

@@ -104,8 +104,8 @@ def test_a_terminal_shows_the_same_as_if_all_had_been_sent(
     pictures: list[list[tuple[int, int, str]]],
 ) -> None:
     terminal_driver, all_of_it, little = driver(), Picture(40, 4), Picture(40, 4)
-    for each in pictures:
-        picture = "".join(line(number, text, column) for number, column, text in each) + CURSOR
+    for runs in pictures:
+        picture = "".join(line(number, text, column) for number, column, text in runs) + CURSOR
         all_of_it.feed(picture)
         little.feed(terminal_driver._diff(picture))
         assert little.looks() == all_of_it.looks()
@@ -135,10 +135,10 @@ def test_nothing_that_a_terminal_obeys_passes_besides_what_a_picture_is_made_of(
     """S04: the last line of defence, behind the widgets."""
     for foreign in (f"{sign}[2J", f"{sign}]52;c;ZXZpbA==", f"{RED}a{sign}b{PLAIN}", sign):
         for picture in (line(1, f"x{foreign}y") + CURSOR, CURSOR + f"x{foreign}y"):
-            sent = driver()._diff(picture)
-            assert obeyed(re.sub(r"\x1b\[[0-9;]*[Hm]", "", sent).replace("\n", "")) == []
-            assert sign == "\x1b" or sign not in sent
-            assert sent.replace("\n", "").count("x") == 1
+            output = driver()._diff(picture)
+            assert obeyed(re.sub(r"\x1b\[[0-9;]*[Hm]", "", output).replace("\n", "")) == []
+            assert sign == "\x1b" or sign not in output
+            assert output.replace("\n", "").count("x") == 1
 
 
 def test_what_is_drawn_stays_where_it_is_without_such_signs() -> None:

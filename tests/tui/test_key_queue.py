@@ -1,4 +1,4 @@
-"""Keys that come faster than the screens: all in one read, as over a slow line, or from somebody
+"""Keys that come faster than the screens: all in one read, as over a slow line, or from a user
 who knows the wizard by heart."""
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def test_letters_behind_the_key_of_the_filter_are_typed_into_it(
     await person.sees("1 of 4 match   / nginx", "> example-nginx")
 
 
-async def test_enter_opens_the_row_that_the_keys_before_it_went_to_and_the_keys_behind_it_are_for_what_opens(
+async def test_enter_opens_the_row_of_the_keys_before_it_and_later_keys_are_for_what_opens(
     rules: None, person: Person
 ) -> None:
     type_at_once(person, "2jj/q\r\x1bG/ginger\r")
@@ -87,18 +87,18 @@ async def test_what_is_typed_while_the_engine_is_asked_goes_where_it_was_meant_t
 ) -> None:
     type_at_once(person, "2nGk\rteam/app")
     await person.sees("Source valid:")
-    asked, may_answer = asyncio.Event(), asyncio.Event()
+    requested, may_answer = asyncio.Event(), asyncio.Event()
     check = engine.rules.validate
 
     async def slowly(*arguments: object, **options: object) -> object:
-        asked.set()
+        requested.set()
         await may_answer.wait()
         return await check(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine.rules, "validate", slowly)
     # Enter four times more: a key that was leant on.
     type_at_once(person, "\r\r\r\r\r-more")
-    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(requested.wait(), 30)
     await person.sees("Which repository of Example?")
     assert getattr(person.app.focused, "value", "") == "team/app"
     may_answer.set()
@@ -111,15 +111,15 @@ async def test_escape_waits_for_nothing(
 ) -> None:
     type_at_once(person, "2nGk\rteam/app")
     await person.sees("Source valid:")
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def never(*_: object, **__: object) -> None:
-        asked.set()
+        requested.set()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(engine.rules, "validate", never)
     type_at_once(person, "\rmore")
-    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(requested.wait(), 30)
     type_at_once(person, "\x1b")
     await person.sees("Which source registry does it pull from?")
 
@@ -127,7 +127,7 @@ async def test_escape_waits_for_nothing(
 async def test_keys_behind_the_answer_to_a_question_are_for_the_screen_below(
     person: Person, engine: Engine
 ) -> None:
-    # All lie there before the question is drawn: escape is for it, and what is behind it for nobody
+    # All are queued before the question is drawn: escape is for it, the others for nothing
     # (F66).
     type_at_once(person, "2d\x1bn")
     await person.until(lambda: person.app._taken_count == 3 and len(person.app.screen_stack) == 1)
@@ -160,17 +160,17 @@ async def test_a_name_that_was_typed_before_the_question_was_drawn_deletes_nothi
 async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(
     person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[object, ...]] = []
+    requested: list[tuple[object, ...]] = []
     start = engine.pulls.start
 
     async def told(*arguments: object) -> object:
-        asked.append(arguments)
+        requested.append(arguments)
         return await start(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine.pulls, "start", told)
     type_at_once(person, "5plibrary/nginx:1.27\rlinux/amd64\r")
-    await person.until(lambda: bool(asked))
-    assert asked[0][:2] == ("library/nginx:1.27", "linux/amd64")
+    await person.until(lambda: bool(requested))
+    assert requested[0][:2] == ("library/nginx:1.27", "linux/amd64")
 
 
 async def test_a_key_pressed_while_the_terminal_is_too_small_is_never_taken_later(
@@ -198,10 +198,10 @@ async def test_an_eviction_typed_by_heart(
     clock.now += 1000
     type_at_once(person, "4")
     await person.sees("> library/nginx")
-    # The line is proposed; it is written anew from its begin.
+    # The line is proposed; it is typed again from its begin.
     person.app.post_message(events.Key("v", "v"))
     person.app.post_message(events.Key("ctrl+u", None))
-    # The word that the eviction wants typed is for a question that nobody has seen yet (F66).
+    # The word that the eviction wants typed is for a question that was not drawn yet (F66).
     type_at_once(person, "0 B\revict\r")
     await person.sees("Evict 1 image?")
     await person.until(lambda: not person.app._queued_keys)
@@ -214,15 +214,15 @@ async def test_escape_gives_up_what_the_engine_is_slow_to_answer(
 ) -> None:
     type_at_once(person, "2")
     await person.sees("> example-library")
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def never(*_: object) -> None:
-        asked.set()
+        requested.set()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(engine.rules, "preview_delete", never)
     type_at_once(person, "dn/x")
-    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(requested.wait(), 30)
     type_at_once(person, "\x1b/lib")
     await person.sees("1 of 1 match   / lib")
     assert not any(

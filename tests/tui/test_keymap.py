@@ -62,7 +62,8 @@ def test_a_key_or_a_list_of_keys_is_given_to_an_id(tmp_path: Path) -> None:
         ('[keys]\n"rules.new" = 5\n', "line 2: rules.new needs a key"),
         (
             '[keys]\n"rules.new" = "d"\n',
-            "The key d would be for rules.new and for rules.delete (Cache rules): rules.new keeps its own key.",
+            "The key d would be for rules.new and for rules.delete (Cache rules): "
+            "rules.new keeps its own key.",
         ),
         (
             '[keys]\n"rules.new" = "j"\n',
@@ -80,16 +81,18 @@ def test_a_key_or_a_list_of_keys_is_given_to_an_id(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_told_in_a_sentence(tmp_path: Path, text: str, told: str) -> None:
-    found = keymap(tmp_path, text)
-    assert found.keys == {}
-    [problem] = found.problems
+    own = keymap(tmp_path, text)
+    assert own.keys == {}
+    [problem] = own.problems
     assert told in problem
     assert problem.startswith(str(tmp_path / "keymap.toml"))
 
 
 def test_two_keys_may_change_places() -> None:
-    known = [Place(EVERYWHERE, (Binding("a", "one", id="one"), Binding("b", "two", id="two")))]
-    assert without_clashes({"one": ["b"], "two": ["a"]}, known) == Keymap({"one": "b", "two": "a"})
+    all_places = [Place(EVERYWHERE, (Binding("a", "one", id="one"), Binding("b", "two", id="two")))]
+    assert without_clashes({"one": ["b"], "two": ["a"]}, all_places) == Keymap(
+        {"one": "b", "two": "a"}
+    )
 
 
 def test_the_keys_of_one_screen_may_be_those_of_another(tmp_path: Path) -> None:
@@ -183,7 +186,7 @@ def test_no_key_means_two_things_at_one_place() -> None:
 
 
 def test_the_cheat_sheet_is_up_to_date() -> None:
-    """Make it anew with: entrepot keys --markdown > docs/keys.md"""
+    """Generate it with: entrepot keys --markdown > docs/keys.md"""
     assert CHEAT_SHEET.read_text() == cheat_sheet_now()
 
 

@@ -30,8 +30,8 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
 
 
 def test_the_file_is_read(tmp_path: Path) -> None:
-    found = read(tmp_path, 'theme = "nord"\nascii = true\nmouse = false\nread_only = true\n')
-    assert found == Options(
+    options = read(tmp_path, 'theme = "nord"\nascii = true\nmouse = false\nread_only = true\n')
+    assert options == Options(
         theme="nord", ascii=True, mouse=False, read_only=True, theme_in_file="nord"
     )
 
@@ -45,9 +45,9 @@ def test_the_file_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_told_and_the_defaults_hold(tmp_path: Path, text: str, told: str) -> None:
-    found = read(tmp_path, text)
-    assert not found.ascii
-    [problem] = found.problems
+    options = read(tmp_path, text)
+    assert not options.ascii
+    [problem] = options.problems
     assert told in problem
 
 

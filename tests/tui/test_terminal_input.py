@@ -124,11 +124,11 @@ def test_a_sequence_that_comes_byte_by_byte_is_one_key(
 def test_keys_are_the_same_wherever_the_line_cuts_them(
     sequences: list[bytes], data: st.DataObject
 ) -> None:
-    sent, line = b"".join(sequences), Line()
-    while sent:
-        size = data.draw(st.integers(1, len(sent)))
-        line.send(sent[:size])
-        sent = sent[size:]
+    pending, line = b"".join(sequences), Line()
+    while pending:
+        size = data.draw(st.integers(1, len(pending)))
+        line.send(pending[:size])
+        pending = pending[size:]
         line.wait(data.draw(st.floats(0, SLOW)))
     assert line.taken() == [SEQUENCES[each] for each in sequences]
 
@@ -395,7 +395,7 @@ def test_a_program_that_types_is_known(line: Line) -> None:
 
 
 def test_enter_behind_a_cursor_key_is_a_persons(line: Line) -> None:
-    """Text has no cursor keys, so they were typed, and came together on a line that held them up."""
+    """Text has no cursor keys, so they were typed, and came together on a slow line."""
     line.send(b"\x1b[C\x1b[C\r")
     line.wait(SETTLING)
     assert [(_word(each), hasattr(each, IN_BURST)) for each in line.messages] == [

@@ -39,9 +39,9 @@ def test_contrast_is_counted_as_wcag_does() -> None:
 def test_every_text_can_be_read_on_every_ground(theme: Theme) -> None:
     colors = theme.to_color_system().generate()
     weak = {
-        (text, ground): round(found, 2)
+        (text, ground): round(ratio, 2)
         for text, ground in itertools.product((*TEXT_COLOURS, "text-disabled"), BACKGROUND_COLOURS)
-        if (found := contrast(Color.parse(colors[text]), Color.parse(colors[ground])))
+        if (ratio := contrast(Color.parse(colors[text]), Color.parse(colors[ground])))
         < LEAST_CONTRAST
     }
     assert weak == {}

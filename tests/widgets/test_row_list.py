@@ -48,11 +48,11 @@ async def shown_list(rows: Sequence[Row]) -> AsyncIterator[tuple[ListApp, RowLis
     app = ListApp()
     async with app.run_test(size=(50, 10)) as pilot:
         app.query_one("#volatile").styles.width = 8
-        found = app.query_one("#steady", RowList)
-        found.focus()
-        found.set_rows(rows)
+        row_list = app.query_one("#steady", RowList)
+        row_list.focus()
+        row_list.set_rows(rows)
         await pilot.pause()
-        yield app, found
+        yield app, row_list
 
 
 def rows(count: int, text: str = "row") -> list[Row]:
@@ -74,16 +74,16 @@ async def test_of_ten_thousand_rows_only_those_on_the_screen_are_drawn(
     monkeypatch.setattr(RowList, "render_line", counted)
     app = ListApp()
     async with app.run_test(size=(50, 10)) as pilot:
-        found = app.query_one("#steady", RowList)
-        found.set_rows(rows(10_000))
-        found.action_last()
+        row_list = app.query_one("#steady", RowList)
+        row_list.set_rows(rows(10_000))
+        row_list.action_last()
         await pilot.pause()
         assert any("row 9999" in line for line in lines(app))
         assert len(drawn) < 200
 
 
 async def test_the_cursor_moves_pages_and_stops_at_both_ends() -> None:
-    async with shown_list(rows(30)) as (app, found):
+    async with shown_list(rows(30)) as (app, row_list):
         for action, expected in (
             ("move(1)", 1),
             ("move(-5)", 0),
@@ -93,54 +93,57 @@ async def test_the_cursor_moves_pages_and_stops_at_both_ends() -> None:
             ("move(1)", 29),
             ("first", 0),
         ):
-            await found.run_action(action)
-            assert found.cursor == expected
+            await row_list.run_action(action)
+            assert row_list.cursor == expected
         assert app.moved[-1] == "0"
 
 
 async def test_the_cursor_stays_on_its_row_when_others_come_and_go() -> None:
-    async with shown_list(rows(5)) as (_, found):
-        found.move_to("3")
-        found.set_rows([Row("new", (Cell("new"), Cell(""))), *rows(5)])
-        assert found.current is not None
-        assert (found.current.key, found.cursor) == ("3", 4)
-        found.set_rows(rows(3))
-        assert found.cursor == 2
+    async with shown_list(rows(5)) as (_, row_list):
+        row_list.move_to("3")
+        row_list.set_rows([Row("new", (Cell("new"), Cell(""))), *rows(5)])
+        assert row_list.current is not None
+        assert (row_list.current.key, row_list.cursor) == ("3", 4)
+        row_list.set_rows(rows(3))
+        assert row_list.cursor == 2
 
 
 async def test_only_lines_that_changed_are_painted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with shown_list(rows(5)) as (_, found):
+    async with shown_list(rows(5)) as (_, row_list):
         painted: list[tuple[Region, ...]] = []
 
         def refresh(*regions: Region, **_: object) -> RowList:
             painted.append(regions)
-            return found
+            return row_list
 
-        monkeypatch.setattr(found, "refresh", refresh)
-        found.set_rows(rows(5))
+        monkeypatch.setattr(row_list, "refresh", refresh)
+        row_list.set_rows(rows(5))
         assert painted == []
         changed = rows(5)
         changed[2] = Row("2", (Cell("another text"), Cell("2")))
-        found.set_rows(changed)
-        assert painted == [(Region(0, 3, found.size.width, 1),)]
+        row_list.set_rows(changed)
+        assert painted == [(Region(0, 3, row_list.size.width, 1),)]
 
 
 async def test_a_filter_looks_for_every_word_and_counts_against_all() -> None:
-    async with shown_list([*rows(20), Row("x", (Cell("Something ELSE"), Cell("")))]) as (_, found):
-        found.set_filter("else some")
-        assert [row.key for row in found.rows] == ["x"]
-        assert found.total == 21
-        found.set_filter("")
-        assert len(found.rows) == 21
+    async with shown_list([*rows(20), Row("x", (Cell("Something ELSE"), Cell("")))]) as (
+        _,
+        row_list,
+    ):
+        row_list.set_filter("else some")
+        assert [row.key for row in row_list.rows] == ["x"]
+        assert row_list.total == 21
+        row_list.set_filter("")
+        assert len(row_list.rows) == 21
 
 
 async def test_a_follower_scrolls_and_points_along() -> None:
-    async with shown_list(rows(100)) as (app, found):
+    async with shown_list(rows(100)) as (app, row_list):
         follower = app.query_one("#volatile", RowList)
         follower.set_rows([Row(str(number), (Cell(f"{number}%"),)) for number in range(100)])
-        found.action_last()
+        row_list.action_last()
         assert follower.cursor == 99
-        assert follower.scroll_offset.y == found.scroll_offset.y
+        assert follower.scroll_offset.y == row_list.scroll_offset.y
 
 
 async def test_numbers_stand_at_the_right_and_long_names_lose_their_middle() -> None:
@@ -154,9 +157,9 @@ async def test_numbers_stand_at_the_right_and_long_names_lose_their_middle() -> 
 async def test_enter_opens_the_row_under_the_cursor() -> None:
     app = ListApp()
     async with app.run_test(size=(50, 10)) as pilot:
-        found = app.query_one("#steady", RowList)
-        found.set_rows(rows(3))
-        found.focus()
+        row_list = app.query_one("#steady", RowList)
+        row_list.set_rows(rows(3))
+        row_list.focus()
         await pilot.press("j", "enter")
         assert app.opened == ["1"]
 
@@ -175,7 +178,7 @@ def test_a_text_has_exactly_its_width(text: str, width: int, right: bool, expect
     assert fitted(text, width, right=right) == expected
 
 
-async def test_when_it_is_later_only_the_rows_on_the_screen_are_told_again_and_only_what_changed_is_painted(
+async def test_refreshed_texts_are_built_for_the_rows_on_the_screen_and_painted_where_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0
@@ -187,19 +190,19 @@ async def test_when_it_is_later_only_the_rows_on_the_screen_are_told_again_and_o
 
     async with shown_list([Row(str(number), partial(cells, number)) for number in range(1000)]) as (
         app,
-        found,
+        row_list,
     ):
         painted: list[Region] = []
-        monkeypatch.setattr(found, "refresh", lambda *regions, **_: painted.extend(regions))
+        monkeypatch.setattr(row_list, "refresh", lambda *regions, **_: painted.extend(regions))
         worded.clear()
         now = 7
-        found.refresh_texts()
+        row_list.refresh_texts()
         assert len(painted) == 1
         assert painted[0].y == 4
         assert max(worded) < 10
-        found.refresh_texts()
+        row_list.refresh_texts()
         assert len(painted) == 1
-        assert found.rows[3].cells[1].text == "7"
+        assert row_list.rows[3].cells[1].text == "7"
         assert app.moved == ["0"]
 
 
@@ -221,9 +224,9 @@ class EvenApp(App[None]):
 async def test_a_column_gets_what_another_does_not_need() -> None:
     app = EvenApp()
     async with app.run_test(size=(60, 5)) as pilot:
-        found = app.query_one("#list", RowList)
+        row_list = app.query_one("#list", RowList)
         short = Row("1", (Cell("a"), Cell("registry/a"), Cell("a"), Cell("now")))
-        found.set_rows([short])
+        row_list.set_rows([short])
         await pilot.pause()
         before = lines(app)[0]
         assert before.index("Target") - before.index("Source") == 22
@@ -236,13 +239,13 @@ async def test_a_column_gets_what_another_does_not_need() -> None:
                 Cell("1,234,567"),
             ),
         )
-        found.set_rows([short, long])
+        row_list.set_rows([short, long])
         await pilot.pause()
         # Not the numbers at the right, whose column keeps its width.
         assert lines(app)[2].split() == ["nginx-of-us", "registry.exa..library/nginx", "b", "1..67"]
         wide = lines(app)[0]
         # What was needed once is kept: nothing moves to and fro.
-        found.set_rows([short])
+        row_list.set_rows([short])
         await pilot.pause()
         assert lines(app)[0] == wide
 
@@ -250,8 +253,8 @@ async def test_a_column_gets_what_another_does_not_need() -> None:
 async def test_columns_that_all_need_more_keep_their_shares() -> None:
     app = EvenApp()
     async with app.run_test(size=(60, 5)) as pilot:
-        found = app.query_one("#list", RowList)
-        found.set_rows([Row("1", (Cell("name"), Cell("s" * 40), Cell("t" * 40), Cell("now")))])
+        row_list = app.query_one("#list", RowList)
+        row_list.set_rows([Row("1", (Cell("name"), Cell("s" * 40), Cell("t" * 40), Cell("now")))])
         await pilot.pause()
         _, source, target, _ = lines(app)[1].split()[-4:]
         assert (len(source), len(target)) == (20, 20)
@@ -260,14 +263,14 @@ async def test_columns_that_all_need_more_keep_their_shares() -> None:
 async def test_a_longer_text_that_is_scrolled_to_gets_its_room() -> None:
     app = EvenApp()
     async with app.run_test(size=(60, 5)) as pilot:
-        found = app.query_one("#list", RowList)
+        row_list = app.query_one("#list", RowList)
         rows = [
             Row(str(number), (Cell("a"), Cell("s"), Cell("t"), Cell("now"))) for number in range(20)
         ]
-        found.set_rows([*rows, Row("long", (Cell("a"), Cell("s" * 25), Cell("t"), Cell("now")))])
+        row_list.set_rows([*rows, Row("long", (Cell("a"), Cell("s" * 25), Cell("t"), Cell("now")))])
         await pilot.pause()
         assert not any("s" * 25 in line for line in lines(app))
-        found.action_last()
+        row_list.action_last()
         await pilot.pause()
         assert any("s" * 25 in line for line in lines(app))
 

@@ -14,12 +14,12 @@ def test_the_current_step_is_shown_at_any_width_and_nothing_stands_over(width: i
     for current in range(len(STEPS)):
         first, end = shown_steps(STEPS, current, width)
         assert first <= current < end
-        shown = [
+        visible = [
             *([MORE] if first else []),
             *STEPS[first:end],
             *([MORE] if end < len(STEPS) else []),
         ]
-        assert len(GAP.join(shown)) <= max(width, len(GAP.join([MORE, STEPS[current], MORE])))
+        assert len(GAP.join(visible)) <= max(width, len(GAP.join([MORE, STEPS[current], MORE])))
 
 
 def test_where_there_is_room_all_steps_are_shown() -> None:

@@ -339,7 +339,7 @@ class ListScreen(EngineScreen, Generic[Model]):
         )
 
     def go_to(self, key: str) -> None:
-        """Move to the row with *key* as soon as it is loaded; clear the filter, which may hide it."""
+        """Move to the row with *key* as soon as it is loaded; a filter is cleared."""
         self._target_key = key
         self.action_clear_filter()
         self._move_to_target()

@@ -42,7 +42,7 @@ class SourcesScreen(ListScreen[SourceRegistrySnapshot]):
             "c",
             "examine",
             "check",
-            tooltip="Check what the rules need of this source: name, connection, sign-in, manifests",
+            tooltip="Check what rules need of this source: name, connection, sign-in, manifests",
             id="sources.check",
         ),
     ]

@@ -416,7 +416,7 @@ class CredentialSetWizard(Wizard[str | None]):
             self._show_kind_help()
 
     async def advance_within_step(self, number: int) -> bool:
-        """Go from the user name to the password; on a kind, insert its begin into the field."""
+        """Go from the user name to the password; on a kind, insert its prefix into the field."""
         if number == REGISTRY:
             return self._registry_step.advance_to_field()
         if number == SECRETS and self.focused is self.query_one("#username"):

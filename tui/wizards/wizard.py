@@ -439,7 +439,7 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
     def queues_keys(self) -> bool:
         """While the engine decides whether the wizard goes on.
 
-        What is typed behind enter is for the next field, or for this one if the engine refuses.
+        What is typed after enter is for the next field, or for this one if the engine refuses.
         """
         return self._is_advancing
 

@@ -31,7 +31,7 @@ class Question(Dialog[str | None]):
 
     The first choice changes nothing and has the focus. No letter answers the question (F66): left
     and right move between the choices, enter takes one. A letter or a tab goes back to the first
-    choice, so that the line end behind a text that was meant for something else takes nothing.
+    choice, so that the line end after a text that was meant for something else takes nothing.
     With *typed* the dangerous choices work only after that word has been typed.
     """
 

@@ -1,5 +1,5 @@
-"""Cache rules and credential sets in the shape of ACR's management API: what is written for ACR works
-here as it is.
+"""Cache rules and credential sets in the shape of ACR's management API, for what is written for
+ACR.
 
 Everything is done when the answer is sent: ``provisioningState`` is always ``Succeeded`` and no
 operation has to be polled. Subscription, resource group and registry may have any name; ids are
@@ -332,8 +332,8 @@ def _set_resource(
         "usernameSecretIdentifier": str(credential_set.username),
         "passwordSecretIdentifier": str(credential_set.password),
     }
-    # ACR has Healthy and Unhealthy. What was not tried yet is left out, as it leaves out what it does
-    # not know.
+    # ACR has Healthy and Unhealthy. What was not tried yet is left out, as it leaves out what it
+    # does not know.
     if health.status is not HealthStatus.UNKNOWN:
         health_fields = {
             "status": health.status.value,

@@ -1,5 +1,4 @@
-"""``/entrepot/v1/``: status, source registries, doctor, maintenance, events and the end of a running
-engine."""
+"""``/entrepot/v1/``: status, source registries, doctor, maintenance, events and stop."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ EVENT_INTERVAL = 0.1
 """Seconds between two messages of the event stream: at most ten a second, however much happens."""
 
 KEEP_ALIVE = 15.0
-"""Seconds after which a silent event stream sends a comment, so that a dead connection is noticed."""
+"""Seconds after which a silent event stream sends a comment, to notice a dead connection."""
 
 _EVICTION_HINT = (
     'Send {}, or {"target": BYTES} to go below what the settings say. What would go is told at '
@@ -130,7 +129,7 @@ class SystemEndpoints:
     async def start_verification(self, request: Request) -> Response:
         """``POST /entrepot/v1/verify``"""
         body = await read_body(
-            request, VerificationBody, hint='Send {}, or {"speed": BYTES} for so many per second.'
+            request, VerificationBody, hint='Send {}, or {"speed": BYTES} for a limit per second.'
         )
         return json_response(self._verification.start(body.speed), status=202)
 

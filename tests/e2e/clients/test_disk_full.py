@@ -161,9 +161,7 @@ async def test_with_no_byte_left_new_images_pass_and_it_is_said(
         new = stand_in.add_image(f"library/new-{number}", "1", layers=[200_000], platforms=[AMD64])
         await pulls(engine, skopeo, new, cached)
     assert "Traceback" not in engine.process.output
-    told = [
-        line for line in engine.process.output.splitlines() if "Keeping the books failed" in line
-    ]
+    told = [line for line in engine.process.output.splitlines() if "Bookkeeping failed" in line]
     assert len(told) <= 2
 
     # An engine that is restarted there serves what it has, and passes on the rest.

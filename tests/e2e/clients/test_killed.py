@@ -140,7 +140,7 @@ async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_
     after = Body(wanted=layer.size)
     await after.read(_url(engine, layer))
     assert after.is_whole(layer)
-    _, again = stand_in.asked("GET", str(layer.digest))
+    _, again = stand_in.received("GET", str(layer.digest))
     assert again.headers.get("range") == (f"bytes={kept}-" if worth_continuing else None)
     reference = f"{engine.address}/library/app:1"
     await asyncio.to_thread(skopeo.pull, reference)
@@ -176,7 +176,7 @@ async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(
                 assert again.is_whole(_layer(before))
                 continued += any(
                     "range" in each.headers
-                    for each in stand_in.asked("GET", str(_layer(before).digest))
+                    for each in stand_in.received("GET", str(_layer(before).digest))
                 )
             (
                 await client.get(f"/v2/library/app/manifests/{image.platforms[AMD64].digest}")

@@ -3,7 +3,8 @@
 The normal run makes the same few hundred examples each time. A long run makes new ones, here a
 hundred times as many::
 
-    ENTREPOT_FUZZ=100 python -m pytest -n 0 --timeout 0 tests/scenarios/sources/test_fuzz_responses.py
+    ENTREPOT_FUZZ=100 python -m pytest -n 0 --timeout 0 \\
+        tests/scenarios/sources/test_fuzz_responses.py
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ async def test_what_a_source_can_provoke_is_a_502_with_a_reason_that_is_remember
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
-    """S02, S08, S10, S23, S26, F67: each was a 500 with a traceback, or was kept and broke the tag."""
+    """S02, S08, S10, S23, S26, F67: each was a 500 with a traceback, or broke the tag."""
     caplog.set_level(logging.INFO)
     source.fault("/manifests/", INVALID[name])
     for _ in range(3):
@@ -234,7 +234,7 @@ async def test_a_length_that_http_does_not_allow_is_an_error_of_the_source(
 
 @dataclass(frozen=True, slots=True)
 class HeaderOnly(Fault):
-    """An answer that ends with its connection, with these headers and no others about its length."""
+    """A response that ends with its connection, with these headers and no length."""
 
     headers: dict[str, str]
 

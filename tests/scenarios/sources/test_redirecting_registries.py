@@ -133,7 +133,7 @@ async def test_the_registry_behind_gets_a_token_for_nobody_and_no_credentials(
         assert (await client.manifest(NGINX, LATEST)).digest == handing.image.digest
         assert (await client.tags(NGINX, n=None, last=None)).tags == ("latest",)
         assert await read(client, digest) == content
-    [token] = handing.host.asked("GET", "/token")
+    [token] = handing.host.received("GET", "/token")
     assert token.query == {"service": ["host"], "scope": [f"repository:{NGINX}:pull"]}
     assert "authorization" not in token.headers
     assert [request.status for request in handing.host.requests].count(401) == 1, (
@@ -197,7 +197,7 @@ async def test_a_registry_whose_tokens_come_from_the_one_behind_it_takes_one_for
     client = handing.client()
     assert (await client.manifest(NGINX, LATEST)).digest == handing.image.digest
     assert all(
-        "authorization" not in request.headers for request in handing.host.asked("GET", "/token")
+        "authorization" not in request.headers for request in handing.host.received("GET", "/token")
     )
     assert len(handing.authorizations(handing.vanity)) == 1
 
@@ -272,14 +272,15 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
         )
     with pytest.raises(
         SourceRefused,
-        match=rf"vanity\.example redirects vanity\.example/{repository}:latest to host\.example, which",
+        match=rf"vanity\.example redirects vanity\.example/{repository}:latest to host\.example, ",
     ) as refused:
         await handing.client(credential_set).head_manifest(repository, LATEST)
     assert not isinstance(refused.value, SignInUnsafe)
     assert refused.value.hint.startswith(
-        "Create a cache rule with host.example as its source, and give it a credential set for host.example"
+        "Create a cache rule with host.example as its source, "
+        "and give it a credential set for host.example"
     )
-    assert len(handing.host.asked("HEAD", "/manifests/")) <= 3
+    assert len(handing.host.received("HEAD", "/manifests/")) <= 3
     assert not any(value.startswith("Basic") for value in handing.authorizations(handing.host))
 
 

@@ -193,7 +193,8 @@ async def test_a_proxy_whose_own_certificate_is_not_trusted_is_at_fault_and_not_
         monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
         with pytest.raises(
             SourceUnreachable,
-            match=r"The proxy localhost:[0-9]+ .*HTTPS_PROXY\) is not trusted: unable to get local issuer",
+            match=r"The proxy localhost:[0-9]+ .*HTTPS_PROXY\) is not trusted: "
+            r"unable to get local issuer",
         ) as refused:
             await (
                 opened()
@@ -433,7 +434,8 @@ async def test_an_image_is_pulled_through_a_real_proxy(
     else:
         settings = tmp_path / "tinyproxy.conf"
         settings.write_text(
-            f'Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nBasicAuth ann s3cret\nLogFile "{tmp_path}/log"\n'
+            f"Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nBasicAuth ann s3cret\n"
+            f'LogFile "{tmp_path}/log"\n'
         )
         arguments = ["-d", "-c", str(settings)]
         monkeypatch.setenv("HTTP_PROXY", f"http://ann:s3cret@127.0.0.1:{port}")

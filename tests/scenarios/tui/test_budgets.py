@@ -28,7 +28,8 @@ for the first picture."""
 LOADED = """
 import json, os, sys
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
-import entrepot.cli.main, entrepot.cli.dashboard, tui.run, tui.app, tui.driver, tui.options, tui.screens.overview
+import entrepot.cli.main, entrepot.cli.dashboard
+import tui.run, tui.app, tui.driver, tui.options, tui.screens.overview
 print(json.dumps(sorted(sys.modules)))
 """
 
@@ -81,7 +82,7 @@ async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(
         ("2", "Cache rules"),
         ("3", "no credential"),
         ("4", "library/nginx"),
-        ("5", "complete"),
+        ("5", "completed"),
         ("6", "Source"),
         ("7", "Events"),
     ):
@@ -128,7 +129,7 @@ async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) 
     program = await opened()
     await sees(program, "Healthy")
     await visit(program, PLACES[:7])
-    found = {
+    costs = {
         "a cursor that moves": await cost(program, looks, "2", "Cache rules")
         and await cost(program, looks, "j", "> rule-00"),
         "a page": await cost(program, looks, "\x06", "> rule-"),
@@ -151,7 +152,7 @@ async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) 
         "a question and back": 6_000,
         "a wizard and back": 11_000,
     }
-    assert {name: size for name, size in found.items() if size > bounds[name]} == {}, found
+    assert {name: size for name, size in costs.items() if size > bounds[name]} == {}, costs
 
 
 async def test_twenty_pulls_cost_little_for_a_look(
@@ -177,8 +178,8 @@ async def test_twenty_pulls_cost_little_for_a_look(
     mark, before = program.mark(), received
     await looks.more(10)
     assert received > before
-    sent = len(program.since(mark))
-    assert 0 < sent < 10 * 2_500, sent
+    byte_count = len(program.since(mark))
+    assert 0 < byte_count < 10 * 2_500, byte_count
 
 
 def test_the_dashboard_loads_few_modules_and_none_of_the_engine(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_the_dashboard_loads_few_modules_and_none_of_the_engine(tmp_path: Path) 
         "PYTHONPATH": str(Path(__file__).parents[3]),
         "PATH": "/usr/bin:/bin",
     }
-    told = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", LOADED],
         env=environment,
         capture_output=True,
@@ -195,7 +196,7 @@ def test_the_dashboard_loads_few_modules_and_none_of_the_engine(tmp_path: Path) 
         timeout=60,
         check=True,
     ).stdout
-    loaded = set(json.loads(told))
+    loaded = set(json.loads(completed))
     assert "textual.app" in loaded
     roots = {name.partition(".")[0] for name in loaded}
     assert not roots & {
@@ -222,7 +223,7 @@ def test_the_dashboard_loads_few_modules_and_none_of_the_engine(tmp_path: Path) 
             )
         )
     }
-    # Made when somebody goes there.
+    # Imported when the user goes there.
     assert not {
         name
         for name in loaded

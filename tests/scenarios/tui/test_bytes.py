@@ -59,8 +59,8 @@ class Watcher(Program):
 
     def after(self, looks: int) -> None:
         """Wait for further looks."""
-        wanted = self.looks + looks
-        self.until(lambda: self.looks >= wanted, f"look {wanted}")
+        target = self.looks + looks
+        self.until(lambda: self.looks >= target, f"look {target}")
 
     def frames(self) -> list[int]:
         """The bytes of each whole frame that is sent during some looks."""
@@ -77,11 +77,11 @@ class Watcher(Program):
 def watcher(
     folder: Path, under_way: int, ended: int, looks_of_a_pull: int, **environment: str
 ) -> Iterator[Watcher]:
-    found = Watcher(folder, under_way, ended, looks_of_a_pull, **environment)
+    watcher = Watcher(folder, under_way, ended, looks_of_a_pull, **environment)
     try:
-        yield found
+        yield watcher
     finally:
-        found.close()
+        watcher.close()
 
 
 @pytest.mark.parametrize("looks_of_a_pull", [20, 120, 1200], ids=["10 s", "1 min", "10 min"])
@@ -99,14 +99,14 @@ def test_twenty_pulls_cost_less_than_the_budget_however_fast_they_are(
 
 def test_where_nothing_is_pulled_nothing_is_sent(tmp_path: Path) -> None:
     with watcher(tmp_path, 0, 100, 100) as terminal:
-        for key, shown in (
+        for key, text in (
             ("1", "Nothing is being pulled."),
             ("5", "library/image-0:1.27"),
             ("6", "docker.io"),
             ("7", "Nothing has happened"),
         ):
             terminal.type(key)
-            terminal.sees(shown)
+            terminal.sees(text)
             terminal.after(2)
             mark = terminal.mark()
             terminal.after(2)

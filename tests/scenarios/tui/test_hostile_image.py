@@ -89,8 +89,8 @@ async def test_a_line_that_was_copied_runs_nothing_but_its_program(
         cwd=tmp_path,
         env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
     )
-    told, _ = await shell.communicate(f"{line}\n".encode())
-    assert told.decode().split("\0")[:-1] == shlex.split(line)[1:]
+    output, _ = await shell.communicate(f"{line}\n".encode())
+    assert output.decode().split("\0")[:-1] == shlex.split(line)[1:]
     assert os.listdir(tmp_path) == ["bin"]
 
 
@@ -105,7 +105,7 @@ async def test_no_screen_sends_what_a_terminal_obeys(
     await _held(registry, engine, source, HOSTILE)
     program = await opened(size=(120, 40))
     await sees(program, "Pulling now")
-    for keys, text, gone in (
+    for keys, text, absent in (
         ("4", "Cached repositories", None),
         ("\r", "Platforms", "Cached repositories"),
         ("\r", "Layers of", None),
@@ -119,13 +119,13 @@ async def test_no_screen_sends_what_a_terminal_obeys(
         ("y", "clipboard", None),
     ):
         program.type(keys)
-        await sees(program, text, gone=gone)
+        await sees(program, text, gone=absent)
         # What says where it wants to stand does not stand there.
         assert not any("OBEYED" in line[:10] for line in program.picture.text().splitlines()), text
-    sent = program.since(0).decode()
-    assert obeyed(SEQUENCE.sub("", sent).replace("\r", "")) == []
+    output = program.since(0).decode()
+    assert obeyed(SEQUENCE.sub("", output).replace("\r", "")) == []
     for copied in program.picture.clipboard:
         assert base64.b64decode(copied).decode().isprintable()
     # A title, a place for text and a copy of its own are among what it says.
-    assert "\x1b]0;" not in sent
+    assert "\x1b]0;" not in output
     assert base64.b64encode(b"evil").decode() not in program.picture.clipboard

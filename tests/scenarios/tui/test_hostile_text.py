@@ -103,8 +103,8 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded, request, refused = session_module.decode, ApiSession.request, session_module.refusal
 
     def poison(content: bytes, kind: Any) -> Any:
-        found = decoded(content, kind)
-        return found if kind is session_module.ErrorBody else _poisoned(found)
+        value = decoded(content, kind)
+        return value if kind is session_module.ErrorBody else _poisoned(value)
 
     def refusal(content: bytes, status: int) -> EngineRefused:
         error = refused(content, status)
@@ -273,7 +273,8 @@ async def test_a_refusal_of_the_engine_is_shown_literally(
 async def test_a_file_of_hostile_names_is_planned_literally(
     engine: Engine, hostile: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = f'[[rules]]\nname = {msgspec.json.encode(TAIL).decode()}\nsource_repository = "x"\ntarget_repository = "y"\n'
+    name = msgspec.json.encode(TAIL).decode()
+    text = f'[[rules]]\nname = {name}\nsource_repository = "x"\ntarget_repository = "y"\n'
     (tmp_path / "odd\x9b31m\u202e.toml").write_text("")
     (tmp_path / "[red]odd[oops].toml").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -312,14 +313,14 @@ async def test_a_line_that_is_typed_or_pasted_holds_nothing_that_can_not_be_prin
 
 
 def _calls(folder: str) -> list[tuple[Path, ast.Call]]:
-    found = []
+    calls = []
     for file in sorted((Path(__file__).parents[3] / folder).rglob("*.py")):
-        found += [
-            (file, each)
-            for each in ast.walk(ast.parse(file.read_text()))
-            if isinstance(each, ast.Call)
+        calls += [
+            (file, node)
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Call)
         ]
-    return found
+    return calls
 
 
 def test_no_widget_that_parses_markup_is_made_but_where_it_is_turned_off() -> None:

@@ -302,16 +302,19 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(
 async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(
     opened: Opened, looks: Looks, directories: Directories
 ) -> None:
-    broken = "import widgets.bars as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
+    broken = (
+        "import widgets.bars as l; l.TabLine.render = lambda self: 1 / 0; "
+        "from entrepot.cli import main; main()"
+    )
     program = await opened(command=(sys.executable, "-c", broken))
     assert await asyncio.to_thread(program.ended) == 1
-    told = program.picture.text().replace("\n", "")
+    screen_text = program.picture.text().replace("\n", "")
     log = directories.log / "dashboard.log"
     assert (
-        "Error: The dashboard itself has failed and has ended; the engine keeps running. The details are in"
-        in told
+        "Error: The dashboard itself has failed and has ended; the engine keeps running. "
+        "The details are in" in screen_text
     )
-    assert "Traceback" not in told
+    assert "Traceback" not in screen_text
     assert program.picture.modes == ENDED
     assert "ZeroDivisionError" in log.read_text()
 
@@ -411,7 +414,11 @@ async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
         await looks.more(3)
         before, mark = program.picture.looks(), program.mark()
         program.type("\x0c")
-        await asyncio.to_thread(program.until, lambda: len(program.sent) > mark + 500, "a picture")  # noqa: B023
+        await asyncio.to_thread(
+            program.until,
+            lambda: len(program.sent) > mark + 500,  # noqa: B023
+            "a picture",
+        )
         await looks.more(2)
         differ = [
             (line, column, old, new)

@@ -118,7 +118,7 @@ async def test_the_terminals_own_size_wins_against_an_exported_one(
 
 
 def edges(program: Program) -> tuple[int, int]:
-    """Columns and lines that are painted: the line of keys fills the last line to the right edge."""
+    """Columns and lines that are painted: the line of keys fills the last one to its edge."""
     painted = [line for line in program.picture.looks() if any(style for _, style in line)]
     width = max(
         (index + 1 for line in painted for index, (_, style) in enumerate(line) if style), default=0

@@ -69,7 +69,8 @@ TEXTS = (
     "evict\r",
     "library/nginx\r",
     "docker.io/library/nginx:1.27\r",
-    "for each in 1 2 3; do\r\tdocker rmi library/nginx:$each\r\tdone\r\ryes | docker system prune -a\r",
+    "for each in 1 2 3; do\r\tdocker rmi library/nginx:$each\r\tdone\r\r"
+    "yes | docker system prune -a\r",
 )
 
 

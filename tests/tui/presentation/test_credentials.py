@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+import click
 import msgspec
 
 from entrepot.api.models import CredentialSetSnapshot
@@ -65,9 +66,9 @@ def test_sorted_by_health_the_sets_that_need_somebody_come_first() -> None:
 def test_the_command_of_a_set_is_one_that_the_command_line_takes() -> None:
     words = shlex.split(credential_set_command(SET).replace("\\\n", " "))
     assert words[:3] == ["entrepot", "credential-set", "create"]
-    options = (
-        cli.commands["credential-set"].commands["create"].make_context("create", words[3:]).params
-    )  # type: ignore[attr-defined]
+    group = cli.commands["credential-set"]
+    assert isinstance(group, click.Group)
+    options = group.commands["create"].make_context("create", words[3:]).params
     assert (options["name"], options["login_server"]) == ("hub-login", "docker.io")
     assert (options["username_id"], options["password_id"]) == (
         "env:U",

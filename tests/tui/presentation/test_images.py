@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from entrepot.api.labels import sharers
 from entrepot.api.models import ImageBlob, TagDetail, TagImage, TagSnapshot
 from entrepot.core.states import CachedState
 from tui.presentation.images import (
@@ -14,7 +15,6 @@ from tui.presentation.images import (
     image_facts,
     image_lines,
     image_row,
-    sharers,
     tag_title,
 )
 

@@ -16,15 +16,44 @@ from tests.tui.scripted import NOW, ScriptedEngine, look, nothing_painted, scrip
 SIZES = ((60, 15), (80, 24), (120, 40))
 
 EVENTS = (
-    Event(time=NOW - 90_000, kind="engine-started", message="Entrepot 1.0 answers container clients on 127.0.0.1:5000 with 12 cache rules."),
-    Event(time=NOW - 3600, kind="rule-created", message="Cache rule hub-library: library/* from docker.io/library/*.", subject="hub-library"),
-    Event(time=NOW - 1800, kind="credential-set-unhealthy", message='hub-login is unhealthy: docker.io answers "incorrect user name or password".',
-          subject="hub-login", severity=Severity.WARNING),
-    Event(time=NOW - 60, kind="pull-started", message="Pulling library/nginx:1.27 from docker.io/library/nginx for 10.0.4.17.", subject="4"),
-    Event(time=NOW - 50, kind="pull-ended", message="The pull of library/nginx:1.27 is completed: 71,200,000 bytes in 3.1 s.", subject="4"),
-    Event(time=NOW - 5, kind="disk-refuses", message="The disk takes no more (No space left on device): blobs that are not held are passed on to clients.",
-          severity=Severity.ERROR),
-)  # fmt: skip
+    Event(
+        time=NOW - 90_000,
+        kind="engine-started",
+        message="Entrepot 1.0 answers container clients on 127.0.0.1:5000 with 12 cache rules.",
+    ),
+    Event(
+        time=NOW - 3600,
+        kind="rule-created",
+        message="Cache rule hub-library: library/* from docker.io/library/*.",
+        subject="hub-library",
+    ),
+    Event(
+        time=NOW - 1800,
+        kind="credential-set-unhealthy",
+        message='hub-login is unhealthy: docker.io answers "incorrect user name or password".',
+        subject="hub-login",
+        severity=Severity.WARNING,
+    ),
+    Event(
+        time=NOW - 60,
+        kind="pull-started",
+        message="Pulling library/nginx:1.27 from docker.io/library/nginx for 10.0.4.17.",
+        subject="4",
+    ),
+    Event(
+        time=NOW - 50,
+        kind="pull-ended",
+        message="The pull of library/nginx:1.27 is completed: 71,200,000 bytes in 3.1 s.",
+        subject="4",
+    ),
+    Event(
+        time=NOW - 5,
+        kind="disk-refuses",
+        message="The disk takes no more (No space left on device): "
+        "blobs that are not held are passed on to clients.",
+        severity=Severity.ERROR,
+    ),
+)
 
 
 @pytest.mark.usefixtures("fixed_time")
@@ -65,11 +94,11 @@ async def test_whoever_reads_an_older_event_stays_on_it(person: Person, engine: 
     await person.press("7")
     await person.sees("Cache rule another-one", "Cache rule example-library")
     await person.press("G")
-    kept = person.app.screen.row_list.current  # type: ignore[attr-defined]
+    current = person.app.screen.row_list.current  # type: ignore[attr-defined]
     await engine.rules.delete("another-one")
     await look(person)
     await person.sees("another-one is deleted")
-    assert person.app.screen.row_list.current.key == kept.key  # type: ignore[attr-defined]
+    assert person.app.screen.row_list.current.key == current.key  # type: ignore[attr-defined]
 
 
 async def test_an_event_is_opened_and_leads_to_its_rule(person: Person) -> None:

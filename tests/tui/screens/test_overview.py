@@ -135,11 +135,11 @@ async def test_pulls_that_have_no_room_are_counted() -> None:
     engine.pulls = [pull(str(number), state=PullState.RUNNING) for number in range(20)]
     async with scripted_dashboard(engine) as person:
         await person.sees("20 running", "Needs attention", "more   20 running")
-        shown = sum(
+        visible = sum(
             "library/nginx:1.27" in line and "[####----]" in line for line in lines(person.app)
         )
-        assert f"{20 - shown} more" in person.seen()
-        assert shown >= 3
+        assert f"{20 - visible} more" in person.seen()
+        assert visible >= 3
 
 
 async def test_what_was_served_is_seen_after_a_while(

@@ -60,7 +60,7 @@ async def test_a_resumed_layer_says_so(
     source.fault(str(layer.digest), DropAfter(200_000), method="GET")
     await pulled(engine, "library/nginx:1")
     await person.press("5")
-    await person.sees("complete")
+    await person.sees("completed")
     await person.press("enter")
     await person.sees("verified", "resumed at")
 
@@ -100,7 +100,7 @@ async def test_p_pulls_an_image_and_shows_it(
     await person.press("enter")
     await person.type("linux/arm64")
     await person.press("enter")
-    await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
+    await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "completed")
 
 
 async def test_a_pull_without_a_rule_is_refused_in_the_engines_words(person: Person) -> None:
@@ -263,7 +263,7 @@ async def test_what_failed_is_pulled_again_and_what_goes_on_is_not(
     source.clear_faults()
     engine.cache.forget_failures()
     await person.press("r")
-    await person.sees("complete", "2")
+    await person.sees("completed", "2")
     assert [each.state for each in engine.cache.pulls.all()] == [
         PullState.COMPLETED,
         PullState.FAILED,

@@ -12,11 +12,11 @@ from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
-from tests.tui.conftest import Person, dashboard, pulled
+from tests.tui.conftest import Person, dashboard, disabled_reason, poll_is_over, pulled
 from tests.tui.grid import lines
 
 STRICT = "strict.example.com"
-"""A source registry that wants somebody to sign in."""
+"""A source registry that requires a sign-in."""
 
 
 async def credential_set(engine: Engine, name: str, login_server: str = LOGIN_SERVER) -> None:
@@ -244,14 +244,14 @@ async def test_a_thousand_rules_are_not_made_anew_when_nothing_changed(
 ) -> None:
     await person.press("2")
     await person.sees("example-library")
-    made: list[object] = []
-    monkeypatch.setattr("tui.screens.rules.rule_row", lambda *arguments: made.append(arguments))
+    built: list[object] = []
+    monkeypatch.setattr("tui.screens.rules.rule_row", lambda *arguments: built.append(arguments))
     for _ in range(2):
         person.app.poll_now()
         person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
-        await person.until(lambda: person.app.screen._poll_started is None)  # type: ignore[attr-defined]
-    assert made == []
+        await person.until(lambda: poll_is_over(person))
+    assert built == []
 
 
 async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(
@@ -264,8 +264,8 @@ async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(
         await person.pilot.pause()
         assert len(person.app.screen_stack) == 1
         for action in ("new", "sign_in", "delete", "pull", "freshness"):
-            assert person.app.screen.disabled_reason(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
-        assert person.app.screen.disabled_reason("which") == ""  # type: ignore[attr-defined]
+            assert disabled_reason(person, action).startswith("This dashboard only reads")
+        assert disabled_reason(person, "which") == ""
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])

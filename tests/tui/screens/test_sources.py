@@ -25,15 +25,42 @@ from tui.screens.sources import SourcesScreen
 SIZES = ((60, 15), (80, 24), (120, 40))
 
 UPSTREAMS = (
-    changed(UPSTREAM, allowance_remaining=73, allowance_limit=100, allowance_window=21_600.0, allowance_resets=NOW + 3 * 3600),
-    SourceRegistrySnapshot(name="Microsoft Artifact Registry", login_server="mcr.microsoft.com", sign_in=SignIn.NONE, rules=1, reachable=True),
-    SourceRegistrySnapshot(name="GitHub", login_server="ghcr.io", sign_in=SignIn.OPTIONAL, rules=1, reachable=True, problem="ghcr.io answers with a web page."),
-    SourceRegistrySnapshot(
-        name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL, rules=1, reachable=False, problem="quay.io can't be reached.",
-        unreachable_since=NOW - 180, next_try=NOW + 20,
+    changed(
+        UPSTREAM,
+        allowance_remaining=73,
+        allowance_limit=100,
+        allowance_window=21_600.0,
+        allowance_resets=NOW + 3 * 3600,
     ),
-    SourceRegistrySnapshot(name="Azure Container Registry", login_server="*.azurecr.io", sign_in=SignIn.OPTIONAL),
-)  # fmt: skip
+    SourceRegistrySnapshot(
+        name="Microsoft Artifact Registry",
+        login_server="mcr.microsoft.com",
+        sign_in=SignIn.NONE,
+        rules=1,
+        reachable=True,
+    ),
+    SourceRegistrySnapshot(
+        name="GitHub",
+        login_server="ghcr.io",
+        sign_in=SignIn.OPTIONAL,
+        rules=1,
+        reachable=True,
+        problem="ghcr.io answers with a web page.",
+    ),
+    SourceRegistrySnapshot(
+        name="Quay",
+        login_server="quay.io",
+        sign_in=SignIn.OPTIONAL,
+        rules=1,
+        reachable=False,
+        problem="quay.io can't be reached.",
+        unreachable_since=NOW - 180,
+        next_try=NOW + 20,
+    ),
+    SourceRegistrySnapshot(
+        name="Azure Container Registry", login_server="*.azurecr.io", sign_in=SignIn.OPTIONAL
+    ),
+)
 
 
 def rule(name: str, login_server: str, path: str) -> RuleSnapshot:
@@ -48,9 +75,12 @@ def rule(name: str, login_server: str, path: str) -> RuleSnapshot:
 
 
 RULES = (
-    rule("hub-acme", "docker.io", "acme/*"), rule("hub-library", "docker.io", "library/*"), rule("mcr", "mcr.microsoft.com", "dotnet/*"),
-    rule("ghcr", "ghcr.io", "org/*"), rule("quay", "quay.io", "prom/*"),
-)  # fmt: skip
+    rule("hub-acme", "docker.io", "acme/*"),
+    rule("hub-library", "docker.io", "library/*"),
+    rule("mcr", "mcr.microsoft.com", "dotnet/*"),
+    rule("ghcr", "ghcr.io", "org/*"),
+    rule("quay", "quay.io", "prom/*"),
+)
 
 
 def scripted() -> ScriptedEngine:

@@ -47,9 +47,9 @@ async def test_a_tag_opens_into_platforms_and_the_layers_of_one_of_them(
             "Layers of linux/amd64",
             "q quit",
         )
-        shown = lines(person.app)
-        assert len(shown) == size[1]
-        assert max(len(line) for line in shown) <= size[0]
+        screen = lines(person.app)
+        assert len(screen) == size[1]
+        assert max(len(line) for line in screen) <= size[0]
 
 
 async def test_layers_say_who_shares_them_and_the_one_under_the_cursor_tells_all(
@@ -82,7 +82,7 @@ async def test_a_platform_that_is_not_here_is_pulled_from_its_row(
     await person.press("p")
     await person.sees("Pull an image into the cache", "library/nginx:1", "linux/arm64")
     await person.press("enter")
-    await person.sees("5 Pulls", "arm64", "complete")
+    await person.sees("5 Pulls", "arm64", "completed")
     detail = await engine.repositories.get("library/nginx")
     assert detail.tags[0].platforms == ("linux/amd64", "linux/arm64")
 

@@ -38,8 +38,11 @@ async def test_a_credential_set_is_made(person: Person, engine: Engine) -> None:
     await person.sees("--name example-login")
     await person.press("enter")
     await person.sees("Credential sets", "example-login", "env:EXAMPLE_USER")
-    made = engine.documents.credential_sets.get("example-login")
-    assert (made.login_server, str(made.password)) == (LOGIN_SERVER, "file:/run/secrets/example")
+    created = engine.documents.credential_sets.get("example-login")
+    assert (created.login_server, str(created.password)) == (
+        LOGIN_SERVER,
+        "file:/run/secrets/example",
+    )
 
 
 async def test_the_identifiers_of_a_credential_set_are_changed(
@@ -163,7 +166,9 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
     person: Person, engine: Engine
 ) -> None:
     await to_secrets(person)
-    person.app.screen.focused.post_message(events.Paste(" env:EXAMPLE_USER\n"))  # type: ignore[union-attr]
+    focused = person.app.screen.focused
+    assert focused is not None
+    focused.post_message(events.Paste(" env:EXAMPLE_USER\n"))
     await person.press("enter")
     person.app.screen.focused.post_message(events.Paste("hunter2\n"))  # type: ignore[union-attr]
     await person.sees("Not possible: This is not a secret identifier.", "Entrepot never keeps one.")

@@ -81,7 +81,7 @@ async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_
     await person.sees("Cache rules", "team-apps", "example-library")
     await person.app.client.pulls.start("team/app:1", "linux/amd64")
     await person.press("5")
-    await person.sees("team/app:1", "complete")
+    await person.sees("team/app:1", "completed")
     assert [each.state for each in engine.cache.pulls.all()] == [PullState.COMPLETED]
 
 
@@ -126,7 +126,7 @@ async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine
     assert len(engine.documents.rules) == 1
 
 
-async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made(
+async def test_what_another_client_created_meanwhile_is_seen_before_anything_is_created(
     folder: Path, person: Person, engine: Engine
 ) -> None:
     await begin(person)
@@ -135,11 +135,12 @@ async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made
     await person.press("enter")
     await person.sees("enter create all")
     await engine.rules.apply_import(
-        f'[[rules]]\nname = "somebody-else"\nsource_repository = "{LOGIN_SERVER}/team/*"\ntarget_repository = "team/*"\n'
+        f'[[rules]]\nname = "other-rule"\nsource_repository = "{LOGIN_SERVER}/team/*"\n'
+        'target_repository = "team/*"\n'
     )
     await person.press("enter")
     await person.sees(
-        "Nothing can be created: 1 conflict.", "is the target of rule somebody-else already"
+        "Nothing can be created: 1 conflict.", "is the target of rule other-rule already"
     )
     assert len(engine.documents.credential_sets) == 0
 

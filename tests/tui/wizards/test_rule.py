@@ -64,7 +64,7 @@ async def test_a_rule_is_made_and_its_first_image_pulled(
     assert engine.documents.rules.get("registry-example-com-team").target.path == "team"
     await person.type("app:1")
     await person.press("enter", "enter")
-    await person.sees("Pulls", "team/app:1", "complete")
+    await person.sees("Pulls", "team/app:1", "completed")
     [pull] = engine.cache.pulls.all()
     assert (pull.state, list(pull.asked_by)) == (PullState.COMPLETED, ["dashboard"])
 
@@ -257,11 +257,9 @@ async def test_two_wizards_at_once_meet_at_the_engine(person: Person, engine: En
         await person.press("enter")
         await person.sees(text)
     await person.sees("Name available")
-    await engine.rules.create(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
+    await engine.rules.create(RuleDraft("other-rule", f"{LOGIN_SERVER}/team/*", "team/*"))
     await person.press("enter")
-    await person.sees(
-        "Not possible: The target team/* is the target of rule somebody-else already."
-    )
+    await person.sees("Not possible: The target team/* is the target of rule other-rule already.")
 
 
 # What each step teaches, and how it fits
@@ -458,7 +456,10 @@ async def test_a_name_that_is_taken_is_not_proposed(person: Person, engine: Engi
 async def test_a_book_that_is_full_is_told_before_anything_is_typed(
     person: Person, engine: Engine
 ) -> None:
-    entry = '[[rules]]\nname = "rule-{0}"\nsource_repository = "{1}/many/r{0}"\ntarget_repository = "many/r{0}"\n'
+    entry = (
+        '[[rules]]\nname = "rule-{0}"\nsource_repository = "{1}/many/r{0}"\n'
+        'target_repository = "many/r{0}"\n'
+    )
     await engine.rules.apply_import(
         "".join(entry.format(number, LOGIN_SERVER) for number in range(999))
     )
