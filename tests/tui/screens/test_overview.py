@@ -73,7 +73,7 @@ async def test_a_new_engine_says_what_to_do_first(size: tuple[int, int]) -> None
     )
     async with scripted_dashboard(new, size=size) as person:
         await person.sees(
-            "Nothing is being pulled.", "Get started", "Press n to make the first cache rule"
+            "Nothing is being pulled.", "Get started", "Press n to create the first cache rule"
         )
         looks_like(person.app, "overview-empty")
 
