@@ -19,6 +19,7 @@ from entrepot.core.states import (
     SignIn,
     VerificationState,
 )
+from entrepot.event_kinds import Severity
 
 
 class Snapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -637,8 +638,8 @@ class Event(Snapshot, frozen=True, kw_only=True):
 
     time: float
     kind: str
-    """``rule-created``, ``pull-started``, ``pull-ended``, ``source-failed``, …"""
+    """One of `EventKind`, or a kind of a newer engine."""
     message: str
     subject: str | None = None
-    severity: str = "info"
-    """``info``, ``warning`` or ``error``; engines of older versions do not tell."""
+    severity: Severity = Severity.INFO
+    """Engines of older versions do not send it."""

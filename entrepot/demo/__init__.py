@@ -1,5 +1,4 @@
-"""A stand-in source registry with generated images: what ``entrepot demo`` pulls from, without the
-internet."""
+"""The source registry of ``entrepot demo``: generated images, served without the internet."""
 
 DEMO_IMAGES = (
     "library/nginx:1.27",
@@ -13,5 +12,4 @@ DEMO_IMAGES = (
     "acme/api:1.4.0",
     "library/alpine:3.20",
 )
-"""The images of the make-believe source registry, as they are pulled, in the order in which a
-newcomer is led to them."""
+"""The images of the demo's source registry as clients pull them, the first to be tried first."""

@@ -1,7 +1,7 @@
 """Generated container images: the same bytes every time, real enough for podman to unpack.
 
-A layer is a gzip-compressed tar archive with a few readable files and one file of bytes that no
-compression can shrink; configs, manifests and indexes follow the OCI image specification 1.1, or
+A layer is a gzip-compressed tar archive with a few readable files and one file of incompressible
+bytes; configs, manifests and indexes follow the OCI image specification 1.1, or
 Docker's image manifest version 2, schema 2.
 """
 
@@ -21,22 +21,20 @@ from entrepot.core import media_types
 from entrepot.core.reference import Digest
 
 CREATED = "2025-01-01T00:00:00Z"
-"""When every generated image was created, as its config has it: a real time would make each one
-another image."""
+"""The time of creation in every generated config: a real time would change the image's digest."""
 
 _CREATED_SECONDS = 1_735_689_600
 _BLOCK = 512
-"""Bytes: a tar archive holds a header of one block before each file, pads the file to whole blocks,
-and ends with two empty ones."""
-
+"""Bytes of a block: a tar archive has a header of one block before each file, pads the file to
+whole blocks, and ends with two empty ones."""
 
 _STORED_BLOCK = 0xFFFF
-"""The most bytes that one stored block of a deflate stream holds (RFC 1951, 3.2.4)."""
+"""Most bytes of a stored block of a deflate stream (RFC 1951, 3.2.4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaTypes:
-    """How one family of images names its parts."""
+    """The media types of a family of images."""
 
     index: str
     manifest: str
@@ -60,7 +58,7 @@ DOCKER = MediaTypes(
 
 @dataclass(frozen=True, slots=True)
 class GeneratedDescriptor:
-    """What a manifest or index says of a blob or manifest. *size* is in bytes."""
+    """The descriptor of a generated blob or manifest. *size* is in bytes."""
 
     media_type: str
     digest: Digest
@@ -72,13 +70,13 @@ class GeneratedDescriptor:
         return cls(media_type, Digest.of(content), len(content))
 
     def document(self) -> dict[str, Any]:
-        """As it stands in JSON."""
+        """The descriptor as a JSON object."""
         return {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer that was built: its compressed bytes, and the digest of what they unpack to."""
+    """A generated layer: its compressed bytes, and the digest of the unpacked ones."""
 
     content: bytes
     digest: Digest
@@ -86,7 +84,7 @@ class Layer:
 
     @property
     def size(self) -> int:
-        """Of the compressed bytes."""
+        """Number of compressed bytes."""
         return len(self.content)
 
 
@@ -94,8 +92,8 @@ class Layer:
 class LayerRecipe:
     """How to build a layer; the same recipe always builds the same bytes.
 
-    *size* is what the compressed layer takes, in bytes, to the next 10 KiB and a few bytes more.
-    *files* are readable files by their path.
+    *size* is that of the compressed layer in bytes, to the next 10 KiB and a few bytes more.
+    *files* are readable files: path and content.
     """
 
     name: str
@@ -103,7 +101,7 @@ class LayerRecipe:
     files: tuple[tuple[str, str], ...] = ()
 
     def build(self) -> Layer:
-        """Build it: about 0.1 s for 20 MB, so not in an event loop."""
+        """Build the layer. Takes about 0.1 s for 20 MB: not for an event loop."""
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for path, text in self.files:
@@ -132,8 +130,10 @@ def _add_file(tar: tarfile.TarFile, path: str, content: bytes) -> None:
 
 
 def _stored(content: memoryview) -> bytes:
-    """*content* as a gzip file (RFC 1952) of stored blocks: the ballast can't shrink, and what a
-    compressor makes of it depends on its version."""
+    """*content* as a gzip file (RFC 1952) of stored blocks.
+
+    The ballast can't be compressed, and the output of a compressor depends on its version.
+    """
     pieces: list[bytes | memoryview] = [b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"]
     for at in range(0, len(content), _STORED_BLOCK):
         piece = content[at : at + _STORED_BLOCK]
@@ -145,7 +145,7 @@ def _stored(content: memoryview) -> bytes:
 
 
 def split_platform(platform: str) -> dict[str, str]:
-    """A platform such as ``linux/arm/v7`` as an index and a config have it."""
+    """A platform such as ``linux/arm/v7`` as the JSON object of an index or config."""
     system, architecture, *variant = platform.split("/")
     document = {"architecture": architecture, "os": system}
     return document | {"variant": variant[0]} if variant else document
@@ -158,8 +158,10 @@ def build_config(
     created_by: Sequence[str] = (),
     command: Sequence[str] = ("/bin/sh",),
 ) -> bytes:
-    """An image config for layers with these *diff_ids*; *created_by* are the lines of its history,
-    one a layer."""
+    """An image config for layers with *diff_ids*.
+
+    *created_by* are the lines of its history, one for each layer.
+    """
     lines = [
         *created_by,
         *(f"COPY layer-{number} /" for number in range(len(created_by) + 1, len(diff_ids) + 1)),
@@ -172,7 +174,7 @@ def build_config(
                 "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
                 "Cmd": list(command),
             },
-            "rootfs": {"type": "layers", "diff_ids": [str(each) for each in diff_ids]},
+            "rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]},
             "history": [{"created": CREATED, "created_by": line} for line in lines],
         }
     )
@@ -189,7 +191,7 @@ def build_manifest(
             "schemaVersion": 2,
             "mediaType": media_types.manifest,
             "config": config.document(),
-            "layers": [each.document() for each in layers],
+            "layers": [layer.document() for layer in layers],
         }
     )
 
@@ -203,8 +205,8 @@ def build_index(
             "schemaVersion": 2,
             "mediaType": media_types.index,
             "manifests": [
-                each.document() | {"platform": split_platform(platform)}
-                for platform, each in manifests
+                manifest.document() | {"platform": split_platform(platform)}
+                for platform, manifest in manifests
             ],
         }
     )

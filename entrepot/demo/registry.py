@@ -1,9 +1,7 @@
-"""A read-only source registry with generated images, slow enough to be watched: where ``entrepot
-demo`` pulls from.
+"""The read-only source registry of ``entrepot demo``: generated images, slow enough to watch.
 
-It answers the pull side of the OCI distribution specification to everybody, without sign-in. Images
-are built when they are first asked for; of their layers only the few that were built last stay in
-memory.
+It serves the pull side of the OCI distribution specification without sign-in. Images are built when
+they are first requested; only the layers that were built last stay in memory.
 """
 
 from __future__ import annotations
@@ -34,15 +32,13 @@ from entrepot.demo.images import (
 from entrepot.httpd.server import bind_tcp, serving
 
 SPEED = 2_000_000.0
-"""Bytes per second that each blob is sent at: with six at once, an image of 30 MB takes some 8
-seconds."""
+"""Bytes per second of each blob: with six at once, an image of 30 MB takes about 8 seconds."""
 
 LAYERS_IN_MEMORY = 4
-"""Built layers that are kept besides those that are being sent; the largest has 20 MB, and any can
-be built again in 0.1 s."""
+"""Built layers kept besides those being sent; the largest has 20 MB and is rebuilt in 0.1 s."""
 
-PIECE = 64 * 1024
-"""Bytes that are sent at once."""
+CHUNK_SIZE = 64 * 1024
+"""Bytes sent at a time."""
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
 
@@ -66,9 +62,11 @@ def _image(
     layers: Iterable[tuple[str, float, Mapping[str, str]]],
     command: tuple[str, ...] = ("/bin/sh",),
 ) -> DemoImage:
-    """An image whose layers are given by name, size in megabytes, and files. A name that ends with
-    ``/`` gets the platform added: each has its own layer."""
-    listed = list(layers)
+    """An image whose *layers* have a name, a size in megabytes, and files.
+
+    A name that ends with ``/`` gets the platform added: each platform has a layer of its own.
+    """
+    specifications = list(layers)
 
     def recipes(platform: str) -> tuple[LayerRecipe, ...]:
         return tuple(
@@ -77,7 +75,7 @@ def _image(
                 int(size * _MB),
                 tuple(files.items()),
             )
-            for name, size, files in listed
+            for name, size, files in specifications
         )
 
     return DemoImage(
@@ -116,7 +114,8 @@ def _nginx(version: str) -> list[tuple[str, float, Mapping[str, str]]]:
             f"nginx-{version}/",
             8.0,
             {
-                "etc/nginx/nginx.conf": "events {}\nhttp { server { listen 80; root /usr/share/nginx/html; } }\n"
+                "etc/nginx/nginx.conf": "events {}\n"
+                "http { server { listen 80; root /usr/share/nginx/html; } }\n"
             },
         ),
         (
@@ -200,45 +199,44 @@ IMAGES = (
     _image("acme/api", "1.4.0", _api("1.4.0"), ("/opt/acme/api/run",)),
     _image("acme/api", "1.4.1 latest", _api("1.4.1"), ("/opt/acme/api/run",)),
 )
-"""What the demo has to offer. Base layers are shared between images, and some layers between
-platforms."""
+"""The images of the demo. Base layers are shared between images, some layers between platforms."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Built:
-    """What is remembered of a layer that was built."""
+class _BuiltLayer:
+    """A built layer, without its content."""
 
     descriptor: GeneratedDescriptor
     diff_id: Digest
 
 
 @dataclass(frozen=True, slots=True)
-class _Manifest:
+class _BuiltManifest:
     media_type: str
     content: bytes
     digest: Digest
 
 
 class DemoRegistry:
-    """The images of the demo, built when they are asked for."""
+    """The images of the demo, built when they are requested."""
 
     def __init__(self, images: Iterable[DemoImage] = IMAGES) -> None:
         self._images: dict[str, list[DemoImage]] = {}
         for image in images:
             self._images.setdefault(image.repository, []).append(image)
-        self._tags: dict[str, dict[str, _Manifest]] = {}
-        self._manifests: dict[str, dict[str, _Manifest]] = {}
+        self._tags: dict[str, dict[str, _BuiltManifest]] = {}
+        self._manifests: dict[str, dict[str, _BuiltManifest]] = {}
         self._blobs: dict[str, dict[str, LayerRecipe | bytes]] = {}
-        self._built: dict[LayerRecipe, _Built] = {}
+        self._built: dict[LayerRecipe, _BuiltLayer] = {}
         self._recent: OrderedDict[LayerRecipe, bytes] = OrderedDict()
         self._building = asyncio.Lock()
 
     def tags(self, repository: str) -> list[str] | None:
-        """The tags of a repository in order; None when there is no such repository."""
+        """The tags of a repository in order; None without such a repository."""
         images = self._images.get(repository)
         return None if images is None else sorted({tag for image in images for tag in image.tags})
 
-    async def manifest(self, repository: str, reference: str) -> _Manifest | None:
+    async def manifest(self, repository: str, reference: str) -> _BuiltManifest | None:
         """A manifest by tag or digest."""
         await self._build(repository)
         return self._tags.get(repository, {}).get(reference) or self._manifests.get(
@@ -246,31 +244,25 @@ class DemoRegistry:
         ).get(reference)
 
     async def blob(self, repository: str, digest: str) -> bytes | None:
-        """A blob; a layer is built anew when it was not built of late."""
+        """The content of a blob; a layer is built again unless it was built recently."""
         await self._build(repository)
-        found = self._blobs.get(repository, {}).get(digest)
-        if not isinstance(found, LayerRecipe):
-            return found
+        blob = self._blobs.get(repository, {}).get(digest)
+        if not isinstance(blob, LayerRecipe):
+            return blob
         # One at a time: building takes four times the memory of the layer.
         async with self._building:
-            content = self._recent.get(found)
+            content = self._recent.get(blob)
             return (
-                content
-                if content is not None
-                else await asyncio.to_thread(self._build_layer, found)
+                content if content is not None else await asyncio.to_thread(self._build_layer, blob)
             )
 
     async def blob_size(self, repository: str, digest: str) -> int | None:
-        """The size of a blob in bytes; nothing is built anew for it."""
+        """The size of a blob in bytes; no layer is built again for it."""
         await self._build(repository)
-        found = self._blobs.get(repository, {}).get(digest)
-        return (
-            self._built[found].descriptor.size
-            if isinstance(found, LayerRecipe)
-            else None
-            if found is None
-            else len(found)
-        )
+        blob = self._blobs.get(repository, {}).get(digest)
+        if blob is None:
+            return None
+        return self._built[blob].descriptor.size if isinstance(blob, LayerRecipe) else len(blob)
 
     async def _build(self, repository: str) -> None:
         if repository in self._tags or repository not in self._images:
@@ -280,14 +272,14 @@ class DemoRegistry:
                 await asyncio.to_thread(self._build_repository, repository)
 
     def _build_repository(self, repository: str) -> None:
-        tags: dict[str, _Manifest] = {}
-        manifests: dict[str, _Manifest] = {}
+        tags: dict[str, _BuiltManifest] = {}
+        manifests: dict[str, _BuiltManifest] = {}
         blobs: dict[str, LayerRecipe | bytes] = {}
 
-        def add(media_type: str, content: bytes) -> _Manifest:
-            made = _Manifest(media_type, content, Digest.of(content))
-            manifests[str(made.digest)] = made
-            return made
+        def add(media_type: str, content: bytes) -> _BuiltManifest:
+            built = _BuiltManifest(media_type, content, Digest.of(content))
+            manifests[str(built.digest)] = built
+            return built
 
         for image in self._images[repository]:
             children: list[tuple[str, GeneratedDescriptor]] = []
@@ -334,7 +326,7 @@ class DemoRegistry:
 
     def _build_layer(self, recipe: LayerRecipe) -> bytes:
         layer: Layer = recipe.build()
-        self._built[recipe] = _Built(
+        self._built[recipe] = _BuiltLayer(
             GeneratedDescriptor(OCI.layer, layer.digest, layer.size), layer.diff_id
         )
         self._recent[recipe] = layer.content
@@ -350,33 +342,35 @@ def demo_registry_app(
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Starlette:
-    """The demo's source registry as an ASGI application. *speed* is that of each blob in bytes per
-    second, None for as fast as it goes."""
+    """The demo's source registry as an ASGI application.
+
+    *speed* limits each blob, in bytes per second; None: no limit.
+    """
     registry = DemoRegistry(images)
 
-    async def ping(request: Request) -> Response:
+    async def ping(_request: Request) -> Response:
         return JSONResponse({}, headers={"Docker-Distribution-API-Version": "registry/2.0"})
 
-    async def answer(request: Request) -> Response:
+    async def dispatch(request: Request) -> Response:
         path = request.path_params["path"]
-        for kind, answer_kind in (("/manifests/", manifest), ("/blobs/", blob), ("/tags/", tags)):
-            repository, found, reference = path.rpartition(kind)
-            if found:
-                return await answer_kind(request, repository, reference)
+        for kind, endpoint in (("/manifests/", manifest), ("/blobs/", blob), ("/tags/", tags)):
+            repository, separator, reference = path.rpartition(kind)
+            if separator:
+                return await endpoint(request, repository, reference)
         return _error(
             404, "UNSUPPORTED", "The demo's source registry has manifests, blobs and tags."
         )
 
     async def manifest(request: Request, repository: str, reference: str) -> Response:
-        found = await registry.manifest(repository, reference)
-        if found is None:
+        built = await registry.manifest(repository, reference)
+        if built is None:
             return _error(404, "MANIFEST_UNKNOWN", f"The demo has no {repository}:{reference}.")
         headers = {
-            "Content-Type": found.media_type,
-            "Docker-Content-Digest": str(found.digest),
-            "Content-Length": str(len(found.content)),
+            "Content-Type": built.media_type,
+            "Docker-Content-Digest": str(built.digest),
+            "Content-Length": str(len(built.content)),
         }
-        return Response(found.content if request.method == "GET" else b"", headers=headers)
+        return Response(built.content if request.method == "GET" else b"", headers=headers)
 
     async def blob(request: Request, repository: str, digest: str) -> Response:
         size = await registry.blob_size(repository, digest)
@@ -391,14 +385,14 @@ def demo_registry_app(
         if request.method == "HEAD":
             return Response(headers=headers | {"Content-Length": str(size)})
         start, end, status = 0, size, 200
-        asked = _RANGE.fullmatch(request.headers.get("range", ""))
+        requested_range = _RANGE.fullmatch(request.headers.get("range", ""))
         if (
-            asked is not None
+            requested_range is not None
             and request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
         ):
             start, end, status = (
-                int(asked[1]),
-                min(int(asked[2]) + 1, size) if asked[2] else size,
+                int(requested_range[1]),
+                min(int(requested_range[2]) + 1, size) if requested_range[2] else size,
                 206,
             )
             if start >= end:
@@ -413,32 +407,32 @@ def demo_registry_app(
     async def _throttled(content: bytes, start: int, end: int) -> AsyncIterator[bytes]:
         began = clock()
         view = memoryview(content)
-        for at in range(start, end, PIECE):
-            piece = view[at : min(at + PIECE, end)]
+        for offset in range(start, end, CHUNK_SIZE):
+            chunk = view[offset : min(offset + CHUNK_SIZE, end)]
             if speed is not None:
-                due = began + (at - start + len(piece)) / speed
+                due = began + (offset - start + len(chunk)) / speed
                 await pause(max(0.0, due - clock()))
-            yield bytes(piece)
+            yield bytes(chunk)
 
     async def tags(request: Request, repository: str, _: str) -> Response:
-        found = registry.tags(repository)
-        if found is None:
+        names = registry.tags(repository)
+        if names is None:
             return _error(404, "NAME_UNKNOWN", f"The demo has no {repository}.")
         last = request.query_params.get("last", "")
-        wanted = request.query_params.get("n", "")
-        following = [each for each in found if each > last]
-        page = following[: int(wanted)] if wanted.isascii() and wanted.isdigit() else following
-        more = (
-            {"Link": f'</v2/{repository}/tags/list?n={wanted}&last={page[-1]}>; rel="next"'}
+        limit = request.query_params.get("n", "")
+        following = [name for name in names if name > last]
+        page = following[: int(limit)] if limit.isascii() and limit.isdigit() else following
+        link = (
+            {"Link": f'</v2/{repository}/tags/list?n={limit}&last={page[-1]}>; rel="next"'}
             if page and len(page) < len(following)
             else {}
         )
-        return JSONResponse({"name": repository, "tags": page}, headers=more)
+        return JSONResponse({"name": repository, "tags": page}, headers=link)
 
     return Starlette(
         routes=[
             Route("/v2/", ping, methods=["GET"]),
-            Route("/v2/{path:path}", answer, methods=["GET"]),
+            Route("/v2/{path:path}", dispatch, methods=["GET"]),
         ]
     )
 
@@ -449,7 +443,7 @@ def _error(status: int, code: str, message: str) -> Response:
 
 @asynccontextmanager
 async def served_on_loopback(app: Starlette) -> AsyncIterator[int]:
-    """Serve *app* on a free port of 127.0.0.1 in the running event loop, and give that port."""
+    """Serve *app* on a free port of 127.0.0.1 in the running event loop; yields the port."""
     listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener):
         yield listener.getsockname()[1]

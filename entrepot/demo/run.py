@@ -1,9 +1,9 @@
-"""The engine of ``entrepot demo``: a make-believe source registry on loopback, and a real engine
-that takes it for Docker Hub, Microsoft's and GitHub's.
+"""The engine of ``entrepot demo``: a real engine that pulls from the demo's own source registry.
 
-It runs as a process of its own, started by ``entrepot demo``, below a directory that is removed
-afterwards. Its standard input is a pipe from there: when that ends, ``entrepot demo`` is gone,
-however it ended, and the engine ends too and removes the directory.
+The registry on loopback takes the place of Docker Hub and of Microsoft's and GitHub's registries.
+The engine runs as a process of its own, started by ``entrepot demo``, below a directory that is
+removed afterwards. Its standard input is a pipe from there: when the pipe ends, ``entrepot demo``
+is gone, however it ended, and the engine stops and removes the directory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from entrepot.server.run import serve
 from entrepot.tasks import OwnedTasks
 
 REPLACED_LOGIN_SERVERS = ("docker.io", "mcr.microsoft.com", "ghcr.io")
-"""Login servers whose endpoint is the make-believe registry: the rules look as they do in life."""
+"""Login servers whose endpoint is the demo's registry, so that rules look like real ones."""
 
 USERNAME_VARIABLE = "ENTREPOT_DEMO_USERNAME"
 PASSWORD_VARIABLE = "ENTREPOT_DEMO_PASSWORD"
@@ -44,12 +44,11 @@ _RULES = (
 
 
 async def run(root: Path) -> None:
-    """Run the demo's engine below *root* until it is asked to end, or its standard input, if that
-    is a pipe, does."""
+    """Run the demo's engine below *root* until it is stopped or its input (a pipe) ends."""
     set_secrets()
     orphaned = asyncio.Event()
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _read_to_the_end, orphaned)
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _notice_end_of_input, orphaned)
     try:
         async with OwnedTasks() as tasks:
 
@@ -60,13 +59,12 @@ async def run(root: Path) -> None:
             await _serve(root, prepare_and_watch)
     finally:
         if orphaned.is_set():
-            # The program that would have done it was killed.
+            # The program that should remove it was killed.
             shutil.rmtree(root, ignore_errors=True)
 
 
-def _read_to_the_end(orphaned: asyncio.Event) -> None:
-    """Set *orphaned* when the writing end of standard input is closed. Nothing is ever written to
-    it."""
+def _notice_end_of_input(orphaned: asyncio.Event) -> None:
+    """Set *orphaned* when the writing end of standard input is closed; nothing is written to it."""
     if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         orphaned.set()
@@ -89,14 +87,16 @@ async def _serve(root: Path, prepare: Callable[[Engine], Awaitable[None]]) -> No
 
 
 def set_secrets() -> None:
-    """Docker Hub rules need a credential set, and that needs secrets; the make-believe registry
-    lets everybody in."""
+    """Set the secrets of the demo's credential set, which rules for Docker Hub need.
+
+    The demo's registry accepts every client.
+    """
     os.environ.setdefault(USERNAME_VARIABLE, "demo")
     os.environ.setdefault(PASSWORD_VARIABLE, "demo")
 
 
 async def prepare(engine: Engine) -> None:
-    """Give the engine a credential set and two rules to begin with."""
+    """Create the demo's credential set and rules."""
     await engine.credential_sets.create(_CREDENTIAL_SET)
     for rule in _RULES:
         await engine.rules.create(rule)

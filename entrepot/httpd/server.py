@@ -389,7 +389,7 @@ class HttpServer:
         return _KEEP_ALIVE if exchange.keeps_alive and not self._stopping else _CLOSE
 
 
-async def _refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse_busy(scope: Scope, _receive: Receive, send: Send) -> None:
     text = b"Too many requests are under way. Come back in a few seconds.\n"
     headers = [
         (b"content-type", b"text/plain"),
@@ -438,7 +438,7 @@ class _SentResponse(web.StreamResponse):
     def keep_alive(self) -> bool:
         return self._keeps_alive
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+    async def prepare(self, _request: web.BaseRequest) -> AbstractStreamWriter | None:
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:

@@ -476,7 +476,7 @@ class Catalog(CatalogDatabase):
         return await self._read(lambda connection: int(connection.execute(query).scalar_one()))
 
     async def remove_blob(self, digest: Digest) -> int:
-        """Delete the row of a blob whose file is gone; returns the size of the row, 0 without one."""
+        """Delete the row of a blob whose file is gone; returns the row's size, 0 without one."""
         async with self._change() as connection:
             has_digest = schema.blobs.c.digest == str(digest)
             size = (
@@ -527,12 +527,12 @@ class Catalog(CatalogDatabase):
                     .where(schema.blobs.c.digest == str(digest))
                     .values(last_used=last)
                 )
-            for rule, (answered, to_source) in usage.requests.items():
+            for rule, (to_clients, to_source) in usage.requests.items():
                 await insert_missing(
                     connection, schema.rule_requests, {"rule": rule}, {"answered": 0, "made": 0}
                 )
                 totals = {
-                    "answered": schema.rule_requests.c.answered + answered,
+                    "answered": schema.rule_requests.c.answered + to_clients,
                     "made": schema.rule_requests.c.made + to_source,
                 }
                 await connection.execute(
@@ -542,7 +542,7 @@ class Catalog(CatalogDatabase):
                 )
 
     async def rule_requests(self) -> dict[str, tuple[int, int]]:
-        """By the name of each rule: manifests that clients got, and requests for them to sources."""
+        """By the rule's name: manifests that clients got, and requests for them to sources."""
         query = select(schema.rule_requests)
         return await self._read(
             lambda connection: {
@@ -791,7 +791,7 @@ class Catalog(CatalogDatabase):
         *,
         now: float,
         stat_size: StatSize | None = None,
-        remove_damaged: RemoveDamaged = lambda digest, size: False,
+        remove_damaged: RemoveDamaged = lambda _digest, _size: False,
     ) -> tuple[int, int]:
         """Make the rows of blobs agree with their files, which a walk found with *file_sizes*.
 

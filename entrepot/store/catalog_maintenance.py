@@ -1,5 +1,4 @@
-"""What the catalog needs now and then: a copy, its free pages given back, its log cut, and the
-reserve on the disk."""
+"""Periodic maintenance of the catalog: backups, free pages, the log, and the disk reserve."""
 
 from __future__ import annotations
 
@@ -17,22 +16,22 @@ from entrepot.store.disk_reserve import DiskReserve
 from entrepot.store.recovery import back_up, backup_of, check
 
 MAINTENANCE_INTERVAL = 60.0
-"""Seconds between two rounds."""
+"""Seconds between two rounds of maintenance."""
 
 FIRST_BACKUP = 600.0
-"""Seconds after the start, or after the first change, at which the first copy is made."""
+"""Seconds after the start, or after the first change, at which the first backup is made."""
 
 BACKUP_INTERVAL = 6 * 3600.0
-"""Seconds between two copies of a catalog that changes."""
+"""Seconds between two backups of a catalog that changes."""
 
 ROOM_FOR_BACKUP = 64 * 2**20
-"""Bytes that must be left on the disk beside the copy."""
+"""Bytes that must stay free on the disk besides the backup."""
 
 _log = logging.getLogger("entrepot.catalog")
 
 
 class CatalogMaintenance:
-    """Of one catalog. *clock* is monotonic."""
+    """The maintenance of one catalog. *clock* is monotonic."""
 
     def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._catalog = catalog
@@ -40,11 +39,11 @@ class CatalogMaintenance:
         self._clock = clock
         self._reserve = DiskReserve(catalog.path)
         self._backed_up = clock() - BACKUP_INTERVAL + FIRST_BACKUP
-        self._backed_up_at = catalog.changes, catalog.uses
+        self._backed_up_state = catalog.changes, catalog.uses
         self._failure: str | None = None
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled."""
+        """Run rounds of maintenance until cancelled."""
         if not self._catalog.is_checked:
             await self._check()
         while True:
@@ -52,7 +51,7 @@ class CatalogMaintenance:
             await asyncio.sleep(MAINTENANCE_INTERVAL)
 
     async def once(self) -> None:
-        """One round. What fails is told once, and tried again in the next."""
+        """Run one round. A failure is logged once, and tried again in the next round."""
         if self._catalog.refusal is not None and not await self._catalog.reopen():
             return
         try:
@@ -62,21 +61,23 @@ class CatalogMaintenance:
                 await self.back_up()
         except (CatalogFailed, OSError, sqlite3.Error) as error:
             if str(error) != self._failure:
-                _log.warning("The upkeep of the catalog failed, and is tried again: %s", error)
+                _log.warning("The maintenance of the catalog failed, and is tried again: %s", error)
             self._failure = str(error)
             return
         self._failure = None
 
     def backup_is_due(self) -> bool:
-        """Whether the catalog has changed, and its last copy is old or missing."""
-        if (self._catalog.changes, self._catalog.uses) == self._backed_up_at:
+        """Whether the catalog has changed, and its last backup is old or missing."""
+        if (self._catalog.changes, self._catalog.uses) == self._backed_up_state:
             return False
         return self._clock() - self._backed_up >= BACKUP_INTERVAL
 
     async def back_up(self) -> None:
-        """Make a copy now, unless it would not leave enough room; raises `CatalogFailed`, `OSError`
-        or `sqlite3.Error`."""
-        at = self._catalog.changes, self._catalog.uses
+        """Make a backup now, where there is enough room for it.
+
+        Raises `CatalogFailed`, `OSError` or `sqlite3.Error`.
+        """
+        state = self._catalog.changes, self._catalog.uses
         if not await asyncio.to_thread(_has_room, self._path):
             _log.debug("There is no room for a copy of the catalog")
             return
@@ -86,15 +87,15 @@ class CatalogMaintenance:
             self._catalog.health.record_failure(CatalogOperation.READING, error)
             raise
         finally:
-            # One that fails is not tried each minute.
+            # A failing backup is not tried every minute.
             self._backed_up = self._clock()
-        self._backed_up_at = at
+        self._backed_up_state = state
 
     async def close(self) -> None:
-        """Make a copy at the end where one is due, or where there is none yet."""
+        """Make a last backup where one is due, or where there is none yet."""
         if self._catalog.refusal is not None or self._catalog.health.problem is not None:
             return
-        changed = (self._catalog.changes, self._catalog.uses) != self._backed_up_at
+        changed = (self._catalog.changes, self._catalog.uses) != self._backed_up_state
         if changed and (self.backup_is_due() or not backup_of(self._path).exists()):
             try:
                 await self.back_up()
@@ -102,7 +103,7 @@ class CatalogMaintenance:
                 _log.warning("The catalog could not be copied: %s", error)
 
     async def _check(self) -> None:
-        """Look at all of a catalog that was too large for the start."""
+        """Check the whole of a catalog that was too large to be checked at the start."""
         try:
             problem, _ = await asyncio.to_thread(check, self._path, seconds=None)
         except sqlite3.Error as error:

@@ -1,13 +1,13 @@
-"""Connections to the catalog's database: who reads, what fails, and how long anything may take.
+"""Connections to the catalog's database: reader threads, failures and time-outs.
 
-Reads run in a few threads with a connection each. A pool that hands connections to coroutines was
-given up after 30 seconds under a mixed load (L03): each query was a dozen hops between the event
-loop and a thread, and whoever waited kept its connection. Now a read is one hop, and waits for a
-free thread.
+Reads run in a few threads with a connection each. A pool that gave connections to coroutines ran
+into its time-out of 30 seconds under a mixed load (L03): each query was a dozen hops between the
+event loop and a thread, and waiting coroutines kept their connections. A read is one hop now, and
+waits for a free thread.
 
-A disk that hangs holds its thread for as long as it likes. A read is given up after `READ_TIMEOUT`;
-while none has come back since, the others are given up after `STALLED_READ_TIMEOUT`, so that
-clients whose source answers do not wait for the disk.
+A disk that hangs blocks its thread. A read times out after `READ_TIMEOUT`; until one has come back,
+the others time out after `STALLED_READ_TIMEOUT`, so that clients whose source responds do not wait
+for the disk.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ READERS = 4
 """Threads for reads that follow an index to a few rows."""
 
 LONG_READERS = 2
-"""Threads for reads that look at the whole catalog: listings, and plans of what goes."""
+"""Threads for reads that scan the whole catalog: listings, and plans of evictions."""
 
 READ_TIMEOUT = 5.0
-"""Seconds after which a short read is given up."""
+"""Seconds after which a short read times out."""
 
 LONG_READ_TIMEOUT = 120.0
-"""Seconds after which a read of the whole catalog is given up."""
+"""Seconds after which a read of the whole catalog times out."""
 
 STALLED_READ_TIMEOUT = 0.5
-"""Seconds after which a read is given up while an earlier one hangs."""
+"""Seconds after which a read times out while an earlier one hangs."""
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds that reads under way have to end when the catalog is closed."""
+"""Seconds that running reads have to end when the catalog is closed."""
 
 JOURNAL_SIZE = 16 * 1024 * 1024
-"""Bytes to which the write-ahead log is cut after a checkpoint."""
+"""Bytes to which the write-ahead log is truncated after a checkpoint."""
 
 T = TypeVar("T")
 
@@ -62,17 +62,30 @@ class Reason(StrEnum):
 
 
 _HINTS = {
-    Reason.DAMAGED: "Restart the engine: it sets the damaged file aside, takes over what can be read, and keeps the blobs.",
-    Reason.FULL: "Free space on the file system of the data directory. Until then what is fetched is passed on to clients and not kept.",
-    Reason.READ_ONLY: "What is cached is served. Let this user write to the data directory, or mount its file system for writing.",
-    Reason.STALLED: "Look at the disk of the data directory. What is fetched meanwhile is passed on to clients.",
+    Reason.DAMAGED: (
+        "Restart the engine: it sets the damaged file aside, takes over what can be read, and "
+        "keeps the blobs."
+    ),
+    Reason.FULL: (
+        "Free space on the file system of the data directory. Until then what is fetched is passed "
+        "on to clients and not kept."
+    ),
+    Reason.READ_ONLY: (
+        "What is cached is served. Let this user write to the data directory, or mount its file "
+        "system for writing."
+    ),
+    Reason.STALLED: (
+        "Look at the disk of the data directory. What is fetched meanwhile is passed on to clients."
+    ),
     Reason.OTHER: "Look at the disk of the data directory; entrepot doctor examines it.",
 }
 
 
 class CatalogFailed(EngineError):
-    """The database can't be read or written: its disk is gone, full, read-only or hangs, or the
-    file is damaged. *reason* says which."""
+    """The database can't be read or written.
+
+    Its disk is gone, full, read-only or hangs, or the file is damaged: *reason* says which.
+    """
 
     code = "CatalogFailed"
 
@@ -84,7 +97,7 @@ class CatalogFailed(EngineError):
 
 
 def reason_of(error: BaseException) -> Reason:
-    """Why SQLite refused."""
+    """Why SQLite failed."""
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Reason.DAMAGED
@@ -96,8 +109,7 @@ def reason_of(error: BaseException) -> Reason:
 
 
 class CatalogOperation(StrEnum):
-    """What failed: reading is well again when something was read, writing when something was
-    written."""
+    """What failed: reading until something is read again, writing until something is written."""
 
     READING = "reading"
     WRITING = "writing"
@@ -105,14 +117,14 @@ class CatalogOperation(StrEnum):
 
 @dataclass
 class CatalogHealth:
-    """What fails in the catalog, told by whoever uses it (L12).
+    """What fails in the catalog, as its users report it (L12).
 
-    A damaged page stays damaged, though others can be read: that is told until the engine is
+    A damaged page stays damaged although others can be read: it is reported until the engine is
     restarted.
     """
 
     notices: tuple[str, ...] = ()
-    """What was done at the start about a catalog that was damaged or gone, a sentence each."""
+    """What the start did about a damaged or missing catalog, a sentence each."""
     damage: CatalogFailed | None = None
     failed: dict[CatalogOperation, CatalogFailed] = field(default_factory=dict)
     missed_writes: int = 0
@@ -120,38 +132,36 @@ class CatalogHealth:
 
     @property
     def problem(self) -> CatalogFailed | None:
-        """What fails at the moment."""
+        """What fails now."""
         return self.damage or next(iter(self.failed.values()), None)
 
-    def record_success(self, trouble: CatalogOperation) -> None:
-        """Something was read or written."""
+    def record_success(self, operation: CatalogOperation) -> None:
+        """Record that something was read or written."""
         if self.failed:
-            self.failed.pop(trouble, None)
+            self.failed.pop(operation, None)
 
-    def record_failure(self, trouble: CatalogOperation, error: CatalogFailed) -> None:
-        """Something could not be read or written."""
+    def record_failure(self, operation: CatalogOperation, error: CatalogFailed) -> None:
+        """Record that something could not be read or written."""
         if error.reason is Reason.DAMAGED:
             self.damage = error
-        self.failed[trouble] = error
-        if trouble is CatalogOperation.WRITING:
+        self.failed[operation] = error
+        if operation is CatalogOperation.WRITING:
             self.missed_writes += 1
 
     def record_failed_read(self, context: ExceptionContext) -> None:
-        """For SQLAlchemy's ``handle_error``: raises `CatalogFailed` in place of what the database
-        said."""
-        self._tell(context, CatalogOperation.READING)
+        """For SQLAlchemy's ``handle_error``: raise `CatalogFailed` in place of a database error."""
+        self._raise_failure(context, CatalogOperation.READING)
 
     def record_failed_write(self, context: ExceptionContext) -> None:
-        """For SQLAlchemy's ``handle_error``: raises `CatalogFailed` in place of what the database
-        said."""
-        self._tell(context, CatalogOperation.WRITING)
+        """For SQLAlchemy's ``handle_error``: raise `CatalogFailed` in place of a database error."""
+        self._raise_failure(context, CatalogOperation.WRITING)
 
-    def _tell(self, context: ExceptionContext, trouble: CatalogOperation) -> None:
-        # SQLAlchemy would add the statement, and an address of its documentation.
+    def _raise_failure(self, context: ExceptionContext, operation: CatalogOperation) -> None:
+        # SQLAlchemy's own error would add the statement and a link to its documentation.
         error = context.original_exception
         if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
             failed = CatalogFailed(f"The catalog fails: {error}.", reason=reason_of(error))
-            self.record_failure(trouble, failed)
+            self.record_failure(operation, failed)
             raise failed from error
 
 
@@ -161,9 +171,11 @@ class Readers:
     def __init__(
         self, url: URL, pragmas: Sequence[str], health: CatalogHealth, *, stays_open: bool = True
     ) -> None:
-        """Connections *stay open* between reads, except those that keep others from opening the
-        database for writing."""
-        # As many connections as threads: none ever waits for one.
+        """*stays_open*: connections stay open between reads.
+
+        They must not where they would keep others from opening the database for writing.
+        """
+        # As many connections as threads: no thread waits for one.
         pool: dict[str, Any] = (
             {"poolclass": QueuePool, "pool_size": READERS + LONG_READERS, "max_overflow": 0}
             if stays_open
@@ -176,11 +188,13 @@ class Readers:
         self._long = ThreadPoolExecutor(LONG_READERS, "entrepot-catalog-long")
         self._health = health
         self.is_stalled = False
-        """Whether a read was given up, and none has come back since."""
+        """Whether a read timed out, and none has come back since."""
 
     async def read(self, read: Callable[[Connection], T], *, long: bool) -> T:
-        """What *read*, called in a thread, reads in one transaction; raises `CatalogFailed`, also
-        when that takes too long."""
+        """The result of *read*, called in a thread within one transaction.
+
+        Raises `CatalogFailed`, also on a time-out.
+        """
 
         def read_now() -> T:
             with self._engine.connect() as connection:
@@ -190,28 +204,27 @@ class Readers:
             self._health.record_success(CatalogOperation.READING)
             return result
 
-        patience = (
+        seconds = (
             STALLED_READ_TIMEOUT if self.is_stalled else LONG_READ_TIMEOUT if long else READ_TIMEOUT
         )
         reading = asyncio.wrap_future((self._long if long else self._short).submit(read_now))
-        done, _ = await _wait(reading, patience)
-        if not done:
+        if not await _finishes(reading, seconds):
             self.is_stalled = True
             stalled = CatalogFailed(
-                f"The catalog has not answered for {patience:g} s.", reason=Reason.STALLED
+                f"The catalog has not answered for {seconds:g} s.", reason=Reason.STALLED
             )
             self._health.record_failure(CatalogOperation.READING, stalled)
             raise stalled
         return reading.result()
 
     def close_idle(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the unused connections."""
         self._engine.dispose()
 
     async def close(self) -> None:
-        """End the threads, after what they have to read. A read that hangs is left behind."""
-        for each in (self._short, self._long):
-            each.shutdown(wait=False, cancel_futures=self.is_stalled)
+        """End the threads after their reads; a read that hangs is abandoned."""
+        for executor in (self._short, self._long):
+            executor.shutdown(wait=False, cancel_futures=self.is_stalled)
 
         def wait() -> None:
             self._short.shutdown()
@@ -225,13 +238,12 @@ class Readers:
 
 
 class WriterThreads:
-    """The threads of aiosqlite's connections, so that each is stopped once, and has ended before
-    the event loop does.
+    """The threads of aiosqlite's connections: each is stopped once, and ends before the event loop.
 
-    When a write is cancelled twice, SQLAlchemy 2.1 stops a connection whose `close` is still under
-    way, and that stops it again (aiosqlite 0.22): the second stop is queued behind the end of the
-    thread, and its future is never done. A task waits for it then for ever, and the process does
-    not end. Where the thread ends after the event loop, it fails with "Event loop is closed".
+    When a write is cancelled twice, SQLAlchemy 2.1 stops a connection whose `close` is still
+    running, which stops it again (aiosqlite 0.22): the second stop is queued behind the end of the
+    thread, its future is never done, a task waits for it forever, and the process does not end. A
+    thread that ends after the event loop fails with "Event loop is closed".
     """
 
     def __init__(self) -> None:
@@ -240,45 +252,45 @@ class WriterThreads:
     def watch(self, connection: Any, _record: Any) -> None:
         """For SQLAlchemy's ``connect``."""
         driver = connection.driver_connection
-        self._threads = [each for each in (*self._threads, driver._thread) if each.is_alive()]
+        self._threads = [thread for thread in (*self._threads, driver._thread) if thread.is_alive()]
         stop = driver.stop
-        stopped: list[Any] = []
+        futures: list[Any] = []
 
         def stop_once() -> Any:
-            if not stopped:
-                stopped.append(stop())
-            return stopped[0]
+            if not futures:
+                futures.append(stop())
+            return futures[0]
 
         driver.stop = stop_once
 
     async def end(self) -> None:
-        """Wait until all threads have ended, for `CLOSE_TIMEOUT` at most."""
-        until = time.monotonic() + CLOSE_TIMEOUT
+        """Wait until all threads have ended, for `CLOSE_TIMEOUT` seconds at most."""
+        deadline = time.monotonic() + CLOSE_TIMEOUT
 
         def join() -> None:
-            for each in self._threads:
-                each.join(max(0.0, until - time.monotonic()))
+            for thread in self._threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
-        if any(each.is_alive() for each in self._threads):
+        if any(thread.is_alive() for thread in self._threads):
             await asyncio.to_thread(join)
 
 
-async def _wait(reading: asyncio.Future[Any], patience: float) -> tuple[set[Any], set[Any]]:
-    """Wait, and withdraw a read that is given up before a thread has begun it."""
+async def _finishes(reading: asyncio.Future[Any], seconds: float) -> bool:
+    """Whether a read ends in time; else it is cancelled, unless a thread has begun it."""
     try:
-        done, pending = await asyncio.wait({reading}, timeout=patience)
+        _, pending = await asyncio.wait({reading}, timeout=seconds)
     except asyncio.CancelledError:
         reading.cancel()
         raise
-    for each in pending:
-        each.cancel()
-    return done, pending
+    if pending:
+        reading.cancel()
+    return not pending
 
 
 def pragma_listener(pragmas: Sequence[str]) -> Callable[[Any, Any], None]:
-    """For SQLAlchemy's ``connect``: begin each connection with some *pragmas*."""
+    """For SQLAlchemy's ``connect``: a listener that executes *pragmas* on each connection."""
 
-    def set_up_connection(connection: Any, _record: Any) -> None:
+    def execute_pragmas(connection: Any, _record: Any) -> None:
         try:
             cursor = connection.cursor()
             for pragma in pragmas:
@@ -289,4 +301,4 @@ def pragma_listener(pragmas: Sequence[str]) -> Callable[[Any, Any], None]:
             connection.close()
             raise
 
-    return set_up_connection
+    return execute_pragmas

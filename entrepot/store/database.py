@@ -53,7 +53,7 @@ REOPENING_INTERVAL = 0.2
 """Seconds between two of these attempts."""
 
 WRITE_STALLED = 30.0
-"""Seconds after which a running write counts as stalled: evicting some hundred images takes some."""
+"""Seconds after which a write counts as stalled; evicting some hundred images takes a few."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -144,7 +144,7 @@ class CatalogDatabase:
         self._opening.close()
 
     async def reopen(self) -> bool:
-        """Open a read-only catalog for writing if that works by now; returns whether it does (S19)."""
+        """Open a read-only catalog for writing if that works by now; returns whether (S19)."""
         for attempt in range(REOPENING_ATTEMPTS):
             if attempt:
                 # A running read kept the file open.

@@ -1,5 +1,7 @@
-"""A few megabytes that are held for the catalog: on a full disk they let a deletion or an eviction
-be written, which makes room (S19)."""
+"""The disk reserve: a few megabytes for the catalog's writes on a full disk (S19).
+
+Released, they let a deletion or an eviction be written, which makes room.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 
 RESERVE_SIZE = 4 * 2**20
-"""Bytes that are held."""
+"""Bytes of the reserve."""
 
 ROOM_FOR_RESERVE = 16 * RESERVE_SIZE
-"""Bytes that must be free for the reserve to be made: on a small disk it would only be in the way."""
+"""Bytes that must be free to allocate the reserve; a smaller disk has better use for it."""
 
 
 class DiskReserve:
-    """The file beside one catalog. All methods run in a thread."""
+    """The reserve's file beside a catalog. All methods run in a thread."""
 
     def __init__(self, catalog: Path) -> None:
         self._path = catalog.with_name(f"{catalog.name}.reserve")
 
     def allocate(self) -> None:
-        """Take the room, unless it is taken or there is little left."""
+        """Allocate the reserve, unless it exists or little space is free."""
         with suppress(OSError):
             if not hasattr(os, "posix_fallocate"):
                 return
@@ -37,7 +39,7 @@ class DiskReserve:
                 os.close(descriptor)
 
     def release(self) -> bool:
-        """Give the room back; whether there was any."""
+        """Free the reserve's space; returns whether there was any."""
         try:
             self._path.unlink()
         except OSError:

@@ -1,12 +1,12 @@
-"""Manifests and indexes: the bytes as they came, and a view of what they refer to.
+"""Manifests and indexes: the bytes as they came, and a view of their references.
 
-The bytes are never written anew: a digest that we serve is the digest that was asked. The view
-follows the OCI image specification 1.1 and Docker's image manifest version 2, schema 2.
+The bytes are never re-serialised: the digest served is the digest requested. The view follows the
+OCI image specification 1.1 and Docker's image manifest version 2, schema 2.
 
-A cache is no validator (F82). What a descriptor says beside its digest may be missing, null or of
-another type: then it is unknown. An entry of an index that can't be read is passed over as long as
-others can be. A config or layer without a digest that can be verified makes the manifest
-unreadable: no client could use the image.
+A cache is no validator (F82). The fields of a descriptor besides its digest may be missing, null or
+of another type: they are unknown then. An unreadable entry of an index is skipped as long as others
+can be read. A config or layer without a verifiable digest makes the manifest unreadable: no client
+could use the image.
 """
 
 from __future__ import annotations
@@ -32,39 +32,42 @@ from entrepot.formatting import printable
 PLATFORM_PART_LENGTH = 64
 
 PLATFORM_PART = re.compile(rf"[A-Za-z0-9._-]{{1,{PLATFORM_PART_LENGTH}}}")
-"""What the operating system, the architecture and the variant of a platform may be. Whoever writes
-a manifest chooses them: a platform with another part is dropped where the manifest is read (S03),
-so that no log, no terminal and no shell sees it."""
+"""Accepted operating systems, architectures and variants of a platform.
+
+The author of a manifest chooses them: a platform with another part is dropped when the manifest is
+parsed (S03), so that no log, terminal or shell gets it."""
 
 UNKNOWN_PLATFORM = Platform("unknown", "unknown")
-"""That of BuildKit's attestations, which no machine has, and of what states none that can be read."""
+"""The platform of BuildKit's attestations, and of a manifest that states no readable one."""
 
 UNTYPED = "application/octet-stream"
-"""The media type of what has none, or something else in its place."""
+"""The media type of a descriptor without a valid one."""
 
 LAYERS_LIMIT = 1_000
-"""The most layers of a manifest that is taken from a source: docker makes at most 127, and each
-layer of a pull is a request and an open file."""
+"""Layers of a manifest accepted from a source.
+
+docker creates at most 127, and each layer of a pull is a request and an open file."""
 
 REFERENCES_LIMIT = 10_000
-"""The most manifests of an index that is taken from a source. With a platform and annotations one
-takes about 400 bytes, so 4 MiB hold no more than these."""
+"""Manifests of an index accepted from a source.
+
+An entry with a platform and annotations takes about 400 bytes, so 4 MiB hold no more."""
 
 LARGEST_SIZE = 2**53
-"""The largest size of a descriptor in bytes: what every JSON reader holds exactly (RFC 8259,
-section 6), and the catalog can store."""
+"""Largest size of a descriptor in bytes: exact in every JSON reader (RFC 8259, section 6), and
+within the catalog's integers."""
 
 ENTRIES_COMMAS = 50 * REFERENCES_LIMIT
-"""Commas that a list with odd entries has at most: an entry with a platform and annotations has
-some twenty."""
+"""Commas accepted in a list with odd entries; one with a platform and annotations has twenty."""
 
 PARSED_IN_THREAD = 128 * 1024
-"""Bytes from which a manifest is parsed in a thread: one of 4 MiB takes a tenth of a second, in
-which nobody else would be served."""
+"""Bytes from which on a manifest is parsed in a thread.
+
+One of 4 MiB takes a tenth of a second, which would delay other clients."""
 
 
 class ReferenceKind(StrEnum):
-    """What a manifest refers to."""
+    """The kind of a manifest's reference."""
 
     MANIFEST = "manifest"
     CONFIG = "config"
@@ -73,7 +76,7 @@ class ReferenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Something that a manifest refers to. *size* is in bytes, None where the manifest states none."""
+    """A reference of a manifest. *size* is in bytes, None where the manifest states none."""
 
     digest: Digest
     kind: ReferenceKind
@@ -82,18 +85,19 @@ class Descriptor:
     platform: str | None = None
     """``linux/arm64/v8``, for the manifests of an index."""
     optional: bool = False
-    """A layer that is to be had elsewhere (``urls``, or a media type that may not be distributed):
-    kept when somebody asks for it, not part of a pull."""
+    """A layer that clients get elsewhere (``urls``, or a non-distributable media type).
+
+    It is cached when a client requests it, but is not part of a pull."""
     runs_on: Platform | None = None
-    """The platform with version and features, as the index states it; None where it states none."""
+    """The platform with version and features, as the index states it; None where it has none."""
 
 
 class ManifestUnreadable(ValueError):
-    """The bytes are not a manifest or index that we know."""
+    """The bytes are no manifest or index of a known format."""
 
 
 class _Platform(msgspec.Struct):
-    """Each part may be null, which Go reads as empty."""
+    """The parts of a platform; each may be null, which Go reads as empty."""
 
     os: str | None = None
     architecture: str | None = None
@@ -103,8 +107,7 @@ class _Platform(msgspec.Struct):
 
 
 class _Descriptor(msgspec.Struct):
-    # Without a default: a list of a million empty objects must not become one of a million of
-    # these.
+    # Without a default: a list of a million empty objects must not become a million descriptors.
     digest: str
     size: int | None = None
     media_type: str | None = msgspec.field(name="mediaType", default=None)
@@ -157,7 +160,7 @@ _odd_platform_decoder = msgspec.json.Decoder(_OddPlatform)
 _entries_decoder = msgspec.json.Decoder(list[msgspec.Raw] | None)
 
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for JSON that is none, or that is nested deeper than Python's stack."""
+"""What msgspec raises for invalid JSON, and for JSON nested deeper than Python's stack."""
 
 
 @dataclass(frozen=True)
@@ -171,40 +174,44 @@ class Manifest:
 
     @classmethod
     def of(cls, content: bytes, media_type: str, digest: Digest) -> Self:
-        """Read a view of *content*, which may be one that was stored by an earlier version; raises
-        `ManifestUnreadable`."""
+        """Parse *content*, which may have been stored by an earlier version.
+
+        Raises `ManifestUnreadable`.
+        """
         return cls(content, media_type, digest, tuple(_references(content)))
 
     @property
     def is_index(self) -> bool:
-        """Whether it lists manifests, one for each platform, and not layers."""
+        """Whether it lists manifests of several platforms, and no layers."""
         return self.media_type in INDEXES or (bool(self.children) and not self.blobs)
 
     @cached_property
     def children(self) -> tuple[Descriptor, ...]:
         """The manifests of an index."""
-        return tuple(each for each in self.references if each.kind is ReferenceKind.MANIFEST)
+        return tuple(
+            reference for reference in self.references if reference.kind is ReferenceKind.MANIFEST
+        )
 
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
         """The config and the layers, each digest once."""
         return tuple(
             {
-                each.digest: each
-                for each in self.references
-                if each.kind is not ReferenceKind.MANIFEST
+                reference.digest: reference
+                for reference in self.references
+                if reference.kind is not ReferenceKind.MANIFEST
             }.values()
         )
 
     def child_for(self, platform: str | Platform) -> Descriptor | None:
-        """The manifest of an index that runs best on a platform (F74); raises `PlatformInvalid` for
-        a text that names none.
+        """The manifest of an index that runs best on a platform (F74).
 
-        Where the only image of an index states no platform, it is the one, as containerd has it:
-        its config tells.
+        Where the only image of an index states no platform, that image is returned, as in
+        containerd: its config has the platform. Raises `PlatformInvalid` for a text that is no
+        platform.
         """
-        wanted = platform if isinstance(platform, Platform) else Platform.parse(platform)
-        best = best_match(wanted, self.children, lambda child: child.runs_on)
+        requested = platform if isinstance(platform, Platform) else Platform.parse(platform)
+        best = best_match(requested, self.children, lambda child: child.runs_on)
         if best is not None:
             return best
         only = self.children[0] if len(self.children) == 1 else None
@@ -212,10 +219,9 @@ class Manifest:
 
 
 async def parse_manifest(content: bytes, media_type: str, digest: Digest) -> Manifest:
-    """Read a manifest that comes from a source, without holding up the event loop.
+    """Parse a manifest that a source sent, without blocking the event loop.
 
-    Raises `ManifestUnreadable`, also for more layers, references or bytes of a descriptor than are
-    taken from a source: `LAYERS_LIMIT`, `REFERENCES_LIMIT`, `LARGEST_SIZE`.
+    Raises `ManifestUnreadable`, also beyond `LAYERS_LIMIT`, `REFERENCES_LIMIT` and `LARGEST_SIZE`.
     """
     if len(content) < PARSED_IN_THREAD:
         return _bounded(content, media_type, digest)
@@ -224,29 +230,29 @@ async def parse_manifest(content: bytes, media_type: str, digest: Digest) -> Man
 
 def _bounded(content: bytes, media_type: str, digest: Digest) -> Manifest:
     manifest = Manifest.of(content, media_type, digest)
-    indexed = len(manifest.children)
-    layers = sum(each.kind is ReferenceKind.LAYER for each in manifest.references)
+    children = len(manifest.children)
+    layers = sum(reference.kind is ReferenceKind.LAYER for reference in manifest.references)
     for count, limit, kind in (
-        (indexed, REFERENCES_LIMIT, "manifests"),
+        (children, REFERENCES_LIMIT, "manifests"),
         (layers, LAYERS_LIMIT, "layers"),
     ):
         if count > limit:
             raise ManifestUnreadable(f"it lists {count:,} {kind}, and at most {limit:,} are taken")
-    largest = max((each.size or 0 for each in manifest.references), default=0)
+    largest = max((reference.size or 0 for reference in manifest.references), default=0)
     if largest > LARGEST_SIZE:
         # A number in JSON may have thousands of digits.
-        shown = f"{largest:,}" if largest < 10**24 else f"more than {10**24:,}"
-        raise ManifestUnreadable(f"it has a descriptor of {shown} bytes")
+        size_text = f"{largest:,}" if largest < 10**24 else f"more than {10**24:,}"
+        raise ManifestUnreadable(f"it has a descriptor of {size_text} bytes")
     return manifest
 
 
 def attestations(content: bytes) -> dict[str, str]:
-    """The attestations of an index, each with the image that it is about, by digest; empty where
-    the annotation names no digest.
+    """The image that each attestation of an index is about, by digest.
 
-    BuildKit marks them with annotations ("Attestation storage").
+    The image is empty where the annotation has no digest. BuildKit marks attestations with
+    annotations ("Attestation storage").
     """
-    attested = {}
+    images = {}
     try:
         for entry in _entries(_odd_decoder.decode(first_json_value(content)).manifests):
             with suppress(*_UNDECODABLE):
@@ -256,12 +262,12 @@ def attestations(content: bytes) -> dict[str, str]:
                     isinstance(annotations, dict)
                     and annotations.get("vnd.docker.reference.type") == "attestation-manifest"
                 ):
-                    attested[_text(descriptor.digest) or ""] = _digest_or_nothing(
+                    images[_text(descriptor.digest) or ""] = _digest_or_nothing(
                         annotations.get("vnd.docker.reference.digest")
                     )
     except (*_UNDECODABLE, ManifestUnreadable):
         return {}
-    return attested
+    return images
 
 
 def _digest_or_nothing(text: Any) -> str:
@@ -272,8 +278,7 @@ def _digest_or_nothing(text: Any) -> str:
 
 
 def config_platform(content: bytes) -> str | None:
-    """The platform that an image's config names; None when it names none (other artifacts than
-    images)."""
+    """The platform that an image's config states; other artifacts have none."""
     text = first_json_value(content)
     try:
         platform = _platform_decoder.decode(text)
@@ -284,7 +289,7 @@ def config_platform(content: bytes) -> str | None:
 
 def _references(content: bytes) -> list[Descriptor]:
     try:
-        # What is as the specification has it is read three times as fast.
+        # A document within the specification is parsed three times as fast.
         return _references_of(_decoder.decode(content))
     except _UNDECODABLE:
         pass
@@ -309,26 +314,23 @@ def _references_of(document: _Document) -> list[Descriptor]:
 
 
 def _children(entries: Iterable[_Descriptor]) -> list[Descriptor]:
-    """The entries of an index that can be read; raises what is wrong with the first one where none
-    can."""
+    """The readable entries of an index; where there are none, raise the first entry's error."""
     children: list[Descriptor] = []
-    odd: DigestInvalid | None = None
+    first_error: DigestInvalid | None = None
     for entry in entries:
         try:
             children.append(_descriptor(entry, ReferenceKind.MANIFEST))
         except DigestInvalid as error:
-            # Other algorithms are allowed: nothing is wrong with them, though nothing can be
-            # verified by them.
-            if odd is None and not is_of_other_algorithm(entry.digest):
-                odd = error
-    if odd is not None and not children:
-        raise odd
+            # Other algorithms are allowed, though they can't be verified here.
+            if first_error is None and not is_of_other_algorithm(entry.digest):
+                first_error = error
+    if first_error is not None and not children:
+        raise first_error
     return children
 
 
 def _read_odd(text: bytes) -> _Document:
-    """A document in which something is not as the specification has it: that says nothing, and what
-    is as it should be counts."""
+    """Parse a document outside the specification: valid fields count, invalid ones are unknown."""
     document = _odd_decoder.decode(text)
     version = _loose(document.schema_version)
     if isinstance(version, str) and version.isascii() and version.isdigit():
@@ -351,23 +353,23 @@ def _is_object(raw: msgspec.Raw) -> bool:
 
 
 def _entries(entries: msgspec.Raw) -> list[msgspec.Raw]:
-    """The entries of a list; raises what msgspec raises for what is no list."""
+    """The entries of a list; raises msgspec's errors for anything else."""
     if bytes(entries).count(b",") > ENTRIES_COMMAS:
         # A list of millions of numbers would take 25 times its size in memory.
         raise ManifestUnreadable("it lists more than any image has")
-    listed = _entries_decoder.decode(entries) or []
-    if len(listed) > REFERENCES_LIMIT:
+    decoded = _entries_decoder.decode(entries) or []
+    if len(decoded) > REFERENCES_LIMIT:
         raise ManifestUnreadable(
-            f"it lists {len(listed):,} entries, and at most {REFERENCES_LIMIT:,} are taken"
+            f"it lists {len(decoded):,} entries, and at most {REFERENCES_LIMIT:,} are taken"
         )
-    return listed
+    return decoded
 
 
 def _odd_descriptor(raw: msgspec.Raw) -> _Descriptor:
     try:
         odd = _odd_descriptor_decoder.decode(raw)
     except _UNDECODABLE:
-        # It is no object: one without a digest.
+        # Anything but an object counts as a descriptor without a digest.
         return _NO_DESCRIPTOR
     urls = _loose(odd.urls)
     return _Descriptor(
@@ -400,7 +402,7 @@ def _odd_size(raw: msgspec.Raw) -> int | None:
     try:
         size = msgspec.json.decode(raw)
     except _UNDECODABLE:
-        # A number that no JSON reader takes.
+        # A number that no JSON reader accepts.
         return LARGEST_SIZE + 1
     if isinstance(size, str) and size.isascii() and size.isdigit() and len(size) < 20:
         size = int(size)
@@ -427,8 +429,8 @@ def _descriptor(stated: _Descriptor, kind: ReferenceKind) -> Descriptor:
         digest=Digest.parse(stated.digest),
         kind=kind,
         media_type=media_type if _is_media_type(media_type) else UNTYPED,
-        # One beyond LARGEST_SIZE is refused later (F67): what an earlier version stored is still
-        # read.
+        # A size beyond LARGEST_SIZE is refused later (F67), so that stored manifests of earlier
+        # versions stay readable.
         size=stated.size if stated.size is not None and stated.size >= 0 else None,
         platform=_platform_name(platform) if platform is not None else None,
         optional=bool(stated.urls) or "nondistributable" in media_type or "foreign" in media_type,
@@ -437,8 +439,7 @@ def _descriptor(stated: _Descriptor, kind: ReferenceKind) -> Descriptor:
 
 
 def _is_media_type(text: str) -> bool:
-    """Whether *text* may be shown and sent as a media type: RFC 6838 has less, and clients take
-    more."""
+    """Whether *text* can be used as a media type: as lenient as clients, beyond RFC 6838."""
     return (
         len(text) <= 255
         and text.isascii()
@@ -449,8 +450,10 @@ def _is_media_type(text: str) -> bool:
 
 
 def _stated_platform(stated: _Platform) -> Platform:
-    """The platform that a descriptor or config states; the unknown one where it names no
-    architecture, or a part beyond `PLATFORM_PART`."""
+    """The platform that a descriptor or config states.
+
+    The unknown one where it has no architecture, or a part outside `PLATFORM_PART`.
+    """
     features = tuple((stated.os_features or ())[:OS_FEATURES_LIMIT])
     parts = (
         stated.os or "",
@@ -475,7 +478,7 @@ def _checked_platform(
 
 
 _known_platform = lru_cache(maxsize=1_000)(_checked_platform)
-"""An index has thousands of entries for a few platforms."""
+"""Cached: an index may have thousands of entries for a few platforms."""
 
 
 def _platform_name(platform: Platform) -> str | None:

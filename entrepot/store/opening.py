@@ -1,8 +1,7 @@
-"""How the catalog's file is opened at the start: sound, damaged, gone, on a full disk, or on one
-that can only be read.
+"""Opening of the catalog's file: sound, damaged, missing, on a full or a read-only disk.
 
-The engine starts in each of these cases and serves what it has; only a file system on which SQLite
-can't work at all ends the start (F88).
+The engine starts in each of these cases and serves what is cached; only a file system on which
+SQLite can't work at all ends the start (F88).
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from entrepot.store.disk_reserve import DiskReserve
 from entrepot.store.recovery import backup_of, check, prepare_new, restore_missing, salvage
 
 CHECK_TIME = 2.0
-"""Seconds for which a start looks for damage: enough for 2 GB that are in the page cache (50 MB
-take 0.05 s). Of a larger one the rest is looked at later."""
+"""Seconds for which a start checks for damage: enough for 2 GB in the page cache (50 MB take
+0.05 s). The rest of a larger catalog is checked later."""
 
 WRITABLE = (
     "journal_mode=WAL",
@@ -40,12 +39,18 @@ WRITABLE = (
     "busy_timeout=5000",
     f"journal_size_limit={JOURNAL_SIZE}",
 )
-"""Pragmas of each connection. WAL: readers never wait for the writer. NORMAL: a power cut may lose
-the last rows, which the next pull brings back, but leaves the database whole."""
+"""Pragmas of each connection.
 
-_SERVED = "What is cached is served, and what is not is passed on to clients; within a minute after the cure the catalog is written again. "
+WAL: readers never wait for the writer. NORMAL: a power cut may lose the last rows, which the next
+pull brings back, but leaves the database whole."""
+
+_SERVED = (
+    "What is cached is served, and what is not is passed on to clients; within a minute after the "
+    "problem is solved, the catalog is written again. "
+)
 
 READ_ONLY = ("query_only=ON", "busy_timeout=5000")
+"""Pragmas of each connection that can only read."""
 
 _CAN_NOT_WORK = {
     sqlite3.SQLITE_PROTOCOL,
@@ -57,27 +62,27 @@ _CAN_NOT_WORK = {
     sqlite3.SQLITE_IOERR_SHMLOCK,
     sqlite3.SQLITE_IOERR_SHMMAP,
 }
-"""What SQLite answers where a file system has no locks, or no memory that processes share."""
+"""SQLite's errors on a file system without locks, or without shared memory."""
 
 
 @dataclass
 class Opening:
-    """How a catalog is to be opened. *connect* is the database for SQLAlchemy, without its driver."""
+    """How a catalog is opened: database, query and pragmas for SQLAlchemy."""
 
     database: str
     query: dict[str, str]
     pragmas: tuple[str, ...] = WRITABLE
     notices: list[str] = field(default_factory=list)
-    """What was done about a catalog that was damaged or gone, a sentence each."""
+    """What was done about a damaged or missing catalog, a sentence each."""
     refusal: CatalogFailed | None = None
-    """Why nothing can be written."""
+    """Why nothing can be written; None when writing works."""
     is_checked: bool = True
-    """Whether all of the file was looked at for damage."""
+    """Whether the whole file was checked for damage."""
     copy: tempfile.TemporaryDirectory[str] | None = None
-    """Where a copy is that is read in the place of the file."""
+    """The directory of a copy that is read in place of the file."""
 
     def url(self, driver: str) -> URL:
-        """For SQLAlchemy."""
+        """The URL for SQLAlchemy with a driver."""
         return URL.create(driver, database=self.database, query=self.query)
 
     def close(self) -> None:
@@ -87,8 +92,10 @@ class Opening:
 
 
 def open_file(path: Path, *, now: float) -> Opening:
-    """See to it that the catalog *path* can be opened, for writing where that is possible. Runs in
-    a thread; raises `EngineError`."""
+    """Prepare the catalog *path* to be opened, for writing where that is possible.
+
+    Runs in a thread; raises `EngineError`.
+    """
     for is_last in (False, True):
         try:
             return _for_writing(path, now)
@@ -101,7 +108,7 @@ def open_file(path: Path, *, now: float) -> Opening:
                 and not _is_full(path)
                 and os.access(path.parent, os.W_OK)
             ):
-                # SQLite needs locks, and memory that its connections share.
+                # SQLite needs locks and shared memory.
                 raise EngineError.of_cause(
                     locks_cause(f"{error} (SQLite)", path.parent, file_system(path.parent))
                 ) from error
@@ -118,7 +125,7 @@ def open_file(path: Path, *, now: float) -> Opening:
 
 
 def open_for_writing(path: Path, *, now: float) -> Opening | None:
-    """The catalog *path* for writing where that is possible by now, else None. Runs in a thread."""
+    """The catalog *path* for writing, None where that is not possible. Runs in a thread."""
     try:
         return _for_writing(path, now)
     except (OSError, sqlite3.Error, EngineError):
@@ -132,29 +139,31 @@ def _for_writing(path: Path, now: float) -> Opening:
             notices.append(restored)
         else:
             for suffix in ("-wal", "-shm"):
-                # SQLite would apply the log of the file that is gone to the new one.
+                # SQLite would apply the log of the missing file to the new one.
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
     make_private(path)
     problem, is_checked = check(path, seconds=CHECK_TIME)
     if problem is not None:
         notices.append(salvage(path, problem, now=now))
     try:
-        _make_tables(path)
+        _create_tables(path)
     except sqlite3.Error as error:
         if problem is not None or reason_of(error) is not Reason.DAMAGED:
             raise
         notices.append(salvage(path, str(error), now=now))
-        _make_tables(path)
+        _create_tables(path)
     return Opening(str(path), {}, notices=notices, is_checked=is_checked)
 
 
-def _make_tables(path: Path) -> None:
-    """Make the tables, or add what came later; raises `EngineError` for a catalog that is newer
-    than this engine."""
+def _create_tables(path: Path) -> None:
+    """Create the tables, or migrate an older catalog.
+
+    Raises `EngineError` for a catalog that is newer than this engine.
+    """
     with closing(sqlite3.connect(path, timeout=5)) as connection:
         prepare_new(connection)
         connection.execute("PRAGMA journal_mode=WAL")
-    # No pool: the last connection that is closed brings the log into the file.
+    # No pool: closing the last connection writes the log into the file.
     engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
     try:
         with engine.begin() as connection:
@@ -166,17 +175,19 @@ def _make_tables(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Let nobody but this user read the catalog (S30): SQLite gives its side files the mode of the
-    file. Raises `OSError` where it can't be made."""
-    for each in (
+    """Create the catalog where it is missing, readable for this user alone (S30).
+
+    SQLite gives its side files the mode of the file. Raises `OSError`.
+    """
+    for file in (
         path,
         *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")),
         backup_of(path),
     ):
         with suppress(FileNotFoundError, PermissionError):
-            if stat.S_IMODE(each.stat().st_mode) & 0o077:
+            if stat.S_IMODE(file.stat().st_mode) & 0o077:
                 try:
-                    each.chmod(0o600)
+                    file.chmod(0o600)
                 except OSError as error:
                     if error.errno != errno.EROFS:
                         raise
@@ -185,15 +196,17 @@ def make_private(path: Path) -> None:
 
 
 def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
-    """Read the file where it is, without its log where there is none, else a copy of both; where
-    there is no catalog, an empty one."""
-    ways: list[dict[str, str]] = [{"mode": "ro"}]
+    """Open the file for reading, where needed without its log, else a copy of both.
+
+    Without a catalog, an empty one is opened.
+    """
+    queries: list[dict[str, str]] = [{"mode": "ro"}]
     log = path.with_name(f"{path.name}-wal")
     if not log.exists() or not log.stat().st_size:
-        ways.append({"mode": "ro", "immutable": "1"})
-    for way in ways:
+        queries.append({"mode": "ro", "immutable": "1"})
+    for options in queries:
         database = f"file:{quote(str(path))}"
-        query = "&".join(f"{name}={value}" for name, value in way.items())
+        query = "&".join(f"{name}={value}" for name, value in options.items())
         with (
             suppress(sqlite3.Error),
             closing(sqlite3.connect(f"{database}?{query}", uri=True)) as connection,
@@ -201,34 +214,33 @@ def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             connection.execute("SELECT count(*) FROM repositories").fetchone()
             if version == schema.SCHEMA_VERSION:
-                return Opening(database, {**way, "uri": "true"}, READ_ONLY, refusal=refusal)
+                return Opening(database, {**options, "uri": "true"}, READ_ONLY, refusal=refusal)
     copy = tempfile.TemporaryDirectory(prefix="entrepot-catalog-")
-    place = Path(copy.name, path.name)
+    copied = Path(copy.name, path.name)
     try:
         for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):
                 shutil.copyfile(
-                    path.with_name(path.name + suffix), place.with_name(place.name + suffix)
+                    path.with_name(path.name + suffix), copied.with_name(copied.name + suffix)
                 )
         try:
-            _make_tables(place)
+            _create_tables(copied)
         except sqlite3.Error:
-            place.unlink()
-            place.with_name(f"{place.name}-wal").unlink(missing_ok=True)
-            _make_tables(place)
+            copied.unlink()
+            copied.with_name(f"{copied.name}-wal").unlink(missing_ok=True)
+            _create_tables(copied)
     except (OSError, sqlite3.Error) as error:
         copy.cleanup()
         raise EngineError(
-            f"{refusal.what} Nor can it be copied to {copy.name} to be read there: {getattr(error, 'strerror', None) or error}.",
-            # The engine does not start, so nothing is served or passed on.
+            f"{refusal.what} Nor can it be copied to {copy.name} to be read there: "
+            f"{getattr(error, 'strerror', None) or error}.",
+            # The engine does not start, so nothing is served.
             refusal.hint.removeprefix(_SERVED),
         ) from error
     except BaseException:
         copy.cleanup()
         raise
-    return Opening(
-        str(place), {}, ("query_only=ON", "busy_timeout=5000"), refusal=refusal, copy=copy
-    )
+    return Opening(str(copied), {}, READ_ONLY, refusal=refusal, copy=copy)
 
 
 def _is_full(path: Path) -> bool:
@@ -249,7 +261,7 @@ def _reason(error: OSError) -> Reason:
 
 
 def _refusal(path: Path, error: OSError | sqlite3.Error, why: str, reason: Reason) -> CatalogFailed:
-    """Why nothing can be written, with what is at fault."""
+    """Why nothing can be written, with the cause and its code."""
     if isinstance(error, OSError):
         number = error.errno or 0
     elif reason is Reason.FULL or _is_full(path):

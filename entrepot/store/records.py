@@ -1,4 +1,4 @@
-"""What the catalog tells of repositories, tags and manifests."""
+"""Records of the catalog: repositories, tags, manifests, images and blobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from entrepot.core.states import CachedState
 
 @dataclass(frozen=True, slots=True)
 class TagEntry:
-    """Where a tag points, and since when we believe it. Times are seconds since the epoch."""
+    """Where a tag points.
+
+    *cached* is when it was first pointed there, *checked* when the source last confirmed it, in
+    seconds since the epoch. *gone*: the source no longer has the tag.
+    """
 
     digest: Digest
     cached: float
@@ -23,8 +27,7 @@ class TagEntry:
 
 
 class BlobOrigin(NamedTuple):
-    """A source registry that gave the bytes of a blob, and whether a credential set was used for
-    it."""
+    """A source registry that gave the bytes of a blob, and whether a credential set was used."""
 
     login_server: str
     with_credentials: bool
@@ -32,18 +35,18 @@ class BlobOrigin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlobRecord:
-    """What is known about a cached blob: its size in bytes when it was verified, and who gave it."""
+    """A cached blob: its verified size in bytes, and the source registries that gave it."""
 
     size: int
     origins: frozenset[BlobOrigin] = frozenset()
 
     @property
     def is_public(self) -> bool:
-        """Whether a source gave it without credentials, so that anybody can fetch it there."""
+        """Whether a source gave it without credentials, so that every client can fetch it there."""
         return any(not origin.with_credentials for origin in self.origins)
 
     def opens_for(self, login_servers: Collection[str]) -> bool:
-        """Whether the copy may be served as that of one of some source registries."""
+        """Whether the copy may be served in the name of one of some source registries."""
         return self.is_public or any(
             origin.login_server in login_servers for origin in self.origins
         )
@@ -64,11 +67,11 @@ class CachedManifest:
 
 
 class CachedRepository(msgspec.Struct, frozen=True):
-    """A cached repository, as a listing shows it. *size* counts each blob and manifest once, those
-    shared with other repositories too.
+    """A cached repository, as a listing shows it.
 
-    There are ten thousand in one listing: this kind of object is made in half a microsecond, and
-    the garbage collector does not look at it.
+    *size* is in bytes, and counts each blob and manifest once, those shared with other repositories
+    too. A listing has ten thousand of them: a msgspec struct is created in half a microsecond, and
+    the garbage collector does not scan it.
     """
 
     name: Repository
@@ -84,8 +87,10 @@ class CachedRepository(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class CachedTag:
-    """A tag of one repository, as a listing shows it. *size* and *platforms* speak of what is held
-    behind it."""
+    """A tag of one repository, as a listing shows it.
+
+    *size* (in bytes) and *platforms* are those of the cached images behind it.
+    """
 
     name: Tag
     entry: TagEntry
@@ -102,8 +107,8 @@ class ImageBlobRecord:
     *size* is in bytes: that of the cached copy, else what the manifest states; None where neither
     is known. *shared_images* counts images of other repositories, and of this one behind other
     tags; images behind the same tag are not among them. *shared_repositories* counts other
-    repositories. *shared_with* names one or two of those images as examples: ``library/nginx:1.27``,
-    or ``library/nginx`` where no tag points there.
+    repositories. *shared_with* names one or two of those images as examples:
+    ``library/nginx:1.27``, or ``library/nginx`` where no tag points there.
     """
 
     digest: str

@@ -1,13 +1,12 @@
-"""A catalog that is damaged or gone, and the copy that is kept for that day (L02).
+"""Recovery of a damaged or missing catalog, and the backup copy that it needs (L02).
 
-The damaged file is set aside and never removed. The new catalog is the copy, with all rows that can
-still be read from the damaged file merged into it: what came since. Each row is looked at before it
-is believed, and a manifest only when its content has its digest, from which its references follow.
-Blobs are not touched: those that the new catalog does not know are adopted, and wait for their
-manifests (`entrepot.store.eviction.ADOPTED_STAYS`).
+The damaged file is set aside and never removed. The new catalog is the copy, merged with all rows
+that can still be read from the damaged file. Each row is validated before it is taken over, a
+manifest by its digest; its references follow from its content. Blobs are not touched: those without
+a row are adopted, and wait for their manifests (`entrepot.store.eviction.ADOPTED_STAYS`).
 
-`sqlite3`'s own recovery is a shell command that a machine may not have; the module reaches only
-what SQL reaches, which is why damage is stepped over here.
+SQLite's own recovery is a command of its shell, which a machine may not have. Python's module
+reaches only what SQL reaches, so damage is skipped here.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from sqlalchemy.pool import NullPool
 
 from entrepot.core.reference import Digest, parse_repository
 from entrepot.errors import EntrepotError
+from entrepot.files import sync_directory
 from entrepot.formatting import counted
 from entrepot.store import counters, schema
 from entrepot.store.connections import CatalogFailed, Reason, reason_of
@@ -46,23 +46,24 @@ from entrepot.store.manifests import Manifest, ManifestUnreadable
 from entrepot.store.rows import reference_rows
 
 UNREADABLE_RANGES = 1_000
-"""Places of one table that are stepped over before the rest of it is given up."""
+"""Damaged places of one table that are skipped before the rest of it is abandoned."""
 
 LARGEST_INTEGER = 2**53
-"""Numbers above it are taken for noise."""
+"""Larger numbers in a row count as damage."""
 
 _UNREADABLE = {
     sqlite3.SQLITE_IOERR_READ,
     sqlite3.SQLITE_IOERR_SHORT_READ,
     sqlite3.SQLITE_IOERR | (33 << 8),
 }
-"""What SQLite answers where the disk itself has lost a part of the file; the last is
-IOERR_CORRUPTFS, which an older `sqlite3` does not name."""
+"""SQLite's errors where the disk itself lost a part of the file.
+
+The last is IOERR_CORRUPTFS, which an older `sqlite3` does not name."""
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
-# In an order in which what is referred to comes first. References are not among them: they follow
-# from the manifests.
+# Referenced tables come first. manifest_references is not among them: it follows from the
+# manifests.
 _TABLES = (
     schema.repositories,
     schema.manifests,
@@ -77,13 +78,12 @@ _TABLES = (
 
 
 def backup_of(catalog: Path) -> Path:
-    """Where the copy of a catalog is."""
+    """The path of a catalog's backup copy."""
     return catalog.with_name(f"{catalog.name}.backup")
 
 
 def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
-    """What is wrong with a database, and whether all of it was looked at: after so many *seconds*
-    the look is ended.
+    """What is wrong with a database, and whether all of it was checked within *seconds*.
 
     Runs in a thread. Raises `sqlite3.Error` when the file can't be opened for another reason than
     damage.
@@ -91,8 +91,7 @@ def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     try:
         with closing(sqlite3.connect(path)) as connection:
-            # It creates what readers need beside the file, so a directory that can't be written
-            # shows here.
+            # This creates the side files that readers need, so a read-only directory shows here.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
             problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
@@ -110,11 +109,10 @@ def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
 
 
 def back_up(catalog: Path) -> None:
-    """Replace the copy of a catalog by what it holds now, if that is sound. Runs in a thread and
-    keeps no writer waiting.
+    """Replace the backup copy of a catalog by its present state, if that is sound.
 
-    Raises `CatalogFailed` when the catalog is found to be damaged; then the last copy stays. Raises
-    `OSError` and `sqlite3.Error`.
+    Runs in a thread, and writers do not wait for it. Raises `CatalogFailed` when the catalog is
+    damaged; the old copy stays then. Raises `OSError` and `sqlite3.Error`.
     """
     backup = backup_of(catalog)
     new = backup.with_name(f"{backup.name}-new")
@@ -122,15 +120,15 @@ def back_up(catalog: Path) -> None:
     try:
         _create(new)
         with closing(_open_read_only(catalog)) as source, closing(sqlite3.connect(new)) as target:
-            # In one step, within which writers go on: they write to the write-ahead log.
+            # In one step, during which others can write: they write to the write-ahead log.
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
         problem, _ = check(new, seconds=None)
         if problem is not None:
             raise CatalogFailed(f"The catalog is damaged: {problem}.", reason=Reason.DAMAGED)
-        _sync(new)
+        _sync_file(new)
         os.replace(new, backup)
-        _sync(backup.parent)
+        sync_directory(backup.parent)
     except sqlite3.Error as error:
         if reason_of(error) is Reason.DAMAGED:
             raise CatalogFailed(
@@ -142,8 +140,10 @@ def back_up(catalog: Path) -> None:
 
 
 def restore_missing(catalog: Path) -> str | None:
-    """Put the copy in the place of a catalog that is gone; gives what happened in one sentence,
-    None where there is no copy. Runs in a thread."""
+    """Restore a missing catalog from its backup copy. Runs in a thread.
+
+    Returns what happened in one or two sentences, None without a copy.
+    """
     backup = backup_of(catalog)
     if (
         not backup.is_file()
@@ -155,18 +155,23 @@ def restore_missing(catalog: Path) -> str | None:
     _remove(new)
     _create(new)
     shutil.copyfile(backup, new)
-    _sync(new)
+    _sync_file(new)
     for suffix in _SIDE_FILES:
-        # The log of another file would be applied to this one.
+        # SQLite would apply the log of another file to this one.
         catalog.with_name(catalog.name + suffix).unlink(missing_ok=True)
     os.replace(new, catalog)
-    _sync(catalog.parent)
-    return f"The catalog was gone; its copy of {_moment(backup)} is restored. What came since is cataloged again as it is pulled, and its blobs are used."
+    sync_directory(catalog.parent)
+    return (
+        f"The catalog was gone; its copy of {_moment(backup)} is restored. What came since is "
+        "cataloged again as it is pulled, and its blobs are used."
+    )
 
 
 def salvage(catalog: Path, damage: str, *, now: float) -> str:
-    """Set a damaged catalog aside and put a new one in its place; gives what happened in one
-    sentence. Runs in a thread; raises `OSError`, `sqlite3.Error`."""
+    """Set a damaged catalog aside and put a new one in its place; return what happened.
+
+    Runs in a thread; raises `OSError`, `sqlite3.Error`.
+    """
     backup, new = backup_of(catalog), catalog.with_name(f"{catalog.name}-new")
     _remove(new)
     _create(new)
@@ -174,15 +179,15 @@ def salvage(catalog: Path, damage: str, *, now: float) -> str:
     if restored:
         shutil.copyfile(backup, new)
         try:
-            _make_tables(new)
+            _create_tables(new)
         except (EntrepotError, sqlite3.Error):
             restored = False
             _remove(new)
             _create(new)
     if not restored:
-        _make_tables(new)
+        _create_tables(new)
     rows = _merge(catalog, new)
-    _sync(new)
+    _sync_file(new)
     aside = _unused(
         catalog.with_name(
             f"{catalog.name}.damaged-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
@@ -195,20 +200,23 @@ def salvage(catalog: Path, damage: str, *, now: float) -> str:
             )
     os.rename(catalog, aside)
     os.rename(new, catalog)
-    _sync(catalog.parent)
+    sync_directory(catalog.parent)
     if restored:
-        became = f"its copy of {_moment(backup)} is restored, with {counted(rows, 'row')} that could be read from the damaged file"
+        outcome = (
+            f"its copy of {_moment(backup)} is restored, with {counted(rows, 'row')} that could be "
+            "read from the damaged file"
+        )
     elif rows:
-        became = f"{counted(rows, 'row')} could be read from it into a new one"
+        outcome = f"{counted(rows, 'row')} could be read from it into a new one"
     else:
-        became = "nothing of it could be read, and a new one is begun"
+        outcome = "nothing of it could be read, and a new one is begun"
     return (
-        f"The catalog was damaged ({damage}) and is set aside as {aside.name}; {became}. "
+        f"The catalog was damaged ({damage}) and is set aside as {aside.name}; {outcome}. "
         "The blobs stay, and what is missing is cataloged again as it is pulled."
     )
 
 
-def _make_tables(path: Path) -> None:
+def _create_tables(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         prepare_new(connection)
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
@@ -217,20 +225,22 @@ def _make_tables(path: Path) -> None:
 
 
 def prepare_new(connection: sqlite3.Connection) -> None:
-    """Set what only a database without tables takes: its free pages can be given back to the file
-    system (S11)."""
+    """Let a database without tables give free pages back to the file system (S11).
+
+    SQLite accepts this setting only before the first table is created.
+    """
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
 
 
 def _merge(damaged: Path, new: Path) -> int:
-    """Take over all rows that can be read and are sound; gives their number."""
-    taken = 0
+    """Take over all readable and sound rows; returns their number."""
+    merged = 0
     try:
         source = _open_read_only(damaged)
     except sqlite3.Error:
         return 0
-    # Text that is none would end a whole read.
+    # Invalid UTF-8 would end a whole read.
     source.text_factory = lambda content: content.decode("utf-8", "replace")
     engine = create_engine(f"sqlite:///{new}", poolclass=NullPool)
     with closing(source), engine.begin() as target:
@@ -239,14 +249,16 @@ def _merge(damaged: Path, new: Path) -> int:
                 if not _is_sound(table, row):
                     continue
                 if table is schema.manifests:
-                    taken += _take_manifest(target, row)
+                    merged += _insert_manifest(target, row)
                     continue
                 target.execute(insert(table).prefix_with("OR REPLACE"), row)
-                taken += 1
+                merged += 1
         links = "SELECT 1 FROM repository_manifests AS link WHERE link.repository"
         for statement in (
-            "DELETE FROM repository_manifests WHERE digest NOT IN (SELECT digest FROM manifests) OR repository NOT IN (SELECT name FROM repositories)",
-            f"DELETE FROM tags WHERE NOT EXISTS ({links} = tags.repository AND link.digest = tags.digest)",
+            "DELETE FROM repository_manifests WHERE digest NOT IN (SELECT digest FROM manifests) "
+            "OR repository NOT IN (SELECT name FROM repositories)",
+            f"DELETE FROM tags WHERE NOT EXISTS ({links} = tags.repository "
+            "AND link.digest = tags.digest)",
             f"DELETE FROM repositories WHERE NOT EXISTS ({links} = repositories.name)",
             "DELETE FROM manifest_references WHERE manifest NOT IN (SELECT digest FROM manifests)",
             "DELETE FROM blob_origins WHERE digest NOT IN (SELECT digest FROM blobs)",
@@ -255,19 +267,18 @@ def _merge(damaged: Path, new: Path) -> int:
         if _is_older_than(source, 4):
             schema.fill_version_4(target)
         target.execute(counters.recount())
-    return taken
+    return merged
 
 
 def _is_older_than(source: sqlite3.Connection, version: int) -> bool:
-    """Whether a damaged catalog was written by an engine that did not know *version*; False where
-    that can't be read."""
+    """Whether a damaged catalog has an older schema than *version*; False where unreadable."""
     try:
         return 0 < int(source.execute("PRAGMA user_version").fetchone()[0]) < version
     except sqlite3.Error:
         return False
 
 
-def _take_manifest(target: Any, row: dict[str, Any]) -> int:
+def _insert_manifest(target: Any, row: dict[str, Any]) -> int:
     try:
         manifest = Manifest.of(row["content"], row["media_type"], Digest.parse(row["digest"]))
         references = reference_rows(manifest)
@@ -281,13 +292,15 @@ def _take_manifest(target: Any, row: dict[str, Any]) -> int:
 
 
 def _readable(source: sqlite3.Connection, table: Table) -> Iterator[dict[str, Any]]:
-    """All rows of a table that can be read: forward, stepping over what can't, and then backward
-    from the end to the first place that can't."""
+    """All readable rows of a table.
+
+    It is read forward, skipping damaged places, and then backward up to the last damaged place.
+    """
     try:
-        there = {row[1] for row in source.execute(f"PRAGMA table_info({table.name})")}
+        existing = {row[1] for row in source.execute(f"PRAGMA table_info({table.name})")}
     except sqlite3.Error:
         return
-    names = [column.name for column in table.columns if column.name in there]
+    names = [column.name for column in table.columns if column.name in existing]
     if not names:
         return
     select = f"SELECT rowid, {', '.join(names)} FROM {table.name} NOT INDEXED"
@@ -354,8 +367,8 @@ def _fits(column: Column[Any], value: Any) -> bool:
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
-    # Opened for writing, the last connection would bring the log into the file when it is closed,
-    # and a damaged file stays as it is.
+    # Closing the last writable connection would write the log into the file, and a damaged file
+    # must stay as it is.
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
 
 
@@ -384,7 +397,7 @@ def _remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def _sync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,7 +14,7 @@ from entrepot.store.manifests import Manifest
 from entrepot.store.records import TagEntry
 
 UNKNOWN_SIZE = -1
-"""The size of a reference whose manifest states none: the column of earlier versions is NOT NULL."""
+"""The size of a reference whose manifest states none: the column takes no NULL."""
 
 
 def stated_size(row_size: int) -> int | None:

@@ -1,4 +1,4 @@
-"""The tables of the catalog, and how an older catalog gets what came later."""
+"""The tables of the catalog, and the migration of older catalogs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sqlalchemy.schema import CreateColumn
 from entrepot.errors import EngineError
 
 SCHEMA_VERSION = 4
-"""Kept in SQLite's ``user_version``; an engine refuses a catalog that is newer than itself."""
+"""Stored in SQLite's ``user_version``; an engine refuses a catalog that is newer than itself."""
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ repositories = Table(
     Column("last_pull", Float),
     Column("pulls", Integer, nullable=False, default=0),
     Column("locked", Boolean, nullable=False, server_default=false()),
-    # What is counted of it: see entrepot.store.tallies.
+    # Counters: see entrepot.store.counters.
     Column("tags", Integer, nullable=False, server_default="0"),
     Column("manifests", Integer, nullable=False, server_default="0"),
     Column("size", Integer, nullable=False, server_default="0"),
@@ -55,7 +55,7 @@ manifests = Table(
     "manifests",
     _schema,
     Column("digest", String(135), primary_key=True),
-    # What the source gave that brought it first. Each repository has its own: see
+    # As the first source gave it. Each repository has its own media type: see
     # repository_manifests.
     Column("media_type", String(255), nullable=False),
     Column("content", LargeBinary, nullable=False),
@@ -70,8 +70,8 @@ repository_manifests = Table(
     Column("last_pull", Float),
     Column("last_used", Float),
     Column("locked", Boolean, nullable=False, server_default=false()),
-    # As the source of this repository gave it; another source may call the same bytes something
-    # else.
+    # As the source of this repository gave it; another source may name another type for the same
+    # bytes.
     Column("media_type", String(255), nullable=False, server_default=""),
     Index("repository_manifests_by_digest", "digest"),
 )
@@ -108,8 +108,8 @@ blobs = Table(
     Column("size", Integer, nullable=False),
     Column("cached", Float, nullable=False),
     Column("last_used", Float, nullable=False),
-    # When its file was found without a row, and no manifest refers to it yet: such a blob stays for
-    # a day (see entrepot.store.eviction).
+    # When its file was found without a row, until a manifest refers to it: such a blob stays for a
+    # day (see entrepot.store.eviction).
     Column("adopted", Float),
 )
 blob_origins = Table(
@@ -158,25 +158,24 @@ _ADDED = {
     3: (repositories.c.tags, repositories.c.manifests, repositories.c.size),
     4: (repository_manifests.c.media_type, blobs.c.adopted),
 }
-"""The columns that came with each version of the schema: an older catalog gets them when it is
-opened."""
+"""The columns added with each version of the schema: an older catalog gets them when opened."""
 
-
-AT_ONCE = 500
-"""Names or digests in one statement: SQLite takes 999 variables where it is old."""
+CHUNK_SIZE = 500
+"""Names or digests in one statement: old versions of SQLite accept 999 variables."""
 
 
 def create(connection: Connection, count: Executable) -> None:
-    """Make the tables, or add what an older catalog lacks; raises `EngineError` for one that is
-    newer.
+    """Create the tables, or migrate an older catalog; raises `EngineError` for a newer one.
 
-    *count* fills the columns of version 3, which follow from the other tables.
+    *count* is the statement that fills the counters of version 3.
     """
     version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     if version > SCHEMA_VERSION:
         raise EngineError(
-            f"The catalog was written by a newer Entrepot (its version is {version}, this one knows {SCHEMA_VERSION}).",
-            "Run that newer Entrepot, or move the catalog out of the way: the blobs stay for a day, and a new catalog knows them again as images are pulled.",
+            f"The catalog was written by a newer Entrepot (its version is {version}, this one "
+            f"knows {SCHEMA_VERSION}).",
+            "Run that newer Entrepot, or move the catalog out of the way: the blobs stay for a "
+            "day, and a new catalog knows them again as images are pulled.",
         )
     if version:
         for added in (
@@ -185,8 +184,8 @@ def create(connection: Connection, count: Executable) -> None:
             _add_column(connection, added)
     _schema.create_all(connection)
     if 0 < version < 3:
-        # It opens the transaction in which the version is written too: an engine that is killed
-        # here counts again.
+        # This opens the transaction that writes the version too: after a kill here, the next start
+        # counts again.
         connection.execute(count)
     if 0 < version < 4:
         fill_version_4(connection)
@@ -194,31 +193,30 @@ def create(connection: Connection, count: Executable) -> None:
 
 
 def fill_version_4(connection: Connection) -> None:
-    """Derive what version 4 knows beyond older ones: the media type that each repository gave, and
-    who gave each blob."""
+    """Derive the columns of version 4: each repository's media types and each blob's origins."""
     connection.execute(_media_type_of_each_repository())
     connection.execute(origins_by_repository())
 
 
 def _media_type_of_each_repository() -> Executable:
-    """The statement that gives each repository, as its own, the media type that was one for all
-    repositories before version 4."""
+    """The statement that copies a manifest's media type to each of its repositories.
+
+    Before version 4 there was one media type for all repositories.
+    """
     links = repository_manifests.c
-    common = (
+    shared_type = (
         select(manifests.c.media_type).where(manifests.c.digest == links.digest).scalar_subquery()
     )
-    return update(repository_manifests).where(links.media_type == "").values(media_type=common)
+    return update(repository_manifests).where(links.media_type == "").values(media_type=shared_type)
 
 
 def origins_by_repository(
     digests: Sequence[str] | None = None, *, only_if_single: bool = False
 ) -> Insert:
-    """The statement that derives who gave each cached blob from the repositories whose manifests
-    refer to it.
+    """The statement that derives the origins of cached blobs from repositories that refer to them.
 
-    *digests* limits it to some blobs, *only_if_single* to those to which the repositories of one
-    login server refer and no others. Nobody knows whether credentials were used, so it says that
-    they were.
+    *digests* limits it to some blobs, *only_if_single* to blobs with repositories of one login
+    server alone. Whether credentials were used is unknown, so it says that they were.
     """
     source = repositories.c.source
     login_server = func.substr(source, 1, func.instr(source, "/") - 1)
@@ -233,7 +231,7 @@ def origins_by_repository(
         query = query.where(blobs.c.digest.in_(digests))
     is_single = func.count(login_server.distinct()) == 1
     query = query.group_by(blobs.c.digest).having(is_single) if only_if_single else query.distinct()
-    # An engine that was killed in between has inserted some of them.
+    # An engine that was killed in between may have inserted some of them.
     return (
         insert(blob_origins)
         .prefix_with("OR IGNORE")
@@ -243,8 +241,8 @@ def origins_by_repository(
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     table = column.table.name
-    # Each column is a transaction of its own: an engine that was killed in between has added some
-    # of them.
+    # Each column is a transaction of its own: an engine that was killed in between may have added
+    # some of them.
     if column.name in {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")}:
         return
     connection.exec_driver_sql(
@@ -253,5 +251,5 @@ def _add_column(connection: Connection, column: Column[Any]) -> None:
 
 
 def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """*values* in parts of `AT_ONCE`."""
-    return (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
+    """*values* in parts of `CHUNK_SIZE`."""
+    return (values[start : start + CHUNK_SIZE] for start in range(0, len(values), CHUNK_SIZE))

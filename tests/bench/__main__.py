@@ -17,10 +17,10 @@ import click
 import pytest
 
 from tests.bench import scenarios
-from tests.bench.aims import report
 from tests.bench.dashboard import dashboard
 from tests.bench.measurement import summary
 from tests.bench.scenarios import MEGABYTE, Bench
+from tests.bench.targets import report
 
 Scenario = Callable[[Bench], object]
 
@@ -80,7 +80,8 @@ def main(rounds: int | None, quick: bool, chosen: tuple[str, ...]) -> None:
         finally:
             # What was measured until then took a quarter of an hour.
             click.echo(
-                f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, contender and clients.\n"
+                f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, "
+                "contender and clients.\n"
             )
             click.echo(summary(bench.found))
             click.echo()

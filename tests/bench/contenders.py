@@ -55,9 +55,10 @@ def through_entrepot(root: Path, source: Source, image: FakeImage) -> Iterator[C
 
 
 def write_rules(engine: Entrepot, repositories: list[tuple[str, str]]) -> None:
-    """Cache rules, as pairs of source and target, as if they were written by hand."""
+    """Write cache rules, given as pairs of source and target."""
     entries = [
-        f'[[rules]]\nname = "bench-{number}"\nsource_repository = "{LOGIN_SERVER}/{source}"\ntarget_repository = "{target}"\n'
+        f'[[rules]]\nname = "bench-{number}"\n'
+        f'source_repository = "{LOGIN_SERVER}/{source}"\ntarget_repository = "{target}"\n'
         for number, (source, target) in enumerate(repositories)
     ]
     engine.directories.rules.write_text("\n".join(entries))

@@ -20,25 +20,33 @@ from tests.e2e.clients.entrepot import Entrepot
 from tests.tui.pty import Program
 
 NOWHERE = "http://127.0.0.1:9"
-"""A source registry that nobody asks."""
+"""A source registry without requests."""
 
 LIVE = """
 import time
 from functools import partial
 from types import SimpleNamespace
 from entrepot.cache.pull import PullProgress, Pulls
-from entrepot.core.states import (PullState)
+from entrepot.core.states import PullState
 
-BEGUN = time.time()
+START = time.time()
 
 def progress(number):
     # 60 seconds for a pull of a gigabyte, again and again.
-    passed = (time.time() - BEGUN + number * 3) % 60
-    return PullProgress(id=str(number), repository=f"library/image-{number:02}", tag="1.27", digest=None, platform="linux/amd64", rule="bench-0",
-        login_server="registry.example.com", source_repository=f"registry.example.com/library/image-{number:02}", state=PullState.RUNNING, started=BEGUN,
-        size=10**9, received=int(10**9 * passed / 60), speed=16.6e6 + passed * 1e4, time_left=60 - passed, asked_by=("10.0.4.17",))
+    passed = (time.time() - START + number * 3) % 60
+    return PullProgress(
+        id=str(number), repository=f"library/image-{number:02}", tag="1.27", digest=None,
+        platform="linux/amd64", rule="bench-0", login_server="registry.example.com",
+        source_repository=f"registry.example.com/library/image-{number:02}",
+        state=PullState.RUNNING, started=START, size=10**9,
+        received=int(10**9 * passed / 60), speed=16.6e6 + passed * 1e4, time_left=60 - passed,
+        asked_by=("10.0.4.17",),
+    )
 
-Pulls.all = lambda self: [SimpleNamespace(state=PullState.RUNNING, progress=partial(progress, number)) for number in reversed(range(20))]
+Pulls.all = lambda self: [
+    SimpleNamespace(state=PullState.RUNNING, progress=partial(progress, number))
+    for number in reversed(range(20))
+]
 Pulls.running_count = lambda self: 20
 from entrepot.cli import main
 main()
@@ -122,9 +130,9 @@ def _seconds(program: Program, since: float) -> float:
 
 def _watch(bench: Bench, program: Program, scenario: str) -> None:
     time.sleep(2.5)
-    mark, used, begun = program.mark(), program.processor_seconds, time.monotonic()
+    mark, used, started = program.mark(), program.processor_seconds, time.monotonic()
     time.sleep(WATCHED)
-    passed, used = time.monotonic() - begun, program.processor_seconds - used
+    passed, used = time.monotonic() - started, program.processor_seconds - used
     _found(
         bench,
         scenario,
@@ -150,36 +158,36 @@ def _opens(bench: Bench, root: Path) -> None:
         program.sees("Cache rules", "> bench-0")
         for _ in range(10):
             time.sleep(0.1)
-            begun, mark = time.monotonic(), program.mark()
+            started, mark = time.monotonic(), program.mark()
             program.type("j")
             program.until(lambda: len(program.sent) > mark, "a first byte")  # noqa: B023
             first = next(moment for moment, sent in program.times if sent > mark)
-            _found(bench, "key, first byte", Load(first - begun))
+            _found(bench, "key, first byte", Load(first - started))
 
 
 def _lists(bench: Bench, root: Path, repositories: int) -> None:
     many = f"{repositories:,}"
     with _opened(root) as program:
         program.sees("1,000 of 1,000 rules")
-        begun = time.monotonic()
+        started = time.monotonic()
         program.type("4")
         program.sees("Cached repositories", many, "> team-")
-        _found(bench, f"shows {many} repositories", Load(_seconds(program, begun)))
+        _found(bench, f"shows {many} repositories", Load(_seconds(program, started)))
         program.type("/")
         time.sleep(0.5)
-        begun = time.monotonic()
+        started = time.monotonic()
         program.type("7")
         program.sees("match / 7")
-        _found(bench, f"filters {many} repositories", Load(_seconds(program, begun)))
+        _found(bench, f"filters {many} repositories", Load(_seconds(program, started)))
         program.type("\x1b")
         program.sees("? help", gone="match /")
-        begun = time.monotonic()
+        started = time.monotonic()
         program.type("o")
         program.sees("Repository ^")
         _found(
             bench,
             f"sorts {many} repositories",
-            Load(_seconds(program, begun)),
+            Load(_seconds(program, started)),
             memory=program.memory,
         )
 
@@ -193,13 +201,13 @@ def _pulls(bench: Bench, root: Path) -> None:
 
 
 def _commands(bench: Bench, root: Path) -> None:
-    begun = time.monotonic()
-    told = subprocess.run(
+    started = time.monotonic()
+    output = subprocess.run(
         [sys.executable, "-m", "entrepot", "rule", "list", "--json"],
         env=_environment(root),
         capture_output=True,
         check=True,
         timeout=60,
     ).stdout
-    _found(bench, "aside: entrepot rule list --json", Load(time.monotonic() - begun))
-    assert len(json.loads(told)) == 1_000
+    _found(bench, "aside: entrepot rule list --json", Load(time.monotonic() - started))
+    assert len(json.loads(output)) == 1_000

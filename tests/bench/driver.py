@@ -83,8 +83,8 @@ def pull(address: str, repository: str, tag: str, platform: str) -> int:
                 )
             )
     finally:
-        for each in opened:
-            each.close()
+        for connection in opened:
+            connection.close()
 
 
 def pull_together(
@@ -108,8 +108,8 @@ def pull_together(
     )
     if finished.status:
         raise WrongAnswer(finished.output)
-    found = json.loads(finished.output)
-    return Load(seconds=found["seconds"], received=found["received"])
+    result = json.loads(finished.output)
+    return Load(seconds=result["seconds"], received=result["received"])
 
 
 def main(address: str, repository: str, tag: str, platform: str, clients: str) -> None:

@@ -36,12 +36,12 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One run. *source_gets* and *source_bytes* are what the source registry was asked for and
-    sent; *wanted* is the size of all that was asked for, each blob counted once."""
+    sent; *expected* is the size of all that was asked for, each blob counted once."""
 
     scenario: str
     through: str
     load: Load
-    wanted: int = 0
+    expected: int = 0
     source_gets: int = 0
     source_bytes: int = 0
     processor_seconds: float = 0.0
@@ -57,10 +57,10 @@ class ProcessMeter:
 
     def __init__(self, pid: int) -> None:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        self._all = [Path(f"/proc/{each}") for each in (pid, *children)]
-        for each in self._all:
+        self._all = [Path(f"/proc/{process}") for process in (pid, *children)]
+        for directory in self._all:
             # 5 resets the peak of the resident memory.
-            (each / "clear_refs").write_text("5")
+            (directory / "clear_refs").write_text("5")
         self._before = self._processor_seconds()
 
     @property
@@ -95,7 +95,7 @@ def seconds(of: Measurement) -> float:
 
 def throughput(of: Measurement) -> float | None:
     """Bytes that the clients got in a second."""
-    return of.load.received / of.load.seconds if of.wanted else None
+    return of.load.received / of.load.seconds if of.expected else None
 
 
 def rate(of: Measurement) -> float | None:
@@ -129,7 +129,7 @@ def most_within(of: Measurement) -> float | None:
 
 def processor_seconds_per_gigabyte(of: Measurement) -> float | None:
     """Of the contender alone, for each 10^9 bytes that the clients got."""
-    return of.processor_seconds / of.load.received * 1e9 if of.wanted else None
+    return of.processor_seconds / of.load.received * 1e9 if of.expected else None
 
 
 def processor_seconds_per_request(of: Measurement) -> float | None:
@@ -138,8 +138,8 @@ def processor_seconds_per_request(of: Measurement) -> float | None:
 
 
 def source_share(of: Measurement) -> float | None:
-    """How often the source sent what was wanted of it."""
-    return of.source_bytes / of.wanted if of.wanted else None
+    """How often the source sent what was expected of it."""
+    return of.source_bytes / of.expected if of.expected else None
 
 
 def peak_memory(of: Measurement) -> float | None:
@@ -156,8 +156,8 @@ class Results:
     @classmethod
     def of(cls, measurements: Sequence[Measurement]) -> Results:
         groups: dict[tuple[str, str], list[Measurement]] = {}
-        for each in measurements:
-            groups.setdefault((each.scenario, each.through), []).append(each)
+        for measurement in measurements:
+            groups.setdefault((measurement.scenario, measurement.through), []).append(measurement)
         return cls(groups)
 
     def scenarios(self) -> list[str]:
@@ -171,13 +171,13 @@ class Results:
         ]
 
     def figure(self, scenario: str, through: str, figure: Figure) -> float | None:
-        """The median; None when nobody measured it."""
-        found = [
+        """The median; None without a measurement."""
+        matching = [
             value
             for each in self.groups.get((scenario, through), ())
             if (value := figure(each)) is not None
         ]
-        return median(found) if found else None
+        return median(matching) if matching else None
 
     def ratio(self, scenario: str, figure: Figure, through: str, over: str) -> float | None:
         """How often the figure of one contender is that of another."""
@@ -238,7 +238,8 @@ def summary(measurements: Sequence[Measurement]) -> str:
                         seconds,
                         ".3f" if median(each.load.seconds for each in group) >= 0.01 else ".7f",
                     ),
-                    f"{min(each.load.seconds for each in group):.3f}-{max(each.load.seconds for each in group):.3f}",
+                    f"{min(each.load.seconds for each in group):.3f}"
+                    f"-{max(each.load.seconds for each in group):.3f}",
                     shown(throughput, ",.0f", 1e-6),
                     shown(rate, ",.0f"),
                     compared(PROXY),

@@ -140,11 +140,11 @@ class Source(Nginx):
             manifests = {image.manifest.digest: image.manifest} | {
                 each.digest: each.manifest for each in image.platforms.values()
             }
-            for each in [
+            for content in [
                 *manifests.values(),
                 *(blob for platform in image.platforms.values() for blob in platform.blobs),
             ]:
-                (blobs / each.digest.hex).write_bytes(each.content)
+                (blobs / content.digest.hex).write_bytes(content.content)
             path = f"/v2/{image.repository}"
             locations.append(
                 _content_location(f"{path}/manifests/{image.tag}", blobs, image.manifest)
@@ -155,7 +155,8 @@ class Source(Nginx):
             ]
             anything = f"location ~ ^{re.escape(path)}/blobs/sha256:([0-9a-f]+)$"
             locations.append(
-                f"{anything} {{ default_type application/octet-stream; add_header Docker-Content-Digest sha256:$1; alias {blobs}/$1; }}"
+                f"{anything} {{ default_type application/octet-stream; "
+                f"add_header Docker-Content-Digest sha256:$1; alias {blobs}/$1; }}"
             )
         super().__init__(root, "\n".join(locations), workers="1", log=f"{self._access_log} counted")
 
@@ -193,4 +194,7 @@ def _content_location(path: str, blobs: Path, content: Content) -> str:
 
 
 def _location(path: str, media_type: str, rest: str) -> str:
-    return f"location = {path} {{ default_type {media_type}; add_header Docker-Distribution-API-Version registry/2.0; {rest} }}"
+    return (
+        f"location = {path} {{ default_type {media_type}; "
+        f"add_header Docker-Distribution-API-Version registry/2.0; {rest} }}"
+    )

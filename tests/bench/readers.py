@@ -63,8 +63,8 @@ class Reader:
         piece = self.connection.recv(4096)
         if not piece:
             raise WrongAnswer(f"{self.path} ended before it began")
-        head, ended, body = (self.head + piece).partition(b"\r\n\r\n")
-        if not ended:
+        head, separator, body = (self.head + piece).partition(b"\r\n\r\n")
+        if not separator:
             self.head = head
             return
         status, *headers = head.decode("latin-1").split("\r\n")
@@ -89,19 +89,20 @@ def read_all(address: str, paths: Sequence[str], count: int) -> dict[str, object
     ]
     buffer = memoryview(bytearray(AT_ONCE))
     with selectors.DefaultSelector() as waiting:
-        for each in readers:
-            each.connection.setblocking(False)
-            waiting.register(each.connection, selectors.EVENT_READ, each)
+        for reader in readers:
+            reader.connection.setblocking(False)
+            waiting.register(reader.connection, selectors.EVENT_READ, reader)
         started = time.perf_counter()
-        for each in readers:
-            each.connection.send(f"GET {each.path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
-        left = count
-        while left:
+        for reader in readers:
+            request = f"GET {reader.path} HTTP/1.1\r\nHost: {address}\r\n\r\n"
+            reader.connection.send(request.encode())
+        unfinished = count
+        while unfinished:
             ready = waiting.select(SILENCE)
             if not ready or time.perf_counter() - started > PATIENCE:
-                raise WrongAnswer(f"{left} transfers do not come to their end")
+                raise WrongAnswer(f"{unfinished} transfers do not come to their end")
             for key, _ in ready:
-                reader: Reader = key.data
+                reader = key.data
                 had_begun = bool(reader.first_byte)
                 reader.read(started, buffer)
                 if not had_begun and reader.received:
@@ -109,7 +110,7 @@ def read_all(address: str, paths: Sequence[str], count: int) -> dict[str, object
                 if reader.finished:
                     waiting.unregister(reader.connection)
                     reader.connection.close()
-                    left -= 1
+                    unfinished -= 1
         seconds = time.perf_counter() - started
     return {
         "seconds": seconds,
@@ -133,18 +134,18 @@ def read_together(
     )
     if finished.status:
         raise WrongAnswer(finished.output)
-    found = json.loads(finished.output)
+    output = json.loads(finished.output)
     expected = [{"status": 200, "received": sizes[number % len(sizes)]} for number in range(count)]
     if (
         got := [
-            {"status": each["status"], "received": each["received"]} for each in found["clients"]
+            {"status": each["status"], "received": each["received"]} for each in output["clients"]
         ]
     ) != expected:
         raise WrongAnswer(f"{got} instead of {expected}")
-    firsts = tuple(sorted(each["first_byte"] for each in found["clients"]))
+    firsts = tuple(sorted(each["first_byte"] for each in output["clients"]))
     return Load(
-        seconds=found["seconds"],
-        received=sum(each["received"] for each in found["clients"]),
+        seconds=output["seconds"],
+        received=sum(each["received"] for each in output["clients"]),
         first_bytes=firsts,
     )
 

@@ -57,7 +57,7 @@ class Bench:
     found: list[Measurement] = field(default_factory=list)
 
     def in_turn(self, contenders: dict[str, Start]) -> Iterator[tuple[str, Start]]:
-        """All rounds: each contender once in each, so that nobody always has the warmer machine."""
+        """All rounds: each contender once in each, so that none always has the warmer machine."""
         for number in range(self.rounds):
             first = number % len(contenders)
             yield from [*contenders.items()][first:] + [*contenders.items()][:first]
@@ -97,7 +97,7 @@ class Bench:
         source: Source,
         act: Callable[[], Load],
         *,
-        wanted: int = 0,
+        expected: int = 0,
     ) -> Measurement:
         """The time is the clients' time; processor time and requests at the source count until the
         cache has kept everything."""
@@ -111,7 +111,7 @@ class Bench:
                 scenario=scenario,
                 through=contender.name,
                 load=load,
-                wanted=wanted,
+                expected=expected,
                 source_gets=len(gets),
                 source_bytes=sum(each.sent for each in gets),
                 processor_seconds=processor_seconds,
@@ -161,7 +161,7 @@ def image_pull(bench: Bench, layers: Sequence[int], clients: int = 1) -> list[Me
                             clients,
                             bench.home,
                         ),
-                        wanted=size,
+                        expected=size,
                     )
     return bench.ended(since)
 
@@ -177,9 +177,9 @@ def warm_blob(bench: Bench, size: int, connections: Sequence[int]) -> list[Measu
             for start in (through_entrepot, through_proxy)
         ]
         [blob] = image.platforms[AMD64].layers
-        for each in caches:
-            pull_together(each.address, image.repository, image.tag, AMD64, 1, bench.home)
-            each.complete()
+        for cache in caches:
+            pull_together(cache.address, image.repository, image.tag, AMD64, 1, bench.home)
+            cache.complete()
         [file] = [each for each in (caches[0].root / "d").rglob(blob.digest.hex) if each.is_file()]
         nginx = running.enter_context(Nginx.with_file(bench.root / "nginx", file))
         path = f"/v2/{image.repository}/blobs/{blob.digest}"
@@ -203,13 +203,13 @@ def warm_blob(bench: Bench, size: int, connections: Sequence[int]) -> list[Measu
                             [blob.size],
                             bench.home,
                         ),
-                        wanted=blob.size,
+                        expected=blob.size,
                     )
     return bench.ended(since)
 
 
 def warm_manifest(bench: Bench, connections: int, seconds: float) -> list[Measurement]:
-    """The manifest of an image that is held, by its tag (within the freshness) and by its digest."""
+    """The manifest of a cached image, by its tag (within the tag lifetime) and by its digest."""
     since = len(bench.found)
     image = image_of("manifest", [20_000] * 6)
     manifest = image.platforms[AMD64].manifest
@@ -218,9 +218,9 @@ def warm_manifest(bench: Bench, connections: int, seconds: float) -> list[Measur
             running.enter_context(bench.started(start, source, image))
             for start in (through_entrepot, through_proxy)
         ]
-        for each in caches:
-            pull_together(each.address, image.repository, image.tag, AMD64, 1, bench.home)
-            each.complete()
+        for cache in caches:
+            pull_together(cache.address, image.repository, image.tag, AMD64, 1, bench.home)
+            cache.complete()
         for number in range(bench.rounds):
             for how, reference in (("tag", image.tag), ("digest", str(manifest.digest))):
                 for contender in caches[:: -1 if number % 2 else 1]:
@@ -245,7 +245,7 @@ def cold_blobs(bench: Bench, clients: int, size: int, blobs: int = 1) -> list[Me
     since = len(bench.found)
     image = image_of("crowd", [size] * blobs)
     platform = image.platforms[AMD64]
-    wanted = sum({each.digest: each.size for each in platform.layers}.values())
+    expected = sum({each.digest: each.size for each in platform.layers}.values())
     paths = [f"/v2/{image.repository}/blobs/{each.digest}" for each in platform.layers]
     what = (
         f"cold blob of {size / MEGABYTE:g} MB"
@@ -272,7 +272,7 @@ def cold_blobs(bench: Bench, clients: int, size: int, blobs: int = 1) -> list[Me
                         [each.size for each in platform.layers],
                         bench.home,
                     ),
-                    wanted=wanted,
+                    expected=expected,
                 )
     return bench.ended(since)
 

@@ -30,81 +30,92 @@ def bench() -> Iterator[Bench]:
         yield Bench(Path(root), rounds=1)
 
 
-def by_name(found: list[Measurement]) -> dict[tuple[str, str], Measurement]:
-    return {(each.scenario, each.through): each for each in found}
+def by_name(measurements: list[Measurement]) -> dict[tuple[str, str], Measurement]:
+    return {(each.scenario, each.through): each for each in measurements}
 
 
 def test_an_image_is_pulled_cold_and_warm_through_everyone_and_reaches_entrepot_once(
     bench: Bench,
 ) -> None:
-    found = by_name(image_pull(bench, [SMALL, 20_000], clients=2))
+    measurements = by_name(image_pull(bench, [SMALL, 20_000], clients=2))
     cold, warm = (f"{state} image: 2 layers of 0.3 MB, 2 clients" for state in ("cold", "warm"))
-    assert set(found) == {
+    assert set(measurements) == {
         (scenario, through) for scenario in (cold, warm) for through in (ENTREPOT, PROXY, SOURCE)
     }
-    [size] = {each.wanted for each in found.values()}
-    assert {each.load.received for each in found.values()} == {2 * size}
+    [size] = {each.expected for each in measurements.values()}
+    assert {each.load.received for each in measurements.values()} == {2 * size}
     manifests_and_blobs = 2 + 3
-    assert found[cold, ENTREPOT].source_gets == manifests_and_blobs
-    assert size < found[cold, ENTREPOT].source_bytes < size + 5_000
-    assert (found[warm, ENTREPOT].source_gets, found[warm, ENTREPOT].source_bytes) == (0, 0)
-    assert {found[state, SOURCE].source_gets for state in (cold, warm)} == {2 * manifests_and_blobs}
-    assert found[cold, PROXY].source_bytes > 2 * size
+    assert measurements[cold, ENTREPOT].source_gets == manifests_and_blobs
+    assert size < measurements[cold, ENTREPOT].source_bytes < size + 5_000
+    assert (
+        measurements[warm, ENTREPOT].source_gets,
+        measurements[warm, ENTREPOT].source_bytes,
+    ) == (0, 0)
+    assert {measurements[state, SOURCE].source_gets for state in (cold, warm)} == {
+        2 * manifests_and_blobs
+    }
+    assert measurements[cold, PROXY].source_bytes > 2 * size
 
 
 def test_all_read_the_same_held_blob_and_the_source_is_not_asked(bench: Bench) -> None:
     bench.rounds = 2
-    found = warm_blob(bench, SMALL, [1, 4])
-    assert {each.scenario for each in found} == {
+    measurements = warm_blob(bench, SMALL, [1, 4])
+    assert {each.scenario for each in measurements} == {
         "warm blob of 0.3 MB, 1 connection",
         "warm blob of 0.3 MB, 4 connections",
     }
-    assert sorted(each.through for each in found) == sorted([ENTREPOT, PROXY, NGINX] * 4)
-    assert {(each.load.received // each.wanted, len(each.load.first_bytes)) for each in found} == {
+    assert sorted(each.through for each in measurements) == sorted([ENTREPOT, PROXY, NGINX] * 4)
+    assert {
+        (each.load.received // each.expected, len(each.load.first_bytes)) for each in measurements
+    } == {
         (1, 1),
         (4, 4),
     }
-    assert {(each.source_gets, each.source_bytes) for each in found} == {(0, 0)}
-    assert all(each.peak_memory > 0 for each in found)
+    assert {(each.source_gets, each.source_bytes) for each in measurements} == {(0, 0)}
+    assert all(each.peak_memory > 0 for each in measurements)
 
 
 def test_a_held_manifest_is_asked_for_by_tag_and_by_digest_and_every_answer_counts(
     bench: Bench,
 ) -> None:
-    found = by_name(warm_manifest(bench, connections=2, seconds=1.0))
+    measurements = by_name(warm_manifest(bench, connections=2, seconds=1.0))
     scenarios = [f"warm manifest by {how}, 2 connections" for how in ("tag", "digest")]
-    assert set(found) == {
+    assert set(measurements) == {
         (scenario, through) for scenario in scenarios for through in (ENTREPOT, PROXY)
     }
-    for each in found.values():
-        assert each.load.requests > 0
-        assert each.load.received > each.load.requests * 500
-        assert each.load.half_within is not None
-        assert each.load.most_within is not None
-    assert {found[scenario, ENTREPOT].source_gets for scenario in scenarios} == {0}
+    for measurement in measurements.values():
+        load = measurement.load
+        assert load.requests > 0
+        assert load.received > load.requests * 500
+        assert load.half_within is not None
+        assert load.most_within is not None
+    assert {measurements[scenario, ENTREPOT].source_gets for scenario in scenarios} == {0}
 
 
 def test_a_crowd_gets_cold_blobs_and_through_entrepot_the_source_sends_each_once(
     bench: Bench,
 ) -> None:
-    found = by_name(cold_blobs(bench, clients=6, size=SMALL, blobs=2))
-    entrepot = found["2 cold blobs of 0.3 MB, 6 clients", ENTREPOT]
-    assert (entrepot.load.received, len(entrepot.load.first_bytes)) == (3 * entrepot.wanted, 6)
+    measurements = by_name(cold_blobs(bench, clients=6, size=SMALL, blobs=2))
+    entrepot = measurements["2 cold blobs of 0.3 MB, 6 clients", ENTREPOT]
+    assert (entrepot.load.received, len(entrepot.load.first_bytes)) == (3 * entrepot.expected, 6)
     layers_and_config = 2 + 1
     assert entrepot.source_gets == layers_and_config
-    assert entrepot.wanted < entrepot.source_bytes < entrepot.wanted + 5_000
-    assert found["2 cold blobs of 0.3 MB, 6 clients", PROXY].load.received == 3 * entrepot.wanted
+    assert entrepot.expected < entrepot.source_bytes < entrepot.expected + 5_000
+    assert (
+        measurements["2 cold blobs of 0.3 MB, 6 clients", PROXY].load.received
+        == 3 * entrepot.expected
+    )
 
 
 def test_a_large_cache_starts_with_all_that_it_held_and_finds_a_rule_for_every_repository(
     bench: Bench,
 ) -> None:
-    *asked, start, routing = large_cache(bench, repositories=12, rules=4)
+    *requests, start, routing = large_cache(bench, repositories=12, rules=4)
     assert (start.scenario, routing.scenario) == (
         "start with 12 repositories, 4 rules",
         "routing among 4 rules",
     )
-    assert [each.scenario for each in asked] == [
+    assert [each.scenario for each in requests] == [
         "listing of the rules, 12 repositories, 4 rules",
         "listing of the repositories, 12 repositories, 4 rules",
         "listing again of the rules, 12 repositories, 4 rules",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.bench.aims import verdicts
 from tests.bench.measurement import ENTREPOT, NGINX, PROXY, Load, Measurement, summary
+from tests.bench.targets import verdicts
 
 MEGABYTES = 100_000_000
 
@@ -54,15 +54,14 @@ def test_requests_are_compared_by_their_number_and_have_times_of_their_own() -> 
         )
 
     lines = summary([warm(ENTREPOT, 20_000), warm(PROXY, 1_000)]).splitlines()
-    assert (
-        " ".join(lines[1].split())
-        == "warm manifest by tag entrepot 2.000 2.000-2.000 - 10,000 20.00 - 1.00 3.00 - - 50 80 0 0.0"
+    assert " ".join(lines[1].split()) == (
+        "warm manifest by tag entrepot 2.000 2.000-2.000 - 10,000 20.00 - 1.00 3.00 - - 50 80 0 0.0"
     )
 
 
 def test_an_aim_is_met_or_missed_by_the_medians() -> None:
-    found = [cold(ENTREPOT, 2.0), cold(PROXY, 1.0, sent=2 * MEGABYTES, first_bytes=(0.005, 0.5))]
-    assert [each[1:] for each in verdicts(found)] == [
+    rows = [cold(ENTREPOT, 2.0), cold(PROXY, 1.0, sent=2 * MEGABYTES, first_bytes=(0.005, 0.5))]
+    assert [each[1:] for each in verdicts(rows)] == [
         ("first byte, first client", "<= 1 x docker-registry", "2.00 x docker-registry", "MISSED"),
         ("first byte, last client", "<= 1 x docker-registry", "0.04 x docker-registry", "met"),
         ("first byte, last client to first", "<= 2 x", "2.00 x", "met"),
@@ -73,7 +72,10 @@ def test_an_aim_is_met_or_missed_by_the_medians() -> None:
 
 def test_without_a_contender_to_compare_with_there_is_no_verdict() -> None:
     warm = Measurement(
-        "warm blob of 1 MB, 1 connection", ENTREPOT, Load(1.0, received=1_000_000), wanted=1_000_000
+        "warm blob of 1 MB, 1 connection",
+        ENTREPOT,
+        Load(1.0, received=1_000_000),
+        expected=1_000_000,
     )
     assert verdicts([warm]) == []
     assert [
@@ -81,7 +83,9 @@ def test_without_a_contender_to_compare_with_there_is_no_verdict() -> None:
         for each in verdicts(
             [
                 warm,
-                Measurement(warm.scenario, NGINX, Load(2.0, received=1_000_000), wanted=1_000_000),
+                Measurement(
+                    warm.scenario, NGINX, Load(2.0, received=1_000_000), expected=1_000_000
+                ),
             ]
         )
     ] == ["met"]

@@ -15,9 +15,12 @@ ACCEPT = ", ".join((OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest))
 
 _REPORT = """\
 done = function(summary, latency, requests)
-    local failed = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout + summary.errors.status
-    io.write(string.format('\\n{"microseconds": %d, "requests": %d, "received": %d, "failed": %d, "p50": %d, "p99": %d}\\n',
-        summary.duration, summary.requests, summary.bytes, failed, latency:percentile(50), latency:percentile(99)))
+    local errors = summary.errors
+    local failed = errors.connect + errors.read + errors.write + errors.timeout + errors.status
+    local counts = '\\n{"microseconds": %d, "requests": %d, "received": %d, "failed": %d, '
+    io.write(string.format(counts .. '"p50": %d, "p99": %d}\\n',
+        summary.duration, summary.requests, summary.bytes, failed,
+        latency:percentile(50), latency:percentile(99)))
 end
 """
 
@@ -43,13 +46,13 @@ def ask_again_and_again(url: str, *, connections: int, seconds: float, home: Pat
     finished = run(arguments, environment=bare_environment(home), timeout=seconds + 60)
     if finished.status:
         raise WrongAnswer(finished.output)
-    found = json.loads(finished.output.strip().splitlines()[-1])
-    if found["failed"] or not found["requests"]:
+    match = json.loads(finished.output.strip().splitlines()[-1])
+    if match["failed"] or not match["requests"]:
         raise WrongAnswer(finished.output)
     return Load(
-        seconds=found["microseconds"] / 1e6,
-        received=found["received"],
-        requests=found["requests"],
-        half_within=found["p50"] / 1e6,
-        most_within=found["p99"] / 1e6,
+        seconds=match["microseconds"] / 1e6,
+        received=match["received"],
+        requests=match["requests"],
+        half_within=match["p50"] / 1e6,
+        most_within=match["p99"] / 1e6,
     )

@@ -13,9 +13,9 @@ from entrepot.core.states import SignIn
 from entrepot.demo import DEMO_IMAGES
 from entrepot.demo.images import LayerRecipe
 from entrepot.demo.registry import (
+    CHUNK_SIZE,
     IMAGES,
     LAYERS_IN_MEMORY,
-    PIECE,
     DemoImage,
     demo_registry_app,
     served_on_loopback,
@@ -188,7 +188,7 @@ async def test_a_blob_is_sent_no_faster_than_it_should() -> None:
         assert (
             len((await http.get(f"/v2/library/one/blobs/{layer['digest']}")).content)
             == layer["size"]
-            > 2 * PIECE
+            > 2 * CHUNK_SIZE
         )
     assert now == pytest.approx(layer["size"] / 100_000.0)
 

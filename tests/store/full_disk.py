@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_file_above(size: int) -> Iterator[None]:
-    """A limit of the kernel's own: what is written beyond so many bytes of a file is refused, as on
-    a full disk (setrlimit(2), RLIMIT_FSIZE)."""
+    """Refuse writes beyond *size* bytes of a file, as a full disk does (RLIMIT_FSIZE)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

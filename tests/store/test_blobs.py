@@ -297,29 +297,29 @@ async def test_a_full_disk_gets_rid_of_what_was_left_over_and_takes_the_rest(
 async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_counts_as_held(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[str] = []
+    calls: list[str] = []
     fdatasync, fsync, rename = os.fdatasync, os.fsync, os.rename
 
     def named(descriptor: int) -> str:
         return os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
 
     def sync_content(descriptor: int) -> None:
-        done.append(f"content of {named(descriptor)}")
+        calls.append(f"content of {named(descriptor)}")
         fdatasync(descriptor)
 
     def sync_directory(descriptor: int) -> None:
-        done.append(f"directory {named(descriptor)}")
+        calls.append(f"directory {named(descriptor)}")
         fsync(descriptor)
 
     def rename_recorded(old: Path, new: Path) -> None:
-        done.append("name")
+        calls.append("name")
         rename(old, new)
 
     monkeypatch.setattr(os, "fdatasync", sync_content)
     monkeypatch.setattr(os, "fsync", sync_directory)
     monkeypatch.setattr(os, "rename", rename_recorded)
     digest = await keep(store, b"content")
-    assert done == [
+    assert calls == [
         f"content of {part_name(digest, 7, '')}",
         "name",
         f"directory {digest.hex[:2]}",
@@ -551,7 +551,7 @@ async def test_a_part_is_continued_only_for_its_source_and_size(store: BlobStore
 async def test_parts_of_earlier_versions_which_name_no_source_are_removed(
     store: BlobStore, tmp_path: Path
 ) -> None:
-    """S07: nobody knows who sent them."""
+    """S07: it is unknown who sent them."""
     path = await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE * 2), MIN_RESUMABLE_SIZE)
     old = path.with_name(path.name.rpartition("-")[0])
     old.write_bytes(bytes(MIN_RESUMABLE_SIZE))
@@ -564,7 +564,7 @@ async def test_parts_of_earlier_versions_which_name_no_source_are_removed(
 async def test_a_second_blob_of_the_same_digest_takes_the_place_of_the_first(
     store: BlobStore,
 ) -> None:
-    """S07: it came through another source; whoever reads the first one reads on."""
+    """S07: it came through another source; readers of the first one read on."""
     digest = await keep(store, b"content")
     with store.path(digest).open("rb") as first:
         partial = await store.begin(digest, 7, "other.example")

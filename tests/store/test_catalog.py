@@ -25,8 +25,8 @@ from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image
 async def test_a_manifest_comes_back_byte_for_byte(catalog: Catalog) -> None:
     manifest = image("a", "b")
     await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1.27")], now=5.0)
-    found = await catalog.manifest(manifest.digest)
-    assert found == manifest
+    manifest_read = await catalog.manifest(manifest.digest)
+    assert manifest_read == manifest
     assert await catalog.tag(NGINX, Tag("1.27")) == TagEntry(
         manifest.digest, cached=5.0, checked=5.0
     )

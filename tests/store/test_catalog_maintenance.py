@@ -12,7 +12,7 @@ import pytest
 
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
-from entrepot.store import catalog_maintenance as upkeep_module
+from entrepot.store import catalog_maintenance as maintenance_module
 from entrepot.store import database as database_module
 from entrepot.store.catalog import Catalog
 from entrepot.store.catalog_maintenance import BACKUP_INTERVAL, FIRST_BACKUP, CatalogMaintenance
@@ -22,13 +22,13 @@ from tests.store.damage import damage_table
 from tests.store.samples import NGINX, SOURCE, cache_blobs, image
 
 
-class Kept:
-    """A catalog with its upkeep, and a clock that goes on when a test says so."""
+class MaintainedCatalog:
+    """A catalog with its maintenance, and a clock that a test sets."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.now = 0.0
         self.catalog = catalog
-        self.upkeep = CatalogMaintenance(catalog, clock=lambda: self.now)
+        self.maintenance = CatalogMaintenance(catalog, clock=lambda: self.now)
         self.number = 0
 
     async def change(self) -> None:
@@ -36,7 +36,7 @@ class Kept:
         await self.catalog.add_manifest(NGINX, SOURCE, image(f"image {self.number}"), now=1.0)
 
     def copied(self) -> int | None:
-        """How many manifests the copy has."""
+        """The number of manifests in the backup."""
         if not backup_of(self.catalog.path).exists():
             return None
         with closing(
@@ -46,66 +46,72 @@ class Kept:
 
 
 @pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+async def maintained(tmp_path: Path) -> AsyncIterator[MaintainedCatalog]:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
-        yield Kept(catalog)
+        yield MaintainedCatalog(catalog)
 
 
-async def test_a_catalog_that_changes_is_copied_every_few_hours(kept: Kept) -> None:
+async def test_a_catalog_that_changes_is_copied_every_few_hours(
+    maintained: MaintainedCatalog,
+) -> None:
     """L02."""
-    await kept.change()
-    await kept.upkeep.once()
-    assert kept.copied() is None
-    kept.now = FIRST_BACKUP
-    await kept.upkeep.once()
-    assert kept.copied() == 1
-    await kept.change()
-    kept.now += BACKUP_INTERVAL - 1
-    await kept.upkeep.once()
-    assert kept.copied() == 1
-    kept.now += 1
-    await kept.upkeep.once()
-    assert kept.copied() == 2
-    kept.now += BACKUP_INTERVAL
-    assert not kept.upkeep.backup_is_due()
+    await maintained.change()
+    await maintained.maintenance.once()
+    assert maintained.copied() is None
+    maintained.now = FIRST_BACKUP
+    await maintained.maintenance.once()
+    assert maintained.copied() == 1
+    await maintained.change()
+    maintained.now += BACKUP_INTERVAL - 1
+    await maintained.maintenance.once()
+    assert maintained.copied() == 1
+    maintained.now += 1
+    await maintained.maintenance.once()
+    assert maintained.copied() == 2
+    maintained.now += BACKUP_INTERVAL
+    assert not maintained.maintenance.backup_is_due()
 
 
-async def test_at_a_clean_stop_a_catalog_without_a_copy_gets_one(kept: Kept) -> None:
-    await kept.upkeep.close()
-    assert kept.copied() is None
-    await kept.change()
-    await kept.upkeep.close()
-    assert kept.copied() == 1
-    await kept.change()
-    await kept.upkeep.close()
-    assert kept.copied() == 1
-    kept.now = BACKUP_INTERVAL
-    await kept.upkeep.close()
-    assert kept.copied() == 2
+async def test_at_a_clean_stop_a_catalog_without_a_copy_gets_one(
+    maintained: MaintainedCatalog,
+) -> None:
+    await maintained.maintenance.close()
+    assert maintained.copied() is None
+    await maintained.change()
+    await maintained.maintenance.close()
+    assert maintained.copied() == 1
+    await maintained.change()
+    await maintained.maintenance.close()
+    assert maintained.copied() == 1
+    maintained.now = BACKUP_INTERVAL
+    await maintained.maintenance.close()
+    assert maintained.copied() == 2
 
 
 async def test_a_copy_that_would_fill_the_disk_is_not_made(
-    kept: Kept, monkeypatch: pytest.MonkeyPatch
+    maintained: MaintainedCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep_module, "ROOM_FOR_BACKUP", 2**60)
-    await kept.change()
-    kept.now = FIRST_BACKUP
-    await kept.upkeep.once()
-    assert kept.copied() is None
+    monkeypatch.setattr(maintenance_module, "ROOM_FOR_BACKUP", 2**60)
+    await maintained.change()
+    maintained.now = FIRST_BACKUP
+    await maintained.maintenance.once()
+    assert maintained.copied() is None
 
 
-async def test_damage_that_the_copy_finds_is_told_and_the_last_copy_stays(kept: Kept) -> None:
+async def test_damage_that_the_copy_finds_is_told_and_the_last_copy_stays(
+    maintained: MaintainedCatalog,
+) -> None:
     for _ in range(20):
-        await kept.change()
-    await kept.upkeep.back_up()
-    await kept.change()
-    await kept.catalog._engine.dispose()
-    kept.catalog._readers.close_idle()
-    damage_table(kept.catalog.path, "manifest_references_by_digest")
-    kept.now += BACKUP_INTERVAL
-    await kept.upkeep.once()
-    assert kept.copied() == 20
-    problem = kept.catalog.health.problem
+        await maintained.change()
+    await maintained.maintenance.back_up()
+    await maintained.change()
+    await maintained.catalog._engine.dispose()
+    maintained.catalog._readers.close_idle()
+    damage_table(maintained.catalog.path, "manifest_references_by_digest")
+    maintained.now += BACKUP_INTERVAL
+    await maintained.maintenance.once()
+    assert maintained.copied() == 20
+    problem = maintained.catalog.health.problem
     assert problem is not None
     assert problem.what.startswith("The catalog is damaged: ")
 
@@ -118,24 +124,26 @@ def large(number: int) -> Manifest:
     return Manifest.of(content, OCI_MANIFEST, Digest.of(content))
 
 
-async def test_what_is_deleted_is_given_back_to_the_file_system(kept: Kept) -> None:
+async def test_what_is_deleted_is_given_back_to_the_file_system(
+    maintained: MaintainedCatalog,
+) -> None:
     """S11: 301 MB stayed after everything was deleted."""
-    empty = await kept.catalog.size()
+    empty = await maintained.catalog.size()
     for number in range(10):
-        await kept.catalog.add_manifest(
+        await maintained.catalog.add_manifest(
             Repository(f"library/r{number}"), SOURCE, large(number), now=1.0
         )
-    assert await kept.catalog.size() > 10_000_000
+    assert await maintained.catalog.size() > 10_000_000
     for number in range(10):
-        await kept.catalog.delete_repository(Repository(f"library/r{number}"))
-    await kept.catalog.collect(lambda _: True)
-    await kept.upkeep.once()
-    assert await kept.catalog.size() < empty + 2 * database_module.FREE_BYTES_KEPT
-    await kept.catalog._engine.dispose()
-    kept.catalog._readers.close_idle()
-    with closing(sqlite3.connect(kept.catalog.path)) as connection:
+        await maintained.catalog.delete_repository(Repository(f"library/r{number}"))
+    await maintained.catalog.collect(lambda _: True)
+    await maintained.maintenance.once()
+    assert await maintained.catalog.size() < empty + 2 * database_module.FREE_BYTES_KEPT
+    await maintained.catalog._engine.dispose()
+    maintained.catalog._readers.close_idle()
+    with closing(sqlite3.connect(maintained.catalog.path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert kept.catalog.path.stat().st_size < empty + 2 * database_module.FREE_BYTES_KEPT
+    assert maintained.catalog.path.stat().st_size < empty + 2 * database_module.FREE_BYTES_KEPT
 
 
 async def test_a_catalog_of_an_earlier_version_is_written_anew_when_much_of_it_is_free(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,13 @@ from sqlalchemy import Connection
 from entrepot.core.reference import Repository, Tag
 from entrepot.store import connections
 from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.connections import (
+    CatalogHealth,
+    CatalogOperation,
+    Reason,
+    pragma_listener,
+    reason_of,
+)
 from tests.store.samples import NGINX, SOURCE, image
 
 
@@ -87,7 +95,7 @@ async def test_a_client_that_leaves_takes_its_read_along(catalog: Catalog) -> No
     read = [asyncio.create_task(catalog._read(hang)) for _ in range(connections.READERS)]
     await began.wait()
     waiting = asyncio.create_task(
-        catalog._read(lambda _: pytest.fail("nobody waits for it any more"))
+        catalog._read(lambda _: pytest.fail("nothing waits for it any more"))
     )
     await asyncio.sleep(0)
     waiting.cancel()
@@ -101,7 +109,7 @@ async def test_a_client_that_leaves_takes_its_read_along(catalog: Catalog) -> No
 async def test_a_write_that_is_cancelled_leaves_no_task_and_no_thread_behind(
     tmp_path: Path, cancels: int
 ) -> None:
-    """Cancelled twice, the process never ended, or a thread failed after the end of the event loop."""
+    """Cancelled twice, the process never ended, or a thread failed after the event loop ended."""
     gate, reached = threading.Event(), threading.Event()
     before = asyncio.all_tasks()
 
@@ -132,3 +140,56 @@ async def test_a_write_that_is_cancelled_leaves_no_task_and_no_thread_behind(
     ] == []
     async with asyncio.timeout(60):
         await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
+
+
+def sqlite_error(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("failed")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (sqlite3.SQLITE_CORRUPT, Reason.DAMAGED),
+        (sqlite3.SQLITE_CORRUPT_INDEX, Reason.DAMAGED),
+        (sqlite3.SQLITE_NOTADB, Reason.DAMAGED),
+        (sqlite3.SQLITE_FULL, Reason.FULL),
+        (sqlite3.SQLITE_READONLY_DBMOVED, Reason.READ_ONLY),
+        (sqlite3.SQLITE_IOERR, Reason.OTHER),
+    ],
+)
+def test_the_reason_follows_from_sqlite_s_result_code(code: int, reason: Reason) -> None:
+    assert reason_of(sqlite_error(code)) is reason
+
+
+def test_a_failure_without_a_code_has_no_reason_of_its_own() -> None:
+    assert reason_of(sqlite3.OperationalError("failed")) is Reason.OTHER
+
+
+def test_a_failure_is_over_when_the_same_operation_succeeds() -> None:
+    health = CatalogHealth()
+    error = CatalogFailed("failed")
+    health.record_failure(CatalogOperation.WRITING, error)
+    health.record_success(CatalogOperation.READING)
+    assert (health.problem, health.missed_writes) == (error, 1)
+    health.record_success(CatalogOperation.WRITING)
+    assert (health.problem, health.missed_writes) == (None, 1)
+
+
+def test_damage_is_reported_although_other_reads_succeed() -> None:
+    """L12."""
+    health = CatalogHealth()
+    error = CatalogFailed("damaged", reason=Reason.DAMAGED)
+    health.record_failure(CatalogOperation.READING, error)
+    health.record_success(CatalogOperation.READING)
+    assert health.problem is error
+
+
+def test_a_connection_that_refuses_a_pragma_is_closed() -> None:
+    """SQLAlchemy would leave it open, and with it a thread."""
+    connection = sqlite3.connect(":memory:")
+    with pytest.raises(sqlite3.OperationalError):
+        pragma_listener(["query_only=ON", "no such ( pragma"])(connection, None)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")

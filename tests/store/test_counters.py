@@ -36,7 +36,7 @@ def digest(blob: str) -> Digest:
 
 
 def image(config: str, *layers: str) -> Manifest:
-    told = [
+    descriptors = [
         {
             "mediaType": "application/octet-stream",
             "digest": str(digest(each)),
@@ -44,16 +44,18 @@ def image(config: str, *layers: str) -> Manifest:
         }
         for each in (config, *layers)
     ]
-    content = json.dumps({"schemaVersion": 2, "config": told[0], "layers": told[1:]}).encode()
+    content = json.dumps(
+        {"schemaVersion": 2, "config": descriptors[0], "layers": descriptors[1:]}
+    ).encode()
     return Manifest.of(content, OCI_MANIFEST, Digest.of(content))
 
 
 def index(*images: Manifest) -> Manifest:
-    told = [
+    descriptors = [
         {"mediaType": OCI_MANIFEST, "digest": str(each.digest), "size": len(each.content)}
         for each in images
     ]
-    content = json.dumps({"schemaVersion": 2, "manifests": told}).encode()
+    content = json.dumps({"schemaVersion": 2, "manifests": descriptors}).encode()
     return Manifest.of(content, OCI_INDEX, Digest.of(content))
 
 
@@ -98,7 +100,7 @@ def from_scratch(path: Path) -> dict[str, tuple[int, int, int]]:
             for name in ("tags", "repository_manifests")
         }
         contents = dict(connection.execute("SELECT digest, length(content) FROM manifests"))
-        held = dict(connection.execute("SELECT digest, size FROM blobs"))
+        blob_sizes = dict(connection.execute("SELECT digest, size FROM blobs"))
         references = connection.execute(
             "SELECT manifest, digest FROM manifest_references"
         ).fetchall()
@@ -107,7 +109,9 @@ def from_scratch(path: Path) -> dict[str, tuple[int, int, int]]:
     for name in names:
         linked = {row[1] for row in rows["repository_manifests"] if row[0] == name}
         needed = {blob for manifest, blob in references if manifest in linked}
-        size = sum(held.get(blob, 0) for blob in needed) + sum(contents[each] for each in linked)
+        size = sum(blob_sizes.get(blob, 0) for blob in needed) + sum(
+            contents[each] for each in linked
+        )
         counted[name] = (sum(row[0] == name for row in rows["tags"]), len(linked), size)
     return counted
 
@@ -137,8 +141,8 @@ async def happen(catalog: Catalog, what: str, *with_what: object) -> None:
         case ("collected", set(in_use)):
             await catalog.collect(lambda each: each not in set(map(digest, in_use)))
         case ("evicted", int(goal)):
-            made = plan_eviction(await catalog.inventory(), goal=goal, now=NOW)
-            await catalog.evict(made, is_used=lambda _: False, remove_blob=lambda _: True)
+            eviction = plan_eviction(await catalog.inventory(), goal=goal, now=NOW)
+            await catalog.evict(eviction, is_used=lambda _: False, remove_blob=lambda _: True)
         case ("healed", set(on_disk), _):
             await catalog.reconcile({digest(blob): size_of(blob) for blob in on_disk}, now=3.0)
 
@@ -157,11 +161,11 @@ def test_the_numbers_of_a_repository_are_what_counting_from_scratch_gives_whatev
                     catalog = await stack.enter_async_context(Catalog.open(path))
                 elif what == "healed" and with_what[1]:
                     # As if many more had come or gone at once.
-                    many, counters.RECOUNT_ALL_BLOBS = counters.RECOUNT_ALL_BLOBS, 0
+                    limit, counters.RECOUNT_ALL_BLOBS = counters.RECOUNT_ALL_BLOBS, 0
                     try:
                         await happen(catalog, what, *with_what)
                     finally:
-                        counters.RECOUNT_ALL_BLOBS = many
+                        counters.RECOUNT_ALL_BLOBS = limit
                 else:
                     await happen(catalog, what, *with_what)
                 assert await kept(catalog) == from_scratch(path)

@@ -29,12 +29,12 @@ async def test_the_picture_shows_what_is_held(catalog: Catalog) -> None:
             seen={(NGINX, both.digest): 12.0},
         )
     )
-    found = await catalog.inventory()
-    assert found.blobs == {
+    inventory = await catalog.inventory()
+    assert inventory.blobs == {
         digest: InventoryBlob(size, 11.0 if digest == amd.blobs[0].digest else 1.0)
         for digest, size in sizes_of(amd).items()
     }
-    told = {
+    manifests = {
         each.key: (
             each.platform,
             each.last_requested,
@@ -43,14 +43,14 @@ async def test_the_picture_shows_what_is_held(catalog: Catalog) -> None:
             each.children,
             set(each.blobs),
         )
-        for each in found.manifests
+        for each in inventory.manifests
     }
-    held = {each.digest for each in amd.blobs}
-    assert told == {
+    locked_manifests = {each.digest for each in amd.blobs}
+    assert manifests == {
         (NGINX, both.digest): (None, 12.0, True, ("1", "2"), (amd.digest,), set()),
-        (NGINX, amd.digest): ("linux/amd64", 10.0, False, (), (), held),
+        (NGINX, amd.digest): ("linux/amd64", 10.0, False, (), (), locked_manifests),
         # S08: no index of its own names a platform for it.
-        (DEBIAN, amd.digest): (None, 3.0, True, ("x",), (), held),
+        (DEBIAN, amd.digest): (None, 3.0, True, ("x",), (), locked_manifests),
     }
     assert await catalog.manifests_with([amd.blobs[0].digest]) == {
         (NGINX, amd.digest),

@@ -16,9 +16,9 @@ async def test_a_repository_counts_each_held_blob_once_and_none_that_is_not_held
     await catalog.add_manifest(NGINX, SOURCE, first, tags=[Tag("1")], now=1.0)
     await catalog.add_manifest(NGINX, SOURCE, second, tags=[Tag("2")], now=2.0)
     await cache_blobs(catalog, first)
-    [found] = await catalog.repositories()
-    assert (found.tags, found.manifests) == (2, 2)
-    assert found.size == 10 + 100 + 100 + len(first.content) + len(second.content)
+    [repository] = await catalog.repositories()
+    assert (repository.tags, repository.manifests) == (2, 2)
+    assert repository.size == 10 + 100 + 100 + len(first.content) + len(second.content)
     assert await catalog.repositories(DEBIAN) == []
 
 

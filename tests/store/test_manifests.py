@@ -1,4 +1,4 @@
-"""What a manifest refers to, read without ever writing it anew."""
+"""The references of a manifest, read without re-serialising it."""
 
 from __future__ import annotations
 
@@ -190,8 +190,8 @@ def test_a_document_nested_too_deeply_is_unreadable_and_never_a_recursion_error(
 
 
 def listing(kind: str, count: int, **more: Any) -> bytes:
-    each = json.dumps(descriptor("one", **more))
-    return f'{{"schemaVersion":2,"{kind}":[{",".join([each] * count)}]}}'.encode()
+    entry = json.dumps(descriptor("one", **more))
+    return f'{{"schemaVersion":2,"{kind}":[{",".join([entry] * count)}]}}'.encode()
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,11 @@ def test_a_platform_within_the_grammar_stays_as_it_is(name: str) -> None:
 def test_an_attestation_that_names_no_digest_is_about_nothing() -> None:
     """S04: the annotation of an index is shown as what the attestation is about."""
     image, attestation = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-    for about, told in ((image, image), ("sha256:\x1b]0;title\x07", ""), ("\x9b31m:\u202e", "")):
+    for about, descriptions in (
+        (image, image),
+        ("sha256:\x1b]0;title\x07", ""),
+        ("\x9b31m:\u202e", ""),
+    ):
         notes = {
             "vnd.docker.reference.type": "attestation-manifest",
             "vnd.docker.reference.digest": about,
@@ -316,7 +320,7 @@ def test_an_attestation_that_names_no_digest_is_about_nothing() -> None:
         content = msgspec.json.encode(
             {"manifests": [{"digest": attestation, "annotations": notes}]}
         )
-        assert attestations(content) == {attestation: told}
+        assert attestations(content) == {attestation: descriptions}
 
 
 @pytest.mark.parametrize(
@@ -387,7 +391,8 @@ def test_f82_attestations_beside_an_odd_entry_are_known() -> None:
     [
         (b'\xef\xbb\xbf{"os": "linux", "architecture": "amd64"}', "linux/amd64"),
         (
-            b'{"os": "linux", "architecture": "amd64", "variant": null, "os.version": 7, "os.features": "x"}',
+            b'{"os": "linux", "architecture": "amd64", "variant": null, "os.version": 7, '
+            b'"os.features": "x"}',
             "linux/amd64",
         ),
         (b'{"os": "linux", "architecture": "amd64"}\0\0', "linux/amd64"),

@@ -62,7 +62,8 @@ async def serves_and_refuses(path: Path, what: str) -> None:
         ):
             with pytest.raises(
                 CatalogFailed,
-                match=rf"The catalog can't be written: {what}.* What is cached is served, and what is not is passed on",
+                match=rf"The catalog can't be written: {what}.* What is cached is served, "
+                "and what is not is passed on",
             ):
                 await write
         with pytest.raises(CatalogFailed):
@@ -137,11 +138,11 @@ async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing
             assert catalog.refusal is not None
             assert await catalog.manifest(image("a").digest) == image("a")
             await asyncio.to_thread(run, mount, "-o", "remount,rw", disk)
-            begun, going_on = threading.Event(), threading.Event()
+            reading_started, going_on = threading.Event(), threading.Event()
 
             def slow(connection: Connection) -> None:
                 connection.exec_driver_sql("SELECT count(*) FROM repositories")
-                begun.set()
+                reading_started.set()
                 going_on.wait(30)
 
             def open_beside_a_read(*arguments: Any, **options: Any) -> opening.Opening | None:
@@ -151,7 +152,7 @@ async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing
 
             monkeypatch.setattr(database_module, "open_for_writing", open_beside_a_read)
             reading = asyncio.create_task(catalog._readers.read(slow, long=True))
-            await asyncio.to_thread(begun.wait, 30)
+            await asyncio.to_thread(reading_started.wait, 30)
             await CatalogMaintenance(catalog).once()
             await reading
             assert failures(catalog) == (None, None)
@@ -233,7 +234,8 @@ async def test_a_file_system_on_which_sqlite_can_not_work_is_named(
     monkeypatch.setattr(opening, "file_system", lambda _: "9p on /host")
     with pytest.raises(
         EngineError,
-        match=r"The file system of .*\(9p on /host\) can't lock files: locking protocol \(SQLite\)\. .*XDG_DATA_HOME",
+        match=r"The file system of .*\(9p on /host\) can't lock files: "
+        r"locking protocol \(SQLite\)\. .*XDG_DATA_HOME",
     ):
         async with Catalog.open(tmp_path / "catalog.sqlite"):
             pass

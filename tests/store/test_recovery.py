@@ -63,9 +63,9 @@ async def test_a_damaged_catalog_is_set_aside_and_its_copy_restored(
     damage(path)
     damaged = path.read_bytes()
     async with Catalog.open(path, clock=lambda: NOW) as catalog:
-        [told] = catalog.health.notices
-        assert told.startswith("The catalog was damaged (")
-        assert f"is set aside as catalog.sqlite.damaged-{STAMP}; its copy of 20" in told
+        [notice] = catalog.health.notices
+        assert notice.startswith("The catalog was damaged (")
+        assert f"is set aside as catalog.sqlite.damaged-{STAMP}; its copy of 20" in notice
         assert set(names[:20]) <= set(await catalog.repository_names())
         assert (await catalog.manifest(image("layer 3").digest)) == image("layer 3")
         assert await catalog.tag(names[3], Tag("1")) == TagEntry(image("layer 3").digest, 1.0, 1.0)
@@ -170,8 +170,8 @@ async def test_pages_that_are_damaged_in_the_middle_of_a_table_are_stepped_over(
             file.seek((page - 1) * 4096)
             file.write(b"\xa5" * 4096)
     async with Catalog.open(path) as catalog:
-        kept = await catalog.repository_names()
-    assert len(names) * 0.8 < len(kept) < len(names)
+        original = await catalog.repository_names()
+    assert len(names) * 0.8 < len(original) < len(names)
 
 
 def _has_dbstat() -> bool:
@@ -184,8 +184,9 @@ async def test_nothing_that_is_no_database_costs_the_start(tmp_path: Path) -> No
     path.write_bytes(b"this is not a database" * 1000)
     async with Catalog.open(path, clock=lambda: NOW) as catalog:
         assert catalog.health.notices == (
-            f"The catalog was damaged (file is not a database) and is set aside as catalog.sqlite.damaged-{STAMP}; nothing of it could be read, and a new one "
-            "is begun. The blobs stay, and what is missing is cataloged again as it is pulled.",
+            "The catalog was damaged (file is not a database) and is set aside as "
+            f"catalog.sqlite.damaged-{STAMP}; nothing of it could be read, and a new one is begun. "
+            "The blobs stay, and what is missing is cataloged again as it is pulled.",
         )
         assert await catalog.repository_names() == []
     path.write_bytes(b"again")
@@ -247,8 +248,8 @@ async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_t
     path = tmp_path / "catalog.sqlite"
     await filled(path, 3)
     back_up(path)
-    for each in (path, backup_of(path)):
-        with closing(sqlite3.connect(each)) as connection:
+    for file in (path, backup_of(path)):
+        with closing(sqlite3.connect(file)) as connection:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     path.rename(tmp_path / "elsewhere")
     async with Catalog.open(path) as catalog:
@@ -322,8 +323,8 @@ async def test_files_that_others_could_read_are_made_private(tmp_path: Path) -> 
                 "catalog.sqlite-shm": 0o600,
                 "catalog.sqlite.backup": 0o600,
             }
-        for each in (path, backup_of(path)):
-            each.chmod(0o644)
+        for file in (path, backup_of(path)):
+            file.chmod(0o644)
         async with Catalog.open(path):
             assert {each.stat().st_mode & 0o777 for each in path.parent.iterdir()} == {0o600}
     finally:

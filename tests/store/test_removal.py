@@ -66,11 +66,11 @@ async def test_evicting_takes_the_tags_the_index_and_the_repository_along_and_le
     await cache_blobs(catalog, first)
     await cache_blobs(catalog, second)
     removed = RemovedBlobs()
-    made = plan_eviction(await catalog.inventory(), goal=210, now=1000.0)
-    done = await catalog.evict(made, is_used=unused, remove_blob=removed.remove_blob)
-    assert [each.manifest.key for each in done.images] == [(NGINX, first.digest)]
-    assert done.manifests == {(NGINX, first.digest), (NGINX, both.digest)}
-    assert (done.freed, done.deferred) == (110, 0)
+    eviction = plan_eviction(await catalog.inventory(), goal=210, now=1000.0)
+    evicted = await catalog.evict(eviction, is_used=unused, remove_blob=removed.remove_blob)
+    assert [each.manifest.key for each in evicted.images] == [(NGINX, first.digest)]
+    assert evicted.manifests == {(NGINX, first.digest), (NGINX, both.digest)}
+    assert (evicted.freed, evicted.deferred) == (110, 0)
     assert set(removed) == {Digest.of(b"a"), first.blobs[0].digest}
     assert await catalog.repository_names() == [DEBIAN]
     assert await catalog.tag(NGINX, Tag("1")) is None
@@ -97,8 +97,8 @@ async def test_what_is_used_or_locked_after_the_plan_stays(
     manifest = image("a")
     await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
     await cache_blobs(catalog, manifest)
-    made = plan_eviction(await catalog.inventory(), goal=0, now=1000.0)
-    assert len(made.images) == 1
+    eviction = plan_eviction(await catalog.inventory(), goal=0, now=1000.0)
+    assert len(eviction.images) == 1
     key = (NGINX, manifest.digest)
     match what_happens:
         case "asked for":
@@ -113,11 +113,11 @@ async def test_what_is_used_or_locked_after_the_plan_stays(
             await catalog.lock_tag(NGINX, Tag("1"), True)
         case "repository locked":
             await catalog.lock_repository(NGINX, True)
-    done = await catalog.evict(
-        made, is_used=lambda _: what_happens == "used in memory", remove_blob=lambda _: True
+    evicted = await catalog.evict(
+        eviction, is_used=lambda _: what_happens == "used in memory", remove_blob=lambda _: True
     )
     went = what_happens == "nothing"
-    assert (len(done.images), len(done.manifests), done.freed) == (
+    assert (len(evicted.images), len(evicted.manifests), evicted.freed) == (
         (1, 1, 110) if went else (0, 0, 0)
     )
     assert await catalog.is_cached(NGINX) is not went
@@ -128,12 +128,12 @@ async def test_a_blob_that_a_reader_may_yet_open_goes_later(catalog: Catalog) ->
     manifest = image("a")
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
     await cache_blobs(catalog, manifest)
-    done = await catalog.evict(
+    evicted = await catalog.evict(
         plan_eviction(await catalog.inventory(), goal=0, now=1000.0),
         is_used=unused,
         remove_blob=lambda digest: digest != Digest.of(b"a"),
     )
-    assert (len(done.images), done.freed, done.deferred) == (1, 10, 1)
+    assert (len(evicted.images), evicted.freed, evicted.deferred) == (1, 10, 1)
     assert await catalog.collect(lambda _: True) == 0
     assert await catalog.blobs_size() == 0
 
@@ -150,7 +150,7 @@ async def test_a_tag_is_not_pointed_at_what_is_evicted(catalog: Catalog) -> None
 async def test_an_adopted_blob_stays_for_a_day_and_a_manifest_that_comes_uses_it(
     tmp_path: Path,
 ) -> None:
-    """L02: after the loss of the catalog all blobs were added, and deleted in the same second."""
+    """L02: after the loss of the catalog all blobs were adopted, and deleted at once."""
     now = 1_000_000.0
     async with Catalog.open(tmp_path / "catalog.sqlite", clock=lambda: now) as catalog:
         manifest = image("a")
@@ -191,7 +191,12 @@ async def test_adopted_blobs_go_first_when_room_is_needed(catalog: Catalog) -> N
     now = time.time()
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=now - 1000)
     await catalog.reconcile({stray: 7, **sizes_of(manifest)}, now=now - 1000)
-    made = plan_eviction(await catalog.inventory(), goal=110, now=now)
-    assert (made.images, made.adopted, made.adopted_size, made.remaining) == ((), (stray,), 7, 110)
-    done = await catalog.evict(made, is_used=unused, remove_blob=lambda _: True)
-    assert (done.freed, await catalog.blobs_size()) == (7, 110)
+    eviction = plan_eviction(await catalog.inventory(), goal=110, now=now)
+    assert (eviction.images, eviction.adopted, eviction.adopted_size, eviction.remaining) == (
+        (),
+        (stray,),
+        7,
+        110,
+    )
+    evicted = await catalog.evict(eviction, is_used=unused, remove_blob=lambda _: True)
+    assert (evicted.freed, await catalog.blobs_size()) == (7, 110)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, create_engine, inspect, select
 
 from entrepot.core.reference import Digest, Tag
 from entrepot.errors import EngineError
+from entrepot.store import schema
 from entrepot.store.catalog import (
     BlobOrigin,
     BlobRecord,
@@ -17,6 +20,7 @@ from entrepot.store.catalog import (
     TagEntry,
 )
 from entrepot.store.eviction import InventoryBlob
+from entrepot.store.rows import reference_rows
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.samples import (
     DEBIAN,
@@ -36,8 +40,8 @@ async def test_s20_a_catalog_of_version_3_learns_who_gave_its_blobs_from_its_rep
     async with Catalog.open(path) as catalog:
         await catalog.add_manifest(NGINX, SOURCE, image("one", "both"), now=1.0)
         await catalog.add_manifest(DEBIAN, "ghcr.io:8443/debian", image("both"), now=1.0)
-        for each in (b"one", b"both", b"none"):
-            await catalog.add_blob(Digest.of(each), 100, now=1.0)
+        for content in (b"one", b"both", b"none"):
+            await catalog.add_blob(Digest.of(content), 100, now=1.0)
     for killed in (True, False):
         with sqlite3.connect(path) as connection:
             connection.executescript(
@@ -116,7 +120,7 @@ async def test_a_count_of_what_repositories_hold_that_a_kill_cut_short_is_made_a
     async with Catalog.open(path) as catalog:
         await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
         await cache_blobs(catalog, image("a"))
-        told = await catalog.repositories()
+        repositories = await catalog.repositories()
     with sqlite3.connect(path) as connection:
         # The columns are there, and nothing was counted yet.
         connection.executescript(
@@ -124,7 +128,10 @@ async def test_a_count_of_what_repositories_hold_that_a_kill_cut_short_is_made_a
         )
     connection.close()
     async with Catalog.open(path) as catalog:
-        assert (await catalog.repositories(), told[0].size) == (told, 110 + len(image("a").content))
+        assert (await catalog.repositories(), repositories[0].size) == (
+            repositories,
+            110 + len(image("a").content),
+        )
 
 
 async def test_a_catalog_of_version_3_gets_what_came_later(tmp_path: Path) -> None:
@@ -136,3 +143,86 @@ async def test_a_catalog_of_version_3_gets_what_came_later(tmp_path: Path) -> No
     connection.close()
     async with Catalog.open(path) as catalog:
         assert (await catalog.inventory()).blobs == {Digest.of(b"a"): InventoryBlob(7, 1.0)}
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def version_of(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+NO_COUNT = schema.repositories.update().values(pulls=schema.repositories.c.pulls)
+
+
+def test_new_tables_have_the_version_of_this_engine(connection: Connection) -> None:
+    schema.create(connection, NO_COUNT)
+    assert version_of(connection) == SCHEMA_VERSION
+    assert set(inspect(connection).get_table_names()) >= {"repositories", "manifests", "blobs"}
+
+
+@pytest.mark.parametrize(("version", "counted"), [(2, 7), (3, 0)])
+def test_the_counters_are_filled_for_catalogs_before_version_3(
+    connection: Connection, version: int, counted: int
+) -> None:
+    schema.create(connection, NO_COUNT)
+    connection.execute(
+        schema.repositories.insert().values(name=NGINX, source=SOURCE, created=1.0, pulls=0)
+    )
+    connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+    schema.create(connection, schema.repositories.update().values(tags=7))
+    assert connection.execute(select(schema.repositories.c.tags)).scalar_one() == counted
+    assert version_of(connection) == SCHEMA_VERSION
+
+
+def test_a_column_that_is_there_is_not_added_again(connection: Connection) -> None:
+    """An engine was killed between two columns."""
+    schema.create(connection, NO_COUNT)
+    connection.exec_driver_sql("ALTER TABLE tags DROP COLUMN locked")
+    connection.exec_driver_sql("PRAGMA user_version = 1")
+    schema.create(connection, NO_COUNT)
+    columns = {column["name"] for column in inspect(connection).get_columns("tags")}
+    assert "locked" in columns
+
+
+@pytest.mark.parametrize(
+    ("only_if_single", "expected"),
+    [(False, {"docker.io", "ghcr.io"}), (True, set())],
+)
+def test_the_origins_of_a_blob_follow_from_its_repositories(
+    connection: Connection, only_if_single: bool, expected: set[str]
+) -> None:
+    schema.create(connection, NO_COUNT)
+    blob, manifest = str(Digest.of(b"blob")), image("blob")
+    for name, source in ((NGINX, SOURCE), (DEBIAN, "ghcr.io/debian")):
+        connection.execute(
+            schema.repositories.insert().values(name=name, source=source, created=1.0, pulls=0)
+        )
+    connection.execute(
+        schema.manifests.insert().values(
+            digest=str(manifest.digest), media_type="x", content=manifest.content
+        )
+    )
+    connection.execute(
+        schema.repository_manifests.insert(),
+        [
+            {"repository": name, "digest": str(manifest.digest), "cached": 1.0}
+            for name in (NGINX, DEBIAN)
+        ],
+    )
+    connection.execute(schema.references.insert(), reference_rows(manifest))
+    connection.execute(schema.blobs.insert().values(digest=blob, size=1, cached=1.0, last_used=1.0))
+    connection.execute(schema.origins_by_repository(only_if_single=only_if_single))
+    origins = connection.execute(select(schema.blob_origins.c.login_server)).scalars()
+    assert set(origins) == expected
+
+
+def test_names_are_put_into_statements_in_chunks() -> None:
+    sizes = [len(chunk) for chunk in schema.chunks(range(2 * schema.CHUNK_SIZE + 1))]
+    assert sizes == [schema.CHUNK_SIZE, schema.CHUNK_SIZE, 1]
+    assert list(schema.chunks([])) == []

@@ -75,21 +75,25 @@ async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
 
 
 async def keep(
-    catalog: Catalog, repository: Repository, manifest: Manifest, *tags: str, held: bool = True
+    catalog: Catalog,
+    repository: Repository,
+    manifest: Manifest,
+    *tags: str,
+    with_blobs: bool = True,
 ) -> Manifest:
     await catalog.add_manifest(
         repository, f"docker.io/{repository}", manifest, tags=[Tag(each) for each in tags], now=1.0
     )
-    for blob in manifest.blobs if held else ():
+    for blob in manifest.blobs if with_blobs else ():
         assert blob.size is not None
         await catalog.add_blob(blob.digest, blob.size, now=1.0)
     return manifest
 
 
 async def behind(catalog: Catalog, repository: Repository, tag: str) -> TagContents:
-    found = await catalog.tag_contents(repository, Tag(tag))
-    assert found is not None
-    return found
+    contents = await catalog.tag_contents(repository, Tag(tag))
+    assert contents is not None
+    return contents
 
 
 async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
@@ -100,13 +104,13 @@ async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
         catalog, NGINX, index(listed(amd, "linux/amd64"), listed(arm, "linux/arm64")), "1"
     )
     await keep(catalog, NGINX, amd)
-    found = await behind(catalog, NGINX, "1")
-    assert (found.is_index, found.media_type, found.tag.platforms) == (
+    contents = await behind(catalog, NGINX, "1")
+    assert (contents.is_index, contents.media_type, contents.tag.platforms) == (
         True,
         OCI_INDEX,
         ("linux/amd64",),
     )
-    first, second = found.images
+    first, second = contents.images
     assert (first.digest, first.platform, first.state) == (
         str(amd.digest),
         "linux/amd64",
@@ -131,28 +135,31 @@ async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
         0,
     )
     assert (second.media_type, second.config, second.layers) == (OCI_MANIFEST, None, ())
-    assert found.own_size == found.tag.size == len(top.content) + first.cached_size
-    assert found.shared_size == 0
+    assert contents.own_size == contents.tag.size == len(top.content) + first.cached_size
+    assert contents.shared_size == 0
     [listing] = await catalog.tags(NGINX)
-    assert listing == found.tag
+    assert listing == contents.tag
 
 
 async def test_an_image_without_an_index_is_the_only_one(catalog: Catalog) -> None:
     only = await keep(catalog, NGINX, image("only", "a"), "1")
-    found = await behind(catalog, NGINX, "1")
-    assert (found.is_index, [each.digest for each in found.images]) == (False, [str(only.digest)])
+    contents = await behind(catalog, NGINX, "1")
+    assert (contents.is_index, [each.digest for each in contents.images]) == (
+        False,
+        [str(only.digest)],
+    )
 
 
 async def test_an_image_of_which_layers_are_missing_is_held_in_part(catalog: Catalog) -> None:
-    partly = await keep(catalog, NGINX, image("partly", "a", "b"), "1", held=False)
+    partly = await keep(catalog, NGINX, image("partly", "a", "b"), "1", with_blobs=False)
     assert (await behind(catalog, NGINX, "1")).images[0].state is CachedState.NOT_CACHED
     await catalog.add_blob(digest("a"), LAYER, now=1.0)
-    [found] = (await behind(catalog, NGINX, "1")).images
-    assert (found.state, found.cached_size) == (
+    [contents] = (await behind(catalog, NGINX, "1")).images
+    assert (contents.state, contents.cached_size) == (
         CachedState.PARTLY_CACHED,
         len(partly.content) + LAYER,
     )
-    assert [each.cached for each in found.layers] == [True, False]
+    assert [each.cached for each in contents.layers] == [True, False]
 
 
 async def test_an_attestation_says_which_image_it_is_about(catalog: Catalog) -> None:
@@ -167,8 +174,8 @@ async def test_an_attestation_says_which_image_it_is_about(catalog: Catalog) -> 
         index(listed(amd, "linux/amd64"), listed(statement, "unknown/unknown", about)),
         "1",
     )
-    found = await behind(catalog, NGINX, "1")
-    assert [(each.platform, each.attests) for each in found.images] == [
+    contents = await behind(catalog, NGINX, "1")
+    assert [(each.platform, each.attests) for each in contents.images] == [
         ("linux/amd64", None),
         (None, str(amd.digest)),
     ]
@@ -181,25 +188,25 @@ async def test_a_layer_tells_who_shares_it(catalog: Catalog) -> None:
     await keep(catalog, DEBIAN, index(listed(debian, "linux/amd64")), "12", "bookworm")
     await keep(catalog, DEBIAN, debian)
     await keep(catalog, REDIS, image("redis", "base", "redis"))
-    found = await behind(catalog, NGINX, "1.27")
-    base, own = found.images[0].layers
+    contents = await behind(catalog, NGINX, "1.27")
+    base, own = contents.images[0].layers
     assert (base.shared_images, base.shared_repositories, base.shared_with) == (
         3,
         2,
         ("library/debian:12", "library/redis"),
     )
     assert (own.shared_images, own.shared_repositories, own.shared_with) == (0, 0, ())
-    assert (found.own_size, found.shared_size) == (len(mine.content) + CONFIG + LAYER, LAYER)
+    assert (contents.own_size, contents.shared_size) == (len(mine.content) + CONFIG + LAYER, LAYER)
 
 
 async def test_images_behind_the_same_tag_do_not_share_with_each_other(catalog: Catalog) -> None:
     amd, arm = image("amd", "same"), image("arm", "same")
     await keep(catalog, NGINX, index(listed(amd, "linux/amd64"), listed(arm, "linux/arm64")), "1")
-    for each in (amd, arm):
-        await keep(catalog, NGINX, each)
-    found = await behind(catalog, NGINX, "1")
-    assert {each.shared_images for image in found.images for each in image.layers} == {0}
-    assert found.shared_size == 0
+    for manifest in (amd, arm):
+        await keep(catalog, NGINX, manifest)
+    contents = await behind(catalog, NGINX, "1")
+    assert {each.shared_images for image in contents.images for each in image.layers} == {0}
+    assert contents.shared_size == 0
 
 
 async def test_what_another_tag_leads_to_as_well_is_not_the_tag_s_own(catalog: Catalog) -> None:
@@ -207,10 +214,10 @@ async def test_what_another_tag_leads_to_as_well_is_not_the_tag_s_own(catalog: C
     top = index(listed(amd, "linux/amd64"))
     await keep(catalog, NGINX, top, "1", "latest")
     await keep(catalog, NGINX, amd)
-    found = await behind(catalog, NGINX, "1")
-    assert (found.own_size, found.shared_size, found.also_tagged) == (
+    contents = await behind(catalog, NGINX, "1")
+    assert (contents.own_size, contents.shared_size, contents.also_tagged) == (
         0,
-        found.tag.size,
+        contents.tag.size,
         ("latest",),
     )
     await keep(
@@ -226,8 +233,11 @@ async def test_what_another_tag_leads_to_as_well_is_not_the_tag_s_own(catalog: C
 async def test_the_same_image_in_another_repository_is_shared_whole(catalog: Catalog) -> None:
     for repository in (NGINX, REDIS):
         await keep(catalog, repository, image("same", "a"), "1")
-    found = await behind(catalog, NGINX, "1")
-    assert (found.own_size, found.images[0].layers[0].shared_with) == (0, ("library/redis:1",))
+    contents = await behind(catalog, NGINX, "1")
+    assert (contents.own_size, contents.images[0].layers[0].shared_with) == (
+        0,
+        ("library/redis:1",),
+    )
 
 
 async def test_an_index_within_an_index_stands_for_its_images(catalog: Catalog) -> None:
@@ -248,8 +258,8 @@ async def test_the_last_use_of_an_image_is_a_pull_or_a_look(catalog: Catalog) ->
     await catalog.record_usage(Usage({}, {}, {(NGINX, used.digest): 5.0}, {}))
     await catalog.record_usage(Usage({}, {}, {}, {}, {(NGINX, used.digest): 9.0}))
     await catalog.lock_manifest(NGINX, used.digest, True)
-    [found] = (await behind(catalog, NGINX, "1")).images
-    assert (found.last_used, found.locked) == (9.0, True)
+    [contents] = (await behind(catalog, NGINX, "1")).images
+    assert (contents.last_used, contents.locked) == (9.0, True)
 
 
 async def test_a_tag_that_is_not_there(catalog: Catalog) -> None:
@@ -267,9 +277,9 @@ async def test_a_chain_of_a_thousand_indexes_is_followed_to_its_image(catalog: C
         below = index(listed(below, "linux/amd64"))
         await catalog.add_manifest(NGINX, "docker.io/library/nginx", below, now=1.0)
     await catalog.add_manifest(NGINX, "docker.io/library/nginx", below, tags=[Tag("1")], now=1.0)
-    found = await catalog.tag_contents(NGINX, Tag("1"))
-    assert found is not None
-    assert [each.digest for each in found.images] == [str(amd.digest)]
+    contents = await catalog.tag_contents(NGINX, Tag("1"))
+    assert contents is not None
+    assert [each.digest for each in contents.images] == [str(amd.digest)]
 
 
 async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is_here(
@@ -282,26 +292,33 @@ async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is
     ]
     content = json.dumps({"schemaVersion": 2, "layers": descriptors}).encode()
     odd = await keep(
-        catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), "1", held=False
+        catalog,
+        NGINX,
+        Manifest.of(content, OCI_MANIFEST, Digest.of(content)),
+        "1",
+        with_blobs=False,
     )
-    [image_before] = (await behind(catalog, NGINX, "1")).images
-    assert (image_before.size, [each.size for each in image_before.layers]) == (
+    [first_image] = (await behind(catalog, NGINX, "1")).images
+    assert (first_image.size, [each.size for each in first_image.layers]) == (
         None,
         [None, 7, None],
     )
     assert [each.size for each in (await catalog.blobs_of(NGINX)).values()] == [None, None, 7]
     for name, size in (("a", 100), ("b", 8)):
         await catalog.add_blob(digest(name), size, now=1.0)
-    found = await behind(catalog, NGINX, "1")
-    assert (found.images[0].size, found.images[0].cached_size) == (None, len(odd.content) + 108)
+    contents = await behind(catalog, NGINX, "1")
+    assert (contents.images[0].size, contents.images[0].cached_size) == (
+        None,
+        len(odd.content) + 108,
+    )
     await catalog.add_blob(digest("c"), 1000, now=1.0)
-    found = await behind(catalog, NGINX, "1")
-    assert (found.images[0].size, found.tag.size, found.images[0].state) == (
+    contents = await behind(catalog, NGINX, "1")
+    assert (contents.images[0].size, contents.tag.size, contents.images[0].state) == (
         len(odd.content) + 1108,
         len(odd.content) + 1108,
         CachedState.CACHED,
     )
-    assert [each.size for each in found.images[0].layers] == [100, 8, 1000]
+    assert [each.size for each in contents.images[0].layers] == [100, 8, 1000]
 
 
 async def test_f82_where_one_manifest_states_a_size_it_is_that_of_the_blob(
@@ -312,6 +329,6 @@ async def test_f82_where_one_manifest_states_a_size_it_is_that_of_the_blob(
             {"schemaVersion": 2, "layers": [{"digest": str(digest("a")), "size": size}]}
         ).encode()
         await keep(
-            catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), held=False
+            catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), with_blobs=False
         )
     assert [each.size for each in (await catalog.blobs_of(NGINX)).values()] == [5]

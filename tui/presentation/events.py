@@ -8,26 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entrepot.api.models import Event
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import since
 from tui.presentation.status import clock_time
 from widgets.detail import Detail
 from widgets.row_list import Cell, Row
 
-ERRORS = frozenset(
-    {"engine-unready", "disk-refuses", "documents-refused", "blob-damaged", "catalog-read-only"}
+_SEVERITIES = {
+    Severity.INFO: ("", ""),
+    Severity.WARNING: ("warning", "warn"),
+    Severity.ERROR: ("error", "bad"),
+}
+"""The word and the tone of each severity; an ordinary event needs no word."""
+
+_DELETIONS = frozenset(
+    {EventKind.RULE_DELETED, EventKind.CREDENTIAL_SET_DELETED, EventKind.REPOSITORY_DELETED}
 )
-WARNINGS = frozenset(
-    {
-        "credential-set-unhealthy",
-        "credential-set-unknown",
-        "source-unreachable",
-        "eviction-impossible",
-        "tag-gone",
-        "catalog-recovered",
-        "foreign-names",
-    }
-)
-"""What the engine's log calls so too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +47,8 @@ def events_by_key(events: Sequence[Event]) -> dict[str, Event]:
 
 
 def severity(event: Event) -> tuple[str, str]:
-    """How bad it is, by word, and the tone; an ordinary event needs no word."""
-    if event.kind in ERRORS:
-        return "error", "bad"
-    if event.kind in WARNINGS or (event.kind == "pull-ended" and " failed: " in event.message):
-        return "warning", "warn"
-    return "", ""
+    """The word for the severity of an event, and its tone."""
+    return _SEVERITIES[event.severity]
 
 
 def when(event: Event, now: float) -> str:
@@ -87,11 +79,7 @@ def event_row(key: str, event: Event, now: float) -> Row:
 def event_subject(event: Event) -> EventSubject | None:
     """What an event is about; None where no screen shows it."""
     subject = event.subject
-    if subject is None or event.kind in {
-        "rule-deleted",
-        "credential-set-deleted",
-        "repository-deleted",
-    }:
+    if subject is None or event.kind in _DELETIONS:
         return None
     if event.kind.startswith("rule-"):
         return EventSubject("Rules", subject, f"the cache rule {subject}")
@@ -101,7 +89,10 @@ def event_subject(event: Event) -> EventSubject | None:
         return EventSubject("Pulls", subject, "the pull")
     if event.kind.startswith("source-"):
         return EventSubject("Sources", subject, f"the source registry {subject}")
-    if event.kind.startswith(("tag-", "manifest-")) or event.kind in {"locked", "unlocked"}:
+    if event.kind.startswith(("tag-", "manifest-")) or event.kind in {
+        EventKind.LOCKED,
+        EventKind.UNLOCKED,
+    }:
         repository = subject.partition("@")[0].partition(":")[0]
         return EventSubject("Repositories", repository, f"the cached repository {repository}")
     return None

@@ -162,8 +162,9 @@ class SystemEndpoints:
 
 async def event_stream(events: EventLog, stopping: asyncio.Event) -> AsyncGenerator[bytes, None]:
     """The events from now on as server-sent events, until *stopping* is set."""
-    yield b": entrepot\n\n"
     with events.watching() as watcher:
+        # A client that reads this gets all events from now on.
+        yield b": entrepot\n\n"
         next_event: asyncio.Task[RecordedEvent] | None = None
         ending = asyncio.ensure_future(stopping.wait())
         try:

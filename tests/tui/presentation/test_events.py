@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from entrepot.api.models import Event
+from entrepot.event_kinds import Severity
 from tests.tui.scripted import NOW
 from tui.presentation.events import (
     event_cells,
@@ -28,25 +29,24 @@ FAILED = Event(
     kind="pull-ended",
     message="The pull of library/old:1 failed: docker.io has no library/old:1.",
     subject="7",
+    severity=Severity.WARNING,
 )
 
 
 @pytest.mark.parametrize(
-    ("kind", "message", "word"),
+    ("level", "word", "tone"),
     [
-        ("rule-created", "Cache rule a: b.", ""),
-        ("pull-ended", "The pull of a:1 is completed: 10 bytes in 1.0 s.", ""),
-        ("pull-ended", "The pull of a:1 failed: no.", "warning"),
-        ("credential-set-unhealthy", "a is unhealthy: no.", "warning"),
-        ("source-unreachable", "docker.io can't be reached.", "warning"),
-        ("documents-refused", "Line 3 of rules.toml.", "error"),
-        ("disk-refuses", "The disk takes no more.", "error"),
+        (Severity.INFO, "", ""),
+        (Severity.WARNING, "warning", "warn"),
+        (Severity.ERROR, "error", "bad"),
     ],
 )
-def test_how_bad_an_event_is_stands_there_by_word(kind: str, message: str, word: str) -> None:
-    event = Event(time=NOW, kind=kind, message=message)
-    assert severity(event)[0] == word
-    assert word in [cell.text for cell in event_row("1", event, NOW).cells]
+def test_the_severity_of_an_event_is_a_word_and_a_tone(
+    level: Severity, word: str, tone: str
+) -> None:
+    event = Event(time=NOW, kind="pull-ended", message="It failed: no.", severity=level)
+    assert severity(event) == (word, tone)
+    assert Cell(word, tone) in event_row("1", event, NOW).cells
 
 
 @pytest.mark.usefixtures("fixed_time")

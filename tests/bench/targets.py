@@ -1,0 +1,138 @@
+"""What the benchmark wants to see, and whether it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from entrepot.formatting import Column, table
+from tests.bench.measurement import (
+    ENTREPOT,
+    NGINX,
+    PROXY,
+    Figure,
+    Measurement,
+    Results,
+    first_byte,
+    last_first_byte,
+    peak_memory,
+    processor_seconds_per_gigabyte,
+    rate,
+    seconds,
+    source_share,
+    throughput,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound for one figure of Entrepot in all scenarios whose name begins with *scenario*, as a
+    ratio to that of *over* where one is named."""
+
+    scenario: str
+    name: str
+    figure: Figure
+    bound: float
+    over: str | None = None
+    at_least: bool = False
+    unit: str = ""
+    times: float = 1.0
+    """What the figure is multiplied with to have that unit."""
+
+
+def _spread_of_first_bytes(of: Measurement) -> float | None:
+    first, last = first_byte(of), last_first_byte(of)
+    return last / first if first and last and len(of.load.first_bytes) > 1 else None
+
+
+def _seconds_per_request(of: Measurement) -> float | None:
+    requests_per_second = rate(of)
+    return 1 / requests_per_second if requests_per_second else None
+
+
+def _sent_per_second(of: Measurement) -> float:
+    return of.load.received / of.load.seconds
+
+
+def _share_of_a_processor(of: Measurement) -> float:
+    return of.processor_seconds / of.load.seconds
+
+
+TARGETS = (
+    Target("warm blob", "throughput", throughput, 1.0, over=NGINX, at_least=True),
+    Target("warm blob", "CPU per GB", processor_seconds_per_gigabyte, 1.0, over=PROXY),
+    Target("warm manifest by tag", "requests per second", rate, 20.0, over=PROXY, at_least=True),
+    Target("warm manifest by digest", "requests per second", rate, 5.0, over=PROXY, at_least=True),
+    Target("cold image", "throughput", throughput, 1.0, over=PROXY, at_least=True),
+    Target("cold image", "CPU per GB", processor_seconds_per_gigabyte, 1.0, over=PROXY),
+    Target("cold blob", "first byte, first client", first_byte, 1.0, over=PROXY),
+    Target("cold blob", "first byte, last client", last_first_byte, 1.0, over=PROXY),
+    Target("cold blob", "first byte, last client to first", _spread_of_first_bytes, 2.0, unit="x"),
+    Target("cold blob", "bytes from the source", source_share, 1.005, unit="x"),
+    Target("cold blob", "throughput", throughput, 1.0, over=PROXY, at_least=True),
+    Target("8 cold blobs", "peak memory", peak_memory, 200.0, unit="MiB", times=1 / 2**20),
+    Target("8 cold blobs", "bytes from the source", source_share, 1.005, unit="x"),
+    Target("start with", "first answer", seconds, 1.0, unit="s"),
+    Target("listing of", "answer", seconds, 0.25, unit="s"),
+    Target("listing again", "answer when nothing changed", seconds, 0.02, unit="s"),
+    Target("plan of an eviction", "answer", seconds, 3.0, unit="s"),
+    Target("routing among", "for each request", _seconds_per_request, 10.0, unit="us", times=1e6),
+    Target("dashboard opens", "on the screen", seconds, 300.0, unit="ms", times=1e3),
+    Target("dashboard opens with", "memory", peak_memory, 60.0, unit="MB", times=1e-6),
+    Target("dashboard at rest", "sent", _sent_per_second, 0.0, unit="B/s"),
+    Target("dashboard at rest", "processor", _share_of_a_processor, 1.0, unit="%", times=100),
+    Target("dashboard with 20 live pulls", "sent", _sent_per_second, 5.0, unit="kB/s", times=1e-3),
+    Target(
+        "dashboard with 20 live pulls", "processor", _share_of_a_processor, 3.0, unit="%", times=100
+    ),
+    Target("dashboard shows", "on the screen", seconds, 150.0, unit="ms", times=1e3),
+    Target("dashboard filters", "on the screen", seconds, 150.0, unit="ms", times=1e3),
+    Target("dashboard sorts", "on the screen", seconds, 150.0, unit="ms", times=1e3),
+    Target("dashboard sorts", "memory", peak_memory, 60.0, unit="MB", times=1e-6),
+    Target("dashboard key", "first byte", seconds, 20.0, unit="ms", times=1e3),
+    Target("dashboard aside", "answered", seconds, 200.0, unit="ms", times=1e3),
+)
+
+COLUMNS = (
+    Column("Scenario"),
+    Column("Figure"),
+    Column("Target", right=True),
+    Column("Measured", right=True),
+    Column(""),
+)
+
+
+def verdicts(measurements: Sequence[Measurement]) -> list[tuple[str, str, str, str, str]]:
+    """Scenario, figure, target, what was measured, and whether the target was met."""
+    results = Results.of(measurements)
+    rows = []
+    for scenario in results.scenarios():
+        for target in TARGETS:
+            if not scenario.startswith(target.scenario):
+                continue
+            value = (
+                results.figure(scenario, ENTREPOT, target.figure)
+                if target.over is None
+                else results.ratio(scenario, target.figure, ENTREPOT, target.over)
+            )
+            if value is None:
+                continue
+            value *= target.times
+            unit = f"x {target.over}" if target.over else target.unit
+            met = value >= target.bound if target.at_least else value <= target.bound
+            sign = ">=" if target.at_least else "<="
+            rows.append(
+                (
+                    scenario,
+                    target.name,
+                    f"{sign} {target.bound:g} {unit}",
+                    f"{value:.2f} {unit}",
+                    "met" if met else "MISSED",
+                )
+            )
+    return rows
+
+
+def report(measurements: Sequence[Measurement]) -> str:
+    """All targets as a table."""
+    return table(COLUMNS, verdicts(measurements))
