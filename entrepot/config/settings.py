@@ -599,11 +599,11 @@ def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[Decl
                 f"In {place}: {error.what}",
                 error.key,
             ) from None
-        upstream = DeclaredRegistry(
+        registry = DeclaredRegistry(
             login_server, table.name, table.sign_in, table.endpoint, table.realms
         )
         try:
-            SourceRegistries([upstream])
+            SourceRegistries([registry])
             name = parse_login_server(login_server, field="login_server")
         except Refusal as refusal:
             raise _invalid(
@@ -617,7 +617,7 @@ def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[Decl
             raise _invalid(
                 path, head, f"{name} is declared twice.", "upstreams", "Remove one of the two."
             )
-        declared[name] = upstream
+        declared[name] = registry
     return tuple(declared.values())
 
 
