@@ -23,7 +23,7 @@ from textual.widget import Widget
 import tui.screens
 import tui.wizards
 import widgets
-from entrepot.formatting import Column, table
+from entrepot.formatting import TableColumn, table
 from entrepot.toml import TomlDocument, TomlInvalid, nearest
 from widgets.bars import character_of, key_name
 
@@ -239,7 +239,7 @@ def _describe(binding: Binding) -> str:
 
 # The cheat sheet
 
-COLUMNS = (Column("Keys"), Column("What it does"), Column("Id"))
+COLUMNS = (TableColumn("Keys"), TableColumn("What it does"), TableColumn("Id"))
 
 
 def cheat_sheet(
