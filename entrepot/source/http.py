@@ -1,4 +1,4 @@
-"""HTTP requests to one source registry: redirects, retries, limits, and errors in plain words.
+"""HTTP requests to one source registry: redirects, retries, limits, errors.
 
 `SourceHttp.request` makes a request, repeats it where that can help, and follows its redirects.
 Redirects are followed here and nowhere else, one by one: no credential ever reaches another host
@@ -133,7 +133,7 @@ class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
 
     @property
     def coding(self) -> str | None:
-        """The content coding of the body, although the request asked for none; None without one."""
+        """The content coding of the body, although no request accepts one; None: none."""
         return coding_of(self.headers)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -160,7 +160,7 @@ class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
             )
 
     async def read(self, limit: int) -> bytes:
-        """Read the whole body, a document, without a content coding added on the way (F85).
+        """Read the whole body, without a content coding that was added on the way (F85).
 
         Raises `SourceAnswerInvalid` when it is larger than *limit* bytes, encoded or decoded, or
         has a coding that can't be removed, and `SourceBrokeOff`.
@@ -372,7 +372,7 @@ class SourceHttp:
         )
 
     def _redirect_target(self, url: httpx.URL, location: str) -> httpx.URL:
-        """The address that a Location header names, seen from *url*, if it may be followed."""
+        """The target of a Location header, seen from *url*, if it may be followed."""
         target = parse_address(location, url)
         if target is None or target.scheme not in {"http", "https"} or target.userinfo:
             raise SourceAnswerInvalid(
