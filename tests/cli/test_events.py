@@ -51,8 +51,8 @@ async def test_the_number_of_recent_events_is_limited(
 
 
 async def test_no_events_is_a_note_and_no_output(entrepot: CommandLine) -> None:
-    ended = await entrepot.done("events", "--limit", "0")
-    assert (ended.output, ended.errors) == ("", "No events to show.\n")
+    result = await entrepot.done("events", "--limit", "0")
+    assert (result.output, result.errors) == ("", "No events to show.\n")
 
 
 async def test_follow_prints_each_event_once_until_the_engine_stops(
@@ -97,5 +97,5 @@ async def test_ctrl_c_ends_the_stream_without_a_message(
 
 
 async def test_follow_without_an_engine_ends_with_status_3(alone: CommandLine) -> None:
-    ended = await alone.run("events", "--follow")
-    assert (ended.status, "(EngineUnreachable)" in ended.errors) == (3, True)
+    result = await alone.run("events", "--follow")
+    assert (result.status, "(EngineUnreachable)" in result.errors) == (3, True)
