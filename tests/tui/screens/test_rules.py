@@ -36,7 +36,7 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(
             "example-library",
             "Requests made",
             "5 min (default)",
-            "Credential set  none",
+            "Credential set none",
             "Last pull",
         )
     async with dashboard(engine) as person:
