@@ -134,7 +134,7 @@ async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
         await client.credential_sets.create(
             "example-set", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
-        current = await client.credential_sets.wait_for_sign_in("example-set", patience=0)
+        current = await client.credential_sets.wait_for_sign_in("example-set", max_wait=0)
         assert (current.health, current.checked) == (HealthStatus.UNKNOWN, None)
         assert sign_in_remark(current) == (
             "! The credential set example-set is stored. Whether it can sign in is not known yet: registry.example.com has not answered. "
@@ -142,7 +142,7 @@ async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
         )
         answer.set()
         assert (
-            await client.credential_sets.wait_for_sign_in("example-set", patience=60)
+            await client.credential_sets.wait_for_sign_in("example-set", max_wait=60)
         ).health is HealthStatus.HEALTHY
 
 
