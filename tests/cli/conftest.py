@@ -150,6 +150,13 @@ class CommandLine:
         return (await self.done(*arguments, "--json")).document
 
 
+async def next_line(process: asyncio.subprocess.Process) -> str:
+    """The next line that a command prints."""
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        return (await process.stdout.readline()).decode().rstrip("\n")
+
+
 def _all_of(keyboard: int) -> bytes:
     told = b""
     while True:

@@ -11,14 +11,7 @@ import pytest
 
 from entrepot.engine.engine import Engine
 from entrepot.event_kinds import EventKind
-from tests.cli.conftest import PATIENCE, CommandLine
-
-
-async def next_line(process: asyncio.subprocess.Process) -> str:
-    """The next line that a command prints."""
-    assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
-        return (await process.stdout.readline()).decode().rstrip("\n")
+from tests.cli.conftest import PATIENCE, CommandLine, next_line
 
 
 async def test_recent_events_are_listed_oldest_first(entrepot: CommandLine, engine: Engine) -> None:

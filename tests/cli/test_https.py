@@ -17,7 +17,7 @@ from entrepot.api.models import EngineStatus
 from entrepot.config.settings import ManagementOverTcp, Settings
 from entrepot.engine.engine import Engine
 from entrepot.event_kinds import EventKind
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import PATIENCE, CommandLine, next_line
 from tests.conftest import answering
 from tests.e2e.registries.certificates import Authority
 
@@ -225,3 +225,22 @@ async def test_an_engine_with_a_token_that_protects_nothing_does_not_start(
     assert (ended.status, message in ended.errors) == (1, True)
     assert ended.errors.startswith("Error: The management API can't be offered on 127.0.0.1:0")
     assert list((tmp_path / "r/entrepot").iterdir()) == []
+
+
+async def test_events_are_followed_over_https(
+    near: CommandLine, engine: Engine, authority: Authority, token_file: Path
+) -> None:
+    engine.events.record(EventKind.RULE_CREATED, "Before.")
+    process = await near.start(
+        "--token-file",
+        str(token_file),
+        "--ca-file",
+        str(authority.path),
+        *("events", "--follow", "--limit", "1"),
+    )
+    assert (await next_line(process)).endswith("  Before.")
+    engine.events.record(EventKind.RULE_CREATED, "After.")
+    assert (await next_line(process)).endswith("  After.")
+    engine.stopping.set()
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 0

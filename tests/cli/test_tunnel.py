@@ -17,7 +17,8 @@ from entrepot.api.client import CacheClient, EngineUnreachable
 from entrepot.cli import tunnel as module
 from entrepot.cli.tunnel import ConnectionFailed, SshAddress, Tunnel
 from entrepot.engine.engine import Engine
-from tests.cli.conftest import PATIENCE, CommandLine
+from entrepot.event_kinds import EventKind
+from tests.cli.conftest import PATIENCE, CommandLine, next_line
 from tests.cli.secure_shell import FarMachine, processes_that_name
 from tests.fakes import FakeRegistry
 
@@ -109,6 +110,19 @@ async def test_a_pull_is_watched_from_here(
         "--connect", "ssh://far", "pull", "library/nginx:1.27", "--platform", "linux/amd64"
     )
     assert "library/nginx:1.27 linux/amd64" in result.errors
+
+
+async def test_events_are_followed_from_here(near: CommandLine, there: Engine) -> None:
+    there.events.record(EventKind.RULE_CREATED, "Before.")
+    process = await near.start("--connect", "ssh://far", "events", "--follow", "--limit", "1")
+    assert (await next_line(process)).endswith("  Before.")
+    there.events.record(EventKind.RULE_CREATED, "After.")
+    assert (await next_line(process)).endswith("  After.")
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 130
+    assert leftovers(near) == []
+    await gone(near)
 
 
 async def test_who_names_the_socket_needs_no_entrepot_there(
