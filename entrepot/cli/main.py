@@ -48,8 +48,8 @@ _DASHBOARD_OPTIONS = "entrepot.dashboard"
 class _Commands(click.Group):
     """Commands in the order in which a newcomer needs them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(self.commands)
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(super().list_commands(ctx), key=list(self.commands).index)
 
 
 def _help_width() -> int | None:

@@ -1,4 +1,4 @@
-"""What commands print: text, listings and JSON on standard output, notes and errors beside it."""
+"""What commands print: results on standard output, notes and errors on standard error."""
 
 from __future__ import annotations
 
