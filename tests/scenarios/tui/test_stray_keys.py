@@ -35,7 +35,7 @@ PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "events": (("7",), "What happened"),
     "help": (("2", "question_mark"), "This screen"),
     "the palette": (("2", "colon"), "what do you want to do?"),
-    "a filter": (("2", "slash"), "words that must be found"),
+    "a filter": (("2", "slash"), "words to filter by"),
     "a question": (("2", "d"), "Delete the cache rule a-rule?"),
     "a question, at delete": (("2", "d", "right"), "Delete the cache rule a-rule?"),
     "a set's question, at delete": (("3", "d", "right"), "Delete the credential set free-login?"),
