@@ -58,6 +58,10 @@ _BROADCAST = IPv4Address("255.255.255.255")
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 
 
+class AddressRefused(httpx.TransportError):
+    """A host is, or was resolved to, a local address. Nothing was sent there."""
+
+
 def parse_address(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
     """The address that *text* names, seen from *base*; None when no request could be sent to it.
 

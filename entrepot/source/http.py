@@ -23,7 +23,7 @@ import httpx
 
 from entrepot import __version__
 from entrepot.formatting import printable
-from entrepot.source.addresses import LOCAL_ADDRESS, Reach, is_local, parse_address
+from entrepot.source.addresses import LOCAL_ADDRESS, AddressRefused, Reach, is_local, parse_address
 from entrepot.source.circuit_breaker import CircuitBreaker, CircuitBreakers
 from entrepot.source.content_encoding import (
     DECODED,
@@ -76,10 +76,6 @@ _log = logging.getLogger("entrepot.source")
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _RETRIED_STATUSES = frozenset({502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-class AddressRefused(httpx.TransportError):
-    """A host is, or was resolved to, a local address. Nothing was sent there."""
 
 
 class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):

@@ -30,9 +30,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
-from entrepot.source.addresses import LOCAL_ADDRESS, Reach
+from entrepot.source.addresses import LOCAL_ADDRESS, AddressRefused, Reach
 from entrepot.source.dns import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
-from entrepot.source.http import AddressRefused
 from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, proxy_of
 from entrepot.source.socks import SocksConnector
 

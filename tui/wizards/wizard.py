@@ -240,7 +240,7 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
             "quit",
             priority=True,
             tooltip="Quit the wizard; nothing is created",
-            id="wizard.leave",
+            id="wizard.quit",
         ),
     ]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012 (Textual declares it so)
