@@ -1,4 +1,4 @@
-"""A terminal driver that sends differences: cells and colours only where they change.
+"""A terminal driver that sends only the cells and colours that change.
 
 Textual paints whole regions, several times over when a screen or a dialog opens, and begins and
 ends every run of cells with all of its colours. Over ssh that is 20 to 50 kB for a key. This driver
@@ -136,7 +136,7 @@ def _colourless(style: Style) -> Style:
 
 @lru_cache(4096)
 def _change(before: Style, after: Style) -> str:
-    """The sequence from one style to another. Only an attribute that ends needs a reset."""
+    """The sequence from one style to another, with a reset only where one ends."""
     if {_kind(attribute) for attribute in before} - {_kind(attribute) for attribute in after}:
         return f"\x1b[{';'.join(('0', *after)) if after else ''}m"
     return f"\x1b[{';'.join(attribute for attribute in after if attribute not in before)}m"

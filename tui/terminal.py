@@ -1,4 +1,4 @@
-"""The terminal around the dashboard: signals, suspending, and the clipboard behind ssh and tmux."""
+"""The terminal: signals, suspending, and the clipboard over ssh and tmux."""
 
 from __future__ import annotations
 

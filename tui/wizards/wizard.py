@@ -1,4 +1,4 @@
-"""What wizards share: steps, going back without loss, the engine's verdict beside each field.
+"""What wizards share: steps, going back, and the engine's verdict on each field.
 
 Nothing is created or changed before the review.
 """
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class Feedback(Plain):
-    """The engine's verdict on what was entered: a confirmation, remarks, a warning, or a problem.
+    """The engine's verdict: a confirmation, remarks, a warning, or a problem.
 
     A problem says why something is not possible and what to do, with its code in grey.
     """
