@@ -130,10 +130,10 @@ def test_one_is_not_many() -> None:
 
 
 def test_a_table_aligns_and_cuts_nothing() -> None:
-    told = table(
+    text = table(
         (Column("Name"), Column("Size", right=True)), [("a-rather-long-name", "1"), ("b", "1,000")]
     )
-    assert told.splitlines() == [
+    assert text.splitlines() == [
         "Name                 Size",
         "a-rather-long-name      1",
         "b                   1,000",

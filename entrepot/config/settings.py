@@ -65,7 +65,10 @@ SHORTEST_TOKEN: Final = 20
 
 
 class SettingsInvalid(EngineError):
-    """``settings.toml``, or an option for one of its keys, can't be used; ``field`` is the key."""
+    """``settings.toml``, or an option for one of its keys, can't be used.
+
+    ``field`` is the key.
+    """
 
     code = "SettingsInvalid"
     status = 400
@@ -73,9 +76,9 @@ class SettingsInvalid(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class SizeLimit:
-    """How much may be cached: a *share* of the file system (0.8 for 80 %), or a *size* in bytes.
+    """How much may be cached.
 
-    One of the two is set.
+    Either a *share* of the file system (0.8 for 80 %), or a *size* in bytes.
     """
 
     share: float | None = None
@@ -88,7 +91,7 @@ class SizeLimit:
 
 @dataclass(frozen=True, slots=True)
 class ManagementOverTcp:
-    """The management API on TCP, besides the Unix socket: for clients on other machines."""
+    """The management API on TCP, for clients on other machines."""
 
     listen: str
     token_file: Path
@@ -257,7 +260,10 @@ def parse_size_limit(value: str | int) -> SizeLimit:
 
 
 def parse_manifest_limit(value: str | int) -> int:
-    """The value of ``manifest_limit``: ``"8 MiB"``, or bytes; raises `SettingsInvalid`."""
+    """The value of ``manifest_limit``: ``"8 MiB"``, or bytes.
+
+    Raises `SettingsInvalid`.
+    """
     hint = 'Write "8 MiB" or a number of bytes, from 4 MiB, which every registry takes, to 64 MiB.'
     try:
         limit = value if isinstance(value, int) else parse_size(value[:40])
@@ -273,7 +279,10 @@ def parse_manifest_limit(value: str | int) -> int:
 
 
 def parse_low_water(value: str) -> float:
-    """The value of ``low_water``: ``"90 %"`` of the size limit; raises `SettingsInvalid`."""
+    """The value of ``low_water``: ``"90 %"`` of the size limit.
+
+    Raises `SettingsInvalid`.
+    """
     share = _percentage(value)
     if share is None or not 0 < share <= 1:
         raise SettingsInvalid(
@@ -317,7 +326,10 @@ class _UpstreamTable(Struct, kw_only=True):
 
 
 class _SettingsTable(Struct, kw_only=True):
-    """The keys before the first table; their names and meanings are those of `Settings`."""
+    """The keys before the first table.
+
+    Their names and meanings are those of `Settings`.
+    """
 
     listen: str | UnsetType = UNSET
     freshness: float | str | UnsetType = UNSET

@@ -11,8 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from entrepot.cache.cache import ArtifactCache
@@ -26,7 +25,7 @@ from entrepot.engine.credentials import CredentialService
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
 from entrepot.engine.health import EngineHealth
-from entrepot.engine.lock import only_engine
+from entrepot.engine.lock import last_write, only_engine
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.pulls import PullService
 from entrepot.engine.repositories import RepositoryService
@@ -240,13 +239,13 @@ class Engine:
             except OSError as error:
                 # What is cached can be served all the same; what is fetched is passed on.
                 _log.warning("Blobs can't be kept in %s: %s", directories.blobs, error.strerror)
-            last_write = await asyncio.to_thread(_last_write, directories)
+            written_at = await asyncio.to_thread(last_write, directories)
             try:
                 async with (
                     Catalog.open(directories.catalog, clock=clock) as catalog,
                     Sources(settings) as sources,
                 ):
-                    sources.diagnosis.clock.not_before = last_write
+                    sources.diagnosis.clock.not_before = written_at
                     engine = cls(
                         directories=directories,
                         settings=settings,
@@ -331,17 +330,3 @@ async def _write_last(write: Callable[[], Awaitable[None]], what: str) -> None:
         _log.error("%s could not be written down: %s", what, error.what)
     except Exception:
         _log.exception("%s could not be written down", what)
-
-
-def _last_write(directories: Directories) -> float:
-    """A time that has certainly passed, in seconds since the epoch: when an engine last wrote its
-    catalog, or this program was installed."""
-    times = [0.0]
-    for path in (
-        directories.catalog,
-        directories.catalog.with_name(f"{directories.catalog.name}-wal"),
-        Path(__file__),
-    ):
-        with suppress(OSError):
-            times.append(path.stat().st_mtime)
-    return max(times)

@@ -24,7 +24,7 @@ starts, and says so."""
 
 @contextmanager
 def only_engine(directories: Directories) -> Iterator[None]:
-    """Hold the data directory's lock: two engines on the same data would each believe in their own
+    """Hold the data directory's lock: two engines on the same data would each trust their own
     catalog.
 
     On a full disk or one that can only be read, where no lock can be made, the directory itself is
@@ -79,6 +79,20 @@ def start_problem(directories: Directories) -> EngineError | None:
             return _unusable(data)
     except EngineError as error:
         return error
+
+
+def last_write(directories: Directories) -> float:
+    """A time that has certainly passed, in seconds since the epoch: when an engine last wrote its
+    catalog, or this program was installed."""
+    times = [0.0]
+    for path in (
+        directories.catalog,
+        directories.catalog.with_name(f"{directories.catalog.name}-wal"),
+        Path(__file__),
+    ):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def _unusable(data: Path) -> EngineError | None:

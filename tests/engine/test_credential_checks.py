@@ -190,8 +190,8 @@ async def test_what_a_source_tells_of_its_rate_limit_or_does_not_is_no_matter_of
     tried: Tried, headers: dict[str, str]
 ) -> None:
     tried.source.fault("/v2/", Headers(headers))
-    found = await tried.engine.credential_sets.verify("example-login")
-    assert (found.health, found.error_code) == (HealthStatus.HEALTHY, None)
+    credential_set = await tried.engine.credential_sets.verify("example-login")
+    assert (credential_set.health, credential_set.error_code) == (HealthStatus.HEALTHY, None)
 
 
 async def test_the_bad_day_of_a_source_says_nothing_about_the_credentials(tried: Tried) -> None:
@@ -202,9 +202,9 @@ async def test_the_bad_day_of_a_source_says_nothing_about_the_credentials(tried:
     ):
         tried.source.clear_faults()
         tried.source.fault("/v2/", fault)
-        found = await tried.engine.credential_sets.verify("example-login")
-        assert (found.health, found.error_code) == (HealthStatus.UNKNOWN, code)
-        assert found.error_message
+        credential_set = await tried.engine.credential_sets.verify("example-login")
+        assert (credential_set.health, credential_set.error_code) == (HealthStatus.UNKNOWN, code)
+        assert credential_set.error_message
     assert (await tried.engine.status.get()).notices == ()
     tried.source.clear_faults()
     assert (

@@ -126,10 +126,10 @@ async def test_all_is_well_and_nothing_counts_as_a_pull(
 ) -> None:
     source.add_image("acme/api", "latest")
     await engine.rules.create(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
-    found = await engine.doctor().examine()
-    assert {each.outcome for each in found.findings} == {Outcome.OK}
-    assert checks(found) == ["name", "connection", "registry", "sign-in", "manifest", "allowance"]
-    assert checks(found, "this machine") == ["space", "data directory", "open files"]
+    report = await engine.doctor().examine()
+    assert {each.outcome for each in report.findings} == {Outcome.OK}
+    assert checks(report) == ["name", "connection", "registry", "sign-in", "manifest", "allowance"]
+    assert checks(report, "this machine") == ["space", "data directory", "open files"]
     assert source.count("GET", "/manifests/") == 0
     assert source.count("GET", "/blobs/") == 0
 
@@ -151,23 +151,23 @@ async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
     monkeypatch.setattr(socket, "getaddrinfo", here)
     async with Engine.open(directories, Settings()) as engine:
         await engine.rules.create(RuleDraft("quay-things", "quay.io/things/*", "things/*"))
-        found = await engine.doctor().examine()
-    assert checks(found, "quay.io") == ["name"]
-    assert "a local address" in finding(found, "name").what
+        report = await engine.doctor().examine()
+    assert checks(report, "quay.io") == ["name"]
+    assert "a local address" in finding(report, "name").what
 
 
 async def test_a_connection_that_is_refused(directories: Directories, source: FakeRegistry) -> None:
     await source.stop()
-    found = finding(await examined(directories, source.url), "connection")
-    assert (found.outcome, "accepts no connections" in found.what) == (Outcome.FAILED, True)
+    check = finding(await examined(directories, source.url), "connection")
+    assert (check.outcome, "accepts no connections" in check.what) == (Outcome.FAILED, True)
 
 
 async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_path: Path) -> None:
     async with FakeRegistry(tls=served_with(certificate(tmp_path / "own.pem", days=90))) as source:
-        found = finding(await examined(directories, source.url), "certificate")
-    assert found.outcome is Outcome.FAILED
+        check = finding(await examined(directories, source.url), "certificate")
+    assert check.outcome is Outcome.FAILED
     assert (
-        found.what
+        check.what
         == f"{LOGIN_SERVER} (127.0.0.1) can't be reached safely: its certificate is not trusted: self-signed certificate."
     )
 
@@ -177,8 +177,8 @@ async def test_a_certificate_that_the_settings_trust(
 ) -> None:
     path = certificate(tmp_path / "own.pem", days=90)
     async with FakeRegistry(tls=served_with(path)) as source:
-        found = finding(await examined(directories, source.url, ca_file=path), "certificate")
-    assert found.outcome is Outcome.OK
+        check = finding(await examined(directories, source.url, ca_file=path), "certificate")
+    assert check.outcome is Outcome.OK
 
 
 @pytest.mark.parametrize(("days", "outcome"), [(90.5, Outcome.OK), (3.5, Outcome.WARNING)])
@@ -192,8 +192,8 @@ async def test_a_certificate_that_ends_soon(
     path = certificate(tmp_path / "own.pem", days=days)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     async with FakeRegistry(tls=served_with(path)) as source:
-        found = finding(await examined(directories, source.url), "certificate")
-    assert (found.outcome, f"{int(days)} days" in found.what) == (outcome, True)
+        check = finding(await examined(directories, source.url), "certificate")
+    assert (check.outcome, f"{int(days)} days" in check.what) == (outcome, True)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,10 @@ async def test_what_answers_as_no_registry(
     engine: Engine, source: FakeRegistry, fault: Html | Status, told: str
 ) -> None:
     source.fault("/v2/", fault)
-    found = await engine.doctor().examine()
-    assert finding(found, "registry").outcome is Outcome.FAILED
-    assert told in finding(found, "registry").what
-    assert checks(found) == ["name", "connection", "registry"]
+    report = await engine.doctor().examine()
+    assert finding(report, "registry").outcome is Outcome.FAILED
+    assert told in finding(report, "registry").what
+    assert checks(report) == ["name", "connection", "registry"]
 
 
 async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(
@@ -229,12 +229,12 @@ async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(
         await engine.rules.create(
             RuleDraft(f"rule-{name}", f"{LOGIN_SERVER}/{name}/api", f"{name}/api", "example-login")
         )
-    found = await engine.doctor().examine("rule-one")
-    sign_in = finding(found, "sign-in")
+    report = await engine.doctor().examine("rule-one")
+    sign_in = finding(report, "sign-in")
     assert sign_in.outcome is Outcome.FAILED
     assert sign_in.what.startswith(f"example-login: {LOGIN_SERVER} refuses")
-    assert "hunter2" not in str(found)
-    assert "manifest" not in checks(found)
+    assert "hunter2" not in str(report)
+    assert "manifest" not in checks(report)
     both = await engine.doctor().examine()
     assert [
         each.what.partition(":")[0]
@@ -271,8 +271,8 @@ async def test_the_allowance(
 
 async def test_a_disk_without_space(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.blobs, "free", lambda: 1000)
-    found = finding(await engine.doctor().examine(), "space")
-    assert (found.outcome, "is full" in found.what) == (Outcome.FAILED, True)
+    report = finding(await engine.doctor().examine(), "space")
+    assert (report.outcome, "is full" in report.what) == (Outcome.FAILED, True)
 
 
 async def test_foreign_names_in_the_data_directory_are_counted(engine: Engine) -> None:
@@ -342,8 +342,8 @@ async def test_the_clock_is_held_against_what_the_sources_say(
     engine: Engine, source: FakeRegistry, off: int, outcome: Outcome, told: str
 ) -> None:
     source.fault("/v2/", Headers({"Date": formatdate(time.time() + off + 1, usegmt=True)}))
-    found = finding(await engine.doctor().examine(), "clock")
-    assert (found.outcome, told in found.what) == (outcome, True)
+    report = finding(await engine.doctor().examine(), "clock")
+    assert (report.outcome, told in report.what) == (outcome, True)
 
 
 async def test_behind_a_proxy_the_proxy_is_named_without_its_password(
@@ -354,9 +354,9 @@ async def test_behind_a_proxy_the_proxy_is_named_without_its_password(
         "proxy_of",
         lambda _: Proxy("http", "proxy.example.com", 3128, "HTTPS_PROXY", "me", "hunter2"),
     )
-    found = await engine.doctor().examine()
-    assert finding(found, "connection").what == "goes through the proxy proxy.example.com:3128"
-    assert "hunter2" not in str(found)
+    report = await engine.doctor().examine()
+    assert finding(report, "connection").what == "goes through the proxy proxy.example.com:3128"
+    assert "hunter2" not in str(report)
 
 
 @pytest.mark.parametrize("odd", ["\x1b]0;T\x07", "../../../admin?x=1", "a b", "x" * 200])
@@ -367,8 +367,8 @@ async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(
     image = source.add_image("acme/api", "1.0")
     source.fault("/tags/", Status(200, body=json.dumps({"tags": [odd, "1.0"]}).encode()))
     await engine.rules.create(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
-    found = await engine.doctor().examine()
-    assert finding(found, "manifest").outcome is Outcome.OK
+    report = await engine.doctor().examine()
+    assert finding(report, "manifest").outcome is Outcome.OK
     assert [each.path for each in source.requests if "/manifests/" in each.path] == [
         f"/v2/acme/api/manifests/{tag}" for tag in ("latest", "1.0")
     ]
@@ -405,11 +405,11 @@ async def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(
     monkeypatch.setattr(SourceChecks, broken, fail)
     source.add_image("acme/api", "latest")
     await engine.rules.create(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
-    found = await engine.doctor().examine()
-    failed = finding(found, check, LOGIN_SERVER)
+    report = await engine.doctor().examine()
+    failed = finding(report, check, LOGIN_SERVER)
     assert failed.outcome is Outcome.FAILED
     assert failed.what == r"This could not be checked: ValueError: odd \x1b[31m thing."
-    assert {"space", "data directory", "open files"} <= {each.check for each in found.findings}
+    assert {"space", "data directory", "open files"} <= {each.check for each in report.findings}
     assert "failed in an unforeseen way" in caplog.text
 
 
@@ -422,15 +422,15 @@ async def test_a_catalog_that_fails_is_a_finding_too(
         raise EngineError("The catalog fails: disk I/O error.", "Look at the disk.")
 
     monkeypatch.setattr(engine.status, "get", fail)
-    found = await engine.doctor().examine()
-    assert finding(found, "space") == Finding(
+    report = await engine.doctor().examine()
+    assert finding(report, "space") == Finding(
         about="this machine",
         check="space",
         outcome=Outcome.FAILED,
         what="The catalog fails: disk I/O error.",
         advice="Look at the disk.",
     )
-    assert finding(found, "open files").outcome is Outcome.OK
+    assert finding(report, "open files").outcome is Outcome.OK
 
 
 async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(
@@ -442,9 +442,9 @@ async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(
         raise LoginServerNotSupported("Unsupported upstream or login server.", "Declare it.")
 
     monkeypatch.setattr(engine.registries, "find", find)
-    found = await engine.doctor().examine()
-    assert finding(found, "registry", LOGIN_SERVER).outcome is Outcome.FAILED
-    assert checks(found, "this machine")
+    report = await engine.doctor().examine()
+    assert finding(report, "registry", LOGIN_SERVER).outcome is Outcome.FAILED
+    assert checks(report, "this machine")
 
 
 @pytest.mark.parametrize(
@@ -456,8 +456,8 @@ async def test_an_absurd_date_of_a_source_says_nothing_of_the_clock(
 ) -> None:
     """S02."""
     source.fault("/v2/", Headers({"Date": date[:8_000]}))
-    found = await engine.doctor().examine()
-    assert finding(found, "registry").outcome is Outcome.OK
+    report = await engine.doctor().examine()
+    assert finding(report, "registry").outcome is Outcome.OK
 
 
 async def test_the_file_system_of_the_data_is_named(engine: Engine) -> None:
@@ -480,9 +480,9 @@ async def test_a_disk_that_can_not_be_written_is_not_told_to_be_full(
     monkeypatch.setattr(engine.health, "_probe", refuse)
     monkeypatch.setattr(engine.blobs, "free", lambda: 0)
     await engine.health.check()
-    found = await engine.doctor().examine()
-    assert "space" not in checks(found, "this machine")
-    data = finding(found, "data directory")
+    report = await engine.doctor().examine()
+    assert "space" not in checks(report, "this machine")
+    data = finding(report, "data directory")
     assert (data.outcome, data.cause) == (Outcome.FAILED, "file-system-read-only")
     engine.fills.refusal = OSError(errno.EROFS, os.strerror(errno.EROFS))
     await engine.maintenance._record_refusal(engine.fills.refusal)

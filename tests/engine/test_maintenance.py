@@ -120,9 +120,9 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(
     """F31."""
     base = os.urandom(2 * LAYER)
     old, new = await cached(engine, source, clock, "old", "new", layers=[base])
-    done = await engine.maintenance.evict(target=4 * LAYER - 1)
-    assert [each.repository for each in done.images] == ["library/old"]
-    assert done.freed == old.size - len(base)
+    eviction = await engine.maintenance.evict(target=4 * LAYER - 1)
+    assert [each.repository for each in eviction.images] == ["library/old"]
+    assert eviction.freed == old.size - len(base)
     assert set(await engine.blobs.sizes()) == {blob.digest for blob in new.blobs}
     await source.stop()
     for blob in new.blobs:
@@ -140,9 +140,9 @@ async def test_many_images_go_in_steps(
     monkeypatch.setattr(maintenance_module, "IMAGES_PER_TRANSACTION", 1)
     base = os.urandom(LAYER)
     images = await cached(engine, source, clock, "a", "b", "c", layers=[base])
-    done = await engine.maintenance.evict(target=0)
-    assert [each.repository for each in done.images] == ["library/a", "library/b", "library/c"]
-    assert done.freed == sum(image.size for image in images) - 2 * len(base)
+    eviction = await engine.maintenance.evict(target=0)
+    assert [each.repository for each in eviction.images] == ["library/a", "library/b", "library/c"]
+    assert eviction.freed == sum(image.size for image in images) - 2 * len(base)
     assert (await engine.blobs.sizes(), (await engine.status.get()).blobs_size) == ({}, 0)
     [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
     assert evicted.message.startswith("Evicted 3 images of 3 repositories: 401.")
@@ -201,22 +201,23 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(
         free: int
 
     await cached(engine, source, clock, "a", "b", "c")
-    held = (await engine.status.get()).blobs_size
+    status = (await engine.status.get()).blobs_size
     total, reserve = 50 * LAYER, LAYER
     monkeypatch.setattr(
         "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
     )
-    assert (await engine.status.get()).space_limit == held - reserve
+    assert (await engine.status.get()).space_limit == status - reserve
     monkeypatch.setattr(
-        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, held, total - held)
+        "entrepot.engine.maintenance.shutil.disk_usage",
+        lambda _: Usage(total, status, total - status),
     )
     assert (await engine.status.get()).space_limit == int(total * 0.8)
     monkeypatch.setattr(
         "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
     )
-    done = await engine.maintenance.evict()
-    assert [each.repository for each in done.images] == ["library/a", "library/b"]
-    assert done.goal == int((held - reserve) * 0.9)
+    eviction = await engine.maintenance.evict()
+    assert [each.repository for each in eviction.images] == ["library/a", "library/b"]
+    assert eviction.goal == int((status - reserve) * 0.9)
 
 
 async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
@@ -277,8 +278,8 @@ async def test_a_hit_of_any_kind_keeps_an_image(
     answer = await registry.request(method, f"/v2/library/a/{path}", headers=headers)
     assert answer.is_success
     clock.now += HOUR
-    done = await engine.maintenance.evict(target=LAYER + 5000)
-    assert [each.repository for each in done.images] == ["library/b"]
+    eviction = await engine.maintenance.evict(target=LAYER + 5000)
+    assert [each.repository for each in eviction.images] == ["library/b"]
     assert await names(engine) == ["a"]
 
 
@@ -310,9 +311,9 @@ async def test_what_is_locked_is_neither_evicted_nor_deleted(
 ) -> None:
     a, _ = await cached(engine, source, clock, "a", "b")
     await LOCKS[kind](engine, a)
-    done = await engine.maintenance.evict(target=0)
-    assert [each.repository for each in done.images] == ["library/b"]
-    assert done.shortfall == a.size
+    eviction = await engine.maintenance.evict(target=0)
+    assert [each.repository for each in eviction.images] == ["library/b"]
+    assert eviction.shortfall == a.size
     assert set(await engine.blobs.sizes()) == {blob.digest for blob in a.blobs}
     with pytest.raises(
         Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"
@@ -388,8 +389,8 @@ async def test_an_image_that_is_being_pulled_stays(
         ):
             await asyncio.sleep(0)
     clock.now += HOUR
-    done = await engine.maintenance.evict(target=0)
-    assert (done.images, done.shortfall > 0) == ((), True)
+    eviction = await engine.maintenance.evict(target=0)
+    assert (eviction.images, eviction.shortfall > 0) == ((), True)
     gate.open()
     async with asyncio.timeout(30):
         await running.finished.wait()
@@ -482,17 +483,17 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
     which goes a minute later."""
     monkeypatch.setattr(maintenance_module, "LEASE_DURATION", 0.05)
     [image] = await cached(engine, source, clock, "a")
-    found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
-    assert isinstance(found, CachedBlob)
+    blob = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
+    assert isinstance(blob, CachedBlob)
     await engine.cache.usage.write()
     clock.now += HOUR
-    done = await engine.maintenance.evict(target=0)
-    assert len(done.images) == 1
+    eviction = await engine.maintenance.evict(target=0)
+    assert len(eviction.images) == 1
     assert (
-        b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)])
+        b"".join([chunk async for chunk in engine.blobs.read(blob.digest, 0, blob.size)])
         == image.layers[0].content
     )
-    assert list(await engine.blobs.sizes()) == [found.digest]
+    assert list(await engine.blobs.sizes()) == [blob.digest]
     monkeypatch.setattr(blobs_module, "LEASE_DURATION", 0.0)
     async with asyncio.timeout(30):
         while await engine.blobs.sizes():
@@ -639,12 +640,12 @@ async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row
     with monkeypatch.context() as slow:
         slow.setattr(BlobStore, "sizes", walked_slowly)
         await engine.maintenance.reconcile()
-    held = await engine.blobs.sizes()
-    assert len(held) == 2
+    sizes = await engine.blobs.sizes()
+    assert len(sizes) == 2
     assert (
         (await engine.status.get()).blobs_size
         == await engine.catalog.blobs_size()
-        == sum(held.values())
+        == sum(sizes.values())
     )
     assert [each for each in engine.events.recent() if each.kind == "catalog-healed"] == []
     assert len((await engine.maintenance.evict(target=0)).images) == 1
@@ -699,8 +700,8 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
         rename(old, new)
 
     monkeypatch.setattr("entrepot.store.blobs.os.rename", refused)
-    done = await engine.maintenance.evict(target=0)
-    assert len(done.images) == 2
+    eviction = await engine.maintenance.evict(target=0)
+    assert len(eviction.images) == 2
     assert set(await engine.blobs.sizes()) == {stubborn.layers[0].digest}
     assert await engine.catalog.blobs_size() == LAYER
 

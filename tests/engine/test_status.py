@@ -17,13 +17,13 @@ async def test_the_sources_are_listed_with_their_rules(
 ) -> None:
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
-    found = {each.login_server: each for each in engine.status.source_registries()}
+    registries = {each.login_server: each for each in engine.status.source_registries()}
     assert (
-        found[LOGIN_SERVER].rules,
-        found[LOGIN_SERVER].declared,
-        found[LOGIN_SERVER].reachable,
+        registries[LOGIN_SERVER].rules,
+        registries[LOGIN_SERVER].declared,
+        registries[LOGIN_SERVER].reachable,
     ) == (1, True, True)
-    assert found["docker.io"].reachable is None
+    assert registries["docker.io"].reachable is None
 
 
 async def test_where_the_catalog_fails_the_status_still_tells_it(

@@ -77,10 +77,10 @@ async def test_a_repository_is_shown_in_acrs_shape(
     management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1", "library/nginx:2")
-    shown = (await management.get("/acr/v1/library/nginx")).json()
-    assert shown.pop("createdTime").endswith("Z")
-    assert shown.pop("lastUpdateTime").endswith("Z")
-    assert shown == {
+    document = (await management.get("/acr/v1/library/nginx")).json()
+    assert document.pop("createdTime").endswith("Z")
+    assert document.pop("lastUpdateTime").endswith("Z")
+    assert document == {
         "registry": "entrepot",
         "imageName": "library/nginx",
         "manifestCount": 4,
@@ -109,8 +109,8 @@ async def test_tags_and_manifests_are_shown_in_acrs_shape(
         str(image.digest),
         ATTRIBUTES,
     )
-    shown = await management.get("/acr/v1/library/nginx/_tags/1.27")
-    assert shown.json() == {"registry": "entrepot", "imageName": "library/nginx", "tag": tag}
+    answer = await management.get("/acr/v1/library/nginx/_tags/1.27")
+    assert answer.json() == {"registry": "entrepot", "imageName": "library/nginx", "tag": tag}
 
     manifests = (await management.get("/acr/v1/library/nginx/_manifests")).json()["manifests"]
     assert [each["digest"] for each in manifests] == sorted(
@@ -176,11 +176,11 @@ async def test_a_deleted_repository_says_what_went_with_it(
     [image] = await cache(engine, source, "library/nginx:1")
     answer = await management.delete("/acr/v1/library/nginx")
     assert answer.status_code == 202
-    told = answer.json()
-    assert sorted(told["manifestsDeleted"]) == sorted(
+    document = answer.json()
+    assert sorted(document["manifestsDeleted"]) == sorted(
         [str(image.digest), str(image.platforms["linux/amd64"].digest)]
     )
-    assert told["tagsDeleted"] == ["1"]
+    assert document["tagsDeleted"] == ["1"]
     assert (await management.get("/acr/v1/_catalog")).json() == {"repositories": []}
 
 
@@ -346,8 +346,8 @@ async def test_attributes_that_can_not_be_changed_are_refused(
         refused.json()["error"]["target"],
     ) == (400, "InvalidRequest", name)
     assert "Only deleteEnabled can be changed." in refused.json()["error"]["message"]
-    kept = await management.patch(path, json={name: not value})
-    assert (kept.status_code, attributes(kept.json())) == (200, ATTRIBUTES)
+    answer = await management.patch(path, json={name: not value})
+    assert (answer.status_code, attributes(answer.json())) == (200, ATTRIBUTES)
 
 
 @pytest.mark.parametrize("body", ["", "[]", '{"deleteEnabled": "no"}', '{"delete": false}'])

@@ -124,8 +124,8 @@ async def test_the_examples_of_the_specification_are_answered_in_their_shapes(
         assert answer.status_code == (201 if name == "CredentialSetCreate" else 200)
         await engine.credential_sets.verify("myCredentialSet")
         expected = example(name)["responses"]["200"]["body"]
-        shown = (await management.get(f"{SETS}/myCredentialSet")).json()
-        assert settled(shown, expected) == expected
+        document = (await management.get(f"{SETS}/myCredentialSet")).json()
+        assert settled(document, expected) == expected
     await management.put(f"{SETS}/myCredentialSet2", json=example("CredentialSetCreate")["body"])
 
     created = await ask(management, "CacheRuleCreate")
@@ -150,13 +150,13 @@ async def test_a_set_that_was_not_tried_yet_has_no_health(
     management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     gate = source.hold("/v2/")
-    made = (
+    document = (
         await management.put(
             f"{SETS}/example-set",
             json=set_body(username="env:HUB_USERNAME", password="env:HUB_PASSWORD"),
         )
     ).json()
-    assert "credentialHealth" not in made["properties"]["authCredentials"][0]
+    assert "credentialHealth" not in document["properties"]["authCredentials"][0]
     gate.open()
 
 
@@ -224,9 +224,9 @@ async def test_null_detaches_the_credential_set(
 async def test_what_the_engine_answered_may_be_sent_back(management: httpx.AsyncClient) -> None:
     for path, body in ((f"{RULES}/acme-api", rule_body()), (f"{SETS}/example-set", set_body())):
         await management.put(path, json=body)
-        shown = (await management.get(path)).json()
-        again = await management.put(path, json=shown)
-        assert (again.status_code, again.json()["name"]) == (200, shown["name"])
+        document = (await management.get(path)).json()
+        again = await management.put(path, json=document)
+        assert (again.status_code, again.json()["name"]) == (200, document["name"])
 
 
 async def test_deleting_what_is_not_there_is_done_already(management: httpx.AsyncClient) -> None:
@@ -619,8 +619,8 @@ async def test_azure_s_own_sdk_steers_the_engine(engine: Engine) -> None:
 async def test_a_rule_may_have_a_freshness_which_acr_does_not_know(
     management: httpx.AsyncClient,
 ) -> None:
-    made = await management.put(f"{RULES}/acme-api", json=rule_body(freshness=90))
-    assert (made.status_code, made.json()["properties"]["freshness"]) == (201, "90 s")
+    answer = await management.put(f"{RULES}/acme-api", json=rule_body(freshness=90))
+    assert (answer.status_code, answer.json()["properties"]["freshness"]) == (201, "90 s")
     kept = await management.patch(
         f"{RULES}/acme-api", json={"properties": {"credentialSetResourceId": None}}
     )

@@ -54,13 +54,13 @@ async def test_a_credential_set_is_checked_as_far_as_it_is_written(
     assert (await management.post("/entrepot/v1/checks/credentialSet", json={})).json() == {
         "problems": []
     }
-    found = (
+    document = (
         await management.post(
             "/entrepot/v1/checks/credentialSet",
             json={"passwordId": "s3cret", "loginServer": "mcr.microsoft.com"},
         )
     ).json()
-    assert {each["field"] for each in found["problems"]} == {
+    assert {each["field"] for each in document["problems"]} == {
         "passwordSecretIdentifier",
         "loginServer",
     }

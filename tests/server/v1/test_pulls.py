@@ -65,8 +65,11 @@ async def test_a_pull_from_its_start_to_its_end(
     assert (await management.get("/entrepot/v1/status")).json()["pullsRunning"] == 1
     gate.open()
     await end_of_pull(engine, started["id"])
-    ended = (await management.get(path)).json()
-    assert (ended["state"], ended["received"]) == ("completed", image.platforms["linux/arm64"].size)
+    document = (await management.get(path)).json()
+    assert (document["state"], document["received"]) == (
+        "completed",
+        image.platforms["linux/arm64"].size,
+    )
     assert [each["id"] for each in (await management.get(PULLS)).json()] == [started["id"]]
 
 
@@ -76,8 +79,8 @@ async def test_a_pull_that_asks_for_no_platform_gets_this_machine_s(
     source.add_image("library/nginx", "1.27", platforms=[own_platform(), "linux/s390x"])
     started = (await management.post(PULLS, json={"image": "library/nginx:1.27"})).json()
     await end_of_pull(engine, started["id"])
-    ended = (await management.get(f"{PULLS}/{started['id']}")).json()
-    assert (ended["state"], ended["platform"], ended["askedBy"]) == (
+    document = (await management.get(f"{PULLS}/{started['id']}")).json()
+    assert (document["state"], document["platform"], document["askedBy"]) == (
         "completed",
         own_platform(),
         ["api"],
@@ -134,12 +137,12 @@ async def test_a_pull_that_is_not_known(method: str, management: httpx.AsyncClie
 async def test_pulls_that_go_on_can_be_asked_for_alone(
     management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
-    ended = (
+    document = (
         await management.post(
             PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"}
         )
     ).json()
-    await end_of_pull(engine, ended["id"])
+    await end_of_pull(engine, document["id"])
     other = source.add_image("library/alpine", "3", layers=[os.urandom(300_000)]).platforms[
         "linux/amd64"
     ]

@@ -42,24 +42,24 @@ async def test_what_is_behind_a_tag(
     management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     [image] = await cache(engine, source, "library/nginx:1.27")
-    found = (await management.get("/entrepot/v1/repositories/library/nginx/_tags/1.27")).json()
-    assert (found["repository"], found["tag"]["name"], found["isIndex"]) == (
+    document = (await management.get("/entrepot/v1/repositories/library/nginx/_tags/1.27")).json()
+    assert (document["repository"], document["tag"]["name"], document["isIndex"]) == (
         "library/nginx",
         "1.27",
         True,
     )
-    assert {each["platform"]: (each["digest"], each["holding"]) for each in found["images"]} == {
+    assert {each["platform"]: (each["digest"], each["holding"]) for each in document["images"]} == {
         "linux/amd64": (str(image.platforms["linux/amd64"].digest), "whole"),
         "linux/arm64": (str(image.platforms["linux/arm64"].digest), "nothing"),
     }
-    [layer] = found["images"][0]["layers"]
+    [layer] = document["images"][0]["layers"]
     assert (layer["digest"], layer["held"], layer["sharedImages"]) == (
         str(image.platforms["linux/amd64"].layers[0].digest),
         True,
         0,
     )
     detail = (await management.get("/entrepot/v1/repositories/library/nginx")).json()
-    assert detail["tags"] == [found["tag"]]
+    assert detail["tags"] == [document["tag"]]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from entrepot.config import documents
+from entrepot.config.document_files import Signature, write_document
 from entrepot.config.settings import Directories
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
@@ -62,25 +63,25 @@ async def test_a_delete_says_whether_there_was_a_rule(management: httpx.AsyncCli
 
 
 async def test_a_rule_is_checked_as_far_as_it_is_written(management: httpx.AsyncClient) -> None:
-    found = (
+    document = (
         await management.post(
             "/entrepot/v1/checks/cacheRule", json={"sourceRepository": "docker.io/nginx"}
         )
     ).json()
-    assert (found["sourceRepository"], found["loginServer"], found["signIn"]) == (
+    assert (document["sourceRepository"], document["loginServer"], document["signIn"]) == (
         "docker.io/library/nginx",
         "docker.io",
         "required",
     )
-    assert found["proposedTarget"] is not None
-    assert found["problems"] == []
-    assert "library/" in found["remarks"][0]
-    found = (
+    assert document["proposedTarget"] is not None
+    assert document["problems"] == []
+    assert "library/" in document["remarks"][0]
+    document = (
         await management.post(
             "/entrepot/v1/checks/cacheRule", json={"name": "abc", "targetRepository": "other/*"}
         )
     ).json()
-    assert [(each["code"], each["field"]) for each in found["problems"]] == [
+    assert [(each["code"], each["field"]) for each in document["problems"]] == [
         ("InvalidResourceName", "name")
     ]
 
@@ -99,13 +100,13 @@ async def test_which_rule_answers(
         f"{engine.address}/library/nginx:1.27",
         f"{LOGIN_SERVER}/library/nginx:1.27",
     ):
-        found = (await management.get("/entrepot/v1/match", params={"image": image})).json()
-        assert (found["rule"], found["repository"], found["sourceRepository"]) == (
+        document = (await management.get("/entrepot/v1/match", params={"image": image})).json()
+        assert (document["rule"], document["repository"], document["sourceRepository"]) == (
             "example-library",
             "library/nginx",
             f"{LOGIN_SERVER}/library/nginx",
         )
-        assert (found["holding"], found["pull"], found["credentialSet"]) == (
+        assert (document["holding"], document["pull"], document["credentialSet"]) == (
             "whole",
             f"{engine.address}/library/nginx:1.27",
             None,
@@ -148,8 +149,8 @@ async def test_an_import_is_planned_and_then_done(
         len(engine.documents.rules),
         len(engine.documents.credential_sets),
     ) == (False, 1, 0)
-    done = await management.post("/entrepot/v1/imports", json={"text": IMPORTED})
-    assert (done.status_code, done.json()["applied"]) == (200, True)
+    answer = await management.post("/entrepot/v1/imports", json={"text": IMPORTED})
+    assert (answer.status_code, answer.json()["applied"]) == (200, True)
     assert engine.documents.rules.get("acme-app").credential_set == "example-login"
     again = (await management.post("/entrepot/v1/checks/import", json={"text": IMPORTED})).json()
     assert {each["outcome"] for each in again["entries"]} == {"unchanged"}
@@ -174,16 +175,15 @@ async def test_an_import_that_the_disk_takes_half_of_changes_nothing(
     directories: Directories,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = documents._replace
 
-    def refuse_rules(file: Path, content: bytes) -> documents.Signature:
+    def refuse_rules(file: Path, content: bytes) -> Signature:
         if file == directories.rules:
             raise EngineError(
                 "rules.toml can't be written: No space left on device.", "Free space."
             )
-        return write(file, content)
+        return write_document(file, content)
 
-    monkeypatch.setattr(documents, "_replace", refuse_rules)
+    monkeypatch.setattr(documents, "write_document", refuse_rules)
     assert (
         await management.post("/entrepot/v1/imports", json={"text": IMPORTED})
     ).status_code == 503

@@ -27,14 +27,19 @@ def image(source: FakeRegistry) -> FakeImage:
 async def test_the_status_is_the_engine_in_one_look(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
-    found = (await management.get("/entrepot/v1/status")).json()
-    assert (found["version"], found["address"], found["rules"], found["rulesLimit"]) == (
+    document = (await management.get("/entrepot/v1/status")).json()
+    assert (
+        document["version"],
+        document["address"],
+        document["rules"],
+        document["rulesLimit"],
+    ) == (
         __version__,
         engine.address,
         1,
         1000,
     )
-    assert (found["pullsRunning"], found["blobsSize"], found["notices"]) == (0, 0, [])
+    assert (document["pullsRunning"], document["blobsSize"], document["notices"]) == (0, 0, [])
 
 
 async def test_the_last_24_hours_in_steps_of_five_minutes(
@@ -46,9 +51,9 @@ async def test_the_last_24_hours_in_steps_of_five_minutes(
         )
     ).json()
     await end_of_pull(engine, started["id"])
-    found = (await management.get("/entrepot/v1/activity")).json()
-    assert (found["interval"], len(found["buckets"])) == (300, 288)
-    last, total = found["buckets"][-1], found["total"]
+    document = (await management.get("/entrepot/v1/activity")).json()
+    assert (document["interval"], len(document["buckets"])) == (300, 288)
+    last, total = document["buckets"][-1], document["total"]
     assert (last["misses"], last["fromSource"]) == (2, image.platforms["linux/amd64"].size)
     assert total == {name: last[name] for name in total}
     assert (await management.get("/entrepot/v1/status")).json()["lastDay"] == total
@@ -57,16 +62,19 @@ async def test_the_last_24_hours_in_steps_of_five_minutes(
 async def test_source_registries_are_listed_with_how_they_let_us_in(
     management: httpx.AsyncClient,
 ) -> None:
-    found = {
+    answer = {
         each["loginServer"]: each
         for each in (await management.get("/entrepot/v1/upstreams")).json()
     }
-    assert (found["docker.io"]["name"], found["docker.io"]["signIn"]) == ("Docker Hub", "required")
-    assert found["mcr.microsoft.com"]["signIn"] == "none"
+    assert (answer["docker.io"]["name"], answer["docker.io"]["signIn"]) == (
+        "Docker Hub",
+        "required",
+    )
+    assert answer["mcr.microsoft.com"]["signIn"] == "none"
     assert (
-        found[LOGIN_SERVER]["declared"],
-        found[LOGIN_SERVER]["rules"],
-        found[LOGIN_SERVER]["signIn"],
+        answer[LOGIN_SERVER]["declared"],
+        answer[LOGIN_SERVER]["rules"],
+        answer[LOGIN_SERVER]["signIn"],
     ) == (True, 1, "optional")
 
 
@@ -77,9 +85,9 @@ async def test_what_happened_lately_is_listed_oldest_first(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
     await engine.rules.delete("example-library")
-    found = (await management.get("/entrepot/v1/events?recent=1")).json()
-    assert [each["kind"] for each in found] == ["rule-created", "rule-deleted"]
-    assert found[1].keys() == {"time", "kind", "message", "subject", "severity"}
+    document = (await management.get("/entrepot/v1/events?recent=1")).json()
+    assert [each["kind"] for each in document] == ["rule-created", "rule-deleted"]
+    assert document[1].keys() == {"time", "kind", "message", "subject", "severity"}
 
 
 async def test_events_are_streamed_until_the_engine_ends(
@@ -171,8 +179,12 @@ async def test_an_eviction_is_shown_first_and_then_done(
         "shortfall": 0,
     }
     assert (await management.get("/entrepot/v1/status")).json()["blobsSize"] == size
-    done = (await management.post("/entrepot/v1/evict", json={"target": 0})).json()
-    assert (done["dryRun"], done["images"], done["freed"]) == (False, planned["images"], size)
+    document = (await management.post("/entrepot/v1/evict", json={"target": 0})).json()
+    assert (document["dryRun"], document["images"], document["freed"]) == (
+        False,
+        planned["images"],
+        size,
+    )
     status = (await management.get("/entrepot/v1/status")).json()
     assert (status["blobsSize"], status["repositories"]) == (0, 0)
     assert status["spaceLimit"] > 0
@@ -206,6 +218,6 @@ async def test_the_last_events_can_be_few(
 ) -> None:
     for number in range(4):
         engine.events.record(EventKind.RULE_UPDATED, f"event {number}")
-    found = (await management.get(f"/entrepot/v1/events?recent=1&limit={limit}")).json()
-    assert len(found) == count
-    assert found[-1]["message"] == "event 3"
+    document = (await management.get(f"/entrepot/v1/events?recent=1&limit={limit}")).json()
+    assert len(document) == count
+    assert document[-1]["message"] == "event 3"
