@@ -17,7 +17,7 @@ from entrepot.formatting import counted
 from entrepot.source.decoding import Undecodable, decode
 from entrepot.source.errors import SourceAnswerInvalid, SourceNotFound
 from entrepot.source.http import SourceResponse
-from entrepot.source.manifests import PARSED_IN_THREAD, check_manifest, fetch_manifest
+from entrepot.source.manifests import DOCUMENT_THREAD_THRESHOLD, check_manifest, fetch_manifest
 from entrepot.source.refusals import NOT_A_REGISTRY
 from entrepot.source.registry_api import RegistryApi
 
@@ -116,7 +116,7 @@ async def list_tags(
     try:
         listed = (
             _ListedTags.read(content, last)
-            if len(content) < PARSED_IN_THREAD
+            if len(content) < DOCUMENT_THREAD_THRESHOLD
             else await asyncio.to_thread(_ListedTags.read, content, last)
         )
     except Undecodable:

@@ -25,7 +25,7 @@ MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 """All four media types of images; another one only where the source has nothing better: an
 artifact's own type."""
 
-PARSED_IN_THREAD = 256 * 1024
+DOCUMENT_THREAD_THRESHOLD = 256 * 1024
 """Bytes from which a document is parsed in a thread: megabytes of JSON and their digest take a
 tenth of a second, in which the event loop would serve no other client."""
 
@@ -138,7 +138,7 @@ async def check_manifest(
     api.refuse_page(response, about)
     api.refuse_media_type(response, about)
     arguments = (api.login_server, response.media_type, content, digest, about)
-    if len(content) < PARSED_IN_THREAD:
+    if len(content) < DOCUMENT_THREAD_THRESHOLD:
         return _read_manifest(*arguments)
     return await asyncio.to_thread(_read_manifest, *arguments)
 
