@@ -1,4 +1,4 @@
-"""The faults behind failures: each has a code, a place where it can be fixed, a sentence, a fix.
+"""The faults behind failures, with what to do about them.
 
 A `Cause` is created once, where the fault is recognised, and goes as it is to the client whose pull
 fails, the state of a source, the status, ``doctor``, the dashboard and the log. So one fault has
@@ -204,7 +204,7 @@ def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
 
 
 def locks_cause(why: str, directory: Path, place: str) -> Cause:
-    """F88: a file system on which neither files nor a database can be locked, or share memory."""
+    """A file system that can't lock files, or share memory for a database (F88)."""
     return Cause(
         CauseCode.NO_LOCKS,
         f"The file system of {directory} ({place}) can't lock files: {why}.",
@@ -340,9 +340,10 @@ def _permission_cause(directory: Path, error: OSError) -> Cause:
 
 
 def _passes_modes() -> bool:
-    """Whether this user is root with CAP_DAC_OVERRIDE, whom no mode keeps out (capabilities(7)).
+    """Whether modes of files do not apply to this user.
 
-    Containers take that from root with ``--cap-drop=all``.
+    That is root with CAP_DAC_OVERRIDE (capabilities(7)). Containers take it from root with
+    ``--cap-drop=all``.
     """
     if os.geteuid():
         return False
@@ -390,7 +391,7 @@ def _forbidden(directory: Path) -> Path:
 
 
 def _forbidden_on_the_way(directory: Path, error: OSError) -> Path | None:
-    """The unusable part of the path from *directory* to a file that *error* names, or None."""
+    """The unusable part of the path from *directory* to the file of *error*, or None."""
     for name in (error.filename2, error.filename):
         path = Path(name) if isinstance(name, str | Path) else directory
         if not path.is_relative_to(directory):

@@ -1,4 +1,4 @@
-"""Certificate authorities in a file in PEM format, as openssl and editors write it (F87)."""
+"""Read certificate authorities from a PEM file of openssl or an editor (F87)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class CertificatesInvalid(OSError):
 
 
 def trust_certificates(context: ssl.SSLContext, file: Path) -> None:
-    """Add the certificates in *file* to those that *context* trusts; raises as `read_certificates`.
+    """Add the certificates in *file* to those that *context* trusts.
 
-    They may be issuers below another authority, which Python trusts without it from 3.13 on.
+    Raises as `read_certificates`. They may be issuers below another authority, which Python trusts
+    without it from 3.13 on.
     """
     import ssl
 

@@ -1,4 +1,4 @@
-"""Text and JSON out of bytes that a person, an editor, a tool or a registry wrote (F82, F87)."""
+"""Decode text and JSON that editors, tools and registries wrote (F82, F87)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _ESCAPE = re.compile(
 
 
 class NotUtf8(ValueError):
-    """Bytes that are not UTF-8 text; the error does not repeat them, they may be a secret.
+    """Bytes that are not UTF-8 text.
 
-    ``encoding`` names their encoding where that is known; ``offset`` is that of the first wrong
-    byte.
+    The error does not repeat them, they may be a secret. ``encoding`` names their encoding where
+    that is known; ``offset`` is that of the first wrong byte.
     """
 
     def __init__(self, encoding: str | None, offset: int) -> None:
@@ -39,12 +39,12 @@ class NotUtf8(ValueError):
 
     @property
     def sentence(self) -> str:
-        """The sentence for a person: ``It is not UTF-8 text but UTF-16: save it as UTF-8.``"""
+        """``It is not UTF-8 text but UTF-16: save it as UTF-8.``"""
         return f"It {self}: save it as UTF-8."
 
 
 def without_byte_order_mark(content: bytes) -> bytes:
-    """The bytes without the UTF-8 byte order mark that some editors and servers put first."""
+    """The bytes without a UTF-8 byte order mark, which some editors and servers write."""
     return content.removeprefix(codecs.BOM_UTF8)
 
 
@@ -65,11 +65,12 @@ def decode_text(content: bytes) -> str:
 
 
 def first_json_value(content: bytes) -> bytes:
-    r"""The JSON value at the start of *content*, without a byte order mark and what follows (F82).
+    r"""The JSON value at the start of *content* (F82).
 
-    Registries send both. Half of a pair of surrogates (``\ud800``) becomes U+FFFD, as Go's
-    encoding/json reads it. Returns *content* itself where it is not JSON, so that its decoder can
-    say why. A digest is always that of the original bytes, never of these.
+    Registries send a byte order mark before it, or other bytes behind it. Half of a pair of
+    surrogates (``\ud800``) becomes U+FFFD, as Go's encoding/json reads it. Returns *content* itself
+    where it is not JSON, so that its decoder can say why. A digest is always that of the original
+    bytes, never of these.
     """
     text = without_byte_order_mark(content)
     end = _json_length(text)
@@ -80,7 +81,10 @@ def first_json_value(content: bytes) -> bytes:
 
 
 def _json_length(text: bytes) -> int | None:
-    """The length of the JSON value at the start of *text*, in bytes; None if there is none."""
+    """The length of the JSON value at the start of *text*, in bytes.
+
+    None if there is none.
+    """
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -3,7 +3,6 @@
 ::
 
     EntrepotError
-    EntrepotError
     ├── Refusal                      the engine refuses a request by its own rules
     │   ├── NameInvalid              a rule or credential set name
     │   ├── RepositoryNameInvalid    a repository path, source or target
@@ -29,7 +28,7 @@
     │   ├── core/freshness.py, core/platforms.py
     │   │                            FreshnessInvalid, PlatformInvalid
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
-    │   ├── config/documents.py      DocumentInvalid, ConfigurationReadOnly
+    │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
     │   └── engine/verification.py   VerificationUnderWay
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
     │                                CacheRuleNotFound, CredentialSetNotFound
@@ -132,14 +131,14 @@ class RepositoryNameInvalid(Refusal):
 
 
 class ReferenceInvalid(Refusal):
-    """A tag, digest or image reference breaks the grammar of the OCI distribution specification."""
+    """A tag, digest or image reference breaks the grammar of the OCI specifications."""
 
     code = "ReferenceInvalid"
     oci_code = "MANIFEST_INVALID"
 
 
 class DigestInvalid(ReferenceInvalid):
-    """A digest is not ``sha256:`` or ``sha512:`` and lower-case hexadecimal of the right length."""
+    """A digest is not ``sha256:`` or ``sha512:`` and as many lower-case hex digits."""
 
     code = "DigestInvalid"
     oci_code = "DIGEST_INVALID"
@@ -153,9 +152,9 @@ class RequestInvalid(Refusal):
 
 
 class Locked(Refusal):
-    """A repository, tag or manifest is locked (``deleteEnabled: false``) and can't be deleted.
+    """A locked repository, tag or manifest can't be deleted.
 
-    Code and status are those of ACR's data API.
+    It has ``deleteEnabled: false``. Code and status are those of ACR's data API.
     """
 
     code = "REGISTRY_DISALLOWED_OPERATION"
@@ -170,7 +169,7 @@ class EngineReadOnly(Refusal):
 
 
 class TokenInvalid(Refusal):
-    """A request to the management API on TCP has no token, or a wrong one (RFC 9110, 15.5.2)."""
+    """A request to the API on TCP has no token, or a wrong one (RFC 9110, 15.5.2)."""
 
     code = "TokenInvalid"
     status = 401
@@ -233,7 +232,7 @@ class PushRefused(RegistryError):
 
 
 class RangeUnsatisfiable(RegistryError):
-    """The requested byte range is outside the blob, which has *size* bytes (RFC 9110, 15.5.17)."""
+    """The requested range is outside the blob of *size* bytes (RFC 9110, 15.5.17)."""
 
     code = "RangeUnsatisfiable"
     status = oci_status = 416
@@ -254,7 +253,10 @@ class EngineError(EntrepotError):
 
 
 class EngineBusy(EngineError):
-    """Too many requests are under way; the client may try again after *retry_after* seconds."""
+    """Too many requests are under way.
+
+    The client may try again after *retry_after* seconds.
+    """
 
     code = "EngineBusy"
     oci_code = "TOOMANYREQUESTS"

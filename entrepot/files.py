@@ -17,7 +17,7 @@ but them may write there, not even root."""
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that *path* is on, and its mount point: ``nfs4 on /srv``.
+    """The file system that *path* is on, and its mount point: ``nfs4 on /srv``.
 
     ``unknown`` where *mounts* does not say (proc(5)).
     """
@@ -40,11 +40,11 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
 
 
 def replace_file(file: Path, content: bytes) -> os.stat_result:
-    """Replace a file in one step that a crash can't halve; return the status of the new one.
+    """Replace a file in one step that a crash can't halve.
 
-    Only its owner can read and write the new file. Where *file* is a symbolic link, perhaps into a
-    repository of dotfiles, the file that it points at is replaced and the link stays. Raises
-    `OSError`, and then the file is as it was.
+    Return the status of the new one. Only its owner can read and write the new file. Where *file*
+    is a symbolic link, perhaps into a repository of dotfiles, the file that it points at is
+    replaced and the link stays. Raises `OSError`, and then the file is as it was.
     """
     target = Path(os.path.realpath(file))
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

@@ -16,7 +16,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """A column of a listing."""
 
     title: str
@@ -56,9 +56,9 @@ def what_stays(locked: int, in_use: int, recent: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a number of bytes.
+    """Bytes from what a person writes; raises ValueError.
 
-    Raises ValueError.
+    ``500 GB``, ``50GiB``, ``1.5 TB``, or a number of bytes.
     """
     # At most 30 digits, so that the number is not infinite.
     quantity = re.fullmatch(
@@ -95,7 +95,10 @@ def since(then: float | None, now: float) -> str:
 
 
 def moment(then: float, now: float) -> str:
-    """A time on this machine's clock: ``14:03``, ``23 Nov`` on another day, or ``2025-11-23``."""
+    """A time on this machine's clock: ``14:03``, ``23 Nov`` or ``2025-11-23``.
+
+    The date only on another day, the year only in another year.
+    """
     local_then, local_now = time.localtime(then), time.localtime(now)
     if local_then[:3] == local_now[:3]:
         return time.strftime("%H:%M", local_then)
@@ -107,7 +110,7 @@ def moment(then: float, now: float) -> str:
 
 
 def rate(speed: float) -> str:
-    """Bytes per second, with two digits or none behind the point: ``5.3 MB/s``, ``31 MB/s``."""
+    """Bytes per second, in two or three digits: ``5.3 MB/s``, ``31 MB/s``."""
     number, _, unit = size(float(f"{speed:.3g}")).partition(" ")
     return f"{float(number):.0f} {unit}/s" if float(number) >= 10 else f"{number} {unit}/s"
 
@@ -127,10 +130,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns under their titles; nothing is cut.
 
-    Cells may have foreign text: each becomes one printable line, and wide characters take two cells.
+    Cells may have foreign text: each becomes one printable line, and wide characters take two
+    cells.
     """
     lines = [
         [column.title for column in columns],
@@ -164,7 +168,7 @@ def cells(text: str) -> int:
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """A line padded with blanks to *width* cells, on its left for the *right* alignment.
+    """A line padded with blanks to *width* cells, aligned to the *right* or left.
 
     A longer line stays as it is.
     """
@@ -173,7 +177,10 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 
 
 def last_cells(text: str, width: int) -> str:
-    """The end of a line in at most *width* cells; a character of two cells is never split."""
+    """The end of a line in at most *width* cells.
+
+    A character of two cells is never split.
+    """
     for start in range(len(text)):
         if cells(text[start:]) <= width:
             return text[start:]
@@ -198,9 +205,9 @@ def printable(text: str, limit: int | None = None) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """A text of our own with foreign text in it: escapes replace what a terminal would obey.
+    """A text of our own, with escapes for what a terminal would obey.
 
-    Line breaks and blanks stay.
+    For text that has foreign text in it. Line breaks and blanks stay.
     """
     return text if text.isprintable() else "\n".join(escaped(line) for line in text.split("\n"))
 
@@ -243,5 +250,8 @@ def _json_escape(character: str) -> str:
 
 
 def short_digest(digest: str) -> str:
-    """The first twelve characters of a digest's value, as docker shows it; empty for other text."""
+    """The first twelve characters of a digest's value, as docker shows it.
+
+    Empty for other text.
+    """
     return digest.partition(":")[2][:12]

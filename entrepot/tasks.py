@@ -1,7 +1,8 @@
-"""Background tasks with an owner, which starts them, logs failures and cancels them at its end.
+"""Background tasks with an owner.
 
-An `asyncio.TaskGroup` would cancel all its tasks when one fails, and wrap what the body raises;
-here one fill that fails in an unforeseen way must not end the others.
+It starts them, logs failures, and cancels them at its end. An `asyncio.TaskGroup` would cancel all
+its tasks when one fails, and wrap what the body raises; here one fill that fails in an unforeseen
+way must not end the others.
 """
 
 from __future__ import annotations
@@ -63,10 +64,11 @@ class OwnedTasks:
 async def uninterrupted(
     future: asyncio.Future[T], *, discard: Callable[[T], None] | None = None
 ) -> T:
-    """Wait for a thread to end, even when cancelled, however often; then raise `CancelledError`.
+    """Wait for a thread to end, even when cancelled, however often.
 
-    A file that the thread uses may only be closed after that. If the caller was cancelled,
-    *discard* gets the result: a file that the thread has just opened must be closed.
+    Then raise `CancelledError`. A file that the thread uses may only be closed after that. If the
+    caller was cancelled, *discard* gets the result: a file that the thread has just opened must be
+    closed.
     """
     try:
         return await asyncio.shield(future)
@@ -80,7 +82,7 @@ async def uninterrupted(
 
 
 def where_raised(error: BaseException) -> str:
-    """The type of an exception and where it was raised: ``ValueError in client.py:373``.
+    """Type and place of an exception: ``ValueError in client.py:373``.
 
     Not its text, which may repeat what a source sent, or a presigned URL.
     """
@@ -105,9 +107,9 @@ class LatestValue(Generic[T]):
         self._latest: T | None = None
 
     async def get(self, timeout: float) -> T | None:  # noqa: ASYNC109 (it returns the last value)
-        """The current value, or after *timeout* seconds the last one; None if there is none yet.
+        """The current value, or after *timeout* seconds the last one.
 
-        Raises what the fetch raises.
+        None if there is none yet. Raises what the fetch raises.
         """
         if self._fetching is None:
             self._fetching = asyncio.ensure_future(self._fetch())

@@ -79,7 +79,10 @@ class TomlDocument:
     """A document's text and its values, and where in the text a table or a key is."""
 
     def __init__(self, content: bytes) -> None:
-        """Read the bytes of a document; raises `TomlInvalid` where they are not UTF-8 or TOML."""
+        """Read the bytes of a document.
+
+        Raises `TomlInvalid` where they are not UTF-8 or TOML.
+        """
         try:
             self._text = decode_text(content).replace("\r\n", "\n")
         except NotUtf8 as error:
@@ -143,9 +146,10 @@ class TomlDocument:
     def table_entries(
         self, table: str, row: type[Row], *, noun: str = "entry"
     ) -> list[TableEntry[Row]]:
-        """All ``[[table]]`` as structs; raises `TomlInvalid` where *table* is something else.
+        """All ``[[table]]`` as structs.
 
-        *noun* is what the message calls an entry.
+        Raises `TomlInvalid` where *table* is something else. *noun* is what the message calls an
+        entry.
         """
         tables = self.values.get(table, [])
         if not isinstance(tables, list) or not all(isinstance(values, dict) for values in tables):
@@ -186,7 +190,7 @@ def _check_keys(text: str) -> None:
 
 
 def unknown_keys(values: Iterable[str], valid: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each key of *values* that is not *valid*, and a sentence that names the nearest valid one."""
+    """Each key of *values* that is not *valid*, and a sentence with the nearest one."""
     choices = list(valid)
     for key in values:
         if key not in choices:
@@ -201,9 +205,10 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def convert(values: Mapping[str, Any], shape: type[Shape]) -> Shape:
-    """*values* as a msgspec struct; raises `TomlInvalid` with the key that does not fit.
+    """*values* as a msgspec struct.
 
-    The value is not repeated: it might be a secret in the wrong place.
+    Raises `TomlInvalid` with the key that does not fit. The value is not repeated: it might be a
+    secret in the wrong place.
     """
     try:
         return msgspec.convert(values, shape)

@@ -37,9 +37,9 @@ USER = 54321
 def probed(place: Path, *prefix: str, change: str = "") -> list[str]:
     """What a process of its own, begun with *prefix*, finds wrong with a directory."""
     command = [*prefix, sys.executable, "-c", PROBE.format(change=change), str(place)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 0, ended.stderr
-    cause: list[str] = json.loads(ended.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 0, process.stderr
+    cause: list[str] = json.loads(process.stdout)
     return cause
 
 
@@ -48,9 +48,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that every user can go to."""
     require_root("another user's directory")
     root = tmp_path_factory.mktemp("data")
-    for each in (root, *root.parents):
-        if each.stat().st_uid == os.getuid() and each != Path("/"):
-            each.chmod(each.stat().st_mode | 0o011)
+    for directory in (root, *root.parents):
+        if directory.stat().st_uid == os.getuid() and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o011)
     return root
 
 
@@ -90,8 +90,8 @@ def test_a_directory_deep_below_that_root_made_names_all_data_in_the_cure(place:
     """An engine that root ran once leaves directories among those of the blobs."""
     deep = place / "blobs" / "sha256" / "1d"
     deep.mkdir(parents=True)
-    for each in (place, place / "blobs", place / "blobs" / "sha256"):
-        os.chown(each, USER, USER)
+    for directory in (place, place / "blobs", place / "blobs" / "sha256"):
+        os.chown(directory, USER, USER)
     write = "probe_disk = lambda place: (place / 'blobs/sha256/1d/new').write_bytes(b'')"
     change = f"os.setgid({USER}); os.setuid({USER}); {write}"
     code, what, hint = probed(place, change=change)

@@ -68,14 +68,14 @@ async def test_a_file_that_a_thread_opened_for_a_caller_who_left_is_closed(tmp_p
 
 
 async def test_a_task_that_another_one_starts_at_its_end_ends_with_the_owner_too() -> None:
-    ended: list[str] = []
+    ended_tasks: list[str] = []
     tasks = OwnedTasks()
 
     async def last() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            ended.append("last")
+            ended_tasks.append("last")
 
     async def first() -> None:
         try:
@@ -83,12 +83,12 @@ async def test_a_task_that_another_one_starts_at_its_end_ends_with_the_owner_too
         finally:
             tasks.start(last(), "last")
             await asyncio.sleep(0)
-            ended.append("first")
+            ended_tasks.append("first")
 
     async with tasks:
         tasks.start(first(), "first")
         await asyncio.sleep(0)
-    assert ended == ["first", "last"]
+    assert ended_tasks == ["first", "last"]
 
 
 async def test_a_thread_is_waited_for_however_often_its_waiter_is_cancelled() -> None:

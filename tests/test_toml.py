@@ -146,3 +146,35 @@ def test_a_value_that_does_not_fit_is_told_without_the_value() -> None:
     ) as caught:
         convert({"name": "a", "count": "hunter2"}, Shape)
     assert caught.value.key == "count"
+
+
+def test_the_entries_of_a_table_come_with_their_lines_and_what_is_wrong() -> None:
+    document = TomlDocument(
+        b'[[shapes]]\nname = "a"\ncount = 1\n[[shapes]]\nname = "b"\nsize = 2\n[[shapes]]\ncount = "x"\n'
+    )
+    good, unknown, misfit = document.table_entries("shapes", Shape)
+    assert (good.name, good.line, good.row, good.misfit) == ("a", 1, Shape("a", 1), None)
+    assert (unknown.line, unknown.row) == (4, Shape("b"))
+    assert [invalid.key for invalid in unknown.unknown_keys] == ["size"]
+    assert (misfit.name, misfit.row) == ("number 3", None)
+    assert misfit.misfit is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "line"), [(b"# x\n[shapes]\na = 1\n", 2), (b"shapes = [1]\n", 1)]
+)
+def test_a_table_that_is_no_list_of_entries_is_refused(content: bytes, line: int) -> None:
+    with pytest.raises(
+        TomlInvalid, match=r"Write each shape below a line \[\[shapes\]\]"
+    ) as caught:
+        TomlDocument(content).table_entries("shapes", Shape, noun="shape")
+    assert caught.value.line == line
+
+
+def test_an_unknown_key_or_table_of_a_document_is_named_with_its_line() -> None:
+    document = TomlDocument(DOCUMENT)
+    assert [(invalid.key, invalid.line) for invalid in document.unknown_keys(["listen"])] == [
+        ("quoted", 3),
+        ("rules", 5),
+        ("upstreams", None),
+    ]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dashboard", "DashboardOutcome"]
 
-# A screen's module, with all that it needs, is imported when the user goes there: the first picture
+# A screen's module, with all that it needs, is imported when the user goes there: the first frame
 # does not wait for it.
 
 
@@ -89,7 +89,7 @@ def _events() -> Screen[None]:
 
 
 def _resume_garbage_collection() -> None:
-    """Collect garbage again once the first picture is there (see `tui.run`), but not among what was
+    """Collect garbage again once the first frame is there (see `tui.run`), but not among what was
     imported until then."""
     gc.freeze()
     gc.enable()
@@ -135,7 +135,7 @@ class Dashboard(EngineApp):
             id="commands",
         ),
         Binding("question_mark,f1", "help", "help", tooltip="Show these keys", id="help"),
-        Binding("q", "request_quit", "quit", tooltip="Quit the dashboard", id="leave"),
+        Binding("q", "request_quit", "quit", tooltip="Quit the dashboard", id="quit"),
         Binding(
             "ctrl+q",
             "quit_anywhere",
@@ -143,7 +143,7 @@ class Dashboard(EngineApp):
             show=False,
             priority=True,
             tooltip="Quit from a wizard or a dialog too",
-            id="leave-anywhere",
+            id="quit-anywhere",
         ),
         Binding(
             "ctrl+z",
@@ -178,7 +178,7 @@ class Dashboard(EngineApp):
         driver_class: type[Driver] | None = None,
     ) -> None:
         # Textual decides before the first theme is set what NO_COLOR means: greys, unless it is
-        # told to use the terminal's own colours.
+        # set to use the terminal's own colours.
         super().__init__(
             client,
             driver_class=driver_class,

@@ -131,7 +131,7 @@ class KeyQueueApp(App[ReturnType]):
     def post_display_hook(self) -> None:
         """Note that a question was drawn: from now on a key may answer it.
 
-        Textual calls this after each picture that it has sent to the terminal. The question counts
+        Textual calls this after each frame that it has sent to the terminal. The question counts
         as drawn once its choices have their places.
         """
         screen = self.screen

@@ -23,11 +23,18 @@ from textual.widget import Widget
 import tui.screens
 import tui.wizards
 import widgets
-from entrepot.formatting import Column, table
+from entrepot.formatting import TableColumn, table
 from entrepot.toml import TomlDocument, TomlInvalid, nearest
 from widgets.bars import character_of, key_name
 
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "meta", "super", "hyper"})
+RENAMED = {
+    "leave": "quit",
+    "leave-anywhere": "quit-anywhere",
+    "wizard.leave": "wizard.quit",
+}
+"""Ids of bindings as files that were written before version 0.1.0 name them."""
+
 EVERYWHERE, LISTS = "Everywhere", "Lists"
 
 
@@ -142,7 +149,7 @@ def read_keymap(file: Path, app: type[App[Any]]) -> Keymap:
                 "Write a letter, f5, ctrl+t, pagedown or slash."
             )
         else:
-            keys_by_id[id] = [_normal(key) for key in keys]
+            keys_by_id[RENAMED.get(id, id)] = [_normal(key) for key in keys]
     keymap = without_clashes(keys_by_id, places(app))
     clashes = (f"{file}: {problem}" for problem in keymap.problems)
     return Keymap(keymap.keys, (*problems, *clashes))
@@ -232,7 +239,7 @@ def _describe(binding: Binding) -> str:
 
 # The cheat sheet
 
-COLUMNS = (Column("Keys"), Column("What it does"), Column("Id"))
+COLUMNS = (TableColumn("Keys"), TableColumn("What it does"), TableColumn("Id"))
 
 
 def cheat_sheet(

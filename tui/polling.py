@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 class EnginePolling(App[DashboardOutcome]):
-    """An application whose screens poll an engine. Without an answer the last picture stays."""
+    """An application whose screens poll an engine. Without an answer the last values stay."""
 
     def __init__(self, client: CacheClient, **options: Any) -> None:
         super().__init__(**options)
@@ -71,7 +71,7 @@ class EnginePolling(App[DashboardOutcome]):
         )
 
     def record_loss(self, error: ClientError) -> None:
-        """Note that the engine did not answer; the last picture stays on the screen."""
+        """Note that the engine did not answer; the last values stay on the screen."""
         if self.lost_since is None:
             self.lost_since = time.time()
             self.notify(error.message, severity="error")

@@ -48,7 +48,7 @@ def run_dashboard(
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     # What is imported stays: collecting garbage would take a tenth of the time to the first
-    # picture.
+    # frame.
     gc.disable()
     from tui.app import Dashboard
     from tui.crash_log import log_warnings_to, write_crash

@@ -47,7 +47,7 @@ def repaint_on_resume(app: App[Any]) -> None:
 
 
 def invalidate(driver: Driver | None) -> None:
-    """Forget what the terminal shows: all of the next picture is sent."""
+    """Forget what the terminal shows: all of the next frame is sent."""
     if isinstance(driver, DiffingDriver):
         driver.invalidate()
 

@@ -34,7 +34,8 @@ from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.records import BlobOrigin, BlobRecord
 from entrepot.tasks import OwnedTasks, uninterrupted
 
 RECORDS = 50_000

@@ -29,8 +29,9 @@ from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.manifests import Descriptor, ReferenceKind
+from entrepot.store.records import BlobOrigin
 
 STATED_SIZE_TTL = 300.0
 """Seconds for which the size of a blob is trusted that only a HEAD of the source states."""

@@ -20,8 +20,9 @@ from typing import Any
 
 from entrepot.cache.bounded import BoundedMap, Tally
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
+from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.manifests import Descriptor, Manifest
+from entrepot.store.records import TagEntry
 
 REPOSITORIES = 4_000
 """Repositories whose index stays in memory, those used last."""

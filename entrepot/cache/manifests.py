@@ -29,8 +29,9 @@ from entrepot.source.errors import (
 )
 from entrepot.source.manifests import ManifestHead
 from entrepot.source.singleflight import FetchAbandoned, SingleFlight
-from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
+from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.manifests import Manifest, ManifestUnreadable, parse_manifest
+from entrepot.store.records import TagEntry
 
 RESOLVED_TAG_TTL = 300.0
 """How long the digest of an uncached tag, learnt from a HEAD, is trusted, in seconds; a shorter tag

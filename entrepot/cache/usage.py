@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, Usage
+from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
+from entrepot.store.usage import Usage
 
 MAX_UNWRITTEN = 50_000
 """Uses of each kind that wait for a catalog that fails: beyond it the oldest are left out."""

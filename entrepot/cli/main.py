@@ -48,7 +48,7 @@ _DASHBOARD_OPTIONS = "entrepot.dashboard"
 class _Commands(click.Group):
     """Commands in the order in which a newcomer needs them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)
 
 

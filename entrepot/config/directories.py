@@ -201,7 +201,7 @@ def socket_path_problem(path: Path) -> str | None:
 
 
 def runtime_problem(runtime: Path) -> str | None:
-    """Why this user can't use *runtime*, the directory of the socket, and what to do (F68).
+    """Why this user can't use the directory of the socket, and what to do (F68).
 
     None unless it belongs to another user: ``su`` and ``sudo`` may keep XDG_RUNTIME_DIR of the user
     before. For root see `Directories.make`.
@@ -223,11 +223,11 @@ def runtime_problem(runtime: Path) -> str | None:
 
 
 def _refuse_root_in_place_of_user(path: Path) -> None:
-    """Raise `EngineError` for root in the environment of another user, as after ``sudo -E`` (F68).
+    """Raise `EngineError` for root in the environment of another user (F68).
 
-    Root would leave files there that this user can't use. It may use a directory of another user on
-    purpose, as in containers: refused are only directories of the user who called sudo, of the
-    owner of the home directory, and runtime directories.
+    After ``sudo -E``, root would leave files there that this user can't use. It may use a directory
+    of another user on purpose, as in containers: refused are only directories of the user who
+    called sudo, of the owner of the home directory, and runtime directories.
     """
     owner = _owner(path)
     if os.geteuid() or not owner:

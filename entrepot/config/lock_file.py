@@ -1,8 +1,8 @@
-"""The lock file of a data directory, which names the running engine: pid, start and socket.
+"""The lock file of a data directory, which names the running engine.
 
-The kernel does not say which process has a lock of flock(2), and to try the lock would disturb an
-engine that is starting. So the engine writes its pid, with the time at which the process started,
-because pids are used again (F68).
+It has pid, start and socket. The kernel does not say which process has a lock of flock(2), and to
+try the lock would disturb an engine that is starting. So the engine writes its pid, with the time
+at which the process started, because pids are used again (F68).
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def _is_running(pid: int, started: object) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started: boot and clock ticks since then; None if it does not run.
+    """When a process started: boot and clock ticks since then.
 
-    Fields 3 and 22 of /proc/PID/stat (proc(5)). A zombie does not run.
+    None if it does not run. Fields 3 and 22 of /proc/PID/stat (proc(5)). A zombie does not run.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

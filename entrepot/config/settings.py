@@ -65,7 +65,10 @@ SHORTEST_TOKEN: Final = 20
 
 
 class SettingsInvalid(EngineError):
-    """``settings.toml``, or an option for one of its keys, can't be used; ``field`` is the key."""
+    """``settings.toml``, or an option for one of its keys, can't be used.
+
+    ``field`` is the key.
+    """
 
     code = "SettingsInvalid"
     status = 400
@@ -73,9 +76,9 @@ class SettingsInvalid(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class SizeLimit:
-    """How much may be cached: a *share* of the file system (0.8 for 80 %), or a *size* in bytes.
+    """How much may be cached.
 
-    One of the two is set.
+    Either a *share* of the file system (0.8 for 80 %), or a *size* in bytes.
     """
 
     share: float | None = None
@@ -88,7 +91,7 @@ class SizeLimit:
 
 @dataclass(frozen=True, slots=True)
 class ManagementOverTcp:
-    """The management API on TCP, besides the Unix socket: for clients on other machines."""
+    """The management API on TCP, for clients on other machines."""
 
     listen: str
     token_file: Path
@@ -257,7 +260,10 @@ def parse_size_limit(value: str | int) -> SizeLimit:
 
 
 def parse_manifest_limit(value: str | int) -> int:
-    """The value of ``manifest_limit``: ``"8 MiB"``, or bytes; raises `SettingsInvalid`."""
+    """The value of ``manifest_limit``: ``"8 MiB"``, or bytes.
+
+    Raises `SettingsInvalid`.
+    """
     hint = 'Write "8 MiB" or a number of bytes, from 4 MiB, which every registry takes, to 64 MiB.'
     try:
         limit = value if isinstance(value, int) else parse_size(value[:40])
@@ -273,7 +279,10 @@ def parse_manifest_limit(value: str | int) -> int:
 
 
 def parse_low_water(value: str) -> float:
-    """The value of ``low_water``: ``"90 %"`` of the size limit; raises `SettingsInvalid`."""
+    """The value of ``low_water``: ``"90 %"`` of the size limit.
+
+    Raises `SettingsInvalid`.
+    """
     share = _percentage(value)
     if share is None or not 0 < share <= 1:
         raise SettingsInvalid(
@@ -309,7 +318,7 @@ def _percentage(text: str) -> float | None:
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST_DURATION)]
 
 
-class _UpstreamTable(Struct, kw_only=True):
+class _RegistryTable(Struct, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     sign_in: SignIn | None = None
     endpoint: str | None = None
@@ -317,7 +326,10 @@ class _UpstreamTable(Struct, kw_only=True):
 
 
 class _SettingsTable(Struct, kw_only=True):
-    """The keys before the first table; their names and meanings are those of `Settings`."""
+    """The keys before the first table.
+
+    Their names and meanings are those of `Settings`.
+    """
 
     listen: str | UnsetType = UNSET
     freshness: float | str | UnsetType = UNSET
@@ -352,7 +364,7 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
     values = dict(document.values)
     for key, what in unknown_keys(values, (field.name for field in fields(Settings))):
         raise _invalid(path, document.line_of_key(key) or document.line_of_table(key), what, key)
-    upstreams = _upstreams(document, values.pop("upstreams", {}), path)
+    upstreams = _declared_registries(document, values.pop("upstreams", {}), path)
     management = _management(document, values.pop("management", None), path)
     try:
         table = convert(values, _SettingsTable)
@@ -539,7 +551,9 @@ def _check_certificate(certificate: Path, key: Path) -> None:
         ) from None
 
 
-def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[DeclaredRegistry, ...]:
+def _declared_registries(
+    document: TomlDocument, tables: object, path: Path
+) -> tuple[DeclaredRegistry, ...]:
     example = (
         'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in, '
         "endpoint and realms below it."
@@ -574,12 +588,12 @@ def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[Decl
                 "upstreams",
                 example,
             )
-        for key, what in unknown_keys(values, _UpstreamTable.__struct_fields__):
+        for key, what in unknown_keys(values, _RegistryTable.__struct_fields__):
             raise _invalid(
                 path, document.line_of_key(key, below=head) or head, f"In {place}: {what}", key
             )
         try:
-            table = convert(values, _UpstreamTable)
+            table = convert(values, _RegistryTable)
         except TomlInvalid as error:
             raise _invalid(
                 path,
@@ -587,11 +601,11 @@ def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[Decl
                 f"In {place}: {error.what}",
                 error.key,
             ) from None
-        upstream = DeclaredRegistry(
+        declaration = DeclaredRegistry(
             login_server, table.name, table.sign_in, table.endpoint, table.realms
         )
         try:
-            SourceRegistries([upstream])
+            SourceRegistries([declaration])
             name = parse_login_server(login_server, field="login_server")
         except Refusal as refusal:
             raise _invalid(
@@ -605,7 +619,7 @@ def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[Decl
             raise _invalid(
                 path, head, f"{name} is declared twice.", "upstreams", "Remove one of the two."
             )
-        declared[name] = upstream
+        declared[name] = declaration
     return tuple(declared.values())
 
 

@@ -1,7 +1,7 @@
-"""What the books of cache rules and of credential sets have in common. Pure: no I/O.
+"""What the books of cache rules and of credential sets have in common.
 
-A book is an immutable value with named items. A candidate is a draft that was read against a book:
-its parts as far as they are valid, and the refusals of the others.
+Pure: no I/O. A book is an immutable value with named items. A candidate is a draft that was read
+against a book: its parts as far as they are valid, and the refusals of the others.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ class Candidate:
 
 
 def parse_name(text: str, kind: str) -> str:
-    """Check the name of a cache rule or a credential set (*kind*); raises `NameInvalid`."""
+    """Check the name of a cache rule or a credential set (*kind*).
+
+    Raises `NameInvalid`.
+    """
     if _NAME.fullmatch(text):
         return text
     if not text:

@@ -224,7 +224,10 @@ class CredentialBook(Book[CredentialSet]):
 
 
 class CredentialSetCandidate(Candidate):
-    """A credential set draft, read against a book. Each part is None where it is refused."""
+    """A credential set draft, read against a book.
+
+    Each part is None where it is refused.
+    """
 
     def __init__(
         self,
@@ -279,7 +282,10 @@ class CredentialSetCandidate(Candidate):
 
 
 def _registry_with_sign_in(registries: SourceRegistries, text: str) -> SourceRegistry:
-    """The source registry of a login server; raises a `Refusal` where it takes no credentials."""
+    """The source registry of a login server.
+
+    Raises a `Refusal` where it takes no credentials.
+    """
     registry = registries.find(text, field="loginServer")
     if registry.sign_in is SignIn.NONE:
         raise CredentialsNotTaken(

@@ -1,8 +1,8 @@
-"""Tag lifetimes: how long a tag's digest is trusted before its source is asked again. Pure: no I/O.
+"""Tag lifetimes: how long a tag's digest is trusted. Pure: no I/O.
 
-``freshness`` in options and documents: ``always`` asks each time, ``never`` never again. ACR has no
-such property, and notices a moved tag after five minutes at most. Here a cache rule may have its
-own; ``settings.toml`` has that of all others.
+Then the source is asked again. ``freshness`` in options and documents: ``always`` asks each time,
+``never`` never again. ACR has no such property, and notices a moved tag after five minutes at most.
+Here a cache rule may have its own; ``settings.toml`` has that of all others.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ class FreshnessInvalid(Refusal):
 
 
 def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
-    """A tag lifetime in seconds, from what a person writes; raises `FreshnessInvalid` for *field*.
+    """A tag lifetime in seconds, from what a person writes.
 
-    That is ``"always"``, ``"never"``, ``"10 min"``, ``"1 h"``, or a number of seconds.
+    That is ``"always"``, ``"never"``, ``"10 min"``, ``"1 h"``, or a number of seconds. Raises
+    `FreshnessInvalid` for *field*.
     """
     if isinstance(value, str):
         text = value.strip().lower()
@@ -54,7 +55,8 @@ def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
         seconds = float(value)
     if not 0 <= seconds <= LONGEST:
         raise FreshnessInvalid(
-            f"{quoted(str(value))} is not a possible tag lifetime: that lies between 0 and 365 days.",
+            f"{quoted(str(value))} is not a possible tag lifetime: that lies between 0 and 365 "
+            "days.",
             'Write "never" for a tag that is not to be checked again.',
             field=field,
         )
@@ -74,9 +76,9 @@ def parse_optional_freshness(
 
 
 def freshness_text(seconds: float) -> str:
-    """A tag lifetime as `parse_freshness` reads it: ``always``, ``never``, or an interval.
+    """A tag lifetime as text: ``always``, ``never``, or an interval.
 
-    The interval has the largest unit that fits it: ``10 min``.
+    `parse_freshness` reads it back. The interval has the largest unit that fits it: ``10 min``.
     """
     if seconds in {ALWAYS, NEVER}:
         return "always" if seconds == ALWAYS else "never"

@@ -1,4 +1,7 @@
-"""What the host of an address is: a name, a literal address, this machine itself. Pure: no I/O."""
+"""What the host of an address is: a name, a literal address, this machine itself.
+
+Pure: no I/O.
+"""
 
 from __future__ import annotations
 

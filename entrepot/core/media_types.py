@@ -1,4 +1,7 @@
-"""The media types of images (OCI image specification 1.1, Docker image manifest version 2)."""
+"""The media types of images.
+
+OCI image specification 1.1, and Docker image manifest version 2.
+"""
 
 from __future__ import annotations
 

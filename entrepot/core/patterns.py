@@ -1,8 +1,8 @@
-"""The two sides of a cache rule: source repository and target repository. Pure: no I/O.
+"""The two sides of a cache rule: source repository and target repository.
 
-Both are read as a person types them. Either is one repository or, with a wildcard, everything below
-a path. ACR documents ``*``
-alone and as the last part of a path, and nothing else ("Wildcards in artifact cache").
+Pure: no I/O. Both are read as a person types them. Either is one repository or, with a wildcard,
+everything below a path. ACR documents ``*`` alone and as the last part of a path, and nothing else
+("Wildcards in artifact cache").
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WildcardInvalid(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class SourceRepository:
-    """Where a rule pulls from: one repository, or everything below a path (*wildcard*)."""
+    """Where a rule pulls from: one repository, or everything below a path."""
 
     login_server: str
     path: str
@@ -123,7 +123,7 @@ class TargetRepository:
 
 
 def _check_host(source: str, host: str, has_path: bool, registries: SourceRegistries) -> None:
-    """Raise a `Refusal` with a fitting hint where a source does not begin with a login server."""
+    """Raise a `Refusal` if a source does not begin with a login server."""
     field = "sourceRepository"
     if host.startswith("*.") and host in registries:
         raise RepositoryNameInvalid(

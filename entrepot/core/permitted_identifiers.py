@@ -1,9 +1,9 @@
-"""Which secret identifiers a client on another machine may use (S13). Pure but for one check.
+"""Which secret identifiers a client on another machine may use (S13).
 
-A client that creates a credential set makes the engine read files and variables of its user, run
-programs as that user, and send their content to a login server. On the Unix socket that is no more
-than this user can do anyway. A token of the management API on TCP would allow it to other machines,
-so there only some kinds are permitted.
+Pure but for one check. A client that creates a credential set makes the engine read files and
+variables of its user, run programs as that user, and send their content to a login server. On the
+Unix socket that is no more than this user can do anyway. A token of the management API on TCP would
+allow it to other machines, so there only some kinds are permitted.
 """
 
 from __future__ import annotations

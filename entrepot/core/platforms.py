@@ -1,4 +1,4 @@
-"""Platforms of images: the names that people and tools write, and which image runs where.
+"""Platforms of images: their names, and which image runs where.
 
 The rules are those of containerd (github.com/containerd/platforms: ``Parse``, ``Normalize`` and
 ``Only``, which docker uses as well), so that a pull into the cache takes the image that a client on
@@ -106,7 +106,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str, *, machine: Platform | None = None) -> Platform:
-        """Read a name such as ``linux/arm64/v8``, ``arm64`` or ``windows(10.0.17763)/amd64``.
+        """Read a name: ``linux/arm64/v8``, ``arm64`` or ``windows(10.0.17763)/amd64``.
 
         An architecture alone means Linux; an operating system alone has the architecture of
         *machine* (by default linux/amd64). Unlike in containerd, ``arm/v7`` means Linux too, and an
@@ -140,7 +140,10 @@ class Platform:
     def of_descriptor(
         cls, os: str, architecture: str, variant: str, os_version: Any, os_features: Any
     ) -> Platform:
-        """The platform that a descriptor or an image config states; odd options are left out."""
+        """The platform that a descriptor or an image config states.
+
+        Odd options are left out.
+        """
         features = os_features[:OS_FEATURES_LIMIT] if isinstance(os_features, list) else ()
         return cls(
             os,
@@ -177,7 +180,7 @@ class Platform:
 
 
 def normal_architecture(architecture: str, variant: str = "") -> tuple[str, str]:
-    """The architecture and variant that Go and image indexes write: ``aarch64`` is ``arm64``.
+    """Architecture and variant as in Go and image indexes: ``aarch64`` is ``arm64``.
 
     The usual variant of an architecture is empty: v8 of arm64, v1 of amd64; that of arm is v7.
     """
@@ -226,7 +229,10 @@ def best_match(
 
 
 def _runs(machine: Platform) -> Iterator[Platform]:
-    """The platforms whose images run on a machine, best first, without versions and features."""
+    """The platforms whose images run on a machine, best first.
+
+    Without versions and features.
+    """
     bare = replace(machine, os_version="", os_features=())
     number = _VERSION.fullmatch(bare.variant)
     version = min(int(number[1]), 100) if number is not None else 0
@@ -252,7 +258,7 @@ def _normal(platform: Platform, variant: str) -> Platform:
 
 
 def _fits_os(machine: Platform, stated: Platform) -> bool:
-    """Whether a machine has the version and the features of the operating system of an image."""
+    """Whether a machine has the version and features of an image's operating system."""
     needed = set(stated.os_features) - set(machine.os_features)
     if machine.os != "windows":
         return not needed

@@ -40,10 +40,11 @@ _OTHER_DIGEST = re.compile(r"[a-z0-9]++(?:[+._-][a-z0-9]++)*+:[a-zA-Z0-9=_-]++")
 
 
 class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
-    """The digest of some bytes: its algorithm (``sha256`` or ``sha512``) and its value.
+    """The digest of some bytes: its algorithm and its value.
 
-    The value is in lower-case hexadecimal. A process may have a hundred thousand of them, so the
-    garbage collector tracks none, nor a tuple of them (``gc=False``).
+    The algorithm is ``sha256`` or ``sha512``, the value is in lower-case hexadecimal. A process may
+    have a hundred thousand of them, so the garbage collector tracks none, nor a tuple of them
+    (``gc=False``).
     """
 
     algorithm: str
@@ -85,9 +86,9 @@ class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 def is_of_other_algorithm(text: str) -> bool:
-    """Whether *text* is a digest of an unknown algorithm, so that nothing can be verified by it.
+    """Whether *text* is a digest of an unknown algorithm.
 
-    OCI image specification, "Digests".
+    Nothing can be verified by it (OCI image specification, "Digests").
     """
     return (
         len(text) <= 512

@@ -1,4 +1,4 @@
-"""The source registries that rules may pull from, and whether each takes credentials.
+"""The source registries that rules may pull from, and how to sign in to each.
 
 The table is that of ACR's artifact cache ("Upstream registries", documentation of August 2026). An
 administrator may declare further ones, and give a known one another endpoint, in ``settings.toml``.
@@ -39,13 +39,16 @@ class LoginServerNotSupported(Refusal):
 
 
 class CredentialsNotTaken(Refusal):
-    """A source registry serves unauthenticated pulls only, so it can't use a credential set."""
+    """A source registry serves unauthenticated pulls only and takes no credentials."""
 
     code = "UpstreamTakesNoCredentials"
 
 
 class RegistryDeclarationInvalid(Refusal):
-    """A declaration of a source registry in ``settings.toml`` can't work; ``field`` is the key."""
+    """A declaration of a source registry in ``settings.toml`` can't work.
+
+    ``field`` is the key.
+    """
 
     code = "UpstreamDeclarationInvalid"
 
@@ -141,7 +144,10 @@ TABLE: Final = (
 
 
 class SourceRegistries:
-    """All source registries that rules may pull from: the table and those that settings declare."""
+    """All source registries that rules may pull from.
+
+    Those of the table, and those that settings declare.
+    """
 
     def __init__(self, declared: Iterable[DeclaredRegistry] = ()) -> None:
         """The table and *declared* registries.
@@ -279,7 +285,10 @@ def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
 
 
 def _realm(login_server: str, text: str) -> str:
-    """The token service of a login server, without a path; raises `RegistryDeclarationInvalid`."""
+    """The token service of a login server, without a path.
+
+    Raises `RegistryDeclarationInvalid`.
+    """
     realm, scheme, host = _origin(
         f"A realm of {login_server}",
         text,
@@ -297,9 +306,9 @@ def _realm(login_server: str, text: str) -> str:
 
 
 def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tuple[str, str, str]:
-    """An address of scheme, host and port without a slash at its end, its scheme and its host.
+    """An origin without a slash at its end, its scheme and its host.
 
-    Raises `RegistryDeclarationInvalid`.
+    An origin has scheme, host and port. Raises `RegistryDeclarationInvalid`.
     """
     origin = text.strip().rstrip("/")
     try:

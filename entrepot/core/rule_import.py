@@ -111,7 +111,7 @@ class CredentialSetEntryResult(EntryResult):
 
     @property
     def runs_program(self) -> bool:
-        """Whether the engine runs a program each time it signs in with this credential set."""
+        """Whether the engine runs a program at each sign-in with this credential set."""
         return any(
             identifier is not None and identifier.runs_program
             for identifier in (self.username, self.password)
@@ -120,7 +120,10 @@ class CredentialSetEntryResult(EntryResult):
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import would do, and the books after it; it is applied whole or not at all."""
+    """What an import would do, and the books after it.
+
+    It is applied whole or not at all.
+    """
 
     entries: tuple[RuleEntryResult | CredentialSetEntryResult, ...]
     """Credential sets first, then rules, each in the order of the text."""
@@ -164,9 +167,10 @@ def read_import(
     credential_sets: CredentialBook,
     existing_repositories: Collection[str] = (),
 ) -> ImportResult:
-    """Check a text against the books in force: its credential sets first, then its rules.
+    """Check a text against the books in force.
 
-    Each is checked together with those before it. Raises nothing.
+    Its credential sets come first, then its rules. Each is checked together with those before it.
+    Raises nothing.
     """
     try:
         document = TomlDocument(text.encode("utf-8", "surrogatepass"))
@@ -195,9 +199,9 @@ def read_import(
 
 
 def restrict_identifiers(result: ImportResult, identifiers: PermittedIdentifiers) -> ImportResult:
-    """The result, with a conflict for each new credential set that has a forbidden identifier.
+    """The result, with a conflict for each forbidden secret identifier.
 
-    Blocks (`PermittedIdentifiers.check`).
+    Only new credential sets count. Blocks (`PermittedIdentifiers.check`).
     """
     return replace(
         result, entries=tuple(_restrict_entry(entry, identifiers) for entry in result.entries)
@@ -311,7 +315,7 @@ def _text_problem(invalid: TomlInvalid) -> ImportTextProblem:
 
 
 def _identifier(entry: TableEntry[CredentialSetRow], key: str) -> SecretIdentifier | None:
-    """A valid identifier of an entry that can't be created, else None: it may be the secret."""
+    """A valid secret identifier, else None: the text may be the secret itself."""
     try:
         return SecretIdentifier.parse(_text(entry, key) or "")
     except SecretIdentifierInvalid:

@@ -147,7 +147,7 @@ def _parse(text: str) -> tuple[ImageReference, Tag | None]:
 def _routes_from(
     registry: SourceRegistry, path: str, rules: RuleBook
 ) -> Iterator[tuple[Repository, Route]]:
-    """The target repositories that come from a source repository, those of static rules first."""
+    """The target repositories of a source repository, those of static rules first."""
     for rule in sorted(
         _rules_of(registry, rules), key=lambda rule: (rule.source.wildcard, -len(rule.source.path))
     ):
@@ -163,7 +163,10 @@ def _rules_of(registry: SourceRegistry, rules: RuleBook) -> list[CacheRule]:
 
 
 def _target(rule: CacheRule, path: str) -> str | None:
-    """Where a repository of the rule's source appears here; None if the rule does not cover it."""
+    """Where a repository of the rule's source appears here.
+
+    None if the rule does not cover it.
+    """
     if not rule.source.wildcard:
         return rule.target.path if rule.source.path == path else None
     prefix = f"{rule.source.path}/" if rule.source.path else ""
@@ -201,7 +204,7 @@ def _near_target(repository: str, rules: RuleBook) -> Iterator[NearbyRule]:
 
 
 def _near_source(registry: SourceRegistry, path: str, rules: RuleBook) -> Iterator[NearbyRule]:
-    """Rules that pull from the same source registry, those with the most alike paths first."""
+    """Rules that pull from the same source registry, the most alike paths first."""
     scored = [(_likeness(path, rule.source.path), rule) for rule in _rules_of(registry, rules)]
     for _, rule in sorted(scored, key=lambda entry: (-entry[0], entry[1].name.casefold())):
         yield NearbyRule(rule, f"It pulls {rule.source} from the same registry.")

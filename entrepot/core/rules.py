@@ -1,9 +1,9 @@
-"""Cache rules, the limits between them, and which rule answers for a repository. Pure: no I/O.
+"""Cache rules, the limits between them, and which rule answers for a repository.
 
-A rule maps a source repository onto a target repository. Both are either one repository (a static
-rule) or everything below a path (a wildcard rule). The limits are those of ACR's artifact cache:
-two wildcard targets may not overlap, two static targets may not be equal, and a static target may
-lie inside a wildcard, where it wins.
+Pure: no I/O. A rule maps a source repository onto a target repository. Both are either one
+repository (a static rule) or everything below a path (a wildcard rule). The limits are those of
+ACR's artifact cache: two wildcard targets may not overlap, two static targets may not be equal, and
+a static target may lie inside a wildcard, where it wins.
 """
 
 from __future__ import annotations
@@ -437,7 +437,10 @@ class RuleBook(Book[CacheRule]):
             )
 
     def route(self, repository: str) -> Route | None:
-        """The rule that answers for a target repository, and where it leads; None if none does."""
+        """The rule that answers for a target repository, and where it leads.
+
+        None if none does.
+        """
         rule = self.rule_of(repository)
         if rule is None:
             return None

@@ -52,7 +52,10 @@ class SecretIdentifier:
 
     @classmethod
     def parse(cls, text: str, *, field: str | None = None) -> SecretIdentifier:
-        """Read an identifier; raises `SecretIdentifierInvalid`, which does not repeat *text*."""
+        """Read an identifier.
+
+        Raises `SecretIdentifierInvalid`, which does not repeat *text*.
+        """
         identifier = text.strip()
         if not identifier:
             raise SecretIdentifierInvalid("The secret identifier is missing.", _KINDS, field=field)
@@ -91,7 +94,10 @@ PROGRAMS = frozenset({"command", "docker-helper"})
 
 
 def runs_program(text: str) -> bool:
-    """Whether a text has the scheme of a secret that a program gives; nothing else is checked."""
+    """Whether a text has the scheme of a secret that a program gives.
+
+    Nothing else is checked.
+    """
     return text.strip().partition(":")[0].lower() in PROGRAMS
 
 

@@ -1,4 +1,4 @@
-"""States that every layer names: enumerations, light enough for every command to import."""
+"""States that every layer names: enumerations, quick to import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class SignIn(StrEnum):
-    """Whether a source registry takes credentials (table in `entrepot.core.registries`)."""
+    """Whether a source registry takes credentials (`entrepot.core.registries`)."""
 
     NONE = "none"
     """Unauthenticated pulls only: a rule may not have a credential set."""

@@ -23,9 +23,10 @@ from entrepot.engine.maintenance import MaintenanceService
 from entrepot.errors import Locked, NotFound
 from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
-from entrepot.store.catalog import CachedManifest as CachedManifest
-from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
+from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import locked_above
+from entrepot.store.records import CachedManifest as CachedManifest
+from entrepot.store.records import CachedRepository, CachedTag
 
 NAMES_IN_PREVIEW = 100
 """Names in the preview of a deletion; the rest is counted."""

@@ -126,7 +126,7 @@ def parts_within(ranges: Sequence[RequestedRange], size: int) -> tuple[ByteRange
     if not parts:
         raise RangeUnsatisfiable(
             f"The range lies outside the blob, which has {size:,} bytes.",
-            "Ask for a part of it, or for all of it.",
+            "Request a part of it, or all of it.",
             size=size,
         )
     parts = _merge_overlapping(parts)

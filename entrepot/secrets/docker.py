@@ -1,4 +1,4 @@
-"""Read credentials that docker stores: in a credential helper, or in its ``config.json``.
+"""Read credentials that docker stores, in a helper or in its ``config.json``.
 
 A helper is a program ``docker-credential-NAME``; ``get`` reads the server's address on standard
 input and prints ``{"ServerURL", "Username", "Secret"}`` (README of
@@ -137,7 +137,10 @@ def _podman_files() -> list[Path]:
 
 
 def _existing(files: Iterable[Path]) -> list[Path]:
-    """The files that exist, without repeats; also those that stat(2) fails for. Blocks."""
+    """The files that exist, without repeats; also those that stat(2) fails for.
+
+    Blocks.
+    """
     existing = []
     for file in dict.fromkeys(files):
         try:
@@ -186,7 +189,10 @@ def _from_environment() -> Mapping[str, Any]:
 
 
 def _helper(config: Mapping[str, Any], login_server: str, identifier: object, file: Path) -> str:
-    """The name of the helper for a login server; empty where the logins are in the file itself."""
+    """The name of the helper for a login server.
+
+    Empty where the logins are in the file itself.
+    """
     key = _key(config.get("credhelpers") or {}, login_server, identifier, str(file))
     # With an empty name for a server, docker stores the login of that server in the file.
     name = config.get("credsstore") if key is None else config["credhelpers"][key]
@@ -196,7 +202,10 @@ def _helper(config: Mapping[str, Any], login_server: str, identifier: object, fi
 def _login(
     config: Mapping[str, Any], login_server: str, identifier: object, where: str
 ) -> Mapping[str, Any] | None:
-    """The entry for a login server; None for an empty one, which docker leaves for a helper."""
+    """The entry for a login server.
+
+    None for an empty one, which docker leaves for a helper.
+    """
     key = _key(config.get("auths") or {}, login_server, identifier, where)
     entry = None if key is None else config["auths"][key]
     return (_lower_keys(entry) or None) if isinstance(entry, dict) else None
@@ -290,7 +299,10 @@ def _split(server: str) -> tuple[str, str]:
 
 
 def _read_json(content: bytes) -> object:
-    """The first JSON value, as Go's decoder reads it, or None. Bytes behind it are ignored."""
+    """The first JSON value, as Go's decoder reads it, or None.
+
+    Bytes behind it are ignored.
+    """
     try:
         return json.JSONDecoder().raw_decode(decode_text(content).lstrip())[0]
     except (ValueError, RecursionError):

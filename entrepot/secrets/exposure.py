@@ -67,7 +67,7 @@ def find_exposure(descriptor: int, path: str, *, allowed: int = 0) -> Exposure |
 
 
 def _is_delivered(status: os.stat_result, descriptor: int, place: Path) -> bool:
-    """Whether root or the service manager gave the file to us, and no other user can change it."""
+    """Whether root or the service manager gave the file to this user alone."""
     if status.st_mode & 0o022 or not _is_trusted(status) or not _chain_is_trusted(place):
         return False
     if _is_given_to_our_group(status):
@@ -76,7 +76,7 @@ def _is_delivered(status: os.stat_result, descriptor: int, place: Path) -> bool:
 
 
 def _is_given_to_our_group(status: os.stat_result) -> bool:
-    """Whether root let our group, or us by an access list, read a file that others can't read."""
+    """Whether root let our group, or us by an access list, read a private file."""
     if status.st_uid == os.geteuid() or status.st_mode & 0o007:
         return False
     return status.st_gid in {0, *_our_groups()}
@@ -88,7 +88,10 @@ def _is_credential(place: Path) -> bool:
 
 
 def _is_mounted_alone(descriptor: int, place: Path) -> bool:
-    """Whether the file is a mount point, as container engines mount a secret; Linux only."""
+    """Whether the file is a mount point, as container engines mount a secret.
+
+    Linux only.
+    """
     try:
         parent = os.open(place.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (AttributeError, OSError):
@@ -110,7 +113,7 @@ def _mount_id(descriptor: int) -> str | None:
 
 
 def _is_sealed(status: os.stat_result, place: Path) -> bool:
-    """Whether a directory above *place* keeps other users from reading and changing the file."""
+    """Whether a directory above *place* keeps other users from the file."""
     # A file of a third user is not sealed: its owner may have opened it before.
     if not _is_trusted(status):
         return False
@@ -134,12 +137,18 @@ def _chain_is_trusted(place: Path) -> bool:
 
 
 def _is_open_for_changes(directory: os.stat_result) -> bool:
-    """Whether other users may rename files in it; in a sticky directory only their owners may."""
+    """Whether other users may rename files in it.
+
+    In a sticky directory only their owners may.
+    """
     return bool(directory.st_mode & 0o022) and not directory.st_mode & stat.S_ISVTX
 
 
 def _ancestors(place: Path) -> Iterator[os.stat_result]:
-    """The directories above *place*, from the root down; an unreadable one has no owner."""
+    """The directories above *place*, from the root down.
+
+    An unreadable one has no owner.
+    """
     for directory in reversed(place.parents):
         try:
             yield directory.stat()

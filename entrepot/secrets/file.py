@@ -15,10 +15,10 @@ _ONE_SECRET = "Give the path of a file that holds the secret and nothing else."
 
 
 def read_private_file(path: str, identifier: object, *, limit: int = SECRET_LENGTH) -> bytes:
-    """Read a file that no other user can read or change (F71), at most *limit* + 1 bytes.
+    """Read a file that no other user can read or change (F71).
 
-    Links are followed at each reading, so that a secret which Kubernetes rotates by its link
-    ``..data`` counts at once. Blocks; raises `SecretUnavailable`.
+    At most *limit* + 1 bytes. Links are followed at each reading, so that a secret which Kubernetes
+    rotates by its link ``..data`` counts at once. Blocks; raises `SecretUnavailable`.
     """
     try:
         # Without O_NONBLOCK, to open a named pipe would wait for a writer.
@@ -49,9 +49,9 @@ def read_private_file(path: str, identifier: object, *, limit: int = SECRET_LENG
 
 
 def read_token(path: Path) -> str:
-    """Read a token of the management API from a private file, without blanks around it.
+    """Read a token of the management API from a private file.
 
-    It may be empty. Blocks; raises `SecretUnavailable`.
+    Without blanks around it; it may be empty. Blocks; raises `SecretUnavailable`.
     """
     identifier = f"file:{path}"
     return decoded(

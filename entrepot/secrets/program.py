@@ -1,4 +1,4 @@
-"""Read secrets that a program prints: a credential helper of docker, or any other command."""
+"""Read secrets that a program prints: a credential helper, or any other command."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class _Output(asyncio.SubprocessProtocol):
         self.full = asyncio.Event()
         self.over = asyncio.Event()
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def pipe_data_received(self, _fd: int, data: bytes) -> None:
         self.content += data[: SECRET_LENGTH + 1 - len(self.content)]
         if len(self.content) > SECRET_LENGTH:
             self.full.set()
             self.over.set()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         self.over.set()
 
 

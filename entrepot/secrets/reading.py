@@ -21,9 +21,10 @@ DOCKER_KINDS: Final = frozenset({"docker-config", "docker-helper"})
 
 
 async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret:
-    """Read a secret; raises `SecretUnavailable`, which names the identifier and never the value.
+    """Read a secret.
 
-    *login_server* is that of the credential set: docker stores credentials by it.
+    Raises `SecretUnavailable`, which names the identifier and never the value. *login_server* is
+    that of the credential set: docker stores credentials by it.
     """
     place = identifier.place
     match identifier.scheme:
@@ -64,7 +65,10 @@ async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret
 
 
 async def read_credential(credential_set: CredentialSet) -> Credential:
-    """Read the user name and the password of a credential set; raises `SecretUnavailable`."""
+    """Read the user name and the password of a credential set.
+
+    Raises `SecretUnavailable`.
+    """
     username, password = credential_set.username, credential_set.password
     login_server = credential_set.login_server
     if _is_pair(username, password):

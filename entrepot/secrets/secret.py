@@ -35,7 +35,10 @@ class SecretForbidden(SecretUnavailable):
 
 
 class VaultIdentityUnknown(SecretUnavailable):
-    """Azure does not know the identity of the engine (AADSTS700016). The code is ACR's for it."""
+    """Azure does not know the identity of the engine (AADSTS700016).
+
+    The code is ACR's for it.
+    """
 
     code = "unauthorized_client"
 

@@ -1,4 +1,4 @@
-"""Read secrets from an Azure Key Vault, with Azure's SDK: the optional extra ``azure``.
+"""Read secrets from an Azure Key Vault, with Azure's SDK (the extra ``azure``).
 
 The engine signs in as the identity that it has where it runs (`DefaultAzureCredential`: a managed
 identity, a workload identity, environment variables, or the login of ``az``), which needs the right

@@ -477,7 +477,7 @@ class BlobStore:
         with file:
             if size is not None and os.fstat(file.fileno()).st_size != size:
                 raise FileNotFoundError(
-                    f"The cached file of {digest} has no longer {size:,} bytes."
+                    f"The cached file of {digest} no longer has {size:,} bytes."
                 )
             yield file
 

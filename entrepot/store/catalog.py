@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -31,12 +31,14 @@ from entrepot.store.reconciliation import (
     read_differences,
     resolve_differences,
 )
-from entrepot.store.records import BlobOrigin as BlobOrigin
-from entrepot.store.records import BlobRecord as BlobRecord
-from entrepot.store.records import CachedManifest as CachedManifest
-from entrepot.store.records import CachedRepository as CachedRepository
-from entrepot.store.records import CachedTag as CachedTag
-from entrepot.store.records import TagEntry as TagEntry
+from entrepot.store.records import (
+    BlobOrigin,
+    BlobRecord,
+    CachedManifest,
+    CachedRepository,
+    CachedTag,
+    TagEntry,
+)
 from entrepot.store.removal import (
     Evicted,
     RemoveBlob,
@@ -51,26 +53,12 @@ from entrepot.store.tag_contents import (
     read_repository_contents,
     read_tag_contents,
 )
+from entrepot.store.usage import Usage, write_usage
 
 ROWS_ON_LOOP = 200
 """Rows that are prepared on the event loop: that takes less time than to start a thread."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What was used since the last `Catalog.record_usage`. Times are seconds since the epoch."""
-
-    pulls: Mapping[Repository, tuple[int, float]]
-    """How often a repository was pulled, and when last."""
-    tags: Mapping[tuple[Repository, Tag], float]
-    manifests: Mapping[tuple[Repository, Digest], float]
-    blobs: Mapping[Digest, float]
-    seen: Mapping[tuple[Repository, Digest], float] = field(default_factory=dict)
-    """Manifests that clients only asked for with HEAD: a use, but no pull."""
-    requests: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """By the name of the rule: manifests that clients got, and requests for them to the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,50 +484,7 @@ class Catalog(CatalogDatabase):
     async def record_usage(self, usage: Usage) -> None:
         """Write what was used since the last time; called at intervals, not for each request."""
         async with self._change(changes=False, uses=True) as connection:
-            for repository, (count, last) in usage.pulls.items():
-                values = {"pulls": schema.repositories.c.pulls + count, "last_pull": last}
-                await connection.execute(
-                    update(schema.repositories)
-                    .where(schema.repositories.c.name == repository)
-                    .values(values)
-                )
-            for (repository, tag), last in usage.tags.items():
-                await connection.execute(
-                    update(schema.tags)
-                    .where(schema.tags.c.repository == repository, schema.tags.c.name == tag)
-                    .values(last_pull=last)
-                )
-            for (repository, digest), last in usage.manifests.items():
-                await connection.execute(
-                    update(schema.repository_manifests)
-                    .where(is_link(repository, digest))
-                    .values(last_pull=last, last_used=last)
-                )
-            for (repository, digest), last in usage.seen.items():
-                last_used = schema.repository_manifests.c.last_used
-                is_newer = is_link(repository, digest) & (last_used.is_(None) | (last_used < last))
-                await connection.execute(
-                    update(schema.repository_manifests).where(is_newer).values(last_used=last)
-                )
-            for digest, last in usage.blobs.items():
-                await connection.execute(
-                    update(schema.blobs)
-                    .where(schema.blobs.c.digest == str(digest))
-                    .values(last_used=last)
-                )
-            for rule, (to_clients, to_source) in usage.requests.items():
-                await insert_missing(
-                    connection, schema.rule_requests, {"rule": rule}, {"answered": 0, "made": 0}
-                )
-                totals = {
-                    "answered": schema.rule_requests.c.answered + to_clients,
-                    "made": schema.rule_requests.c.made + to_source,
-                }
-                await connection.execute(
-                    update(schema.rule_requests)
-                    .where(schema.rule_requests.c.rule == rule)
-                    .values(totals)
-                )
+            await write_usage(connection, usage)
 
     async def rule_requests(self) -> dict[str, tuple[int, int]]:
         """By the rule's name: manifests that clients got, and requests for them to sources."""

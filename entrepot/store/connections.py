@@ -165,7 +165,7 @@ class CatalogHealth:
             raise failed from error
 
 
-class Readers:
+class ReaderThreads:
     """The threads that read one database, and their connections."""
 
     def __init__(

@@ -26,7 +26,7 @@ from entrepot.store.connections import (
     CatalogFailed,
     CatalogHealth,
     CatalogOperation,
-    Readers,
+    ReaderThreads,
     Reason,
     WriterThreads,
     pragma_listener,
@@ -130,7 +130,7 @@ class CatalogDatabase:
         event.listen(self._engine.sync_engine, "handle_error", self.health.record_failed_write)
         # SQLite's connections of one process share the index of the log (-shm): while a read-only
         # connection has it open, no connection can write.
-        self._readers = Readers(
+        self._readers = ReaderThreads(
             opening.url("sqlite"), opening.pragmas, self.health, stays_open=opening.refusal is None
         )
         self.health.notices += tuple(opening.notices)

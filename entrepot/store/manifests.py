@@ -237,7 +237,9 @@ def _bounded(content: bytes, media_type: str, digest: Digest) -> Manifest:
         (layers, LAYERS_LIMIT, "layers"),
     ):
         if count > limit:
-            raise ManifestUnreadable(f"it lists {count:,} {kind}, and at most {limit:,} are taken")
+            raise ManifestUnreadable(
+                f"it lists {count:,} {kind}, and at most {limit:,} are accepted"
+            )
     largest = max((reference.size or 0 for reference in manifest.references), default=0)
     if largest > LARGEST_SIZE:
         # A number in JSON may have thousands of digits.
@@ -360,7 +362,7 @@ def _entries(entries: msgspec.Raw) -> list[msgspec.Raw]:
     decoded = _entries_decoder.decode(entries) or []
     if len(decoded) > REFERENCES_LIMIT:
         raise ManifestUnreadable(
-            f"it lists {len(decoded):,} entries, and at most {REFERENCES_LIMIT:,} are taken"
+            f"it lists {len(decoded):,} entries, and at most {REFERENCES_LIMIT:,} are accepted"
         )
     return decoded
 

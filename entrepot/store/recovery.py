@@ -209,7 +209,7 @@ def salvage(catalog: Path, damage: str, *, now: float) -> str:
     elif rows:
         outcome = f"{counted(rows, 'row')} could be read from it into a new one"
     else:
-        outcome = "nothing of it could be read, and a new one is begun"
+        outcome = "nothing of it could be read, and a new one is created"
     return (
         f"The catalog was damaged ({damage}) and is set aside as {aside.name}; {outcome}. "
         "The blobs stay, and what is missing is cataloged again as it is pulled."

@@ -175,7 +175,7 @@ def create(connection: Connection, count: Executable) -> None:
             f"The catalog was written by a newer Entrepot (its version is {version}, this one "
             f"knows {SCHEMA_VERSION}).",
             "Run that newer Entrepot, or move the catalog out of the way: the blobs stay for a "
-            "day, and a new catalog knows them again as images are pulled.",
+            "day, and a new catalog uses them as images are pulled.",
         )
     if version:
         for added in (

@@ -34,7 +34,7 @@ def by_name(measurements: list[Measurement]) -> dict[tuple[str, str], Measuremen
     return {(each.scenario, each.through): each for each in measurements}
 
 
-def test_an_image_is_pulled_cold_and_warm_through_everyone_and_reaches_entrepot_once(
+def test_an_image_is_pulled_cold_and_warm_through_all_and_fetched_once(
     bench: Bench,
 ) -> None:
     measurements = by_name(image_pull(bench, [SMALL, 20_000], clients=2))
@@ -75,7 +75,7 @@ def test_all_read_the_same_held_blob_and_the_source_is_not_asked(bench: Bench) -
     assert all(each.peak_memory > 0 for each in measurements)
 
 
-def test_a_held_manifest_is_asked_for_by_tag_and_by_digest_and_every_answer_counts(
+def test_a_cached_manifest_is_requested_by_tag_and_by_digest_and_counted(
     bench: Bench,
 ) -> None:
     measurements = by_name(warm_manifest(bench, connections=2, seconds=1.0))
@@ -107,7 +107,7 @@ def test_a_crowd_gets_cold_blobs_and_through_entrepot_the_source_sends_each_once
     )
 
 
-def test_a_large_cache_starts_with_all_that_it_held_and_finds_a_rule_for_every_repository(
+def test_a_large_cache_starts_whole_and_finds_a_rule_for_every_repository(
     bench: Bench,
 ) -> None:
     *requests, start, routing = large_cache(bench, repositories=12, rules=4)

@@ -59,7 +59,7 @@ def test_requests_are_compared_by_their_number_and_have_times_of_their_own() -> 
     )
 
 
-def test_an_aim_is_met_or_missed_by_the_medians() -> None:
+def test_a_target_is_met_or_missed_by_the_medians() -> None:
     rows = [cold(ENTREPOT, 2.0), cold(PROXY, 1.0, sent=2 * MEGABYTES, first_bytes=(0.005, 0.5))]
     assert [each[1:] for each in verdicts(rows)] == [
         ("first byte, first client", "<= 1 x docker-registry", "2.00 x docker-registry", "MISSED"),

@@ -26,8 +26,9 @@ from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.lists import TagPage
 from entrepot.source.manifests import FetchedManifest, ManifestHead
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import BlobOrigin, Catalog
+from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
+from entrepot.store.records import BlobOrigin
 from tests.conftest import Clock
 
 SOURCE = "mcr.microsoft.com"

@@ -22,7 +22,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
 from entrepot.source.transport import SourceTransport
-from entrepot.store.catalog import TagEntry
+from entrepot.store.records import TagEntry
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import Content, FakeRegistry, Fault, Html, Status
 

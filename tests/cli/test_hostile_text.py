@@ -15,7 +15,7 @@ from entrepot.cli.output import fail, note, print_fields, print_json, print_tabl
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.event_kinds import EventKind
-from entrepot.formatting import Column
+from entrepot.formatting import TableColumn
 from entrepot.server.log_format import JsonFormatter, PlainFormatter
 from entrepot.store import manifests
 from tests.cli.conftest import CommandLine
@@ -95,7 +95,9 @@ async def test_what_the_engine_says_of_a_hostile_image_is_the_same_for_a_script(
 
 def test_cells_and_fields_stay_in_their_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(
-        [Column("One"), Column("Two", right=True)], [(HOSTILE, "1"), ("層", HOSTILE)], empty=""
+        [TableColumn("One"), TableColumn("Two", right=True)],
+        [(HOSTILE, "1"), ("層", HOSTILE)],
+        empty="",
     )
     print_fields([("Type", HOSTILE), ("Long name", 7)])
     told = capsys.readouterr().out

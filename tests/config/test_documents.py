@@ -13,8 +13,15 @@ from typing import Any
 
 import pytest
 
-from entrepot.config import documents as module
-from entrepot.config.documents import DOCUMENT_SIZE, DocumentInvalid, Documents
+from entrepot.config import document_files
+from entrepot.config import documents as documents_module
+from entrepot.config.document_files import (
+    DOCUMENT_SIZE,
+    ConfigurationReadOnly,
+    DocumentInvalid,
+    write_document,
+)
+from entrepot.config.documents import Documents
 from entrepot.config.settings import Directories
 from entrepot.core.credentials import CredentialSetDraft, CredentialSetInUse, CredentialSetNotFound
 from entrepot.core.registries import SourceRegistries
@@ -57,9 +64,9 @@ def more(name: str, source: str, target: str) -> str:
 
 @pytest.fixture
 def directories(tmp_path: Path) -> Directories:
-    made = Directories.under(tmp_path)
-    made.make()
-    return made
+    directories_of_test = Directories.under(tmp_path)
+    directories_of_test.make()
+    return directories_of_test
 
 
 async def opened(directories: Directories) -> Documents:
@@ -105,11 +112,11 @@ async def test_without_documents_both_books_are_empty_and_nothing_is_written(
 
 async def test_what_was_made_is_there_after_a_restart(directories: Directories) -> None:
     documents = await opened(directories)
-    made = await documents.create_credential_set(HUB_LOGIN)
+    credential_set = await documents.create_credential_set(HUB_LOGIN)
     rule = await documents.create_rule(HUB_LIBRARY)
     again = await opened(directories)
     assert list(again.rules) == [rule] == list(documents.rules)
-    assert list(again.credential_sets) == [made]
+    assert list(again.credential_sets) == [credential_set]
     assert again.rules.route("library/nginx") is not None
 
 
@@ -134,8 +141,8 @@ async def test_the_documents_are_for_their_owner_only_and_nothing_else_is_left(
     await documents.create_credential_set(HUB_LOGIN)
     await documents.create_rule(HUB_LIBRARY)
     assert sorted(on_disk(directories)) == ["credentials.toml", "rules.toml"]
-    for each in directories.config.iterdir():
-        assert stat.S_IMODE(each.stat().st_mode) == 0o600
+    for file in directories.config.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 async def test_a_change_touches_only_the_document_that_it_is_about(
@@ -266,14 +273,14 @@ async def test_a_change_whose_caller_left_is_whole(
 ) -> None:
     documents = await opened(directories)
     reached, go_on = threading.Event(), threading.Event()
-    replace = module._replace
+    replace = write_document
 
     def slow(file: Path, content: bytes) -> Any:
         reached.set()
         assert go_on.wait(10)
         return replace(file, content)
 
-    monkeypatch.setattr(module, "_replace", slow)
+    monkeypatch.setattr(documents_module, "write_document", slow)
     task = asyncio.create_task(documents.create_rule(GHCR_API))
     await asyncio.to_thread(reached.wait, 10)
     task.cancel()
@@ -742,7 +749,7 @@ async def test_a_document_of_another_user_leads_to_the_right_to_read_it(
     def refused(file: Path) -> object:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(module, "_contents", refused)
+    monkeypatch.setattr(document_files, "read_document", refused)
     with pytest.raises(
         DocumentInvalid, match=r"Permission denied\. Let the engine's user, .+, read it\."
     ):
@@ -765,8 +772,8 @@ async def test_the_freshness_of_a_rule_is_kept_changed_and_left_out_where_it_is_
     directories: Directories,
 ) -> None:
     documents = await opened(directories)
-    made = await documents.create_rule(replace(GHCR_API, freshness="600"))
-    assert made.freshness == 600
+    rule = await documents.create_rule(replace(GHCR_API, freshness="600"))
+    assert rule.freshness == 600
     assert tomllib.loads(directories.rules.read_text())["rules"][0]["freshness"] == "10 min"
     assert (await opened(directories)).rules.get("ghcr-api").freshness == 600
     assert (await documents.update_rule("ghcr-api", None)).freshness == 600
@@ -852,9 +859,9 @@ async def test_a_link_into_the_store_is_not_written_through_even_where_it_could_
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "rules.toml").write_text("# empty\n")
     directories.rules.symlink_to(tmp_path / "store" / "rules.toml")
-    monkeypatch.setattr(module, "READABLE_STORES", (tmp_path / "store",))
+    monkeypatch.setattr(document_files, "READABLE_STORES", (tmp_path / "store",))
     documents = await opened(directories)
-    with pytest.raises(module.ConfigurationReadOnly, match="where nothing may be changed by hand"):
+    with pytest.raises(ConfigurationReadOnly, match="where nothing may be changed by hand"):
         await documents.create_rule(GHCR_API)
     assert contents(tmp_path / "store" / "rules.toml") == "# empty\n"
 
@@ -873,12 +880,12 @@ async def test_an_import_changes_nothing_where_one_of_two_documents_can_not_be_w
 ) -> None:
     documents = await opened(directories)
     monkeypatch.setattr(
-        module,
-        "_obstacle",
+        documents_module,
+        "write_obstacle",
         lambda file: ("it is somebody's", "Edit it.") if file == directories.rules else None,
     )
     with pytest.raises(
-        module.ConfigurationReadOnly,
+        ConfigurationReadOnly,
         match=r"rules\.toml can't be written: it is somebody's\. Nothing is changed\. Edit it\.",
     ):
         await documents.apply_import(CREDENTIALS_TOML + RULES_TOML)
@@ -902,7 +909,7 @@ async def test_an_import_is_taken_back_where_the_second_document_is_refused(
     text = more("ghcr-api", "ghcr.io/acme/api", "acme/api") + CREDENTIALS_TOML.replace(
         "hub-login", "ghcr-login"
     ).replace("docker.io", "ghcr.io")
-    with pytest.raises(module.ConfigurationReadOnly, match="mounted alone"):
+    with pytest.raises(ConfigurationReadOnly, match="mounted alone"):
         await documents.apply_import(text)
     assert on_disk(directories) == before
     assert [each.name for each in documents.credential_sets] == ["hub-login"]

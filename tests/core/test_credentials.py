@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from entrepot.core.book import parse_name
 from entrepot.core.credentials import (
     CredentialBook,
     CredentialHealth,
@@ -18,7 +17,7 @@ from entrepot.core.credentials import (
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import HealthStatus
-from entrepot.errors import NameInvalid, NotFound, Refusal
+from entrepot.errors import NotFound, Refusal
 
 EXAMPLES: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "swagger-examples-2023-01-01-preview.json").read_text()
@@ -58,10 +57,10 @@ def refused(book: CredentialBook, wrong: CredentialSetDraft) -> Refusal:
 
 
 def test_a_credential_set_is_made_of_identifiers_in_their_normal_form() -> None:
-    made = CredentialBook(REGISTRIES).parse(
+    credential_set = CredentialBook(REGISTRIES).parse(
         draft("Hub-Login", "index.docker.io", "ENV:U", "file:///run/p"), created=NOW
     )
-    assert made == CredentialSet(
+    assert credential_set == CredentialSet(
         "Hub-Login",
         "docker.io",
         SecretIdentifier("env", "U"),
@@ -103,7 +102,7 @@ def test_a_credential_set_that_can_not_stand_is_refused_for_its_field(
 def test_the_vault_of_acrs_own_example_is_taken() -> None:
     properties = EXAMPLES["CredentialSetCreate"]["body"]["properties"]
     credential = properties["authCredentials"][0]
-    made = CredentialBook(REGISTRIES).parse(
+    credential_set = CredentialBook(REGISTRIES).parse(
         CredentialSetDraft(
             "myCredentialSet",
             properties["loginServer"],
@@ -111,7 +110,7 @@ def test_the_vault_of_acrs_own_example_is_taken() -> None:
             credential["passwordSecretIdentifier"],
         )
     )
-    assert (str(made.username), str(made.password)) == (
+    assert (str(credential_set.username), str(credential_set.password)) == (
         "https://myvault.vault.azure.net/secrets/username",
         "https://myvault.vault.azure.net/secrets/password",
     )
@@ -190,12 +189,3 @@ def test_a_book_reads_back_from_its_own_sets() -> None:
 
 def test_the_health_of_a_set_is_unknown_until_somebody_tried() -> None:
     assert CredentialHealth().status is HealthStatus.UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("abc", "3 characters"), ("日本語rule", "'日' and '本' and '語'"), ("team/app", "'/'")],
-)
-def test_what_is_no_name_is_refused_with_the_reason(name: str, reason: str) -> None:
-    with pytest.raises(NameInvalid, match=rf"this one has {reason}\."):
-        parse_name(name, "cache rule")

@@ -26,8 +26,8 @@ SIGN_IN = {"auth": SignIn.REQUIRED, "anon": SignIn.NONE, "both": SignIn.OPTIONAL
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda each: each["login_server"])
 def test_every_upstream_of_acr_is_known_with_its_sign_in(documented: dict[str, Any]) -> None:
     registries = {each.login_server: each for each in SourceRegistries()}
-    known = registries[documented["login_server"]]
-    assert (known.name, known.sign_in, known.declared) == (
+    registry = registries[documented["login_server"]]
+    assert (registry.name, registry.sign_in, registry.declared) == (
         documented["name"],
         SIGN_IN[documented["credentials"]],
         False,
@@ -56,20 +56,20 @@ def test_a_login_server_is_asked_at_its_own_host_except_docker_hub(registry: Any
     "text", ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.IO", " docker.io "]
 )
 def test_docker_hub_is_found_under_all_its_names(text: str) -> None:
-    found = SourceRegistries().find(text)
-    assert found.login_server == "docker.io"
-    assert found.endpoint == "https://registry-1.docker.io"
+    registry = SourceRegistries().find(text)
+    assert registry.login_server == "docker.io"
+    assert registry.endpoint == "https://registry-1.docker.io"
 
 
 @pytest.mark.parametrize("name", ["acme.azurecr.io", "europe-west1-docker.pkg.dev"])
 def test_a_registry_of_a_pattern_has_its_own_name_and_endpoint(name: str) -> None:
-    found = SourceRegistries().find(name)
-    assert (found.login_server, found.endpoint, found.sign_in) == (
+    registry = SourceRegistries().find(name)
+    assert (registry.login_server, registry.endpoint, registry.sign_in) == (
         name,
         f"https://{name}",
         SignIn.REQUIRED,
     )
-    assert not found.pattern
+    assert not registry.pattern
 
 
 def test_a_pattern_itself_is_not_a_registry_to_pull_from() -> None:
@@ -169,22 +169,22 @@ def test_a_declared_registry_is_found_and_comes_after_the_table() -> None:
             )
         ]
     )
-    found = registries.find("registry.example.com")
-    assert (found.name, found.sign_in, found.endpoint, found.declared) == (
+    registry = registries.find("registry.example.com")
+    assert (registry.name, registry.sign_in, registry.endpoint, registry.declared) == (
         "Ours",
         SignIn.REQUIRED,
         "https://mirror.example.com:8443",
         True,
     )
-    assert list(registries)[-1] == found
+    assert list(registries)[-1] == registry
     assert "registry.example.com" in registries
 
 
 def test_a_declared_registry_needs_nothing_but_its_name() -> None:
-    found = SourceRegistries([DeclaredRegistry("registry.example.com:5000")]).find(
+    registry = SourceRegistries([DeclaredRegistry("registry.example.com:5000")]).find(
         "registry.example.com:5000"
     )
-    assert (found.name, found.sign_in, found.endpoint) == (
+    assert (registry.name, registry.sign_in, registry.endpoint) == (
         "registry.example.com:5000",
         SignIn.OPTIONAL,
         "https://registry.example.com:5000",
@@ -195,14 +195,14 @@ def test_a_declaration_overrides_the_endpoint_of_a_known_registry_and_nothing_el
     registries = SourceRegistries(
         [DeclaredRegistry("index.docker.io", endpoint="https://mirror.example.com")]
     )
-    found = registries.find("docker.io")
-    assert (found.name, found.sign_in, found.endpoint, found.declared) == (
+    registry = registries.find("docker.io")
+    assert (registry.name, registry.sign_in, registry.endpoint, registry.declared) == (
         "Docker Hub",
         SignIn.REQUIRED,
         "https://mirror.example.com",
         False,
     )
-    assert found.repository("nginx") == "library/nginx"
+    assert registry.repository("nginx") == "library/nginx"
     assert len(list(registries)) == len(TABLE)
 
 

@@ -37,30 +37,30 @@ def read(
     sets: tuple[CredentialSetDraft, ...] = (),
 ) -> ImportResult:
     credentials = CredentialBook(REGISTRIES)
-    for each in sets:
-        credentials = credentials.with_set(credentials.parse(each))
+    for set_draft in sets:
+        credentials = credentials.with_set(credentials.parse(set_draft))
     rules = RuleBook(REGISTRIES, credentials)
     for draft in there:
         rules = rules.with_rule(rules.parse(draft))
     return read_import(text, rules, credentials, existing)
 
 
-def told(done: ImportResult) -> list[tuple[str, str, list[str]]]:
+def told(result: ImportResult) -> list[tuple[str, str, list[str]]]:
     return [
         (each.name, each.outcome.value, [problem.code for problem in each.problems])
-        for each in done.entries
+        for each in result.entries
     ]
 
 
 def test_rules_and_the_credential_sets_that_they_use_come_together() -> None:
-    done = read(
+    result = read(
         rule("hub-library", "docker.io/library/*", "library/*", 'credential_set = "hub-login"')
         + credential_set("hub-login", "docker.io")
     )
-    assert told(done) == [("hub-login", "create", []), ("hub-library", "create", [])]
-    assert done.possible
-    assert done.rules.get("hub-library").credential_set == "hub-login"
-    assert [each.line for each in done.entries] == [6, 1]
+    assert told(result) == [("hub-login", "create", []), ("hub-library", "create", [])]
+    assert result.possible
+    assert result.rules.get("hub-library").credential_set == "hub-login"
+    assert [each.line for each in result.entries] == [6, 1]
 
 
 def test_what_is_in_force_already_is_unchanged_however_it_is_written() -> None:
@@ -69,8 +69,8 @@ def test_what_is_in_force_already_is_unchanged_however_it_is_written() -> None:
     text = credential_set("hub-login", "docker.io") + rule(
         "Hub-Nginx", "docker.io/nginx", "nginx", 'credential_set = "hub-login"', "freshness = 600"
     )
-    done = read(text, there, sets=(login,), existing=("nginx",))
-    assert told(done) == [("hub-login", "unchanged", []), ("Hub-Nginx", "unchanged", [])]
+    result = read(text, there, sets=(login,), existing=("nginx",))
+    assert told(result) == [("hub-login", "unchanged", []), ("Hub-Nginx", "unchanged", [])]
 
 
 @pytest.mark.parametrize(
@@ -97,22 +97,22 @@ def test_what_is_in_force_already_is_unchanged_however_it_is_written() -> None:
     ],
 )
 def test_an_entry_that_can_not_be_says_why(text: str, codes: list[str]) -> None:
-    done = read(text, RuleDraft("quay-all", "quay.io/*", "quay/*"), existing=("held/etcd",))
-    [entry] = done.entries
+    result = read(text, RuleDraft("quay-all", "quay.io/*", "quay/*"), existing=("held/etcd",))
+    [entry] = result.entries
     assert (entry.outcome, [each.code for each in entry.problems]) == (
         ImportOutcome.CONFLICT,
         codes,
     )
-    assert not done.possible
+    assert not result.possible
 
 
 def test_new_rules_are_held_against_each_other() -> None:
-    done = read(
+    result = read(
         rule("quay-one", "quay.io/one/*", "same/*")
         + rule("quay-two", "quay.io/two/*", "same/*")
         + rule("quay-one", "quay.io/three", "three")
     )
-    assert told(done) == [
+    assert told(result) == [
         ("quay-one", "create", []),
         ("quay-two", "conflict", ["CacheRuleTargetOverlap"]),
         ("quay-one", "conflict", ["CacheRuleAlreadyExists"]),
@@ -120,14 +120,14 @@ def test_new_rules_are_held_against_each_other() -> None:
 
 
 def test_more_rules_than_there_may_be_are_too_many_together() -> None:
-    done = read(
+    result = read(
         "".join(
             rule(f"quay-{number:04d}", f"quay.io/app/{number}", f"app/{number}")
             for number in range(1001)
         )
     )
-    assert [outcome for _, outcome, _ in told(done)].count("create") == 1000
-    assert told(done)[-1] == ("quay-1000", "conflict", ["CacheRuleLimitReached"])
+    assert [outcome for _, outcome, _ in told(result)].count("create") == 1000
+    assert told(result)[-1] == ("quay-1000", "conflict", ["CacheRuleLimitReached"])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_more_rules_than_there_may_be_are_too_many_together() -> None:
     ],
 )
 def test_a_text_that_can_not_be_read_says_where(text: str, line: int | None, message: str) -> None:
-    done = read(text)
-    [problem] = done.problems
-    assert (problem.line, done.possible) == (line, False)
+    result = read(text)
+    [problem] = result.problems
+    assert (problem.line, result.possible) == (line, False)
     assert message in problem.refusal.message

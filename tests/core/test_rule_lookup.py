@@ -23,10 +23,10 @@ RULES = {
 
 def book(rules: dict[str, tuple[str, str]]) -> RuleBook:
     registries = SourceRegistries()
-    made = RuleBook(registries, CredentialBook(registries))
+    rule_book = RuleBook(registries, CredentialBook(registries))
     for name, (source, target) in rules.items():
-        made = made.with_rule(made.parse(RuleDraft(name, source, target)))
-    return made
+        rule_book = rule_book.with_rule(rule_book.parse(RuleDraft(name, source, target)))
+    return rule_book
 
 
 def asked(image: str, rules: dict[str, tuple[str, str]] = RULES) -> RuleLookup:
@@ -69,9 +69,9 @@ def asked(image: str, rules: dict[str, tuple[str, str]] = RULES) -> RuleLookup:
 def test_an_image_here_or_at_its_source_finds_its_rule(
     image: str, rule: str, repository: str, source: str
 ) -> None:
-    found = asked(image)
-    assert found.route is not None
-    assert (found.route.rule.name, found.repository, found.route.source) == (
+    lookup = asked(image)
+    assert lookup.route is not None
+    assert (lookup.route.rule.name, lookup.repository, lookup.route.source) == (
         rule,
         repository,
         source,
@@ -79,19 +79,19 @@ def test_an_image_here_or_at_its_source_finds_its_rule(
 
 
 def test_the_rule_for_one_repository_comes_before_the_one_for_all() -> None:
-    found = asked("quay.io/coreos/etcd:v3")
-    assert (found.repository, found.tag, found.others) == ("etcd", "v3", ("quay/coreos/etcd",))
+    lookup = asked("quay.io/coreos/etcd:v3")
+    assert (lookup.repository, lookup.tag, lookup.others) == ("etcd", "v3", ("quay/coreos/etcd",))
 
 
 def test_a_rule_that_another_one_beats_at_its_target_is_not_named() -> None:
-    found = asked(
+    lookup = asked(
         "quay.io/coreos/etcd",
         {
             "quay-all": ("quay.io/*", "quay/*"),
             "etcd-other": ("registry.k8s.io/etcd", "quay/coreos/etcd"),
         },
     )
-    assert (found.route, found.repository) == (None, None)
+    assert (lookup.route, lookup.repository) == (None, None)
 
 
 def test_a_tag_counts_only_where_it_was_written() -> None:
@@ -102,9 +102,9 @@ def test_a_tag_counts_only_where_it_was_written() -> None:
 
 
 def test_a_repository_here_may_begin_with_the_name_of_a_host() -> None:
-    found = asked("ghcr.io/acme/app", {"with-host": ("quay.io/acme/*", "ghcr.io/acme/*")})
-    assert found.route is not None
-    assert (found.repository, found.route.source) == ("ghcr.io/acme/app", "quay.io/acme/app")
+    lookup = asked("ghcr.io/acme/app", {"with-host": ("quay.io/acme/*", "ghcr.io/acme/*")})
+    assert lookup.route is not None
+    assert (lookup.repository, lookup.route.source) == ("ghcr.io/acme/app", "quay.io/acme/app")
 
 
 @pytest.mark.parametrize(
@@ -128,18 +128,18 @@ def test_a_repository_here_may_begin_with_the_name_of_a_host() -> None:
 def test_where_no_rule_answers_those_that_come_near_are_named(
     image: str, near: str, why: str
 ) -> None:
-    found = asked(image)
-    assert found.route is None
-    assert found.why_not is not None
-    assert (found.near[0].rule.name, found.near[0].why) == (near, why)
-    assert len(found.near) <= 5
+    lookup = asked(image)
+    assert lookup.route is None
+    assert lookup.why_not is not None
+    assert (lookup.near[0].rule.name, lookup.near[0].why) == (near, why)
+    assert len(lookup.near) <= 5
 
 
 @pytest.mark.parametrize(
     ("image", "rules", "told"),
     [
         ("nginx", {}, "There is no rule at all. Create one"),
-        ("nothing/like/it", RULES, "No cache rule answers for nothing/like/it. Make one"),
+        ("nothing/like/it", RULES, "No cache rule answers for nothing/like/it. Create one"),
         (
             "ghcr.io/acme/app",
             RULES,
@@ -149,9 +149,9 @@ def test_where_no_rule_answers_those_that_come_near_are_named(
     ],
 )
 def test_why_no_rule_answers(image: str, rules: dict[str, tuple[str, str]], told: str) -> None:
-    found = asked(image, rules)
-    assert found.route is None
-    assert told in (found.why_not or "")
+    lookup = asked(image, rules)
+    assert lookup.route is None
+    assert told in (lookup.why_not or "")
 
 
 @pytest.mark.parametrize(

@@ -665,15 +665,15 @@ def test_a_book_reads_back_from_its_own_rules() -> None:
 
 
 def test_a_new_rule_in_a_book_that_is_read_must_not_have_a_target_that_exists() -> None:
-    known = book_of(("the-rule", "ghcr.io/acme/api", "api"))
-    kept = (RuleDraft("the-rule", "ghcr.io/acme/api", "api", "ghcr-login"), NOW)
+    current = book_of(("the-rule", "ghcr.io/acme/api", "api"))
+    unchanged = (RuleDraft("the-rule", "ghcr.io/acme/api", "api", "ghcr-login"), NOW)
 
     def read(*drafts: tuple[RuleDraft, datetime]) -> RuleBook:
         return RuleBook.read(
-            drafts, REGISTRIES, CREDENTIALS, current=known, existing_repositories=["api", "web"]
+            drafts, REGISTRIES, CREDENTIALS, current=current, existing_repositories=["api", "web"]
         )
 
-    assert read(kept).get("the-rule").credential_set == "ghcr-login"
+    assert read(unchanged).get("the-rule").credential_set == "ghcr-login"
     for draft in (
         RuleDraft("new-rule", "ghcr.io/acme/web", "web"),
         RuleDraft("the-rule", "ghcr.io/other/api", "api"),
@@ -900,8 +900,8 @@ def matches(rule: CacheRule, repository: str) -> bool:
 
 def naive(book: RuleBook, repository: str) -> tuple[str, str] | None:
     """Rule and source path, by looking at every rule."""
-    found = [rule for rule in book if matches(rule, repository)]
-    for rule in sorted(found, key=lambda each: each.target.wildcard):
+    matching_routes = [rule for rule in book if matches(rule, repository)]
+    for rule in sorted(matching_routes, key=lambda each: each.target.wildcard):
         if not rule.target.wildcard:
             return rule.name, rule.source.path
         rest = (

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from entrepot.config.documents import DocumentInvalid
+from entrepot.config.document_files import DocumentInvalid
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER

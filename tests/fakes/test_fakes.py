@@ -1,5 +1,7 @@
-"""The fake registry does on command what the tests of others rely on. It is asked over a bare socket, so
-that no client smooths anything."""
+"""The fake registry does on command what other tests rely on.
+
+It is asked over a bare socket, so that no client smooths anything.
+"""
 
 from __future__ import annotations
 
@@ -403,7 +405,8 @@ async def test_a_token_opens_its_own_repository_alone() -> None:
         refused = await ask(source, "/v2/acme/api/manifests/1")
         assert (
             refused.headers["www-authenticate"]
-            == f'Bearer realm="{source.url}/token",service="stand-in",scope="repository:acme/api:pull"'
+            == f'Bearer realm="{source.url}/token",service="stand-in",'
+            'scope="repository:acme/api:pull"'
         )
         signed = {"Authorization": "Basic YW5uOndvcmQ="}
         token = (await ask(source, "/token?scope=repository:acme/api:pull", headers=signed)).body

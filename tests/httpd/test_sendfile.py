@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 
 from entrepot.httpd import sendfile
 from entrepot.httpd.asgi import Application, Receive, Scope, Send
-from entrepot.httpd.sendfile import SENDFILE_CHUNK
+from entrepot.httpd.sendfile import (
+    SENDFILE_CHUNK,
+    SMALL_SPAN,
+    FileCutShort,
+    FileSpan,
+    chunks,
+    spans,
+)
 from entrepot.httpd.server import bind_tcp, serving
 from tests.httpd.byte_client import answer, as_one_part, body, connected, read_all, start
 
@@ -82,3 +90,26 @@ async def test_a_file_system_without_sendfile_serves_as_well(
         for _ in range(2):
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await answer(reader))[2] == content
+
+
+async def test_a_small_span_is_read_and_a_large_one_is_sent_as_a_file(tmp_path: Path) -> None:
+    content = os.urandom(SMALL_SPAN + 2)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        assert [each async for each in spans(file, 1, 1 + SMALL_SPAN)] == [
+            content[1 : 1 + SMALL_SPAN]
+        ]
+        assert [each async for each in spans(file, 1, 2 + SMALL_SPAN)] == [
+            FileSpan(file, 1, SMALL_SPAN + 1)
+        ]
+
+
+async def test_a_file_that_ends_early_is_no_shorter_response(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"half")
+    with path.open("rb") as file:
+        remaining = chunks(file, 0, 8)
+        assert await anext(remaining) == b"half"
+        with pytest.raises(FileCutShort):
+            await anext(remaining)

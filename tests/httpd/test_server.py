@@ -41,7 +41,7 @@ async def test_headers_that_do_not_come_and_connections_that_are_idle_are_given_
             assert await reader.read() == b""
 
 
-async def test_headers_that_are_too_long_or_no_http_are_refused_without_a_stack_in_the_log(
+async def test_overlong_headers_and_other_protocols_get_400_without_a_stack_trace(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for request in (
@@ -401,7 +401,7 @@ async def test_s09_one_address_leaves_a_share_of_the_connections_to_others(
             writer.close()
 
 
-async def test_s10_the_last_descriptors_are_kept_from_connections_but_an_idle_one_makes_room(
+async def test_s10_no_connection_gets_the_last_descriptors_but_an_idle_one_makes_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     listener = bind_tcp("127.0.0.1", 0)

@@ -14,8 +14,9 @@ from entrepot.cache import index
 from entrepot.cache.index import Unwritten, UnwrittenManifests
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.engine.engine import Engine
-from entrepot.store.catalog import CatalogFailed, TagEntry
+from entrepot.store.catalog import CatalogFailed
 from entrepot.store.connections import CatalogOperation, Reason
+from entrepot.store.records import TagEntry
 from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage

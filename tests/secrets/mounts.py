@@ -142,7 +142,7 @@ def given_to_group(root: Path, uid: int) -> Path:
 
 
 def sealed_directory(root: Path, uid: int) -> Path:
-    """0644 below a directory that lets in nobody but the group of the engine."""
+    """0644 below a directory that only the group of the engine can enter."""
     secret = file(root / "etc" / "entrepot" / "hub", 0o644)
     os.chown(secret.parent, 0, uid)
     secret.parent.chmod(0o750)
@@ -150,7 +150,7 @@ def sealed_directory(root: Path, uid: int) -> Path:
 
 
 def own_home(root: Path, uid: int) -> Path:
-    """0644 in the home directory of the engine's user, which nobody else can enter."""
+    """0644 in the home directory of the engine's user, which no other user can enter."""
     secret = file(root / "home" / "hub", 0o644, uid, uid)
     os.chown(secret.parent, uid, uid)
     secret.parent.chmod(0o700)

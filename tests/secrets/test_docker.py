@@ -66,10 +66,10 @@ def auth(pair: str) -> dict[str, str]:
 
 async def pair_of(kind: str, login_server: str = "docker.io") -> tuple[str, str]:
     separator = ":" if kind == "docker-config" else "/"
-    found = await read_credential(
+    credential = await read_credential(
         set_of(f"{kind}{separator}username", f"{kind}{separator}password", login_server)
     )
-    return found.username.reveal(), found.password.reveal()
+    return credential.username.reveal(), credential.password.reveal()
 
 
 async def test_a_helper_gives_user_name_and_password_in_one_call(helper: Path) -> None:

@@ -17,7 +17,7 @@ from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.secrets import SecretUnavailable, read_secret
 
 
-class Kept(KeyringBackend):
+class MemoryKeyring(KeyringBackend):
     """A keyring in memory."""
 
     priority = 1
@@ -42,9 +42,9 @@ class Kept(KeyringBackend):
 
 
 @pytest.fixture(autouse=True)
-def kept() -> Iterator[Kept]:
+def memory_keyring() -> Iterator[MemoryKeyring]:
     before = keyring.get_keyring()
-    backend = Kept()
+    backend = MemoryKeyring()
     keyring.set_keyring(backend)
     yield backend
     backend.answers.set()
@@ -55,13 +55,13 @@ async def read(place: str = "entrepot/hub") -> str:
     return (await read_secret(SecretIdentifier.parse(f"keyring:{place}"), "docker.io")).reveal()
 
 
-async def test_a_secret_is_read_from_the_keyring_each_time(kept: Kept) -> None:
+async def test_a_secret_is_read_from_the_keyring_each_time(memory_keyring: MemoryKeyring) -> None:
     for password in ("one", "two"):
         keyring.set_password("entrepot", "hub", password)
         assert await read() == password
 
 
-async def test_a_service_may_have_slashes_in_its_name(kept: Kept) -> None:
+async def test_a_service_may_have_slashes_in_its_name(memory_keyring: MemoryKeyring) -> None:
     keyring.set_password("https://docker.io/v1", "ann", "hunter2")
     assert await read("https://docker.io/v1/ann") == "hunter2"
 
@@ -78,7 +78,7 @@ async def test_without_a_keyring_that_holds_anything_it_is_said_what_to_do(
         await read()
 
 
-async def test_a_missing_entry_is_said_to_be_missing(kept: Kept) -> None:
+async def test_a_missing_entry_is_said_to_be_missing(memory_keyring: MemoryKeyring) -> None:
     with pytest.raises(
         SecretUnavailable,
         match=r"no entry for user hub of service entrepot.*keyring set entrepot hub",
@@ -98,25 +98,25 @@ async def test_a_missing_entry_is_said_to_be_missing(kept: Kept) -> None:
     ],
 )
 async def test_a_keyring_that_fails_tells_how_and_nothing_of_what_it_said(
-    kept: Kept, error: Exception, why: str
+    memory_keyring: MemoryKeyring, error: Exception, why: str
 ) -> None:
-    kept.error = error
+    memory_keyring.error = error
     with pytest.raises(SecretUnavailable, match=why) as caught:
         await read()
     assert "hunter2" not in caught.value.message
 
 
 async def test_a_keyring_that_hangs_is_not_waited_for_and_asked_once_only(
-    kept: Kept, monkeypatch: pytest.MonkeyPatch
+    memory_keyring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.answers.clear()
+    memory_keyring.answers.clear()
     monkeypatch.setattr(store, "KEYRING_TIMEOUT", 0.2)
     for _ in range(3):
         with pytest.raises(SecretUnavailable, match="the keyring has not answered"):
             await read()
-    assert kept.asked == 1
+    assert memory_keyring.asked == 1
     keyring.set_password("entrepot", "hub", "hunter2")
-    kept.answers.set()
+    memory_keyring.answers.set()
     async with asyncio.timeout(30):
         while store._pending:
             await asyncio.sleep(0)

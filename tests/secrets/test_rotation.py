@@ -18,7 +18,7 @@ from entrepot.source.sources import Sources
 from tests.conftest import Clock
 from tests.fakes import FakeRegistry, TokenSignIn
 from tests.secrets.conftest import Script, set_of
-from tests.secrets.test_keyring import Kept
+from tests.secrets.test_keyring import MemoryKeyring
 
 Keep = Callable[[str], None]
 IDENTIFIERS = [
@@ -43,11 +43,11 @@ def keep(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Ite
     (tmp_path / "run").write_text(f"#!/bin/sh\ncat {tmp_path}/password\n")
     for path in (program, tmp_path / "run"):
         path.chmod(0o755)
-    kept = Kept()
+    memory_keyring = MemoryKeyring()
 
     def keep(password: str) -> None:
         monkeypatch.setenv("EXAMPLE_PASSWORD", password)
-        kept.set_password("entrepot", "hub", password)
+        memory_keyring.set_password("entrepot", "hub", password)
         auth = base64.b64encode(f"ann:{password}".encode()).decode()
         for name, content in (
             ("password", password),
@@ -57,7 +57,7 @@ def keep(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Ite
             (tmp_path / name).chmod(0o600)
 
     before = keyring.get_keyring()
-    keyring.set_keyring(kept)
+    keyring.set_keyring(memory_keyring)
     yield keep
     keyring.set_keyring(before)
 

@@ -38,8 +38,7 @@ HOST = "contoso.vault.azure.net"
 
 
 class Vault(Server):
-    """Gives secrets to whoever has the token, as the REST API of Key Vault does (version 7.x, "Get
-    Secret")."""
+    """Gives secrets to clients with the token, as Key Vault's REST API (7.x, "Get Secret") does."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         super().__init__(tls)
@@ -150,7 +149,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a vault for tests")])
     now = datetime.now(UTC)
-    made = (
+    certificate_of_vault = (
         x509.CertificateBuilder(
             name,
             name,
@@ -170,22 +169,22 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     path = tmp_path_factory.mktemp("vault") / "vault.pem"
-    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(secret + certificate_of_vault.public_bytes(serialization.Encoding.PEM))
     return path
 
 
 @pytest.fixture
 def identities(monkeypatch: pytest.MonkeyPatch) -> list[Identity]:
     """Those that were used, in their order."""
-    made: list[Identity] = []
+    used: list[Identity] = []
 
     def credential(authority: str) -> Identity:
         identity = Identity(authority)
-        made.append(identity)
+        used.append(identity)
         return identity
 
     monkeypatch.setattr(vault, "credential_of_engine", credential)
-    return made
+    return used
 
 
 @pytest.fixture
@@ -256,13 +255,13 @@ async def test_the_newest_version_of_a_secret_is_read_each_time(
 async def test_a_vault_that_refuses_makes_acrs_code(
     contoso: Vault, identities: list[Identity], inner: str | None, why: str
 ) -> None:
-    told: dict[str, Any] = {
+    error: dict[str, Any] = {
         "code": "Forbidden",
         "message": "The user, group or application 'x' does not have secrets get permission on key vault 'contoso'.",
     }
     if inner is not None:
-        told["innererror"] = {"code": inner}
-    contoso.refusals.append((403, {"error": told}, {}))
+        error["innererror"] = {"code": inner}
+    contoso.refusals.append((403, {"error": error}, {}))
     with pytest.raises(SecretForbidden, match=why) as caught:
         await read()
     assert caught.value.code == "Forbidden"

@@ -205,7 +205,8 @@ def test_f79_standard_error_follows_a_log_file_that_it_leads_to(path: Path) -> N
     path.parent.mkdir()
     code = (
         "import os, sys; from pathlib import Path; from entrepot.server.log_output import LogFile\n"
-        f"path = Path({str(path)!r}); file = LogFile(path); path.rename(path.with_name('old')); file.write(b'line\\n')\n"
+        f"path = Path({str(path)!r}); file = LogFile(path); path.rename(path.with_name('old'))\n"
+        "file.write(b'line\\n')\n"
         "print('on standard output'); sys.exit('on standard error')"
     )
     with path.open("ab") as output:

@@ -387,4 +387,4 @@ def registry_answers(engine: Engine) -> Callable[[], int]:
         for each in gc.get_objects()
         if isinstance(each, RegistryApp) and each._cache is engine.cache
     ]
-    return lambda: len(app._answering)
+    return lambda: len(app._answer_tasks)

@@ -102,8 +102,8 @@ def test_f79_an_end_that_takes_too_long_is_cut_and_says_why(
     assert left.happened.wait(60)
     assert left.status == NOT_IN_ORDER
     assert (
-        "The engine could not end in order. The disk of /data has not answered for 30 s. It ends now as in a power cut: the data on the disk is consistent."
-        in said[0]
+        "The engine could not end in order. The disk of /data has not answered for 30 s. It ends "
+        "now as in a power cut: the data on the disk is consistent." in said[0]
     )
 
 

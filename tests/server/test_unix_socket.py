@@ -259,7 +259,8 @@ def test_f68_a_file_that_is_no_socket_is_left_and_named(path: Path) -> None:
         path.write_text("of somebody")
         with pytest.raises(
             EngineError,
-            match=r"In the place of the management socket .* is a file that is no socket\. Move it away",
+            match=r"In the place of the management socket .* is a file that is no socket\. "
+            r"Move it away",
         ):
             owned.ensure()
         path.unlink()
@@ -325,7 +326,8 @@ async def test_f68_an_engine_whose_socket_is_gone_binds_it_again_and_keeps_its_c
         assert (await before.system.status()).rules == 1
         assert (
             event.message
-            == f"The management socket {engine.directories.socket} was gone or replaced; it is there again."
+            == f"The management socket {engine.directories.socket} was gone or replaced; "
+            "it is there again."
         )
         await events.aclose()
 

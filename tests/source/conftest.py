@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,12 +15,28 @@ import pytest
 
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
+from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import SignIn
+from entrepot.source.blobs import BlobStream
 from entrepot.source.client import SourceClient
+from entrepot.source.errors import SourceError
 from entrepot.source.sources import Sources
+from tests.authority import Authority
 from tests.fakes import FakeRegistry
+
+NGINX = Repository("library/nginx")
+LATEST = Tag("latest")
+ABSENT = Digest("sha256", "0" * 64)
+
+
+async def read(stream: BlobStream, received: bytearray | None = None) -> bytes:
+    """The bytes of a blob; those before a failure are in *received*."""
+    received = bytearray() if received is None else received
+    async for chunk in stream:
+        received += chunk
+    return bytes(received)
 
 
 @dataclass
@@ -103,3 +121,32 @@ def credential_set(monkeypatch: pytest.MonkeyPatch) -> CredentialSet:
         SecretIdentifier.parse("env:SOURCE_PASSWORD"),
         datetime(2025, 1, 1, tzinfo=UTC),
     )
+
+
+async def failure(sources: Sources, url: str) -> SourceError:
+    """How a request to a source fails."""
+    with pytest.raises(SourceError) as raised:
+        await sources.client(registry(url), None).head_manifest(NGINX, LATEST)
+    error = raised.value
+    state = sources.state("docker.io")
+    assert (state.problem, state.advice, state.cause) == (error.what, error.hint, error.cause), (
+        "the same words"
+    )
+    return error
+
+
+def verify_paths(cafile: str | None, capath: str | None) -> ssl.DefaultVerifyPaths:
+    """Where OpenSSL finds no certificates but those that are given."""
+    return ssl.DefaultVerifyPaths(
+        cafile,  # type: ignore[arg-type]  # CPython has None where the file is missing
+        capath,  # type: ignore[arg-type]
+        "SSL_CERT_FILE",
+        "/nowhere",
+        "SSL_CERT_DIR",
+        "/nowhere",
+    )
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "Example Root")

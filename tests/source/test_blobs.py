@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.source.blobs import BlobStream
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
@@ -30,19 +29,12 @@ from tests.fakes import (
     Status,
     TruncateAt,
 )
-from tests.source.conftest import registry
+from tests.source.conftest import read, registry
 
 NGINX = Repository("library/nginx")
 LATEST = Tag("latest")
 MORE_THAN_SOCKETS_HOLD = 32 * 1024 * 1024
 ABSENT = Digest("sha256", "0" * 64)
-
-
-async def read(stream: BlobStream, received: bytearray | None = None) -> bytes:
-    received = bytearray() if received is None else received
-    async for chunk in stream:
-        received += chunk
-    return bytes(received)
 
 
 async def test_a_blob_comes_as_a_stream(client: SourceClient, source: FakeRegistry) -> None:

@@ -13,8 +13,8 @@ import sys
 import threading
 import tomllib
 import warnings
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
@@ -32,13 +32,7 @@ from entrepot.source.addresses import Reach
 from entrepot.source.certificate_causes import unknown_issuer_cause, wrong_name_cause
 from entrepot.source.certificate_probe import Certificate, fetch_certificate
 from entrepot.source.diagnosis import Diagnosis
-from entrepot.source.environment import (
-    ClockEvidence,
-    describe_clock,
-    has_name_server,
-    trust_store_problem,
-)
-from entrepot.source.errors import SourceError, SourceUnreachable
+from entrepot.source.errors import SourceUnreachable
 from entrepot.source.failed_request import RequestTarget
 from entrepot.source.proxies import Proxy, ProxyFailed
 from entrepot.source.proxy_causes import (
@@ -50,33 +44,16 @@ from entrepot.source.sources import Sources
 from tests.authority import Authority
 from tests.fakes import FakeRegistry, Headers
 from tests.programs import require_program, require_root
-from tests.source.conftest import Clock, registry
+from tests.source.conftest import Clock, failure, registry, verify_paths
 from widgets.text import wrapped
 
 NGINX, LATEST = Repository("library/nginx"), Tag("latest")
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path, "Example Root")
-
-
-@pytest.fixture
 def clock() -> Clock:
     """As it is: the certificates of these tests are judged by OpenSSL, which asks the system."""
     return Clock(datetime.now(UTC).timestamp())
-
-
-async def failure(sources: Sources, url: str) -> SourceError:
-    """How a request to a source fails."""
-    with pytest.raises(SourceError) as raised:
-        await sources.client(registry(url), None).head_manifest(NGINX, LATEST)
-    error = raised.value
-    state = sources.state("docker.io")
-    assert (state.problem, state.advice, state.cause) == (error.what, error.hint, error.cause), (
-        "the same words"
-    )
-    return error
 
 
 # Certificates
@@ -290,7 +267,7 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
     if variable == "SSL_CERT_DIR":
         monkeypatch.delenv("SSL_CERT_FILE")
         default = tmp_path / "empty.pem"
-        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: _paths(None, None))
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: verify_paths(None, None))
         monkeypatch.setattr("entrepot.source.environment._STORES", (str(default),))
     else:
         monkeypatch.setattr("entrepot.source.environment._STORES", ())
@@ -303,36 +280,6 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
     )
     assert error.hint == f"Correct or unset {variable} where the engine is started."
     assert at_fault(CauseCode.TRUST_STORE_EMPTY) is Fault.MACHINE
-
-
-def _paths(cafile: str | None, capath: str | None) -> ssl.DefaultVerifyPaths:
-    return ssl.DefaultVerifyPaths(
-        cafile,  # type: ignore[arg-type]  # CPython has None where the file is missing
-        capath,  # type: ignore[arg-type]
-        "SSL_CERT_FILE",
-        "/nowhere",
-        "SSL_CERT_DIR",
-        "/nowhere",
-    )
-
-
-def test_a_machine_without_ca_certificates_is_told_to_install_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: _paths(None, None))
-    monkeypatch.setattr("entrepot.source.environment._STORES", ())
-    for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(each, raising=False)
-    problem = trust_store_problem()
-    assert problem is not None
-    assert "ca-certificates" in problem[1]
-
-
-def test_a_file_with_one_authority_is_a_trust_store(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
-    assert trust_store_problem() is None
 
 
 # The clock. OpenSSL judges by the system's clock, so the certificates are moved instead: to it, the
@@ -412,54 +359,6 @@ async def test_where_another_source_agrees_with_the_clock_the_certificate_is_wro
         Fault.SOURCE,
     )
     assert f"its certificate is not valid before {begins:%Y-%m-%d}." in error.what
-
-
-def test_spans_of_the_clock_evidence_are_monotonic() -> None:
-    """F69: a clock that is set right after a source was heard counts as right."""
-    monotonic, wall = Clock(1_000.0), Clock(1_000_000.0)
-    evidence = ClockEvidence(clock=monotonic, wall_clock=wall)
-    evidence.note("quay.io", {"date": formatdate(1_086_400.0, usegmt=True)})
-    monotonic.now += 50
-    wall.now += 50
-    assert evidence.ahead() == 86_400
-    wall.now += 86_400
-    assert evidence.ahead() == 0
-    evidence.note("docker.io", {"date": formatdate(5_000_000.0, usegmt=True)})
-    assert evidence.ahead() == 0, "one source that agrees is believed"
-    assert evidence.ahead(without="quay.io") == 5_000_000 - wall.now
-
-
-def test_an_answer_from_a_cache_on_the_way_says_nothing_of_the_clock() -> None:
-    evidence = ClockEvidence(clock=Clock(), wall_clock=Clock(1_000_000.0))
-    evidence.note(
-        "quay.io", httpx.Headers({"Date": formatdate(900_000.0, usegmt=True), "Age": "7"})
-    )
-    assert evidence.ahead() is None
-
-
-@pytest.mark.parametrize("date", [None, "", "yesterday", "Mon, 99 Foo 99999 99:99:99 GMT"])
-def test_a_date_that_is_none_says_nothing_of_the_clock(date: str | None) -> None:
-    evidence = ClockEvidence(clock=Clock(), wall_clock=Clock())
-    evidence.note("quay.io", {} if date is None else {"date": date})
-    assert evidence.ahead() is None
-
-
-def test_the_sources_that_are_remembered_are_bounded() -> None:
-    evidence = ClockEvidence(clock=Clock(), wall_clock=Clock(0.0))
-    for number in range(100):
-        evidence.note(f"{number}.example", {"date": formatdate(1_000 + number, usegmt=True)})
-    assert evidence.ahead() == 1_084, "those heard last"
-
-
-def test_a_clock_that_is_minutes_off_is_told_with_the_time() -> None:
-    assert (
-        describe_clock(600, 1_780_000_000.0)
-        == "This machine's clock is 10 min behind (2026-05-28 20:26 UTC)"
-    )
-    assert (
-        describe_clock(-2.5 * 86_400, 1_780_000_000.0)
-        == "This machine's clock is 2 days ahead (2026-05-28)"
-    )
 
 
 # The network of this machine
@@ -544,25 +443,6 @@ def test_without_a_name_server_it_is_this_machine_that_lacks_one(tmp_path: Path)
     assert found[1] == "This machine has no name server: /etc/resolv.conf names none."
 
 
-@pytest.mark.parametrize(
-    ("text", "has"),
-    [
-        ("", False),
-        ("# nameserver 1.1.1.1\n", False),
-        ("nameserver\n", False),
-        ("search x\nnameserver 9.9.9.9\n", True),
-        (None, False),
-    ],
-)
-def test_a_name_server_is_looked_for_in_resolv_conf(
-    tmp_path: Path, text: str | None, has: bool
-) -> None:
-    path = tmp_path / "resolv.conf"
-    if text is not None:
-        path.write_text(text)
-    assert has_name_server(path) is has
-
-
 def test_out_of_open_files_it_is_the_engines_limit_that_is_named() -> None:
     change = """
 import os
@@ -610,131 +490,6 @@ def test_a_source_of_ipv6_only_on_a_machine_without_it() -> None:
     assert (found[0], "this machine has no route for these" in found[1]) == ("no-ipv6", True)
 
 
-# Proxies
-
-
-@asynccontextmanager
-async def proxy_that_answers(head: bytes) -> AsyncIterator[str]:
-    """A proxy that gives one answer to everything: its host and port."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.readuntil(b"\r\n\r\n")
-        page = b"" if asked.startswith(b"HEAD") else b"<html>no</html>"
-        writer.write(
-            head
-            + b"\r\nContent-Type: text/html\r\nContent-Length: 15\r\nConnection: close\r\n\r\n"
-            + page
-        )
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-@pytest.mark.parametrize(
-    ("head", "code", "what", "hint"),
-    [
-        (
-            b"HTTP/1.1 407 No",
-            CauseCode.PROXY_SIGN_IN,
-            "requires a user name and a password (status 407)",
-            "HTTPS_PROXY: http://USER:PASSWORD@{place}",
-        ),
-        (
-            b"HTTP/1.1 403 No",
-            CauseCode.PROXY_FORBIDS,
-            "forbids registry.example (status 403)",
-            "or put registry.example into NO_PROXY",
-        ),
-        (
-            b"HTTP/1.1 502 No",
-            CauseCode.PROXY_FAILS,
-            "does not connect to registry.example (status 502)",
-            "the proxy's own log",
-        ),
-    ],
-)
-async def test_a_proxy_that_refuses_is_named_and_not_the_source(
-    opened: Callable[..., Sources],
-    monkeypatch: pytest.MonkeyPatch,
-    head: bytes,
-    code: CauseCode,
-    what: str,
-    hint: str,
-) -> None:
-    async with proxy_that_answers(head) as place:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://{place}")
-        monkeypatch.delenv("https_proxy", raising=False)
-        error = await failure(opened(), "https://registry.example")
-    assert error.cause is code
-    assert error.what.startswith(
-        f"The proxy {place} (the engine's HTTPS_PROXY) {what}, so docker.io can't be reached"
-    )
-    assert hint.format(place=place) in error.hint
-    assert at_fault(code) is Fault.NETWORK
-
-
-async def test_a_proxy_that_does_not_accept_a_password_says_so_without_it(
-    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with proxy_that_answers(b"HTTP/1.1 407 No") as place:
-        monkeypatch.setenv("https_proxy", f"http://ann:hunter2@{place}")
-        error = await failure(opened(), "https://registry.example")
-    assert "does not accept the user name and password that it is given" in error.what
-    assert error.hint.startswith("Correct them in ")
-    assert "hunter2" not in error.message
-
-
-async def test_a_source_over_http_behind_a_proxy_that_wants_a_sign_in(
-    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with proxy_that_answers(b"HTTP/1.1 407 No") as place:
-        monkeypatch.setenv("http_proxy", f"http://{place}")
-        error = await failure(opened(), "http://registry.example")
-    assert (error.cause, "(the engine's http_proxy) requires a user name" in error.what) == (
-        CauseCode.PROXY_SIGN_IN,
-        True,
-    )
-
-
-async def test_a_proxy_that_takes_no_connections_is_named_and_not_the_source(
-    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        place = f"127.0.0.1:{server.getsockname()[1]}"
-    monkeypatch.setenv("https_proxy", f"http://{place}")
-    error = await failure(opened(), "https://registry.example")
-    assert error.cause is CauseCode.PROXY_UNREACHABLE
-    assert (
-        error.what == f"The proxy {place} (the engine's https_proxy) accepts no connections, "
-        "so docker.io can't be reached."
-    )
-
-
-async def test_a_proxy_whose_name_nobody_knows_is_named_and_not_the_source(
-    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
-    error = await failure(opened(), "https://registry.example")
-    assert (error.cause, "its name is not known here" in error.what) == (
-        CauseCode.PROXY_NAME_UNKNOWN,
-        True,
-    )
-
-
-async def test_a_variable_that_names_no_proxy_is_at_fault_and_not_the_source(
-    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("https_proxy", "gopher://proxy.example")
-    error = await failure(opened(), "https://registry.example")
-    assert (error.cause, at_fault(CauseCode.PROXY_UNUSABLE)) == (
-        CauseCode.PROXY_UNUSABLE,
-        Fault.MACHINE,
-    )
-    assert "https_proxy" in error.what
-
-
 # What comes of it
 
 
@@ -772,21 +527,6 @@ async def test_the_look_at_a_certificate_goes_nowhere_a_request_may_not_go(
 def test_every_cause_has_one_who_is_at_fault() -> None:
     assert {at_fault(each) for each in CauseCode} == set(Fault)
     assert all(re.fullmatch(r"[a-z0-9-]+", each) for each in CauseCode)
-
-
-async def test_a_silent_name_server_says_nothing_of_how_the_proxy_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """F75: HTTPS_PROXY is right, and "Correct HTTPS_PROXY" would lead nowhere."""
-    monkeypatch.setenv("https_proxy", "http://proxy.corp:3128")
-    proxy = Proxy("http", "proxy.corp", 3128, "https_proxy")
-    failed = ProxyFailed("", proxy)
-    failed.__cause__ = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-    cause = await Diagnosis().cause(
-        failed, RequestTarget("docker.io", httpx.URL("https://registry.example"), Reach())
-    )
-    assert (cause.code, "https_proxy" in cause.hint) == (CauseCode.NAME_SERVER_SILENT, False)
-    assert "The proxy proxy.corp:3128 (the engine's https_proxy) can't be reached" in cause.what
 
 
 LONG = RequestTarget("docker.io", httpx.URL("https://production.cloudflare.docker.com/x"))

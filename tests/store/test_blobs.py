@@ -294,7 +294,7 @@ async def test_a_full_disk_gets_rid_of_what_was_left_over_and_takes_the_rest(
     assert store.path(partial.digest).read_bytes() == content
 
 
-async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_counts_as_held(
+async def test_a_blob_is_synced_before_it_is_renamed_and_renamed_before_it_counts(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []

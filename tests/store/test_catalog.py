@@ -9,15 +9,9 @@ from typing import Any
 import pytest
 
 from entrepot.core.reference import Digest, Tag
-from entrepot.store.catalog import (
-    BlobOrigin,
-    BlobRecord,
-    Catalog,
-    Locks,
-    TagEntry,
-    Usage,
-)
+from entrepot.store.catalog import Catalog, Locks
 from entrepot.store.manifests import Manifest
+from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.rows import reference_rows
 from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image
 
@@ -78,26 +72,6 @@ async def test_the_platform_of_an_image_without_an_index_is_written_down_later(
     assert tag.platforms == ("linux/riscv64",)
 
 
-async def test_use_is_added_up(catalog: Catalog) -> None:
-    manifest = image("a")
-    await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
-    for when in (10.0, 20.0):
-        await catalog.record_usage(
-            Usage(
-                pulls={NGINX: (2, when)},
-                tags={(NGINX, Tag("1")): when},
-                manifests={(NGINX, manifest.digest): when},
-                blobs={manifest.digest: when},
-            )
-        )
-    [repository] = await catalog.repositories()
-    assert (repository.pulls, repository.last_pull) == (4, 20.0)
-    [tag] = await catalog.tags(NGINX)
-    assert tag.last_pull == 20.0
-    [listed] = await catalog.manifests(NGINX)
-    assert listed.last_pull == 20.0
-
-
 async def test_deleting_the_last_manifest_deletes_the_repository(catalog: Catalog) -> None:
     manifest = image("a")
     await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
@@ -128,7 +102,7 @@ async def test_a_blob_that_comes_again_corrects_the_size_of_its_row(catalog: Cat
     )
 
 
-async def test_s20_it_is_recorded_who_gave_a_blob_and_goes_with_it(catalog: Catalog) -> None:
+async def test_s20_the_origin_of_a_blob_is_recorded_and_removed_with_it(catalog: Catalog) -> None:
     digest = Digest.of(b"a")
     hub, secret = BlobOrigin("docker.io", True), BlobOrigin("secret.example", True)
     await catalog.add_blob_origin(digest, hub)
@@ -197,15 +171,7 @@ async def test_a_lock_goes_with_its_tag(catalog: Catalog) -> None:
     }
 
 
-async def test_a_look_at_a_manifest_is_a_use_and_no_pull(catalog: Catalog) -> None:
-    manifest = image("a")
-    await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
-    await catalog.record_usage(Usage({}, {}, {}, {}, seen={(NGINX, manifest.digest): 5.0}))
-    assert [each.last_pull for each in await catalog.manifests(NGINX)] == [None]
-    assert [each.last_requested for each in await catalog.inventory_manifests(NGINX)] == [5.0]
-
-
-async def test_the_rows_of_a_large_manifest_are_made_beside_the_event_loop(
+async def test_the_rows_of_a_large_manifest_are_prepared_in_a_thread(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S23: 80,000 layers stopped it for 1.7 s."""

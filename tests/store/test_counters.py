@@ -149,7 +149,7 @@ async def happen(catalog: Catalog, what: str, *with_what: object) -> None:
 
 @given(happenings)
 @settings(max_examples=30, deadline=None)
-def test_the_numbers_of_a_repository_are_what_counting_from_scratch_gives_whatever_happens(
+def test_the_counters_of_a_repository_equal_a_recount_after_any_changes(
     everything: Iterable[tuple[str, *tuple[object, ...]]],
 ) -> None:
     async def live(path: Path) -> None:

@@ -10,8 +10,8 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import (
     Catalog,
     CatalogFailed,
-    Usage,
 )
+from entrepot.store.usage import Usage
 from tests.store.samples import NGINX, SOURCE, image
 
 

@@ -320,7 +320,7 @@ def inventories(draw: st.DrawFn) -> Inventory:
 
 
 @given(inventories(), st.integers(0, 6000), st.integers(0, 3))
-def test_whatever_is_held_a_plan_keeps_its_promises(
+def test_a_plan_keeps_its_promises_for_any_inventory(
     cached: Inventory, goal: int, pulled: int
 ) -> None:
     in_use = frozenset(each.key for each in cached.manifests[:pulled])

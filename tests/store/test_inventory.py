@@ -5,13 +5,13 @@ from __future__ import annotations
 from entrepot.core.reference import Tag
 from entrepot.store.catalog import (
     Catalog,
-    Usage,
 )
 from entrepot.store.eviction import InventoryBlob
+from entrepot.store.usage import Usage
 from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image, index, sizes_of
 
 
-async def test_the_picture_shows_what_is_held(catalog: Catalog) -> None:
+async def test_the_inventory_has_the_cached_manifests_and_blobs(catalog: Catalog) -> None:
     amd, arm = image("base", "amd"), image("base", "arm")
     both = index(amd64=amd, arm64=arm)
     await catalog.add_manifest(NGINX, SOURCE, both, tags=[Tag("1"), Tag("2")], now=1.0)

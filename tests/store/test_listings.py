@@ -9,7 +9,7 @@ from entrepot.store.catalog import (
 from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image, index
 
 
-async def test_a_repository_counts_each_held_blob_once_and_none_that_is_not_held(
+async def test_a_repository_counts_each_cached_blob_once_and_no_other(
     catalog: Catalog,
 ) -> None:
     first, second = image("base", "a"), image("base", "b")
@@ -22,7 +22,7 @@ async def test_a_repository_counts_each_held_blob_once_and_none_that_is_not_held
     assert await catalog.repositories(DEBIAN) == []
 
 
-async def test_a_tag_names_only_the_platforms_that_are_held(catalog: Catalog) -> None:
+async def test_a_tag_names_only_the_platforms_that_are_cached(catalog: Catalog) -> None:
     amd, arm = image("amd"), image("arm")
     both = index(amd64=amd, arm64=arm)
     await catalog.add_manifest(NGINX, SOURCE, both, tags=[Tag("1.27")], now=1.0)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from entrepot.core.reference import Digest
-from entrepot.store.catalog import (
-    BlobOrigin,
-    BlobRecord,
-    Catalog,
-)
+from entrepot.store.catalog import Catalog
+from entrepot.store.records import BlobOrigin, BlobRecord
 from tests.store.samples import DEBIAN, NGINX, SOURCE, image, sizes_of
 
 
@@ -20,7 +17,7 @@ async def test_the_rows_follow_the_files(catalog: Catalog) -> None:
     assert await catalog.blobs_size() == 17
 
 
-async def test_s17_what_came_or_went_since_the_files_were_walked_is_looked_at_again(
+async def test_s17_blobs_that_changed_since_the_walk_are_checked_again(
     catalog: Catalog,
 ) -> None:
     came, went, adopted, unclear = (
@@ -65,7 +62,7 @@ async def test_l01_a_row_whose_file_has_another_size_goes_with_its_file(catalog:
     assert (await catalog.repositories(NGINX))[0].size == len(manifest.content)
 
 
-async def test_s20_an_adopted_blob_opens_for_the_one_source_registry_that_can_have_given_it(
+async def test_s20_an_adopted_blob_opens_for_the_only_possible_source_registry(
     catalog: Catalog,
 ) -> None:
     await catalog.add_manifest(NGINX, SOURCE, image("one", "both"), now=1.0)

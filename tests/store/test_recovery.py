@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed, TagEntry
+from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.recovery import back_up, backup_of
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.damage import damage_table
@@ -185,8 +186,8 @@ async def test_nothing_that_is_no_database_costs_the_start(tmp_path: Path) -> No
     async with Catalog.open(path, clock=lambda: NOW) as catalog:
         assert catalog.health.notices == (
             "The catalog was damaged (file is not a database) and is set aside as "
-            f"catalog.sqlite.damaged-{STAMP}; nothing of it could be read, and a new one is begun. "
-            "The blobs stay, and what is missing is cataloged again as it is pulled.",
+            f"catalog.sqlite.damaged-{STAMP}; nothing of it could be read, and a new one is "
+            "created. The blobs stay, and what is missing is cataloged again as it is pulled.",
         )
         assert await catalog.repository_names() == []
     path.write_bytes(b"again")
@@ -242,7 +243,7 @@ async def test_the_log_of_a_catalog_that_is_gone_is_not_applied_to_the_new_one(
         await catalog.probe()
 
 
-async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_that_was_moved_away(
+async def test_a_backup_of_a_newer_entrepot_is_not_restored(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "catalog.sqlite"

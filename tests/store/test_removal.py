@@ -10,9 +10,9 @@ import pytest
 from entrepot.core.reference import Digest, Tag
 from entrepot.store.catalog import (
     Catalog,
-    Usage,
 )
 from entrepot.store.eviction import ADOPTED_STAYS, PlannedImage, plan_eviction
+from entrepot.store.usage import Usage
 from tests.store.samples import (
     DEBIAN,
     NGINX,
@@ -55,7 +55,7 @@ def unused(_: PlannedImage) -> bool:
     return False
 
 
-async def test_evicting_takes_the_tags_the_index_and_the_repository_along_and_leaves_shared_blobs(
+async def test_evicting_removes_tags_index_and_repository_and_keeps_shared_blobs(
     catalog: Catalog,
 ) -> None:
     first, second = image("base", "a"), image("base", "b")

@@ -12,14 +12,9 @@ from sqlalchemy import Connection, create_engine, inspect, select
 from entrepot.core.reference import Digest, Tag
 from entrepot.errors import EngineError
 from entrepot.store import schema
-from entrepot.store.catalog import (
-    BlobOrigin,
-    BlobRecord,
-    Catalog,
-    Locks,
-    TagEntry,
-)
+from entrepot.store.catalog import Catalog, Locks
 from entrepot.store.eviction import InventoryBlob
+from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.rows import reference_rows
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.samples import (
@@ -33,7 +28,7 @@ from tests.store.samples import (
 )
 
 
-async def test_s20_a_catalog_of_version_3_learns_who_gave_its_blobs_from_its_repositories(
+async def test_s20_a_catalog_of_version_3_derives_the_origins_of_its_blobs(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "catalog.sqlite"
@@ -69,7 +64,7 @@ async def test_a_catalog_of_a_newer_entrepot_is_left_alone(tmp_path: Path) -> No
             pass
 
 
-async def test_a_catalog_of_version_1_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
+async def test_a_catalog_of_version_1_is_migrated_whole(tmp_path: Path) -> None:
     amd, arm = image("base", "amd"), image("base", "arm")
     both = index(amd64=amd, arm64=arm)
     path = tmp_path / "catalog.sqlite"
@@ -103,7 +98,7 @@ async def test_a_catalog_of_version_1_is_taken_over_with_all_that_is_in_it(tmp_p
         assert await catalog.locks(NGINX) == Locks(False, frozenset({Tag("1.27")}), frozenset())
 
 
-async def test_a_take_over_that_a_kill_cut_short_is_finished(tmp_path: Path) -> None:
+async def test_a_migration_cut_short_by_a_kill_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     written_by_version_1(
         path, and_then="ALTER TABLE repositories ADD COLUMN locked BOOLEAN DEFAULT 0 NOT NULL;"
@@ -113,7 +108,7 @@ async def test_a_take_over_that_a_kill_cut_short_is_finished(tmp_path: Path) -> 
         assert (await catalog.locks(NGINX)).repository
 
 
-async def test_a_count_of_what_repositories_hold_that_a_kill_cut_short_is_made_anew(
+async def test_a_count_cut_short_by_a_kill_is_repeated(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "catalog.sqlite"
@@ -134,7 +129,7 @@ async def test_a_count_of_what_repositories_hold_that_a_kill_cut_short_is_made_a
         )
 
 
-async def test_a_catalog_of_version_3_gets_what_came_later(tmp_path: Path) -> None:
+async def test_a_catalog_of_version_3_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     async with Catalog.open(path) as catalog:
         await catalog.add_blob(Digest.of(b"a"), 7, now=1.0)

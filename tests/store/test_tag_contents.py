@@ -12,9 +12,10 @@ import pytest
 from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import CachedState
-from entrepot.store.catalog import Catalog, Usage
+from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
 from entrepot.store.tag_contents import TagContents
+from entrepot.store.usage import Usage
 
 NGINX, DEBIAN, REDIS = (
     Repository("library/nginx"),
@@ -150,7 +151,7 @@ async def test_an_image_without_an_index_is_the_only_one(catalog: Catalog) -> No
     )
 
 
-async def test_an_image_of_which_layers_are_missing_is_held_in_part(catalog: Catalog) -> None:
+async def test_an_image_without_some_of_its_layers_is_partly_cached(catalog: Catalog) -> None:
     partly = await keep(catalog, NGINX, image("partly", "a", "b"), "1", with_blobs=False)
     assert (await behind(catalog, NGINX, "1")).images[0].state is CachedState.NOT_CACHED
     await catalog.add_blob(digest("a"), LAYER, now=1.0)
@@ -181,7 +182,7 @@ async def test_an_attestation_says_which_image_it_is_about(catalog: Catalog) -> 
     ]
 
 
-async def test_a_layer_tells_who_shares_it(catalog: Catalog) -> None:
+async def test_a_layer_names_the_images_that_share_it(catalog: Catalog) -> None:
     mine = await keep(catalog, NGINX, image("nginx 1.27", "base", "nginx 1.27"), "1.27")
     await keep(catalog, NGINX, image("nginx 1.26", "base", "nginx 1.26"), "1.26")
     debian = image("debian 12", "base")

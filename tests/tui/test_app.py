@@ -212,7 +212,7 @@ async def test_help_opens_in_a_wizard_and_in_a_dialog_too(person: Person) -> Non
     await person.press("2", "n")
     await person.sees("Which source registry")
     await person.press("question_mark")
-    await person.sees("Take this and go on", "This screen")
+    await person.sees("Confirm and go on", "This screen")
     await person.press("escape", "ctrl+c")
     await person.sees("example-library", "q quit")
     await person.press("d")

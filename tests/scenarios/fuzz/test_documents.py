@@ -10,7 +10,8 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrepot.config.documents import DocumentInvalid, Documents
+from entrepot.config.document_files import DocumentInvalid
+from entrepot.config.documents import Documents
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rule_import import read_import

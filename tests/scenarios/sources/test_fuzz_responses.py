@@ -373,6 +373,11 @@ OPERATIONS: tuple[Callable[[SourceClient], Awaitable[object]], ...] = (
 )
 
 
+async def wait_for_ever(_: float) -> None:
+    """No probe of a circuit breaker ever starts."""
+    await asyncio.Event().wait()
+
+
 async def no_pause(_: float) -> None:
     return None
 
@@ -405,7 +410,7 @@ async def judged(
     async with Sources(
         Settings(), transport=httpx.MockTransport(answer), pause=no_pause
     ) as sources:
-        sources.breakers.wait = lambda _: asyncio.Event().wait()  # type: ignore[assignment,return-value]
+        sources.breakers.wait = wait_for_ever
         client = sources.client(found, login)
         told = ""
         begun = time.thread_time()

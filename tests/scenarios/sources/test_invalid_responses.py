@@ -19,8 +19,8 @@ from entrepot.source.errors import SourceAnswerInvalid, SourceError
 from entrepot.source.sources import Sources
 from tests.fakes import FakeRegistry, Fault, Redirect, Request, Status, TokenSignIn
 from tests.fakes.faults import Answer
+from tests.source.conftest import ABSENT, NGINX
 from tests.source.conftest import registry as declared
-from tests.source.test_client import ABSENT, NGINX
 
 TAG = "/v2/library/nginx/manifests/1"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"

@@ -308,7 +308,7 @@ async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(
     )
     program = await opened(command=(sys.executable, "-c", broken))
     assert await asyncio.to_thread(program.ended) == 1
-    screen_text = program.picture.text().replace("\n", "")
+    screen_text = " ".join(program.picture.text().split())
     log = directories.log / "dashboard.log"
     assert (
         "Error: The dashboard itself has failed and has ended; the engine keeps running. "

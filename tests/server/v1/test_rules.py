@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from entrepot.config import documents
+from entrepot.config.document_files import Signature, write_document
 from entrepot.config.settings import Directories
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
@@ -174,16 +175,15 @@ async def test_an_import_that_the_disk_takes_half_of_changes_nothing(
     directories: Directories,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = documents._replace
 
-    def refuse_rules(file: Path, content: bytes) -> documents.Signature:
+    def refuse_rules(file: Path, content: bytes) -> Signature:
         if file == directories.rules:
             raise EngineError(
                 "rules.toml can't be written: No space left on device.", "Free space."
             )
-        return write(file, content)
+        return write_document(file, content)
 
-    monkeypatch.setattr(documents, "_replace", refuse_rules)
+    monkeypatch.setattr(documents, "write_document", refuse_rules)
     assert (
         await management.post("/entrepot/v1/imports", json={"text": IMPORTED})
     ).status_code == 503

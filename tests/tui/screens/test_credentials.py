@@ -35,10 +35,10 @@ async def test_c_tries_to_sign_in_and_says_how_it_went(
             "example-login", "Health", "env:EXAMPLE_USER", "The secrets themselves are"
         )
         await person.press("c")
-        await person.sees("example-login is healthy.", "Tried")
+        await person.sees("example-login is healthy.", "Checked")
         source.sign_in = BasicSignIn({"ann": "another"})
         await person.press("c")
-        await person.sees("example-login is unhealthy", "Why", "Code")
+        await person.sees("example-login is unhealthy", "Reason", "Code")
         assert "secret-word" not in person.seen()
 
 

@@ -7,6 +7,7 @@ import pytest
 from entrepot.api.models import Event
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import Severity
 from tests.conftest import LOGIN_SERVER
 from tests.tui.conftest import Person
 from tests.tui.grid import lines, looks_like
@@ -31,6 +32,7 @@ EVENTS = (
         kind="credential-set-unhealthy",
         message='hub-login is unhealthy: docker.io answers "incorrect user name or password".',
         subject="hub-login",
+        severity=Severity.WARNING,
     ),
     Event(
         time=NOW - 60,
@@ -49,6 +51,7 @@ EVENTS = (
         kind="disk-refuses",
         message="The disk takes no more (No space left on device): "
         "blobs that are not held are passed on to clients.",
+        severity=Severity.ERROR,
     ),
 )
 

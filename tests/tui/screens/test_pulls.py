@@ -44,9 +44,9 @@ async def test_a_pull_is_watched_layer_by_layer(
     await person.press("5")
     await person.sees("library/nginx:1.27", "[####", "asked by 10.0.4.17")
     await person.press("enter")
-    await person.sees(image.layers[0].digest.short, "verified", "[####", "2 of 3 blobs here")
+    await person.sees(image.layers[0].digest.short, "verified", "[####", "2 of 3 blobs cached")
     gate.open()
-    await person.sees("completed in", "3 of 3 blobs here")
+    await person.sees("completed in", "3 of 3 blobs cached")
 
 
 async def test_a_resumed_layer_says_so(

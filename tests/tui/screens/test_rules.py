@@ -36,14 +36,14 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(
             "example-library",
             "Requests made",
             "5 min (default)",
-            "no credential set",
+            "Credential set none",
             "Last pull",
         )
     async with dashboard(engine) as person:
         await person.press("2")
         await person.sees(
             "example-library answers for library/* with",
-            "sign-in none",
+            "credential set none",
             "n new",
             "s sign-in",
             "d delete",
@@ -88,12 +88,12 @@ async def test_a_rule_gets_another_credential_set_and_loses_it_again(
         "How does example-library sign in?", "example-login", "other-login", "> no credential set"
     )
     await person.press("home", "down", "enter")
-    await person.sees("sign-in other-login")
+    await person.sees("credential set other-login")
     assert engine.documents.rules.get("example-library").credential_set == "other-login"
     await person.press("s")
     await person.sees("> other-login")
     await person.press("end", "enter")
-    await person.sees("sign-in none")
+    await person.sees("credential set none")
     assert engine.documents.rules.get("example-library").credential_set is None
 
 

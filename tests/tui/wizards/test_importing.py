@@ -192,7 +192,7 @@ async def test_each_step_has_its_question_and_its_next_key(
             "ctrl+c quit",
         )
         await person.press("enter")
-        await person.sees("step 3 of 3", "Created ", "enter close")
+        await person.sees("step 3 of 3", "Created 1 cache rule", "enter close")
 
 
 # Without a screen
