@@ -99,7 +99,6 @@ def test_all_patterns_are_seen() -> None:
         "registry._ADDRESS",
         "reference._REPOSITORY",
         "ranges._SPECIFIER",
-        "access._QUESTION",
     } <= {name for name, _ in patterns()}
 
 
