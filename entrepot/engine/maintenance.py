@@ -268,8 +268,8 @@ class MaintenanceService:
         if adopted or dropped:
             self._events.record(
                 EventKind.CATALOG_HEALED,
-                f"The catalog was reconciled with the disk: {adopted} blobs added, {dropped} "
-                "missing ones removed.",
+                f"The catalog was reconciled with the disk: {counted(adopted, 'blob')} added, "
+                f"{counted(dropped, 'missing blob')} removed.",
             )
         foreign = self._blobs.foreign
         if foreign.count:

@@ -1,4 +1,4 @@
-"""Tags of a repository and referrers of a manifest, as a source registry lists them in pages."""
+"""Tags of a repository and referrers of a manifest, listed in pages."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def _next_query(api: RegistryApi, response: SourceResponse) -> str | None:
 
 
 def _join_pages(pages: list[bytes]) -> bytes:
-    """One index of the entries of all pages, each as it came, with all else of the first page.
+    """Join the pages: the entries of all, each as it came, and the rest of the first.
 
     Raises `Undecodable`.
     """

@@ -1,4 +1,4 @@
-"""Manifests of a source registry: fetched, and checked against their digest and media type.
+"""Manifests of a source registry: fetched, and checked by digest and media type.
 
 The bytes stay as they came; what makes a manifest usable is decided here (OCI distribution
 specification 1.1, "Pulling manifests").
@@ -166,13 +166,12 @@ def _read_manifest(
 
 
 def _media_type(server: str, content_type: str | None, hint: _ManifestHint, about: str) -> str:
-    """The media type of a manifest, by its header and by its own field (OCI image specification,
-    "mediaType"; CVE-2021-41190).
+    """The media type of a manifest, by its header and by its own field.
 
-    No client may take for an index what another one takes for an image: where header and field name
-    different types of images, or the document is both, it is refused. A document that names a type
-    of images under a header that names none has the type that it names: its digest covers that, and
-    not the header.
+    OCI image specification, "mediaType"; CVE-2021-41190. No client may take for an index what
+    another one takes for an image: where header and field name different types of images, or the
+    document is both, it is refused. A document that names a type of images under a header that
+    names none has the type that it names: its digest covers that, and not the header.
     """
     own_type = None
     if hint.media_type:

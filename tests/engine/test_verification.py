@@ -1,4 +1,4 @@
-"""The verification of all cached blobs: section B4.1 of the load review, F90."""
+"""The verification of all cached blobs (B4.1, F90)."""
 
 from __future__ import annotations
 

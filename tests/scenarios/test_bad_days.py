@@ -1,16 +1,6 @@
-"""Freshness, rate limits and the bad days of source registries, as container clients see them. The
-codes are those of the list of failures.
+"""Tag lifetime, rate limits and failing source registries, as container clients see them.
 
-Where the scenarios of sources and credentials are held:
-
-- F18 to F29: here. F18 also in tests/e2e/clients/test_pulls.py with real clients, F21 and the
-  tokens in tests/source/test_auth.py, F25 also in tests/server/test_registry.py.
-- F44 (no credential across a redirect), F45 (hostile realm), F46 (redirects into this machine's
-  surroundings), F51 (no secret in an error or the log): tests/source/test_http.py,
-  tests/source/test_auth.py and tests/scenarios/sources/test_tls.py. F46 for ``ns``: here.
-- F47, F48, F53, F54: here. F49: tests/source/test_auth.py and tests/e2e/clients/test_sign_in.py.
-  F50, F52: tests/source/test_auth.py, F50 also here.
-- F63: here and tests/source/test_blobs.py. F64: here and tests/config/test_settings.py.
+``docs/failures.md`` says what each code means, and where else it is tested.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Sources that fail in every way that made a peer fail, through the real server and over real
-connections. The codes are those of the list of failures."""
+"""Sources that fail as they did to other caches: through the real server, over real connections.
+
+``docs/failures.md`` explains the codes.
+"""
 
 from __future__ import annotations
 

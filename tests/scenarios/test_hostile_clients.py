@@ -1,7 +1,6 @@
-"""A real engine under clients that mean no good: it answers others, ends when it is asked to, and
-gives back what they took.
+"""Hostile clients and a real engine: it serves the others, stops on request, frees what they took.
 
-The codes are those of the security and load reviews: S01, S06, S09, S10, S25, L06, L11.
+``docs/failures.md`` explains the codes.
 """
 
 from __future__ import annotations

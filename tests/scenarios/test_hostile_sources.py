@@ -1,7 +1,7 @@
-"""Sources that mislead, trickle, or answer what no parser takes: through the real server, and over
-real connections. The codes are those of the reviews.
+"""Sources that mislead, trickle or break every parser: real server, real connections.
 
-`tests/cache/test_fill.py` and `tests/cache/test_fetch_queue.py` have each case by itself.
+``docs/failures.md`` explains the codes. `tests/cache/test_fill.py` and
+`tests/cache/test_fetch_queue.py` test each case by itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One fault, one sentence, one cure: wherever somebody looks for what is wrong."""
+"""One fault has one sentence and one advice, wherever a user looks for what is wrong."""
 
 from __future__ import annotations
 

@@ -259,8 +259,7 @@ async def test_answers_under_way_are_cut_when_the_grace_is_over(
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
-# Clients that leave. S06, L11, F92, F93: codes of the security and load reviews and of the list of
-# failures.
+# Clients that disconnect (S06, L11, F92, F93).
 
 
 async def gone(engine: Engine) -> None:

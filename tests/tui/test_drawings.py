@@ -2,7 +2,7 @@
 theme, a cursor, or a dialog above a screen.
 
 ``ENTREPOT_WRITE_GRIDS=1 pytest tests/tui/test_drawings.py`` draws them again, to be reviewed in a
-browser and reviewed.
+browser.
 """
 
 from __future__ import annotations
