@@ -351,7 +351,7 @@ class Catalog(CatalogDatabase):
     async def point_tag(
         self, repository: Repository, tag: Tag, digest: Digest, *, now: float
     ) -> bool:
-        """Point a tag at a cached manifest of the repository, as the source said a moment ago.
+        """Point a tag at a cached manifest of the repository, as its source says.
 
         False when the manifest is no longer cached there.
         """
