@@ -3,7 +3,6 @@
 ::
 
     EntrepotError
-    EntrepotError
     ├── Refusal                      the engine refuses a request by its own rules
     │   ├── NameInvalid              a rule or credential set name
     │   ├── RepositoryNameInvalid    a repository path, source or target

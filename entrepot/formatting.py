@@ -16,7 +16,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """A column of a listing."""
 
     title: str
@@ -130,7 +130,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns under their titles; nothing is cut.
 
     Cells may have foreign text: each becomes one printable line, and wide characters take two

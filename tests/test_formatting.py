@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from entrepot.formatting import (
-    Column,
+    TableColumn,
     ago,
     bar,
     cells,
@@ -131,7 +131,8 @@ def test_one_is_not_many() -> None:
 
 def test_a_table_aligns_and_cuts_nothing() -> None:
     text = table(
-        (Column("Name"), Column("Size", right=True)), [("a-rather-long-name", "1"), ("b", "1,000")]
+        (TableColumn("Name"), TableColumn("Size", right=True)),
+        [("a-rather-long-name", "1"), ("b", "1,000")],
     )
     assert text.splitlines() == [
         "Name                 Size",
@@ -195,7 +196,7 @@ def test_a_text_takes_as_many_cells_as_a_terminal_gives_it(text: str) -> None:
 def test_the_columns_of_a_table_stand_below_each_other_whatever_is_in_them() -> None:
     """F89."""
     lines = table(
-        [Column("Name"), Column("Size", right=True), Column("End")],
+        [TableColumn("Name"), TableColumn("Size", right=True), TableColumn("End")],
         [(text, text, "|") for text in WIDE],
     ).splitlines()
     assert {cell_len(line.partition("|")[0]) for line in lines[1:]} == {

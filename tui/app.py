@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dashboard", "DashboardOutcome"]
 
-# A screen's module, with all that it needs, is imported when the user goes there: the first picture
+# A screen's module, with all that it needs, is imported when the user goes there: the first frame
 # does not wait for it.
 
 
@@ -89,8 +89,7 @@ def _events() -> Screen[None]:
 
 
 def _resume_garbage_collection() -> None:
-    """Collect garbage again once the first picture is there (see `tui.run`), but not among what was
-    imported until then."""
+    """Collect garbage again, but not among what was imported so far (see `tui.run`)."""
     gc.freeze()
     gc.enable()
 
@@ -135,7 +134,7 @@ class Dashboard(EngineApp):
             id="commands",
         ),
         Binding("question_mark,f1", "help", "help", tooltip="Show these keys", id="help"),
-        Binding("q", "request_quit", "quit", tooltip="Quit the dashboard", id="leave"),
+        Binding("q", "request_quit", "quit", tooltip="Quit the dashboard", id="quit"),
         Binding(
             "ctrl+q",
             "quit_anywhere",
@@ -143,7 +142,7 @@ class Dashboard(EngineApp):
             show=False,
             priority=True,
             tooltip="Quit from a wizard or a dialog too",
-            id="leave-anywhere",
+            id="quit-anywhere",
         ),
         Binding(
             "ctrl+z",
@@ -178,7 +177,7 @@ class Dashboard(EngineApp):
         driver_class: type[Driver] | None = None,
     ) -> None:
         # Textual decides before the first theme is set what NO_COLOR means: greys, unless it is
-        # told to use the terminal's own colours.
+        # set to use the terminal's own colours.
         super().__init__(
             client,
             driver_class=driver_class,
@@ -263,7 +262,7 @@ class Dashboard(EngineApp):
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """Run an action, or show why it is disabled. Textual ignores the key of one that is."""
+        """Run an action, or show why it is disabled, which Textual does not."""
         if await super().run_action(action, default_namespace, namespaces):
             return True
         reason = self.disabled_reason(action, default_namespace) if isinstance(action, str) else ""
@@ -272,7 +271,7 @@ class Dashboard(EngineApp):
         return bool(reason)
 
     def disabled_reason(self, action: str, node: DOMNode | None) -> str:
-        """Why *action*, as a binding of *node* names it, is disabled; empty: it is enabled."""
+        """Why *action*, as a binding of *node* names it, is disabled; empty if not."""
         name = action_name(action)
         if isinstance(node, EngineScreen):
             return node.disabled_reason(name)
@@ -281,7 +280,7 @@ class Dashboard(EngineApp):
         return ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """In a wizard no letter or number discards what was entered: ctrl+c quits it first."""
+        """In a wizard no letter or number discards what was entered; ctrl+c does."""
         return not (
             action in {"area", "request_quit"}
             and isinstance(self.screen, QueuesKeys)
@@ -421,7 +420,7 @@ class Dashboard(EngineApp):
 
     @work(group="first sign-in", exit_on_error=False)
     async def notify_first_sign_in(self, name: str) -> None:
-        """Show how the first sign-in of a new or changed credential set went, once it has ended."""
+        """Show how the first sign-in of a new or changed credential set has ended."""
         # A lost connection is shown anyway, and so is a set that was deleted meanwhile.
         with suppress(ClientError):
             self.notify_health(await self.client.credential_sets.wait_for_sign_in(name))
@@ -439,7 +438,7 @@ class Dashboard(EngineApp):
         )
 
     def copy_line(self, line: str) -> None:
-        """Send a line to the terminal's clipboard; the second time, show it for copying by hand.
+        """Send a line to the terminal's clipboard; the second time, show it.
 
         No terminal reports whether it took the line. The line is escaped, so that nothing in it can
         end the brackets that a terminal puts around a paste, or is obeyed there otherwise.

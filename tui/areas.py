@@ -6,5 +6,5 @@ AREAS = ("Overview", "Rules", "Credentials", "Repositories", "Pulls", "Sources",
 
 
 def mode_of(area: str) -> str:
-    """The name of an area's screen among the modes of the application: ``rules`` for ``Rules``."""
+    """The name of an area's mode in the application: ``rules`` for ``Rules``."""
     return area.lower()

@@ -1,4 +1,4 @@
-"""The command palette: every action of the current screen, all areas and all themes.
+"""The command palette: actions of the current screen, areas and themes.
 
 It is a dialog of its own and not Textual's palette, which sends 50 kB to open at 80x24, animates
 while it searches, draws characters that many fonts lack, and can't show a disabled command with the
@@ -33,7 +33,7 @@ MOVEMENT_ACTIONS = ("move", "page", "first", "last", "read", "clear_filter")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command, or with a *reason* one that is disabled. *action* runs in the name of *node*."""
+    """A command, disabled where it has a *reason*; *action* is one of *node*."""
 
     name: str
     action: str
@@ -45,7 +45,7 @@ class Command:
 
 
 def commands_of(app: EngineApp) -> list[Command]:
-    """The commands of the screen on top: its own, the areas, those of the application, themes."""
+    """The commands of the screen on top, of the application, and all themes."""
     own: list[Command] = []
     focused: list[Command] = []
     everywhere: list[Command] = []

@@ -1,4 +1,4 @@
-"""Errors of the dashboard itself: the traceback goes into a log, a sentence to the user."""
+"""Errors of the dashboard itself: a traceback in a log, a sentence for the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def write_crash(log: Path, error: BaseException) -> str:
-    """Append the traceback of *error* to *log*; returns a sentence that says where it is."""
+    """Append the traceback of *error* to *log*; returns a sentence about that."""
     try:
         _append(log, "".join(traceback.format_exception(error)))
     except OSError as log_error:
@@ -22,7 +22,7 @@ def write_crash(log: Path, error: BaseException) -> str:
 
 
 def log_warnings_to(log: Path) -> None:
-    """Append what libraries log from warnings up to *log*. Python would write it on the screen."""
+    """Append warnings and errors of libraries to *log*, not to the screen."""
     handler = _FileHandler(logging.WARNING)
     handler.log = log
     logging.getLogger().addHandler(handler)

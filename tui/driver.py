@@ -1,8 +1,8 @@
-"""A terminal driver that sends differences: cells and colours only where they change.
+"""A terminal driver that sends only the cells and colours that change.
 
 Textual paints whole regions, several times over when a screen or a dialog opens, and begins and
 ends every run of cells with all of its colours. Over ssh that is 20 to 50 kB for a key. This driver
-parses each picture that Textual writes, a sequence of "go to line and column, then these cells",
+parses each frame that Textual writes, a sequence of "go to line and column, then these cells",
 remembers what every cell shows, and sends the cells that differ.
 """
 
@@ -36,10 +36,10 @@ writing, characters that join or hide others. Widgets escape what they draw (`wi
 is the last line of defence behind them (S04)."""
 
 _FOREIGN_ESCAPE = re.compile(r"\x1b(?!\[[0-9;]*[Hm])")
-"""An escape that is not one of the two that a picture has."""
+"""An escape that is not one of the two that a frame has."""
 
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
-"""How Textual brackets a picture where the terminal can show it at once (synchronised output)."""
+"""How Textual brackets a frame where the terminal can show it at once (synchronised output)."""
 
 # ruff: noqa: RUF001 (characters that look like others are what this table is about)
 _BOX = {
@@ -136,7 +136,7 @@ def _colourless(style: Style) -> Style:
 
 @lru_cache(4096)
 def _change(before: Style, after: Style) -> str:
-    """The sequence from one style to another. Only an attribute that ends needs a reset."""
+    """The sequence from one style to another, with a reset only where one ends."""
     if {_kind(attribute) for attribute in before} - {_kind(attribute) for attribute in after}:
         return f"\x1b[{';'.join(('0', *after)) if after else ''}m"
     return f"\x1b[{';'.join(attribute for attribute in after if attribute not in before)}m"
@@ -243,7 +243,7 @@ class DiffingDriver(LinuxDriver):
             super().write(STATUS_QUERY)
 
     def invalidate(self) -> None:
-        """Forget what the terminal shows: all of the next picture is sent."""
+        """Forget what the terminal shows: all of the next frame is sent."""
         self._lines.clear()
         self._cursor = ""
 
@@ -272,7 +272,7 @@ class DiffingDriver(LinuxDriver):
         super()._sigcont_application(*arguments)
 
     def write(self, data: str) -> None:
-        """Send a picture, or another sequence that the terminal must obey."""
+        """Send a frame, or another sequence that the terminal must obey."""
         if data == _BEGIN:
             self._has_begun = True
             return
@@ -289,12 +289,12 @@ class DiffingDriver(LinuxDriver):
             super().write(_BEGIN + data if self._has_begun else data)
             self._has_begun = False
 
-    def _diff(self, picture: str) -> str:
-        """The part of a picture that is not shown yet.
+    def _diff(self, frame: str) -> str:
+        """The part of a frame that is not shown yet.
 
-        A picture ends with the position of the cursor, and nothing stands behind that.
+        A frame ends with the position of the cursor, and nothing stands behind that.
         """
-        parts = _AT.split(picture)
+        parts = _AT.split(frame)
         if parts[-1]:
             # Cells at the end and no cursor: nothing that Textual sends now, and nothing that may
             # be lost.
@@ -304,7 +304,7 @@ class DiffingDriver(LinuxDriver):
                 lambda match: "".join(
                     character for character in match[0] if character in "\x1b\r\n"
                 ),
-                _FOREIGN_ESCAPE.sub("", picture),
+                _FOREIGN_ESCAPE.sub("", frame),
             )
         output: list[str] = []
         style: Style = ()

@@ -35,7 +35,7 @@ class EngineApp(EnginePolling, KeyQueueApp[DashboardOutcome]):
         raise NotImplementedError
 
     def disabled_reason(self, action: str, node: DOMNode | None) -> str:
-        """Why *action*, as a binding of *node* names it, is disabled; empty: it is enabled."""
+        """Why *action*, as a binding of *node* names it, is disabled; empty if not."""
         raise NotImplementedError
 
     async def show_area(self, area: str) -> None:
@@ -63,7 +63,7 @@ class EngineApp(EnginePolling, KeyQueueApp[DashboardOutcome]):
         raise NotImplementedError
 
     def notify_first_sign_in(self, name: str) -> Worker[None]:
-        """Show how the first sign-in of a new or changed credential set went, once it has ended."""
+        """Show how the first sign-in of a new or changed credential set has ended."""
         raise NotImplementedError
 
     def report_fault(self, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""A queue of keys: each key acts where it was meant to, however slow the line or the machine.
+"""A queue of keys: each acts where it was meant to, however slow the line.
 
 The problem: several keys may arrive in one read. Textual (8.2) posts a key to the widget that has
 the focus, and looks for a binding only after the key has bubbled up through all parents as messages
@@ -131,7 +131,7 @@ class KeyQueueApp(App[ReturnType]):
     def post_display_hook(self) -> None:
         """Note that a question was drawn: from now on a key may answer it.
 
-        Textual calls this after each picture that it has sent to the terminal. The question counts
+        Textual calls this after each frame that it has sent to the terminal. The question counts
         as drawn once its choices have their places.
         """
         screen = self.screen
@@ -154,7 +154,7 @@ class KeyQueueApp(App[ReturnType]):
         return await_remove
 
     def pause_keys(self, worker: Worker[Any]) -> None:
-        """Make keys wait for the next screen, or for the end of *worker*, which would show it.
+        """Make keys wait for the next screen, or for the end of *worker*.
 
         The worker calls `resume_keys` at its end (see `opens_screen`).
         """

@@ -1,4 +1,4 @@
-"""All keys of the dashboard, read from the bindings of its screens, and the user's own keys.
+"""All keys of the dashboard, and the user's own keys.
 
 Both are read from the bindings themselves, so that no list of keys can be out of date.
 """
@@ -23,11 +23,18 @@ from textual.widget import Widget
 import tui.screens
 import tui.wizards
 import widgets
-from entrepot.formatting import Column, table
+from entrepot.formatting import TableColumn, table
 from entrepot.toml import TomlDocument, TomlInvalid, nearest
 from widgets.bars import character_of, key_name
 
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "meta", "super", "hyper"})
+RENAMED = {
+    "leave": "quit",
+    "leave-anywhere": "quit-anywhere",
+    "wizard.leave": "wizard.quit",
+}
+"""Ids of bindings as files that were written before version 0.1.0 name them."""
+
 EVERYWHERE, LISTS = "Everywhere", "Lists"
 
 
@@ -43,14 +50,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Keymap:
-    """Keys by the ids of bindings, as `App.set_keymap` takes them, and what could not be used."""
+    """Keys by the ids of bindings, for `App.set_keymap`, and what was wrong."""
 
     keys: Mapping[str, str]
     problems: tuple[str, ...] = ()
 
 
 def bindings_of(node: type[DOMNode]) -> tuple[Binding, ...]:
-    """The bindings that a class and its bases declare, one for each key, without Textual's."""
+    """The bindings of a class and its bases, one for each key, without Textual's."""
     bindings: list[Binding] = []
     for base in reversed(node.__mro__):
         if not base.__module__.startswith("textual."):
@@ -59,7 +66,7 @@ def bindings_of(node: type[DOMNode]) -> tuple[Binding, ...]:
 
 
 def places(app: type[App[Any]]) -> list[Place]:
-    """All places with keys: the application, the lists, then the screens by their modules."""
+    """All places with keys: the application, then lists and screens."""
     all_places = [Place(EVERYWHERE, bindings_of(app))]
     for node in _nodes(widgets, tui.screens, tui.wizards):
         is_screen = issubclass(node, Screen)
@@ -111,7 +118,7 @@ def _title(screen: type) -> str:
 
 
 def read_keymap(file: Path, app: type[App[Any]]) -> Keymap:
-    """Read the table ``[keys]`` of ``keymap.toml``: for each id of a binding one key or a list.
+    """Read the table ``[keys]`` of ``keymap.toml``: ids of bindings, and their keys.
 
     What is wrong becomes a problem of the keymap, and the rest is used.
     """
@@ -142,7 +149,7 @@ def read_keymap(file: Path, app: type[App[Any]]) -> Keymap:
                 "Write a letter, f5, ctrl+t, pagedown or slash."
             )
         else:
-            keys_by_id[id] = [_normal(key) for key in keys]
+            keys_by_id[RENAMED.get(id, id)] = [_normal(key) for key in keys]
     keymap = without_clashes(keys_by_id, places(app))
     clashes = (f"{file}: {problem}" for problem in keymap.problems)
     return Keymap(keymap.keys, (*problems, *clashes))
@@ -153,7 +160,7 @@ def _place(file: Path, line: int | None) -> str:
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Ids with their values; in TOML the id of ``rules.new = "f5"`` is a table with a key."""
+    """Ids with their values; ``rules.new = "f5"`` is a table to TOML."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{key}.")
@@ -171,13 +178,13 @@ def is_key(name: str) -> bool:
 
 
 def _normal(name: str) -> str:
-    """The name of a key as Textual has it in bindings: long for a sign, as it is for a letter."""
+    """The name of a key as Textual has it in bindings, long for a sign."""
     [binding] = Binding.make_bindings([Binding(name if name != "," else "comma", "x")])
     return binding.key
 
 
 def without_clashes(keys_by_id: Mapping[str, list[str]], all_places: Iterable[Place]) -> Keymap:
-    """The keys of existing bindings that clash with no other; bindings that clash keep theirs."""
+    """The user's keys without unknown ids and clashes; clashing bindings keep theirs."""
     all_places = list(all_places)
     ids = {binding.id for place in all_places for binding in place.bindings if binding.id}
     problems = [
@@ -205,7 +212,7 @@ def _nearest(id: str, ids: set[str]) -> str:
 def _clashes(
     keys_by_id: Mapping[str, list[str]], all_places: list[Place]
 ) -> Iterator[tuple[str, str, Binding, Binding]]:
-    """Pairs of bindings that one key would be for at one place, with the place and the key.
+    """Pairs of bindings with the same key at one place, with place and key.
 
     At least one of the two has that key from the user.
     """
@@ -232,7 +239,7 @@ def _describe(binding: Binding) -> str:
 
 # The cheat sheet
 
-COLUMNS = (Column("Keys"), Column("What it does"), Column("Id"))
+COLUMNS = (TableColumn("Keys"), TableColumn("What it does"), TableColumn("Id"))
 
 
 def cheat_sheet(

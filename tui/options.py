@@ -51,7 +51,7 @@ class _File(Struct, kw_only=True):
 
 
 class _SavedTheme(Struct, kw_only=True):
-    """The theme that was chosen in the dashboard, *instead_of* that of ``dashboard.toml``.
+    """The theme chosen in the dashboard, *instead_of* that of ``dashboard.toml``.
 
     It is used as long as ``dashboard.toml`` still has the same theme: the later choice wins.
     """
@@ -105,7 +105,7 @@ def save_theme(state_file: Path, theme: str, *, instead_of: str) -> None:
 
 
 def theme_named(name: str, themes: Iterable[str]) -> str:
-    """*name*, if there is such a theme; raises `OptionInvalid`, which names the nearest."""
+    """Check the name of a theme; raises `OptionInvalid`, which names the nearest."""
     names = sorted(themes)
     if name in names:
         return name

@@ -1,4 +1,4 @@
-"""Polling the engine: how often, and what the dashboard shows while the engine does not answer.
+"""Polling the engine: how often, and what is shown while it does not answer.
 
 The dashboard polls also for events, and does not subscribe to the engine's event stream. Each poll
 asks for the engine's status anyway, so the stream would save one small answer every two seconds,
@@ -35,7 +35,10 @@ Result = TypeVar("Result")
 
 
 class EnginePolling(App[DashboardOutcome]):
-    """An application whose screens poll an engine. Without an answer the last picture stays."""
+    """An application whose screens poll an engine.
+
+    Without an answer the last values stay.
+    """
 
     def __init__(self, client: CacheClient, **options: Any) -> None:
         super().__init__(**options)
@@ -71,14 +74,14 @@ class EnginePolling(App[DashboardOutcome]):
         )
 
     def record_loss(self, error: ClientError) -> None:
-        """Note that the engine did not answer; the last picture stays on the screen."""
+        """Note that the engine did not answer; the last values stay on the screen."""
         if self.lost_since is None:
             self.lost_since = time.time()
             self.notify(error.message, severity="error")
         self._next_poll = time.monotonic() + RETRY_INTERVAL
 
     def record_silence(self, since: float) -> None:
-        """Note that the engine takes long to answer, as when it is stopped or its disk hangs."""
+        """Note that the engine takes long to answer: it is stopped, or its disk hangs."""
         if self.lost_since is None:
             self.lost_since = since
 
@@ -93,7 +96,7 @@ class EnginePolling(App[DashboardOutcome]):
     async def attempt(
         self, request: Awaitable[Result], *, shown_for: float | None = None
     ) -> Result | None:
-        """The engine's answer to *request*; None if it failed, which is shown for *shown_for* s."""
+        """The answer to *request*; None if it failed, which is shown for *shown_for* s."""
         try:
             return await request
         except ClientError as error:

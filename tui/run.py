@@ -1,4 +1,4 @@
-"""Opens the dashboard: reads options and keys, runs Textual, and restores the terminal."""
+"""Opening the dashboard: read options and keys, run Textual."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_dashboard(
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     # What is imported stays: collecting garbage would take a tenth of the time to the first
-    # picture.
+    # frame.
     gc.disable()
     from tui.app import Dashboard
     from tui.crash_log import log_warnings_to, write_crash
@@ -107,7 +107,7 @@ def run_dashboard(
 
 
 def format_keys(config: Path, *, markdown: bool) -> tuple[str, tuple[str, ...]]:
-    """All keys by screen, with the user's own, and sentences about what is wrong with those."""
+    """All keys by screen, with the user's own, and what is wrong with those."""
     from tui.app import Dashboard
     from tui.keymap import as_markdown, as_text, cheat_sheet, places, read_keymap
 

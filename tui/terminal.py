@@ -1,4 +1,4 @@
-"""The terminal around the dashboard: signals, suspending, and the clipboard behind ssh and tmux."""
+"""The terminal: signals, suspending, and the clipboard over ssh and tmux."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def repaint_on_resume(app: App[Any]) -> None:
 
 
 def invalidate(driver: Driver | None) -> None:
-    """Forget what the terminal shows: all of the next picture is sent."""
+    """Forget what the terminal shows: all of the next frame is sent."""
     if isinstance(driver, DiffingDriver):
         driver.invalidate()
 

@@ -1,4 +1,4 @@
-"""A reader of what a terminal sends: keys, pastes, mouse reports and replies, in any pieces.
+"""A reader of what a terminal sends: keys, pastes, mouse reports, replies.
 
 Over a slow line an escape sequence arrives in pieces, and Textual's parser takes the pieces for
 keys after a tenth of a second: an arrow closes a dialog and types ``[A``. It also waits for ever
@@ -146,7 +146,7 @@ class KeyReader:
 
     @property
     def deadline(self) -> float | None:
-        """The time of the clock at which silence decides something; None: nothing is pending."""
+        """The time at which silence decides something; None if nothing is pending."""
         deadlines = []
         if self._sequence:
             deadlines.append(self._sequence_deadline)
@@ -214,7 +214,7 @@ class KeyReader:
         self._sequence_deadline = now + (REPLY_TIMEOUT if self._pending_queries else self._delay)
 
     def _read_sequence(self, character: str, now: float) -> int:
-        """Add a character to a sequence; returns 1, or 0 where it belongs to something else."""
+        """Add a character to a sequence; returns 1, or 0 where it is no part of it."""
         before = self._sequence
         if before == ESCAPE:
             if character == ESCAPE:

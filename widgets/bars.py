@@ -1,4 +1,4 @@
-"""Single lines at the edges of a screen: a status line, tabs, and the line of keys."""
+"""Single lines at the edges of a screen: status, tabs, and keys."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class KeyEntry:
 
 
 class TwoSided(Widget):
-    """A line with a left and a right side. Parts of the right side that do not fit are left out."""
+    """A line with a left and a right side, whose last parts may not fit."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "two-sided--left",

@@ -48,7 +48,7 @@ def grouped(values: Sequence[float], columns: int) -> list[float]:
 
 
 class Sparkline(Widget):
-    """A label and its bars, one line high. It is painted only when a bar changes its height."""
+    """A label and its bars, painted only when a bar changes its height."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"sparkline--label", "sparkline--bars"}
     DEFAULT_CSS = """

@@ -1,4 +1,4 @@
-"""A list of rows in columns, fast with ten thousand rows and sparing on a slow line.
+"""A list of rows in columns, fast with ten thousand rows and on a slow line.
 
 It draws line by line (Textual's line API), and repaints only lines whose text has changed. Textual
 sends a line from its widget's left edge on, so columns that change all the time belong into a list
@@ -76,7 +76,7 @@ class Row:
         return self._search or " ".join(cell.text for cell in self.cells)
 
     def values(self) -> Sequence[Any]:
-        """The values that a list is sorted by, for each column; empty for the cells' texts."""
+        """The values to sort by, one a column; empty for the cells' texts."""
         return self._order() if callable(self._order) else self._order
 
     def invalidate_cells(self) -> None:
@@ -523,7 +523,7 @@ class RowList(ScrollView, can_focus=True):
         super().notify_style_update()
 
     def _measure(self) -> None:
-        """Measure the texts on the screen; where longer ones change the columns, repaint all."""
+        """Measure the texts on the screen; repaint all if that changes the columns."""
         longest = self._longest[:]
         for _, row in self._lines_on_screen():
             for index, cell in enumerate(row.cells[: len(longest)]):
@@ -661,7 +661,7 @@ def fitted(text: str, cells: int, *, right: bool = False, sentence: bool = False
 
 
 class CursorKeyList(RowList, inherit_bindings=False):
-    """A list without letters for keys: typed or pasted text does not move its cursor (F66)."""
+    """A list without letters for keys: pasted text does not move it (F66)."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "move(1)", show=False),

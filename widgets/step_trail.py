@@ -1,4 +1,4 @@
-"""The progress of a wizard: its title, the number of the step, and the steps in a row."""
+"""The progress of a wizard: its title, and its steps in a row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MORE = "..."
 
 
 def shown_steps(steps: Sequence[str], current: int, width: int) -> tuple[int, int]:
-    """The steps that fit into *width* columns: the first of them and the one behind the last.
+    """The steps that fit into *width* columns, as a half-open range.
 
     The current step is always among them, with the next one.
     """
@@ -40,7 +40,7 @@ def shown_steps(steps: Sequence[str], current: int, width: int) -> tuple[int, in
 
 
 class StepTrail(Widget):
-    """``New cache rule                step 2 of 7``, the steps, and a line below the current one.
+    """A title with ``step 2 of 7``, the steps, and a line below the current one.
 
     A click on a completed step goes back to it.
     """
@@ -80,7 +80,7 @@ class StepTrail(Widget):
         self._steps = tuple(steps)
 
     def _places(self) -> tuple[list[tuple[int, int]], bool, bool]:
-        """The visible steps with their columns; whether steps before and behind are left out."""
+        """The visible steps with their columns; whether others precede and follow."""
         steps = self._steps[self.begins_at :]
         first, end = shown_steps(steps, self.current - self.begins_at, self.size.width)
         column = len(MORE + GAP) if first else 0

@@ -34,7 +34,7 @@ def escaped_lines(text: str) -> str:
 
 
 def cell_width(text: str) -> int:
-    """The width of a line in cells: East Asian characters take two, combining ones none."""
+    """The width of a line in cells: East Asian characters take two."""
     return len(text) if text.isascii() else cell_len(text)
 
 
@@ -66,7 +66,7 @@ def last_cells(text: str, cells: int) -> str:
 
 
 def wrapped(text: str, cells: int) -> list[str]:
-    """A text in lines of at most *cells*, broken at blanks, or within a word that is too long."""
+    """A text in lines of at most *cells*, broken at blanks or in a long word."""
     text = escaped(text)
     if text.isascii():
         return textwrap.wrap(text, cells)
@@ -85,7 +85,7 @@ def wrapped(text: str, cells: int) -> list[str]:
 
 
 class Plain(Static):
-    """A text without markup and control characters. (Textual's own takes brackets for markup.)"""
+    """A text without control characters, whose brackets are no markup."""
 
     def __init__(
         self, content: str | Text = "", *, id: str | None = None, classes: str | None = None

@@ -51,15 +51,15 @@ class CredentialSetsClient:
         )
 
     async def wait_for_sign_in(
-        self, name: str, *, patience: float = FIRST_SIGN_IN_TIMEOUT
+        self, name: str, *, max_wait: float = FIRST_SIGN_IN_TIMEOUT
     ) -> CredentialSetSnapshot:
         """A new or changed credential set, once its first sign-in has ended.
 
-        After *patience* seconds it is returned as it is then.
+        After *max_wait* seconds it is returned as it is then.
         """
         import asyncio
 
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + max_wait
         while True:
             credential_set = await self.get(name)
             if credential_set.checked is not None or time.monotonic() >= deadline:

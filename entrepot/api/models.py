@@ -447,8 +447,10 @@ class Problem(Snapshot, frozen=True, kw_only=True):
 
 
 class CheckedRule(Snapshot, frozen=True, kw_only=True):
-    """The validation of a draft of a rule. Fields that the draft leaves out are neither judged nor
-    filled."""
+    """The validation of a draft of a rule.
+
+    Fields that the draft leaves out are neither judged nor filled.
+    """
 
     source_repository: str | None
     """In its normal form: ``docker.io/library/nginx`` for ``docker.io/nginx``."""

@@ -1,4 +1,4 @@
-"""Requests of a client to one engine: headers, JSON in and out, refusals, listings with ETags."""
+"""Requests to one engine: headers, JSON, refusals, and listings with ETags."""
 
 from __future__ import annotations
 

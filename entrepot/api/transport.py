@@ -1,7 +1,7 @@
-"""HTTP below `CacheClient`: httpx, or a plain blocking socket for commands that send one request.
+"""HTTP of `CacheClient`: through httpx, or through a blocking socket.
 
-Importing httpx and an event loop takes longer than everything else that a short command does, so
-both are imported when they are first used.
+The blocking socket is for commands that send one request: importing httpx and an event loop takes
+longer than everything else that a short command does. Both are imported when they are first used.
 
 ::
 
@@ -72,9 +72,9 @@ class _Head(NamedTuple):
 
 
 class Transport(Protocol):
-    """Carries requests to an engine. *read_timeout* is how many seconds the engine may be silent.
+    """Carries requests to an engine; all methods raise `TransportBroken`.
 
-    All methods raise `TransportBroken`.
+    *read_timeout* is how many seconds the engine may be silent.
     """
 
     async def request(

@@ -1,5 +1,4 @@
-"""The cached copies of blobs: whether their bytes are right, and for which source registries they
-open.
+"""Cached copies of blobs: whether they are intact, and which sources gave them.
 
 A copy is right as long as its file has the size that was verified when it came: that is compared
 each time the copy is opened, with the `stat` that is made anyway. Which size is right is decided in
@@ -67,8 +66,11 @@ _log = logging.getLogger("entrepot.copies")
 
 
 class BlobCopies:
-    """The copies of one engine. *now* gives the times that are stored, in seconds since the epoch;
-    *monotonic*, in seconds, measures durations."""
+    """The copies of one engine.
+
+    *now* gives the times that are stored, in seconds since the epoch; *monotonic*, in seconds,
+    measures durations.
+    """
 
     def __init__(
         self,
@@ -148,8 +150,10 @@ class BlobCopies:
         return BlobOrigin(login_server, self._fetching.pop((digest, login_server), True))
 
     async def add(self, digest: Digest, size: int, origin: BlobOrigin | None) -> bool:
-        """Record a blob that was verified; False when it was cached already. Raises
-        `CatalogFailed`, and then the record stays in memory until the engine ends."""
+        """Record a verified blob; False when it was cached already.
+
+        Raises `CatalogFailed`, and then the record stays in memory until the engine ends.
+        """
         before = self._records.get(digest)
         origins = frozenset() if before is None else before.origins
         if origin is not None:
@@ -174,22 +178,21 @@ class BlobCopies:
         )
         await _write_whole(self._catalog.add_blob_origin(digest, origin))
 
-    async def opens_for(self, digest: Digest, login_servers: Collection[str]) -> bool:
-        """Whether a copy is known to open for one of some source registries."""
+    async def may_be_served_for(self, digest: Digest, login_servers: Collection[str]) -> bool:
+        """Whether a copy may be served in the name of one of some source registries."""
         try:
             record = await self.record(digest)
         except CatalogFailed:
             return False
-        return record is not None and record.opens_for(login_servers)
+        return record is not None and record.may_be_served_for(login_servers)
 
     # Whether the bytes are right
 
     async def size(self, digest: Digest, stated_size: int | None) -> int | None:
-        """The size of the right copy of a blob in bytes; None when there is none, or when a damaged
-        one was just removed.
+        """Return the size in bytes of the intact copy of a blob.
 
-        *stated_size* is the size in a manifest; None where only a HEAD of the source names the
-        blob, which proves nothing.
+        None when there is none, or when a damaged one was just removed. *stated_size* is the size
+        in a manifest; None where only a HEAD of the source names the blob, which proves nothing.
         """
         actual_size = self._blobs.size(digest)
         if actual_size is None:
@@ -234,7 +237,10 @@ class BlobCopies:
         return actual_size
 
     async def _is_checked(self, digest: Digest) -> bool:
-        """Whether the file as it is now has the right digest; it is hashed if it was not yet."""
+        """Whether the file in its present state has the right digest.
+
+        The file is hashed unless it was hashed before.
+        """
         identity, _ = self._checked.get(digest, (None, 0.0))
         try:
             if identity is not None and identity == _identity(os.stat(self._blobs.path(digest))):
@@ -247,9 +253,9 @@ class BlobCopies:
     async def check(
         self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None
     ) -> bool:
-        """Hash a copy; a wrong one is removed, with an event. False when it is wrong or gone.
+        """Hash a copy; False when it is damaged or absent.
 
-        Raises OSError where it can't be read.
+        A damaged copy is removed, with an event. Raises OSError where it can't be read.
 
         *pace* is awaited with the bytes read so far, to slow the hash down.
         """
@@ -300,7 +306,10 @@ class BlobCopies:
         self.on_size_changed(-recorded_size)
 
     def record_damaged(self, digest: Digest, what: str) -> None:
-        """Record that a damaged copy was moved away, with an event that says *what* was wrong."""
+        """Record that a damaged copy was moved away.
+
+        The event says *what* was wrong.
+        """
         self.invalidate(digest)
         _remember(self._damaged, digest, None, DAMAGED)
         self._events.record(
@@ -322,8 +331,10 @@ class BlobCopies:
         _remember(self._deliveries, (client, digest), self._monotonic(), DELIVERIES)
 
     def record_request(self, client: str | None, digest: Digest) -> None:
-        """Record that a client requests a whole copy; if the client got it a moment ago, hash the
-        copy in the background."""
+        """Record that a client requests a whole copy.
+
+        If the client got it a moment ago, the copy is hashed in the background.
+        """
         delivery = self._deliveries.get((client, digest))
         now = self._monotonic()
         if delivery is None or now - delivery > REPEAT_WINDOW:
@@ -333,7 +344,10 @@ class BlobCopies:
             self.check_in_background(digest)
 
     def check_in_background(self, digest: Digest) -> None:
-        """Hash a copy in the background, unless it or too many others are being hashed already."""
+        """Hash a copy in the background.
+
+        Does nothing when it is being hashed already, or too many others are.
+        """
         if digest in self._background or len(self._background) >= MAX_BACKGROUND_CHECKS:
             return
         self._background.add(digest)
@@ -353,8 +367,10 @@ class BlobCopies:
 
 
 async def _write_whole(writing: Coroutine[Any, Any, V]) -> V:
-    """Finish a write to the catalog also when cancelled: one that is cut off would hold the
-    database's lock a while longer."""
+    """Finish a write to the catalog also when cancelled.
+
+    A write that is cut off would hold the database's lock longer.
+    """
     return await uninterrupted(asyncio.ensure_future(writing))
 
 

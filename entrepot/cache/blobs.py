@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -55,8 +54,10 @@ _log = logging.getLogger("entrepot.cache")
 
 @dataclass(slots=True)
 class _StatedSize:
-    """The size that the source states for a blob that no manifest names, and the fill that began
-    with it."""
+    """The size that the source states for a blob that no manifest names.
+
+    *fill* is the fill that began with this size.
+    """
 
     descriptor: Descriptor
     time: float
@@ -69,8 +70,10 @@ class _StatedSize:
 
 @dataclass(frozen=True, slots=True)
 class _RepositoryBlob:
-    """A blob of a repository at its source, requested with a credential set or none: what a fill
-    reads from."""
+    """A blob of a repository at its source, which a fill reads.
+
+    It is requested with a credential set or none.
+    """
 
     repository: Repository
     digest: Digest
@@ -88,8 +91,10 @@ class _RepositoryBlob:
 
 
 class BlobResolver:
-    """Finds blobs in the cache or begins their fills. See `entrepot.cache.cache.ArtifactCache` for
-    *route*, *client* and *clock*."""
+    """Finds blobs in the cache or begins their fills.
+
+    See `entrepot.cache.cache.ArtifactCache` for *route*, *client*, *clock* and *monotonic*.
+    """
 
     def __init__(
         self,
@@ -103,6 +108,7 @@ class BlobResolver:
         route: Callable[[str], Route | None],
         client: Callable[[Route], SourceClient],
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self._catalog = catalog
         self._blobs = blobs
@@ -113,6 +119,7 @@ class BlobResolver:
         self._route = route
         self._client = client
         self._clock = clock
+        self._monotonic = monotonic
         self._size_requests: SingleFlight[int] = SingleFlight()
         self._proofs: SingleFlight[bool] = SingleFlight()
         self._stated_sizes: OrderedDict[tuple[Repository, Digest], _StatedSize] = OrderedDict()
@@ -127,14 +134,16 @@ class BlobResolver:
         await self._proofs.close()
 
     async def describe(self, repository: Repository, digest: Digest) -> BlobDescription:
-        """What a HEAD on a blob returns; nothing is fetched. Raises `BlobUnknown`,
-        `RepositoryUnknown` or a `SourceError`."""
+        """What a HEAD on a blob returns; nothing is fetched.
+
+        Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`.
+        """
         descriptor, is_named = await self.descriptor(repository, digest)
         route = self._route(repository)
         size = await self._copies.size(digest, descriptor.size if is_named else None)
         # Without a proof a copy of another source's credentials does not count: the answer is what
         # this repository's source says.
-        if size is not None and await self._is_open(repository, route, digest):
+        if size is not None and await self._is_servable(repository, route, digest):
             return BlobDescription(digest, size, Origin.CACHE)
         if route is None:
             raise self._not_cached(repository, digest)
@@ -143,8 +152,10 @@ class BlobResolver:
         )
 
     async def descriptor(self, repository: Repository, digest: Digest) -> tuple[Descriptor, bool]:
-        """A blob of the repository, and whether a cached manifest names it; otherwise only the
-        source says that it belongs to the repository."""
+        """A blob of the repository, and whether a cached manifest names it.
+
+        Otherwise only the source says that the blob belongs to the repository.
+        """
         index = await self._index.of(repository)
         descriptor = index.blobs.get(digest)
         if descriptor is not None:
@@ -165,23 +176,22 @@ class BlobResolver:
     async def resolve(
         self, repository: Repository, descriptor: Descriptor, *, is_named: bool = True
     ) -> CachedBlob | Fill:
-        """A right copy that opens for the repository, else the fill that brings the blob from the
-        repository's own source.
+        """An intact copy that may be served to the repository, else the blob's fill.
 
-        *is_named* says whether a cached manifest names the blob. Raises `BlobUnknown` or a
-        `SourceError`.
+        The fill fetches the blob from the repository's own source. *is_named* says whether a cached
+        manifest names the blob. Raises `BlobUnknown` or a `SourceError`.
         """
         digest = descriptor.digest
         stated_size = descriptor.size if is_named else None
         route = self._route(repository)
         size = await self._copies.size(digest, stated_size)
-        while size is not None and await self._opens(repository, route, digest, size):
+        while size is not None and await self._may_serve(repository, route, digest, size):
             # The copy may have been evicted, or found damaged, while the source was asked.
             if self._blobs.size(digest) == size:
                 return CachedBlob(digest, size, self._blobs, self._copies)
             size = await self._copies.size(digest, stated_size)
         if route is None:
-            # The rule was deleted while a fill brings the blob.
+            # The rule was deleted while a fill fetches the blob.
             login_server = await self._login_server_of(repository)
             fill = (
                 self._fills.of_source(digest, login_server, descriptor.size)
@@ -203,8 +213,10 @@ class BlobResolver:
         return blob.size if isinstance(blob, CachedBlob) else blob
 
     def record_fill(self, repository: Repository, digest: Digest, fill: Fill) -> None:
-        """Record the fill of a blob that no manifest names: if it fails, its stated size was
-        wrong."""
+        """Record the fill of a blob that no manifest names.
+
+        If the fill fails, the stated size was wrong.
+        """
         stated = self._stated_sizes.get((repository, digest))
         if stated is not None:
             stated.fill = fill
@@ -232,11 +244,10 @@ class BlobResolver:
     async def _size_to_fetch(
         self, repository: Repository, route: Route, descriptor: Descriptor
     ) -> int:
-        """The size that the manifest states, else the size that the source states (F82): no answer
-        to a client goes without a length.
+        """The size that the manifest states, else the size that the source states (F82).
 
-        Raises `BlobUnknown` or a `SourceError`, also where the source does not say how large the
-        blob is.
+        No response to a client goes without a length. Raises `BlobUnknown` or a `SourceError`, also
+        where the source does not say how large the blob is.
         """
         if descriptor.size is not None:
             return descriptor.size
@@ -279,37 +290,39 @@ class BlobResolver:
         )
         return stated.descriptor.size if stated is not None and is_valid else None
 
-    # Whether a copy opens for a repository
+    # Whether a copy may be served to a repository
 
     async def _login_server_of(self, repository: Repository) -> str | None:
         """The source registry from which a repository was cached."""
         source = await self._catalog.source_of(repository)
         return source.partition("/")[0] if source is not None else None
 
-    async def _is_open(self, repository: Repository, route: Route | None, digest: Digest) -> bool:
-        """Whether a copy is known to open for a repository; no source is asked.
+    async def _is_servable(
+        self, repository: Repository, route: Route | None, digest: Digest
+    ) -> bool:
+        """Whether it is known that a copy may be served; no source is asked.
 
         The copy must have come from the source of the repository's rule. A repository without a
         rule keeps what it cached.
         """
         if route is not None:
-            return await self._copies.opens_for(digest, {route.registry.login_server})
+            return await self._copies.may_be_served_for(digest, {route.registry.login_server})
         login_server = await self._login_server_of(repository)
-        return await self._copies.opens_for(
+        return await self._copies.may_be_served_for(
             digest, {login_server} if login_server is not None else ()
         )
 
-    async def _opens(
+    async def _may_serve(
         self, repository: Repository, route: Route | None, digest: Digest, size: int
     ) -> bool:
-        """Whether a copy opens for a repository; where that is not known, its source is asked for a
-        proof.
+        """Whether a copy may be served to a repository.
 
-        Raises what the source answers when it can't give one.
+        Where that is not known, the repository's source is asked for a proof. Raises what the
+        source answers when it can't give one.
         """
-        if await self._is_open(repository, route, digest):
+        if await self._is_servable(repository, route, digest):
             return True
-        if route is None or self._unproven.get((route.source, digest), 0.0) > time.monotonic():
+        if route is None or self._unproven.get((route.source, digest), 0.0) > self._monotonic():
             return False
         self._failures.check(repository, str(digest))
         return await self._proofs.join(
@@ -331,7 +344,7 @@ class BlobResolver:
         if not is_proven:
             # A second try might meet bytes that the source has by chance: from now on only the
             # whole blob proves it.
-            self._unproven[route.source, digest] = time.monotonic() + UNPROVEN_TTL
+            self._unproven[route.source, digest] = self._monotonic() + UNPROVEN_TTL
             while len(self._unproven) > UNPROVEN:
                 self._unproven.popitem(last=False)
             return False

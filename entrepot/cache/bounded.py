@@ -1,4 +1,7 @@
-"""Mappings that clients and sources can make grow, with a bound for each and one for all."""
+"""Mappings that clients and sources can make grow, each with a bound.
+
+All of them share one more bound.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,10 @@ class BoundedMap(MutableMapping[K, V]):
             self._count(-self._weigh(oldest))
 
     def note(self, key: K, value: V) -> None:
-        """Set a value that differs from the present one. An equal one keeps its place in the order:
-        this costs a tenth."""
+        """Set a value that differs from the present one.
+
+        An equal value keeps its place in the order: this costs a tenth.
+        """
         if self._items.get(key) != value:
             self[key] = value
 

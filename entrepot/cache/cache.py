@@ -1,9 +1,9 @@
-"""The cache: what a request for a manifest, a blob, the tags or the referrers of a repository does.
+"""What a request for a manifest, a blob, tags or referrers of a repository does.
 
 The way of a request: which cache rule answers for the repository; is the requested object cached,
 and fresh; if not, the source is asked, once for all clients that wait; if the source fails, what is
-cached is served all the same. A digest alone opens nothing: a manifest or blob must belong to the
-repository through which it is requested.
+cached is still served. A digest alone gives access to nothing: a manifest or blob must belong to
+the repository through which it is requested.
 
 Each kind of object has its resolver: `entrepot.cache.manifests`, `entrepot.cache.blobs` and
 `entrepot.cache.listings`. This module counts, records usage and begins pulls.
@@ -59,7 +59,7 @@ CONFIG_LIMIT = 8 * 1024 * 1024
 
 
 class ArtifactCache:
-    """The cache of one engine: manifests, blobs, tags and referrers for clients, and pulls.
+    """The cache of one engine: manifests, blobs, tags, referrers and pulls.
 
     *route* gives the rule that answers for a repository, *client* the client of its source. *clock*
     is in seconds since the epoch, for what is stored; *monotonic*, in seconds, measures what lasts
@@ -124,6 +124,7 @@ class ArtifactCache:
             route=route,
             client=client,
             clock=clock,
+            monotonic=monotonic,
         )
         self._listings = ListResolver(
             catalog=catalog,
@@ -180,10 +181,10 @@ class ArtifactCache:
         return answer
 
     async def refresh(self, repository: Repository, tag: Tag) -> RefreshResult:
-        """Ask the source where a tag points, whatever the tag's age. A cached tag costs a HEAD, and
-        a GET of the manifest when it moved.
+        """Ask the source where a tag points, whatever the tag's age.
 
-        Raises `RepositoryUnknown`, `ManifestUnknown`, or a `SourceError` when nothing is cached.
+        A cached tag costs a HEAD, and a GET of the manifest when the tag moved. Raises
+        `RepositoryUnknown`, `ManifestUnknown`, or a `SourceError` when nothing is cached.
         """
         if self._route(repository) is None:
             raise await self._failures.unknown(repository, tag)
@@ -200,15 +201,19 @@ class ArtifactCache:
     async def describe_manifest(
         self, repository: Repository, reference: Tag | Digest
     ) -> ManifestDescription:
-        """What a HEAD on a manifest returns. For one that is not cached the source gets a HEAD, and
-        nothing is fetched."""
+        """What a HEAD on a manifest returns; nothing is fetched.
+
+        For a manifest that is not cached the source gets a HEAD.
+        """
         return await self._manifests.describe(repository, reference)
 
     # Blobs
 
     async def describe_blob(self, repository: Repository, digest: Digest) -> BlobDescription:
-        """What a HEAD on a blob returns; nothing is fetched. Raises `BlobUnknown`,
-        `RepositoryUnknown` or a `SourceError`."""
+        """What a HEAD on a blob returns; nothing is fetched.
+
+        Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`.
+        """
         description = await self._blobs.describe(repository, digest)
         if description.origin is Origin.CACHE:
             self.usage.record_blob_use(digest)
@@ -217,10 +222,10 @@ class ArtifactCache:
     async def blob(
         self, repository: Repository, digest: Digest, *, asked_by: str | None = None
     ) -> CachedBlob | Fill:
-        """A blob for a client: its cached copy, or the fill that brings it. A layer that is not
-        cached begins the pull of its image.
+        """A blob for a client: its cached copy, or the fill that fetches it.
 
-        Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`.
+        A layer that is not cached begins the pull of its image. Raises `BlobUnknown`,
+        `RepositoryUnknown` or a `SourceError`.
         """
         descriptor, is_named = await self._blobs.descriptor(repository, digest)
         blob = await self._blobs.resolve(repository, descriptor, is_named=is_named)
@@ -266,10 +271,10 @@ class ArtifactCache:
     async def pull(
         self, image: ImageReference, platform: str | Platform, *, asked_by: str | None
     ) -> Pull:
-        """Begin to complete an image for a platform (``linux/amd64``). The source is asked where a
-        tag points.
+        """Begin to complete an image for a platform (``linux/amd64``).
 
-        Raises `RepositoryUnknown`, and `PlatformInvalid` for a text that names no platform.
+        The source is asked where a tag points. Raises `RepositoryUnknown`, and `PlatformInvalid`
+        for a text that names no platform.
         """
         requested = platform if isinstance(platform, Platform) else Platform.parse(platform)
         route = self._route(image.repository)
@@ -312,7 +317,7 @@ class ArtifactCache:
                 await self.index.manifest_of(repository, digest) if digest is not None else None
             )
         except CatalogFailed:
-            # The client gets its layer all the same; only the rest of the image is not fetched
+            # The client still gets its layer; only the rest of the image is not fetched
             # ahead.
             return
         if route is None or manifest is None:
@@ -354,10 +359,10 @@ class ArtifactCache:
             )
 
     async def _pull_completed(self, pull: Pull) -> None:
-        """Check that all blobs of a pull are cached, and read the platform of an image that no
-        index names from its config.
+        """Check that all blobs of a pull are cached.
 
-        Raises `EntrepotError` when a blob was removed meanwhile.
+        Reads the platform of an image that no index names from its config. Raises `EntrepotError`
+        when a blob was removed meanwhile.
         """
         manifest = pull.manifest
         if manifest is not None:
@@ -401,14 +406,19 @@ class ArtifactCache:
     # What is remembered
 
     def drop_expired(self) -> None:
-        """Drop what is remembered for some time only, and whose time is over. The engine calls it
-        every few seconds."""
+        """Drop what is remembered for a limited time and has expired.
+
+        The engine calls it every few seconds.
+        """
         self._failures.drop_expired()
         self._listings.drop_expired()
 
     def forget_failures(self) -> None:
-        """Ask the sources again: a rule or credential set has changed, so what failed may work and
-        what was listed may be another list."""
+        """Forget failures and lists, so that the sources are asked again.
+
+        A rule or credential set has changed: what failed may work, and what was listed may be
+        another list.
+        """
         self._failures.clear()
         self._listings.distrust()
 

@@ -1,4 +1,4 @@
-"""What a client gets when a source registry fails, and how long it waits for a slow one."""
+"""What a client gets when a source fails, and how long it waits for a slow one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ that it gets the copy."""
 
 
 class SourceFailures:
-    """Turns failures of sources into errors for clients and remembers them for *lifetime* seconds.
+    """Turns failures of sources into errors for clients.
 
-    *monotonic* is in seconds.
+    They are remembered for *lifetime* seconds. *monotonic* is in seconds.
     """
 
     def __init__(
@@ -45,8 +45,10 @@ class SourceFailures:
         self._recent = Failures(lifetime=lifetime, clock=monotonic)
 
     def timeout(self, client: SourceClient) -> float:
-        """Seconds that a client with a copy waits for a source. A source that was too slow just now
-        is asked, but no client waits for it."""
+        """Seconds that a client with a copy waits for a source.
+
+        A source that was too slow a moment ago is asked, but no client waits for it.
+        """
         return 0.0 if client.is_suspected else REVALIDATION_TIMEOUT
 
     def too_slow(self, client: SourceClient, route: Route) -> SourceUnreachable:
@@ -67,8 +69,10 @@ class SourceFailures:
         *,
         has_copy: bool = False,
     ) -> EntrepotError:
-        """The error that a client gets for a source's failure, also remembered: a storm of requests
-        must not become a storm at the source. See `for_client` for *unknown*."""
+        """Return the client's error for a source's failure, and remember it.
+
+        A storm of requests must not become a storm at the source. See `for_client` for *unknown*.
+        """
         client_error = self.for_client(error, route, unknown)
         # A source that was not even asked costs nothing, and may be back at any moment.
         if not isinstance(error, SourceAvoided):
@@ -89,7 +93,7 @@ class SourceFailures:
         """
         # Docker Hub and GHCR answer 401 or 403 for a repository that does not exist. For a client
         # without credentials "unknown" lets it go on to its next registry; with a credential set it
-        # is a refusal, and must not look like a missing image.
+        # is a refusal, and must not pass for a missing image.
         what = f"{error.what} (cache rule {route.rule.name})"
         is_refusal = isinstance(error, SourceRefused) and not isinstance(error, SignInUnsafe)
         if unknown is not None and (
@@ -124,7 +128,10 @@ class SourceFailures:
         *,
         has_copy: bool = False,
     ) -> None:
-        """Remember a failure. With *has_copy* something is cached that can be served meanwhile."""
+        """Remember a failure.
+
+        With *has_copy* something is cached that can be served meanwhile.
+        """
         self._recent.remember(repository, reference, error, has_copy=has_copy)
 
     def forget(self, repository: Repository, reference: str) -> None:
@@ -156,6 +163,8 @@ class SourceFailures:
 
 
 def manifest_key(reference: Tag | Digest) -> str:
-    """The name under which a failure of a manifest is remembered. A blob of the same digest is
-    something else: a client may ask for either."""
+    """The name under which a failure of a manifest is remembered.
+
+    A blob of the same digest has another name: a client may ask for either.
+    """
     return f"manifests/{reference}" if isinstance(reference, Digest) else reference

@@ -1,4 +1,4 @@
-"""The queue of fills at a source registry: how many fetch at once, and in which order."""
+"""The queue of fills at a source: how many fetch at once, in which order."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class TooManyFills(EntrepotError):
 
 
 class FetchQueue:
-    """The queue of one source registry: *count* fills fetch at once, first come, first served
-    (`asyncio.Semaphore` is fair)."""
+    """The queue of one source registry: *count* fills fetch at once.
+
+    First come, first served (`asyncio.Semaphore` is fair).
+    """
 
     def __init__(self, count: int) -> None:
         self.waiting = 0
@@ -49,8 +51,10 @@ class FetchQueue:
             self._turns.release()
 
     async def enter(self) -> None:
-        """Wait until a fill may begin; raises `TooManyFills`. The caller calls `leave` when the
-        fill has ended."""
+        """Wait until a fill may begin; raises `TooManyFills`.
+
+        The caller calls `release` when the fill has ended.
+        """
         if self._places.locked() and self._waiting_requests >= MAX_WAITING_REQUESTS:
             raise TooManyFills(
                 f"{FILLS_PER_SOURCE:,} blobs of one source registry are on their way, and "
@@ -63,6 +67,6 @@ class FetchQueue:
         finally:
             self._waiting_requests -= 1
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Free the place of a fill that has ended."""
         self._places.release()

@@ -8,14 +8,14 @@ wrong blob.
 
 Each source registry has fills of its own, also for a digest that another one sends at the same
 time: a source that is slow, or sends something else, reaches only those who pull through it. A
-number of fills of a source have their turn at once, and one that crawls yields its turn to others:
-see `entrepot.cache.fetch_queue`.
+number of fills of a source have their turn at once, and one that is too slow yields its turn to
+others: see `entrepot.cache.fetch_queue`.
 
 The size of a blob is the size of what came with the right digest (F82). A manifest may state
 another one: the fill takes on the size that the source states when it begins to send, and the
 digest decides. So a reader names the size for which it began.
 
-When a fill must end, because the source stays away or the engine stops, what has come is left over
+When a fill must end, because the source stays away or the engine stops, the received bytes stay
 for the next one. When the disk takes no more, the clients are fed from memory and nothing is
 stored: see `entrepot.cache.fill_buffer`. `entrepot.cache.fills` owns all fills of an engine.
 """
@@ -33,7 +33,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from entrepot.cache.fetch_queue import FetchQueue
-from entrepot.cache.fill_buffer import BYPASS_BUFFER, FillBuffer, Readers, StorageFailed
+from entrepot.cache.fill_buffer import BYPASS_BUFFER, FillBuffer, FillReaders, StorageFailed
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.formatting import duration, rate
@@ -80,15 +80,17 @@ MAX_CRAWL_TIME = 600.0
 fill fails."""
 
 MAX_UNWANTED_TIME = 60.0
-"""Seconds for which a fill goes on that no client reads and no pull waits for. What has come is
-left over for the next one."""
+"""Seconds for which a fill goes on that no client reads and no pull waits for. The received
+bytes are kept for the next one."""
 
 _log = logging.getLogger("entrepot.fill")
 
 
 class BlobSource(Protocol):
-    """A repository of a source registry, which a fill reads from. Sources that are equal give the
-    same answers."""
+    """A repository of a source registry, which a fill reads from.
+
+    Equal sources send the same bytes.
+    """
 
     def __call__(
         self, *, offset: int, validator: str | None
@@ -170,18 +172,18 @@ class _TurnYielded(EntrepotError):
 
 
 class _Pace:
-    """The pace of a fill, judged from the moment *since*, at which *fetched* bytes had come.
+    """The pace of a fill since the moment *since*.
 
-    That moment moves on by the time that is not the source's fault. *crawled* are the seconds since
-    the fill was last fast enough.
+    *fetched* is the number of bytes received at that moment. *since* moves on by the time that is
+    not the source's fault. *slow_for* are the seconds since the fill was last fast enough.
     """
 
-    __slots__ = ("crawled", "fetched", "since", "turn_since")
+    __slots__ = ("fetched", "since", "slow_for", "turn_since")
 
     def __init__(self, now: float) -> None:
         self.since = now
         self.fetched = 0
-        self.crawled = 0.0
+        self.slow_for = 0.0
         self.turn_since: float | None = None
         """When the fill got the turn that it has; None while it has none."""
 
@@ -232,7 +234,7 @@ class Fill:
         self._partial: PartialBlob | None = None
         """None before the first turn: a fill that waits for its turn costs no file descriptor."""
         self._holds_part = False
-        self._readers = Readers()
+        self._readers = FillReaders()
         self._buffer = FillBuffer(self._readers, clock=clock)
         self._samples: deque[_Sample] = deque(maxlen=int(SPEED_WINDOW / SAMPLE_INTERVAL) + 2)
         self._next_sample = self.last_progress
@@ -280,8 +282,10 @@ class Fill:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the whole blob is right and on the disk under its name: not so on a full disk,
-        which was bypassed."""
+        """Whether the whole blob is verified and stored on the disk under its name.
+
+        It is not stored when the disk was full and was bypassed.
+        """
         return self._partial is not None and self._partial.is_committed
 
     @property
@@ -290,9 +294,9 @@ class Fill:
         return self._awaited > 0 or len(self._readers) > 0
 
     @property
-    def crawls(self) -> bool:
+    def is_too_slow(self) -> bool:
         """Whether the source sent less than `MIN_RATE` when the pace was last judged."""
-        return not self.ended and self._pace.crawled > 0
+        return not self.ended and self._pace.slow_for > 0
 
     @property
     def speed(self) -> float:
@@ -306,8 +310,10 @@ class Fill:
         return (self.received - first.received) / max(now - first.time, SAMPLE_INTERVAL)
 
     async def wait_beyond(self, offset: int) -> None:
-        """Wait until clients may have the byte at *offset*; raises the error with which the fill
-        failed."""
+        """Wait until clients may have the byte at *offset*.
+
+        Raises the error with which the fill failed.
+        """
         while self.available <= offset and not self.ended:
             await self._next_step()
         if self.available <= offset and self.error is not None:
@@ -326,8 +332,10 @@ class Fill:
             self._waiting.discard(waiting)
 
     async def is_granted(self) -> bool:
-        """Wait until the source begins to send; False when it refuses the blob to this repository
-        and credential set, but might send it for another."""
+        """Wait until the source begins to send; False when it refuses the blob.
+
+        It refuses it to this repository and credential set, but might send it for another.
+        """
         while self.state is FillState.WAITING:
             await self._next_step()
         return not isinstance(self.error, _REQUESTER_ERRORS)
@@ -347,12 +355,12 @@ class Fill:
     async def read(
         self, start: int, end: int, size: int | None = None
     ) -> AsyncIterator[bytes | FilePart]:
-        """Read the bytes *start* (inclusive) to *end* (exclusive) as they come: from memory, or as
-        parts of the file to which they have been written.
+        """Read the bytes *start* (inclusive) to *end* (exclusive) as they come.
 
-        *size* is that of the blob as the reader knows it. Raises the error with which the fill
-        failed, and `SourceAnswerInvalid` when the blob has another size: then what was read must
-        not look whole.
+        They come from memory, or as parts of the file to which they have been written. *size* is
+        that of the blob as the reader knows it. Raises the error with which the fill failed, and
+        `SourceAnswerInvalid` when the blob has another size: then what was read must not
+        pass for the whole.
         """
         size = self.size if size is None else size
         if start >= end:
@@ -409,11 +417,11 @@ class Fill:
     async def run(
         self, *, pause: Callable[[float], Awaitable[None]], is_stopping: Callable[[], bool]
     ) -> None:
-        """Fetch, verify and commit the blob. It ends in VERIFIED or FAILED whatever is raised in
-        it; *error* says why it failed.
+        """Fetch, verify and commit the blob.
 
-        Raises nothing but a cancellation, and what ends the whole process. A cancellation because
-        the engine *is stopping* leaves what has come for the next engine.
+        It ends in VERIFIED or FAILED whatever is raised in it; *error* says why it failed. Raises
+        nothing but a cancellation, and what ends the whole process. A cancellation because the
+        engine *is stopping* leaves the received bytes for the next engine.
         """
         is_resumable = False
         try:
@@ -464,8 +472,10 @@ class Fill:
         return failed
 
     async def _close_part(self, is_resumable: bool) -> None:
-        """Close the file: one that has not become the blob is left over for the next fill if it
-        *is resumable*, or removed."""
+        """Close the file of the blob.
+
+        An incomplete file is kept for the next fill if it *is resumable*, else removed.
+        """
         partial = self._partial
         if partial is None:
             return
@@ -478,7 +488,7 @@ class Fill:
                 )(partial)
         except Exception as error:
             _log.warning(
-                "What has come of %s could not be removed: %s", self.digest, where_raised(error)
+                "The received part of %s could not be removed: %s", self.digest, where_raised(error)
             )
         finally:
             self._release_part()
@@ -489,8 +499,11 @@ class Fill:
             self._partial.release()
 
     async def _fetch_verified(self, pause: Callable[[float], Awaitable[None]]) -> None:
-        """Fetch the blob and verify its digest. What an earlier fill left over may be wrong: then
-        the blob is fetched again from its first byte on."""
+        """Fetch the blob and verify its digest.
+
+        What an earlier fill left over may be wrong: then the blob is fetched again from its first
+        byte on.
+        """
         try:
             await self._fetch_and_verify(pause)
         except SourceAnswerInvalid as error:
@@ -563,7 +576,7 @@ class Fill:
                 # would only make the clients wait for the same answer.
                 if self.received == 0 and not isinstance(error, SourceBrokeOff):
                     raise
-                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.crawled >= MAX_CRAWL_TIME:
+                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.slow_for >= MAX_CRAWL_TIME:
                     raise
                 _log.info(
                     "%s broke off at byte %d of %d: %s",
@@ -589,10 +602,10 @@ class Fill:
             self.resumed_at = self.received
 
     async def _fetch_in_turn(self) -> None:
-        """Wait for a turn at the source and read from it, to the end of the blob or until the disk
-        takes no more.
+        """Wait for a turn at the source and read from it.
 
-        Raises `_TurnYielded`, an error of the source, or `FillUnwanted`.
+        Reads to the end of the blob, or until the disk takes no more. Raises `_TurnYielded`, an
+        error of the source, or `FillUnwanted`.
         """
         self.state = FillState.WAITING
         waits_since = self._clock()
@@ -617,8 +630,10 @@ class Fill:
         self.is_ending = False
 
     async def _open_part(self) -> None:
-        """Open the file, and hash what an earlier fill has left over. Where the disk takes no new
-        file, it is bypassed."""
+        """Open the file, and hash what an earlier fill has left over.
+
+        Where the disk takes no new file, it is bypassed.
+        """
         if self._partial is not None:
             if not self._holds_part and not self._buffer.bypassing:
                 self._partial.acquire()
@@ -742,9 +757,9 @@ class Fill:
         )
 
     def judge_pace(self, *, others_wait: bool) -> bool:
-        """Judge the fill's pace, and whether a client or pull still needs it. True when it yields
-        its turn, which it does only where *others wait* for one.
+        """Judge the pace, and whether the fill is needed; True when it yields its turn.
 
+        A client or a pull needs a fill. It yields its turn only where *others wait* for one.
         `Fills` calls it every `PACE_INTERVAL` seconds.
         """
         if self.ended or self._turn_timeout is None or self._interruption is not None:
@@ -773,17 +788,17 @@ class Fill:
         seconds = now - pace.since
         if seconds >= RATE_WINDOW:
             # An engine that was stopped for a while (SIGSTOP) must not blame that on its sources.
-            pace.crawled = (
+            pace.slow_for = (
                 0.0
                 if (self.fetched - pace.fetched) / seconds >= MIN_RATE
-                else pace.crawled + min(seconds, 2 * RATE_WINDOW)
+                else pace.slow_for + min(seconds, 2 * RATE_WINDOW)
             )
             pace.restart(now, self.fetched)
-        if pace.crawled >= MAX_CRAWL_TIME:
+        if pace.slow_for >= MAX_CRAWL_TIME:
             self._interrupt(
                 SourceBrokeOff(
                     f"{self.origin} sends {self.digest} at less than {rate(MIN_RATE)}, for "
-                    f"{duration(pace.crawled)} now: it was given up.",
+                    f"{duration(pace.slow_for)} now: it was given up.",
                     "Pull again when the source is faster.",
                 )
             )
@@ -792,7 +807,7 @@ class Fill:
         # reported as that, and not asked again and again.
         has_begun = self.state is not FillState.WAITING
         yields_turn = (
-            others_wait and has_begun and pace.crawled > 0 and now - pace.turn_since >= RATE_WINDOW
+            others_wait and has_begun and pace.slow_for > 0 and now - pace.turn_since >= RATE_WINDOW
         )
         if yields_turn:
             self._interrupt(
@@ -817,8 +832,10 @@ class Fill:
             self._buffer.stop()
 
     async def _write(self, pieces: Sequence[bytes]) -> None:
-        """Write pieces to the disk; where the disk is bypassed, only hash them and wait for the
-        readers."""
+        """Write pieces to the disk.
+
+        Where the disk is bypassed, only hash them and wait for the readers.
+        """
         partial = self._partial
         assert partial is not None
         if self._buffer.bypassing:

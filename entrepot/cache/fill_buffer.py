@@ -41,8 +41,11 @@ class StorageFailed(EntrepotError):
 
 
 class Reader:
-    """A client that is fed by a fill. *position* is the next byte that it needs; *delays* are the
-    seconds for which others had to wait for it."""
+    """A client that is fed by a fill.
+
+    *position* is the next byte that it needs; *delays* are the seconds for which others had to wait
+    for it.
+    """
 
     __slots__ = ("delays", "position")
 
@@ -51,7 +54,7 @@ class Reader:
         self.delays = 0.0
 
 
-class Readers:
+class FillReaders:
     """The readers of one fill, with their positions."""
 
     def __init__(self) -> None:
@@ -83,18 +86,22 @@ class Readers:
         return min(self._readers, key=lambda reader: reader.position, default=None)
 
     async def wait_for_change(self, seconds: float) -> bool:
-        """Wait until a reader comes, moves on or leaves; False when none did within
-        *seconds*."""
+        """Wait until a reader comes, moves on or goes away.
+
+        False when none did within *seconds*.
+        """
         self._waiter = asyncio.get_running_loop().create_future()
         await asyncio.wait({self._waiter}, timeout=seconds)
         return self._waiter.done()
 
 
 class FillBuffer:
-    """The bytes from *start* to *end* of a blob. Those before *acknowledged* are hashed, and on the
-    disk unless the buffer is *bypassing* it."""
+    """The bytes from *start* to *end* of a blob.
 
-    def __init__(self, readers: Readers, *, clock: Callable[[], float]) -> None:
+    Those before *acknowledged* are hashed, and on the disk unless the buffer is *bypassing* it.
+    """
+
+    def __init__(self, readers: FillReaders, *, clock: Callable[[], float]) -> None:
         self.start = self.acknowledged = self.end = 0
         self.bypassing = False
         self._bypass_start = 0
@@ -141,8 +148,10 @@ class FillBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether the source has to wait: for the disk, or for readers while the disk is
-        bypassed."""
+        """Whether the source has to wait.
+
+        It waits for the disk, or for readers while the disk is bypassed.
+        """
         return self.end - self.acknowledged >= WRITE_AHEAD
 
     async def wait_until_written(self) -> None:
@@ -166,8 +175,10 @@ class FillBuffer:
     # For the task that writes them
 
     async def next_pieces(self) -> Sequence[bytes]:
-        """Wait for bytes that are not acknowledged, and return all of them; nothing when no more
-        will come."""
+        """Wait for bytes that are not acknowledged, and return all of them.
+
+        Empty when no more will come.
+        """
         while self.end == self.acknowledged and not self._closed:
             self._changed.clear()
             await self._changed.wait()
@@ -200,8 +211,10 @@ class FillBuffer:
         self._changed.set()
 
     def bypass_disk(self, before: bytes) -> None:
-        """Write nothing to the disk from now on. *before* is what the file has before *start*, or
-        nothing where that is too large for memory."""
+        """Write nothing to the disk from now on.
+
+        *before* is what the file has before *start*, or nothing where that is too large for memory.
+        """
         self.bypassing = True
         if before:
             self._pieces.appendleft(before)
@@ -209,8 +222,10 @@ class FillBuffer:
         self._bypass_start = self.start
 
     async def wait_for_readers(self) -> None:
-        """Wait until the readers have moved on far enough to free memory; raises `StorageFailed`
-        when no reader comes."""
+        """Wait until the readers have moved on far enough to free memory.
+
+        Raises `StorageFailed` when no reader comes.
+        """
         while self.acknowledged - self.start > BYPASS_BUFFER:
             slowest = self._readers.slowest()
             if slowest is not None and (

@@ -29,10 +29,10 @@ _log = logging.getLogger("entrepot.fill")
 
 
 class Fills:
-    """The fills of one engine, one for each digest, source and size, and the owner of their tasks.
+    """The fills of one engine, one for each digest, source and size.
 
-    It is no `SingleFlight`, because a fill is joined while it streams: who may join depends on how
-    far it is and on whose behalf its source was asked.
+    It owns their tasks. It is no `SingleFlight`, because a fill is joined while it streams: who may
+    join depends on how far it is and on whose behalf its source was asked.
 
     *parallel_per_source* blobs are fetched from one login server at once.
     """
@@ -67,8 +67,10 @@ class Fills:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Fills]:
-        """The time in which fills can begin; at its end those under way are cancelled, and what
-        they wrote is left over for the next engine."""
+        """Context in which fills can begin.
+
+        At its end those under way are cancelled, and what they wrote is kept for the next engine.
+        """
         async with self._owned:
             self._owned.start(self._watch_pace(), "checking the pace of fills")
             yield self
@@ -79,8 +81,10 @@ class Fills:
             self.check_pace()
 
     def check_pace(self) -> None:
-        """Judge the pace of all fills once. Those that crawl yield as many turns as other fills
-        wait for."""
+        """Judge the pace of all fills once.
+
+        Those that are too slow yield as many turns as other fills wait for.
+        """
         waiting = {origin: queue.waiting for origin, queue in self._queues.items()}
         for fill in list(self._tasks):
             try:
@@ -137,11 +141,11 @@ class Fills:
 
     def notices(self) -> Iterator[str]:
         """What an administrator should know while sources are too slow: a sentence for each."""
-        crawling: dict[str, list[Fill]] = {}
+        slow_fills: dict[str, list[Fill]] = {}
         for fill in self._tasks:
-            if fill.crawls:
-                crawling.setdefault(fill.origin, []).append(fill)
-        for origin, fills in sorted(crawling.items()):
+            if fill.is_too_slow:
+                slow_fills.setdefault(fill.origin, []).append(fill)
+        for origin, fills in sorted(slow_fills.items()):
             what = "A blob" if len(fills) == 1 else counted(len(fills), "blob")
             comes = "comes" if len(fills) == 1 else "come"
             yield (
@@ -151,9 +155,9 @@ class Fills:
             )
 
     async def join(self, digest: Digest, size: int, source: BlobSource, *, origin: str) -> Fill:
-        """The fill of a digest from the login server *origin*: the one under way if it is for the
-        same size, else a new one that reads from *source*.
+        """Join or begin the fill of a digest from the login server *origin*.
 
+        The fill under way is joined if it is for the same size; else a new one reads from *source*.
         It waits while too many fills of that source exist. Raises `TooManyFills`, and
         `StorageFailed` when the engine is stopping.
         """
@@ -175,10 +179,10 @@ class Fills:
                     if self.get(digest, origin, size) is None:
                         return self._begin(digest, size, source, origin, queue)
                 except BaseException:
-                    queue.leave()
+                    queue.release()
                     raise
                 # Another request has begun the fill meanwhile.
-                queue.leave()
+                queue.release()
 
     def _begin(
         self, digest: Digest, size: int, source: BlobSource, origin: str, queue: FetchQueue
@@ -216,7 +220,7 @@ class Fills:
             if self.on_stored is not None:
                 await self.on_stored(fill.digest, fill.size, fill.origin)
         except Exception as error:
-            # The blob is stored all the same, and its missing row is added at the next start; the
+            # The blob is still stored, and its missing row is added at the next start; the
             # other fills must not suffer.
             _log.error(
                 "%s is cached, but could not be written to the catalog: %s",
@@ -234,7 +238,7 @@ class Fills:
                 )
             )
         fill.finished.set()
-        queue.leave()
+        queue.release()
         self._fetched_before += fill.fetched
         del self._tasks[fill]
         of_digest = self._fills[fill.digest]
@@ -244,8 +248,10 @@ class Fills:
                 del self._fills[fill.digest]
 
     def cancel(self, fill: Fill) -> None:
-        """Cancel a fill that no pull needs any more. A blob that has come whole is stored all the
-        same."""
+        """Cancel a fill that no pull needs any more.
+
+        A blob that is complete is still stored.
+        """
         task = self._tasks.get(fill)
         if task is not None and not fill.ended:
             fill.is_ending = True

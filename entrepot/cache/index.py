@@ -1,12 +1,11 @@
-"""The index: what each repository has in the cache, in memory, as far as requests need it again
-and again.
+"""The index: what each repository has in the cache, in memory.
 
-All changes go through here and reach the catalog before clients see them, so memory and catalog
-never differ for longer than a write takes.
+It holds what requests need again and again. All changes go through here. A change waits for the
+catalog before clients see it, so memory and catalog differ only while a write is under way.
 
-Where the catalog fails, what is in memory is served, and a manifest that comes from a source stays
-in memory only until the catalog takes it (S19, L02): a disk that is full, damaged or hangs stops no
-client whose source answers.
+Only `CacheIndex.add_manifest` waits for a limited time: where the catalog fails, or takes longer
+than `WRITE_TIMEOUT`, the manifest is served from memory and written later (S19, L02). A disk that
+is full, damaged or hangs stops no client whose source answers.
 """
 
 from __future__ import annotations
@@ -68,8 +67,10 @@ _log = logging.getLogger("entrepot.cache")
 
 @dataclass(frozen=True, slots=True)
 class ResolvedTag:
-    """What the source answered to a HEAD on a tag. *size* is in bytes, *time* in seconds of a
-    monotonic clock."""
+    """The source's answer to a HEAD on a tag.
+
+    *size* is in bytes, *time* in seconds of a monotonic clock.
+    """
 
     digest: Digest
     media_type: str
@@ -153,8 +154,10 @@ class RepositoryIndex:
         self.tag_of[digest] = tag
 
     def tags_resolved_to(self, digest: Digest) -> list[Tag]:
-        """The tags that point at *digest* by what the source answered to a HEAD: containerd sends a
-        HEAD for a tag and then a GET for the digest."""
+        """The tags that point at *digest* by the source's answers to HEAD.
+
+        containerd sends a HEAD for a tag and then a GET for the digest.
+        """
         return [
             tag
             for tag, resolved in self.resolved.items()
@@ -164,8 +167,10 @@ class RepositoryIndex:
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
-    """A manifest that the catalog has not taken yet, with the tags that point at it; *time* is when
-    it came."""
+    """A manifest that the catalog has not taken yet, with the tags that point at it.
+
+    *time* is when it came.
+    """
 
     repository: Repository
     source: str
@@ -175,16 +180,20 @@ class Unwritten:
 
 
 class UnwrittenManifests:
-    """The manifests that are in memory only: those that came last, within `MAX_UNWRITTEN_BYTES`
-    and `MAX_UNWRITTEN_MANIFESTS`."""
+    """The manifests that are in memory only.
+
+    The latest ones, within `MAX_UNWRITTEN_BYTES` and `MAX_UNWRITTEN_MANIFESTS`.
+    """
 
     def __init__(self) -> None:
         self._entries: OrderedDict[tuple[Repository, Digest], Unwritten] = OrderedDict()
         self._bytes = 0
 
     def add(self, unwritten: Unwritten) -> Unwritten:
-        """Add a manifest; return what has to be written, which includes the tags that pointed at it
-        before."""
+        """Add a manifest; return what has to be written.
+
+        That includes the tags that pointed at it before.
+        """
         key = (unwritten.repository, unwritten.manifest.digest)
         before = self._entries.pop(key, None)
         if before is not None:
@@ -293,8 +302,10 @@ class CacheIndex:
         return index
 
     def _drop_oldest_requests(self, current: Repository) -> None:
-        """Drop the requests of the repositories whose last one is oldest, but not those of the
-        *current* one."""
+        """Drop the requests of the repositories whose last request is oldest.
+
+        Those of the *current* repository stay.
+        """
         for repository, index in self._repositories.items():
             if self._tally.count <= MAX_REMEMBERED * 3 // 4:
                 break
@@ -321,9 +332,9 @@ class CacheIndex:
         return self._tags.get((repository, tag))
 
     async def manifest(self, digest: Digest) -> Manifest | None:
-        """A cached manifest of any repository, with the media type of any: see `manifest_of`.
+        """A cached manifest of any repository, with a media type that one of them gave.
 
-        Raises `CatalogFailed` for one that is not in memory.
+        See `manifest_of`. Raises `CatalogFailed` for one that is not in memory.
         """
         manifest = self._manifests.get(digest) or self._unwritten.manifest(digest)
         if manifest is not None:
@@ -337,8 +348,10 @@ class CacheIndex:
         return manifest
 
     async def manifest_of(self, repository: Repository, digest: Digest) -> Manifest | None:
-        """A cached manifest of a repository, with the media type that its own source gave; None
-        when it is not cached there."""
+        """A cached manifest of a repository, with the media type that its source gave.
+
+        None when it is not cached there.
+        """
         media_type = (await self.of(repository)).manifests.get(digest)
         manifest = await self.manifest(digest) if media_type is not None else None
         if manifest is None or media_type is None or manifest.media_type == media_type:
@@ -354,8 +367,10 @@ class CacheIndex:
         tags: Iterable[Tag],
         now: float,
     ) -> None:
-        """Add a manifest to a repository and point *tags* at it. It is in memory only until the
-        catalog takes it."""
+        """Add a manifest to a repository and point *tags* at it.
+
+        It is in memory only until the catalog takes it.
+        """
         tags = list(tags)
         # Other requests must get it also during the write.
         unwritten = self._unwritten.add(Unwritten(repository, source, manifest, tuple(tags), now))
@@ -407,8 +422,10 @@ class CacheIndex:
         return True
 
     async def write_unwritten(self) -> int:
-        """Write the manifests that are in memory only; return how many the catalog took. Raises
-        nothing when it fails again."""
+        """Write the manifests in memory; return how many the catalog took.
+
+        Raises nothing when it fails again.
+        """
         count = 0
         while not self._hanging and (unwritten := self._unwritten.first()) is not None:
             if not await self._write(unwritten):
@@ -419,8 +436,10 @@ class CacheIndex:
     async def point_tag(
         self, repository: Repository, tag: Tag, digest: Digest, *, now: float
     ) -> bool:
-        """Point a tag at a cached manifest, as the source says; False when the manifest was evicted
-        or deleted meanwhile."""
+        """Point a tag at a cached manifest, as the source says.
+
+        False when the manifest was evicted or deleted meanwhile.
+        """
         try:
             if not await self._catalog.point_tag(repository, tag, digest, now=now):
                 return self._unwritten.point_tag(repository, tag, digest)
@@ -448,8 +467,10 @@ class CacheIndex:
             del self._tags[key]
 
     def invalidate_evicted(self, repositories: Collection[Repository]) -> None:
-        """Read repositories of which images were evicted from the catalog again, but keep their
-        recent requests."""
+        """Read repositories again from which images were evicted.
+
+        Their recent requests stay.
+        """
         self._invalidations += 1
         for repository in repositories:
             if (index := self._repositories.get(repository)) is not None:

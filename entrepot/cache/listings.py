@@ -1,7 +1,7 @@
-"""Tags and referrers: whether a list is served from memory or fetched from its source.
+"""Tags and referrers: whether a list is served from memory or fetched.
 
-All clients share one request to the source and its answer (`entrepot.cache.lists`). Where the
-source gives no answer, a client gets the last list that is known.
+All clients share one request to the source and its answer (`entrepot.cache.source_lists`). Where
+the source gives no answer, a client gets the last list that is known.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ import msgspec
 
 from entrepot.cache.failures import SourceFailures
 from entrepot.cache.index import CacheIndex
-from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
 from entrepot.cache.results import ListAnswer, Origin
+from entrepot.cache.source_lists import ListKey, SourceList, SourceLists, of_artifact_type
 from entrepot.core.media_types import EMPTY_INDEX, INDEXES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import RegistryError, RepositoryUnknown
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
-from entrepot.source.singleflight import FetchAbandoned, SingleFlight
+from entrepot.source.singleflight import SingleFlight
 from entrepot.store.catalog import Catalog, CatalogFailed
 
 
 class ListResolver:
-    """Finds lists of tags and referrers. See `entrepot.cache.cache.ArtifactCache` for *route*,
-    *client* and *monotonic*; *tag_lifetime* gives that of a rule in seconds."""
+    """Finds lists of tags and referrers.
+
+    See `entrepot.cache.cache.ArtifactCache` for *route*, *client* and *monotonic*; *tag_lifetime*
+    gives that of a rule in seconds.
+    """
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class ListResolver:
         """
         route = self._route(repository)
         if n == 0:
-            # One tag is requested all the same: a repository that does not exist has no empty list.
+            # One tag is still requested: a repository that does not exist has no empty list.
             return replace(
                 await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ())
             )
@@ -87,14 +90,16 @@ class ListResolver:
             return await self._resolve(
                 route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown
             )
-        except (SourceError, RepositoryUnknown, FetchAbandoned) as error:
+        except (SourceError, RepositoryUnknown) as error:
             if not has_copy:
                 raise
             return await self._cached_tags(repository, n, last, error.what)
 
     async def _is_cached(self, repository: Repository) -> bool:
-        """Whether the repository is cached, as far as the catalog can tell: where it fails, the
-        source is asked all the same."""
+        """Whether the repository is cached, as far as the catalog can tell.
+
+        Where the catalog fails, the source is still asked.
+        """
         try:
             return await self._catalog.is_cached(repository)
         except CatalogFailed:
@@ -118,12 +123,11 @@ class ListResolver:
     async def referrers(
         self, repository: Repository, digest: Digest, artifact_type: str | None
     ) -> ListAnswer:
-        """The index of a manifest's referrers at the source; with *artifact_type* only those of
-        that type.
+        """The index of a manifest's referrers at the source.
 
-        Where the source gives no answer: the last index that is known. Where none is, its failure:
-        an empty index would say that there are no referrers. Raises `RepositoryUnknown` or a
-        `SourceError`.
+        With *artifact_type* only those of that type. Where the source gives no answer: the last
+        index that is known. Where none is, its failure: an empty index would say that there are no
+        referrers. Raises `RepositoryUnknown` or a `SourceError`.
         """
         route = self._route(repository)
         if route is None:
@@ -144,8 +148,10 @@ class ListResolver:
     async def _cached_referrers(
         self, repository: Repository, digest: Digest, artifact_type: str | None
     ) -> ListAnswer:
-        """The index behind the fallback tag: without a rule there is only what was cached
-        (distribution specification 1.1, "Referrers Tag Schema")."""
+        """The index behind the fallback tag: without a rule only what was cached.
+
+        Source: distribution specification 1.1, "Referrers Tag Schema".
+        """
         if not await self._catalog.is_cached(repository):
             raise await self._failures.unknown(repository, digest)
         entry = await self._index.tag(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
@@ -165,11 +171,10 @@ class ListResolver:
         has_copy: bool,
         unknown: type[RegistryError] | None,
     ) -> ListAnswer:
-        """A list that is fresh, else that of the source, else the last that is known; raises the
-        error for the client when there is none of them.
+        """A fresh list, else that of the source, else the last known one.
 
-        With *has_copy* something can be served instead, and the client does not wait longer than
-        `SourceFailures.timeout`.
+        Raises the error for the client when there is none of them. With *has_copy* something can be
+        served instead, and the client does not wait longer than `SourceFailures.timeout`.
         """
         listing = self._lists.fresh(key, self._tag_lifetime(route))
         if listing is not None:
@@ -191,7 +196,7 @@ class ListResolver:
             if listing is None:
                 raise slow from None
             return ListAnswer(listing, Origin.STALE, slow.what)
-        except (SourceError, RegistryError, FetchAbandoned) as error:
+        except (SourceError, RegistryError) as error:
             listing = self._lists.last_known(key)
             if listing is None:
                 raise
@@ -222,8 +227,10 @@ def _tag_list(
 
 
 def _selected(index: SourceList, artifact_type: str | None) -> SourceList:
-    """The referrers of a type: what a source did not filter is filtered here, and clients then know
-    that they need not do it."""
+    """The referrers of a type.
+
+    What a source did not filter is filtered here; clients then know that they need not do it.
+    """
     if artifact_type is None or index.filtered:
         return replace(index, filtered=artifact_type is not None)
     return of_artifact_type(index, artifact_type) or index

@@ -28,7 +28,7 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.source.manifests import ManifestHead
-from entrepot.source.singleflight import FetchAbandoned, SingleFlight
+from entrepot.source.singleflight import SingleFlight
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.manifests import Manifest, ManifestUnreadable, parse_manifest
 from entrepot.store.records import TagEntry
@@ -39,8 +39,11 @@ lifetime of its rule wins."""
 
 
 class ManifestResolver:
-    """Finds manifests in the cache or at their source. See `entrepot.cache.cache.ArtifactCache` for
-    *route*, *client*, *clock* and *monotonic*; *tag_lifetime* gives that of a rule in seconds."""
+    """Finds manifests in the cache or at their source.
+
+    See `entrepot.cache.cache.ArtifactCache` for *route*, *client*, *clock* and *monotonic*;
+    *tag_lifetime* gives that of a rule in seconds.
+    """
 
     def __init__(
         self,
@@ -77,11 +80,10 @@ class ManifestResolver:
     async def resolve(
         self, repository: Repository, reference: Tag | Digest, *, refresh: bool = False
     ) -> ManifestAnswer:
-        """A manifest by tag or digest; with *refresh* the source is asked for a tag whatever its
-        age.
+        """Find a manifest by tag or digest.
 
-        Raises `RepositoryUnknown`, `ManifestUnknown`, or a `SourceError` when nothing is cached
-        that could be served instead.
+        With *refresh* the source is asked for a tag whatever its age. Raises `RepositoryUnknown`,
+        `ManifestUnknown`, or a `SourceError` when nothing is cached that could be served instead.
         """
         route = self._route(repository)
         if isinstance(reference, Digest):
@@ -97,7 +99,7 @@ class ManifestResolver:
             resolved = (await self._index.of(repository)).resolved.get(reference)
             if resolved is not None and not refresh and self._is_trusted(resolved, route):
                 return await self._resolve_digest(repository, route, resolved.digest)
-            # Another client may have brought it while the catalog was asked.
+            # Another client may have fetched it while the catalog was asked.
             entry = None if refresh else self._index.tag_in_memory(repository, reference)
             if entry is None:
                 return await self._revalidate_once(repository, route, reference, None)
@@ -120,7 +122,7 @@ class ManifestResolver:
             slow = self._failures.too_slow(client, route)
             self._failures.remember(repository, reference, slow, has_copy=True)
             return await self._cached(repository, entry.digest, Origin.STALE, slow.what)
-        except (SourceError, ManifestUnknown, FetchAbandoned) as error:
+        except (SourceError, ManifestUnknown) as error:
             return await self._cached(repository, entry.digest, Origin.STALE, error.what)
 
     async def describe(
@@ -229,8 +231,10 @@ class ManifestResolver:
     async def _revalidate(
         self, repository: Repository, route: Route, tag: Tag, entry: TagEntry | None
     ) -> ManifestAnswer:
-        """Ask the source where a tag points. With a cached manifest a HEAD is enough: Docker Hub
-        counts GETs of manifests, not HEADs."""
+        """Ask the source where a tag points.
+
+        With a cached manifest a HEAD is enough: Docker Hub counts GETs of manifests, not HEADs.
+        """
         if entry is None:
             return await self._fetch_from_source(repository, route, tag)
         try:
@@ -268,8 +272,10 @@ class ManifestResolver:
         *,
         has_copy: bool = False,
     ) -> ManifestAnswer:
-        """Fetch a manifest and store it. With *has_copy* another one is cached, which is served
-        when this fails."""
+        """Fetch a manifest and store it.
+
+        With *has_copy* another one is cached, which is served when this fails.
+        """
         try:
             try:
                 response = await self._client(route).manifest(route.repository, reference)
@@ -314,8 +320,10 @@ class ManifestResolver:
         *,
         has_copy: bool,
     ) -> EntrepotError:
-        """The error for a manifest that can't be read or stored. It is remembered as every failure
-        is: not one GET at the source for each request (F67)."""
+        """The error for a manifest that can't be read or stored.
+
+        It is remembered as every failure is: not one GET at the source for each request (F67).
+        """
         reason = (
             str(error)
             if isinstance(error, ManifestUnreadable)

@@ -1,9 +1,9 @@
-"""Proof that a source has the bytes of a blob: a range of them, at a random position.
+"""Proof that a source has the bytes of a blob.
 
-A cached copy is one for all cache rules. What came through the credentials of one source registry
-must not open for a rule of another because its source merely names the digest: that source has to
-send the bytes once itself. A random range does, and costs 64 KiB where the whole blob may have
-gigabytes.
+The source sends a range of them, at a random position. A cached copy serves all cache rules. What
+came through the credentials of one source registry must not be served through a rule of another
+because its source merely names the digest: that source has to send the bytes once itself. A random
+range suffices, and costs 64 KiB where the whole blob may have gigabytes.
 """
 
 from __future__ import annotations

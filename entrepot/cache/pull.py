@@ -1,4 +1,4 @@
-"""Pulls: the work of completing one image of one platform in the cache, and its progress."""
+"""Pulls: completing one image of one platform in the cache, with its progress."""
 
 from __future__ import annotations
 
@@ -166,8 +166,11 @@ class _Layer:
         self._size = size
 
     def progress(self) -> LayerProgress:
-        """Its progress as data: the same object as before while nothing has changed, because a
-        pull may have a thousand layers and is polled every second (S23)."""
+        """The pull's progress as data.
+
+        Returns the same object as before while nothing has changed, because a pull may have a
+        thousand layers and is polled every second (S23).
+        """
         fill = self.fill
         size = self._size
         if fill is None:
@@ -224,7 +227,10 @@ class Pull:
     _last: PullProgress | None = None
 
     def add_requester(self, requester: str | None) -> None:
-        """Record the address of a client that requests the image, or ``cli`` or ``dashboard``."""
+        """Record which client requests the image.
+
+        It is the client's address, or ``cli`` or ``dashboard``.
+        """
         if requester is not None and len(self.asked_by) < MAX_REQUESTERS:
             self.asked_by[requester] = None
 
@@ -284,12 +290,12 @@ class Pull:
 
 
 class Pulls:
-    """The pulls of an engine: those under way, and the last `ENDED_PULLS_IN_MEMORY` that ended. It
-    owns their tasks.
+    """The pulls of an engine, and the owner of their tasks.
 
-    *obtain* returns the fill of a blob of a repository, or the size in bytes of a cached blob;
-    *cancel_fill* cancels a fill that no other pull needs. *on_change* gets a pull when it begins
-    and when it has ended, *on_complete* one whose layers are all cached.
+    Has those under way, and the last `ENDED_PULLS_IN_MEMORY` that ended. *obtain* returns the fill
+    of a blob of a repository, or the size in bytes of a cached blob; *cancel_fill* cancels a fill
+    that no other pull needs. *on_change* gets a pull when it begins and when it has ended,
+    *on_complete* one whose layers are all cached.
     """
 
     def __init__(
@@ -338,8 +344,10 @@ class Pulls:
         return len(self._tasks) >= MAX_RUNNING_PULLS
 
     def needed(self) -> Collection[Digest]:
-        """The blobs of all pulls under way, cached ones included: a live view, cheap to create and
-        to search."""
+        """The blobs of all pulls under way, cached ones included.
+
+        A live view, cheap to create and to search.
+        """
         return self._needed.keys()
 
     def notices(self) -> Iterator[str]:
@@ -371,11 +379,11 @@ class Pulls:
         *,
         asked_by: str | None,
     ) -> Pull:
-        """Begin a pull of an image, which is known or has to be looked up first. An image that is
-        being pulled already gets no second pull.
+        """Begin a pull of an image, which is known or still to be resolved.
 
-        Beyond `MAX_RUNNING_PULLS` pulls it waits for others to end; beyond `MAX_WAITING_PULLS` more
-        it is refused: raises `TooManyPulls`.
+        An image that is being pulled already gets no second pull. Beyond `MAX_RUNNING_PULLS` pulls
+        it waits for others to end; beyond `MAX_WAITING_PULLS` more it is refused: raises
+        `TooManyPulls`.
         """
         if isinstance(subject, PullSubject) and (
             same := self.of(repository, subject.manifest.digest)
@@ -409,8 +417,11 @@ class Pulls:
         return pull
 
     def cancel(self, id: str) -> Pull:
-        """Cancel a pull. The fills that no client and no other pull waits for are cancelled too;
-        blobs that are whole stay."""
+        """Cancel a pull.
+
+        The fills that no client and no other pull waits for are cancelled too; blobs that are
+        complete stay.
+        """
         pull = self.get(id)
         task = self._tasks.get(id)
         if task is not None:
@@ -442,7 +453,7 @@ class Pulls:
                 await self._on_complete(pull)
             self._end(pull, PullState.COMPLETED)
         except asyncio.CancelledError:
-            # An engine that stops cancels the fills itself, and leaves over what has come.
+            # An engine that stops cancels the fills itself, and keeps the received bytes.
             if self._owned.open:
                 await self._cancel_fills(pull)
             self._end(pull, PullState.CANCELLED)
@@ -475,7 +486,10 @@ class Pulls:
         self._on_change(pull)
 
     async def _complete_layers(self, pull: Pull) -> None:
-        """Return when all layers are cached; raises the error of the first that can't be had."""
+        """Return when all layers are cached.
+
+        Raises the error of the first layer that can't be fetched.
+        """
         errors: dict[int, Exception] = {}
         remaining = iter(enumerate(pull.layers))
 

@@ -1,7 +1,7 @@
 """Ended pulls: how each ended and why, also across restarts.
 
 Each is stored as a JSON record that belongs to this module. Its key ``version`` says what the
-record means; version 1, which older engines wrote, has the same keys but for ``version``.
+record means; version 1, which older engines wrote, has the same keys except ``version``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Failures of the last seconds, so that a storm of requests does not become a storm at a source
-registry.
+"""Failures of the last seconds, by repository and reference.
 
-A failure is remembered as its class and its texts. The exception itself would keep its traceback
-and its cause, and with them the frames, responses and buffers of the request that failed: 25 kB
-each (S24). It is raised again as a new exception.
+With them a storm of requests does not become a storm at a source registry. A failure is remembered
+as its class and its texts. The exception itself would keep its traceback and its cause, and with
+them the frames, responses and buffers of the request that failed: 25 kB each (S24). It is raised
+again as a new exception.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ TEXT_LIMIT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The class of an error and its fields: texts and numbers, nothing that leads to the request
-    that failed."""
+    """The class of an error and its fields.
+
+    They are texts and numbers: nothing that leads to the request that failed.
+    """
 
     kind: type[EntrepotError]
     fields: tuple[tuple[str, str | float | None], ...]
@@ -58,8 +60,10 @@ class _RecentFailure:
 
 
 class Failures:
-    """Failures by repository and reference, each for *lifetime* seconds. *clock* is monotonic, in
-    seconds."""
+    """Failures by repository and reference, each for *lifetime* seconds.
+
+    *clock* is monotonic, in seconds.
+    """
 
     def __init__(
         self, *, lifetime: float, clock: Callable[[], float], limit: int = REMEMBERED_FAILURES
@@ -81,8 +85,10 @@ class Failures:
         *,
         has_copy: bool = False,
     ) -> None:
-        """Remember the failure of *reference*. With *has_copy* something is cached that can be
-        served meanwhile."""
+        """Remember the failure of *reference*.
+
+        With *has_copy* something is cached that can be served meanwhile.
+        """
         self.drop_expired()
         self._failures[repository, reference] = _RecentFailure(
             Failure.of(error), self._clock() + self._lifetime, has_copy
@@ -92,8 +98,10 @@ class Failures:
             self._failures.popitem(last=False)
 
     def check(self, repository: Repository, reference: str, *, without_copy: bool = False) -> None:
-        """Raise the failure of *reference* that is remembered, as a new exception. With
-        *without_copy* only where nothing cached could be served instead."""
+        """Raise the remembered failure of *reference*, as a new exception.
+
+        With *without_copy* only where nothing cached could be served instead.
+        """
         recent = self._failures.get((repository, reference))
         if recent is None or (without_copy and recent.has_copy):
             return

@@ -8,7 +8,7 @@ from enum import StrEnum
 from io import FileIO
 
 from entrepot.cache.blob_copies import BlobCopies
-from entrepot.cache.lists import SourceList
+from entrepot.cache.source_lists import SourceList
 from entrepot.core.reference import Digest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.manifests import Manifest
@@ -75,8 +75,11 @@ class CachedBlob:
         return self._blobs.opened(self.digest, self.size)
 
     def record_request(self, client: str | None) -> None:
-        """Record that a client requests the whole blob, before it is sent: a client that requests
-        it again at once may have got wrong bytes (`entrepot.cache.blob_copies`)."""
+        """Record that a client requests the whole blob, before it is sent.
+
+        A client that requests it again at once may have got wrong bytes
+        (`entrepot.cache.blob_copies`).
+        """
         self._copies.record_request(client, self.digest)
 
     def record_delivery(self, client: str | None) -> None:

@@ -21,14 +21,16 @@ V = TypeVar("V")
 
 @dataclass
 class _Uses:
-    """Uses that are not in the catalog yet. Each mapping has the oldest use first: beyond
-    `MAX_UNWRITTEN` that is dropped."""
+    """Uses that are not in the catalog yet.
+
+    Each mapping has the oldest use first: beyond `MAX_UNWRITTEN` that is dropped.
+    """
 
     pulls: dict[Repository, tuple[int, float]] = field(default_factory=dict)
     tags: dict[tuple[Repository, Tag], float] = field(default_factory=dict)
     manifests: dict[tuple[Repository, Digest], float] = field(default_factory=dict)
     blobs: dict[Digest, float] = field(default_factory=dict)
-    seen: dict[tuple[Repository, Digest], float] = field(default_factory=dict)
+    head_requests: dict[tuple[Repository, Digest], float] = field(default_factory=dict)
     requests: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -37,7 +39,7 @@ class _Uses:
             + len(self.tags)
             + len(self.manifests)
             + len(self.blobs)
-            + len(self.seen)
+            + len(self.head_requests)
             + len(self.requests)
         )
 
@@ -45,7 +47,7 @@ class _Uses:
         """Whether a manifest or one of some blobs was used."""
         return (
             (repository, manifest) in self.manifests
-            or (repository, manifest) in self.seen
+            or (repository, manifest) in self.head_requests
             or any(blob in self.blobs for blob in blobs)
         )
 
@@ -54,30 +56,34 @@ class _Uses:
         before, _ = self.pulls.get(repository, (0, now))
         _record(self.pulls, repository, (before + count, now))
 
-    def record_requests(self, rule: str, answered: int, made: int) -> None:
-        """Record how many manifests clients got through a rule (*answered*), and how many requests
-        its source got for them (*made*)."""
-        answered_before, made_before = self.requests.get(rule, (0, 0))
-        _record(self.requests, rule, (answered_before + answered, made_before + made))
+    def record_requests(self, rule: str, to_clients: int, to_source: int) -> None:
+        """Record the requests of a rule.
+
+        *to_clients* manifests went to clients, for which the source got *to_source* requests.
+        """
+        clients_before, source_before = self.requests.get(rule, (0, 0))
+        _record(self.requests, rule, (clients_before + to_clients, source_before + to_source))
 
     def add(self, later: _Uses) -> None:
         """Add later uses."""
         for repository, (count, last) in later.pulls.items():
             self.record_pulls(repository, count, last)
-        for rule, (answered_count, made_count) in later.requests.items():
-            self.record_requests(rule, answered_count, made_count)
+        for rule, (to_clients, to_source) in later.requests.items():
+            self.record_requests(rule, to_clients, to_source)
         for tag, last in later.tags.items():
             _record(self.tags, tag, last)
         for manifest, last in later.manifests.items():
             _record(self.manifests, manifest, last)
         for blob, last in later.blobs.items():
             _record(self.blobs, blob, last)
-        for manifest, last in later.seen.items():
-            _record(self.seen, manifest, last)
+        for manifest, last in later.head_requests.items():
+            _record(self.head_requests, manifest, last)
 
     def usage(self) -> Usage:
         """The uses as the catalog takes them."""
-        return Usage(self.pulls, self.tags, self.manifests, self.blobs, self.seen, self.requests)
+        return Usage(
+            self.pulls, self.tags, self.manifests, self.blobs, self.head_requests, self.requests
+        )
 
 
 def _record(uses: dict[K, V], key: K, value: V) -> None:
@@ -89,8 +95,10 @@ def _record(uses: dict[K, V], key: K, value: V) -> None:
 
 
 class UsageTracker:
-    """Gathers uses in memory and writes them to the catalog from time to time: a hit costs no
-    write."""
+    """Gathers uses in memory and writes them to the catalog from time to time.
+
+    A hit costs no write.
+    """
 
     def __init__(self, catalog: Catalog, clock: Callable[[], float]) -> None:
         self._catalog = catalog
@@ -108,8 +116,10 @@ class UsageTracker:
         return len(self._uses) + len(self._written)
 
     def record_answer(self, rule: str) -> None:
-        """Record that a client got a manifest through a rule: without the cache it would have asked
-        the source."""
+        """Record that a client got a manifest through a rule.
+
+        Without the cache it would have asked the source.
+        """
         self._uses.record_requests(rule, 1, 0)
         self.requests_saved += 1
 
@@ -121,8 +131,10 @@ class UsageTracker:
     def record_manifest_use(
         self, repository: Repository, manifest: Manifest, tag: Tag | None
     ) -> None:
-        """Record that a client got a manifest. An image manifest counts as a pull; an index leads
-        to one."""
+        """Record that a client got a manifest.
+
+        An image manifest counts as a pull; an index leads to one.
+        """
         now = self._clock()
         _record(self._uses.manifests, (repository, manifest.digest), now)
         if tag is not None:
@@ -131,9 +143,11 @@ class UsageTracker:
             self._uses.record_pulls(repository, 1, now)
 
     def record_manifest_check(self, repository: Repository, digest: Digest) -> None:
-        """Record that a client checked a manifest with HEAD, because it has the image itself: a
-        use, which keeps the image from eviction, but no pull."""
-        _record(self._uses.seen, (repository, digest), self._clock())
+        """Record that a client checked a manifest with HEAD.
+
+        The client has the image itself: a use, which keeps the image from eviction, but no pull.
+        """
+        _record(self._uses.head_requests, (repository, digest), self._clock())
 
     def record_blob_use(self, digest: Digest) -> None:
         """Record that a client got a cached blob, or checked it with HEAD."""
@@ -142,19 +156,20 @@ class UsageTracker:
     def is_unwritten(
         self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]
     ) -> bool:
-        """Whether a use of a manifest or of one of some blobs is not in the catalog yet; a use that
-        is being written now is not."""
+        """Whether a use of a manifest or of one of some blobs is not in the catalog yet.
+
+        A use that is being written now is not counted.
+        """
         blobs = tuple(blobs)
         return self._uses.has(repository, manifest, blobs) or self._written.has(
             repository, manifest, blobs
         )
 
     async def write(self) -> None:
-        """Write the uses since the last call to the catalog, all or none: what could not be written
-        is written at the next call.
+        """Write the uses since the last call to the catalog, all or none.
 
-        Cancelling the caller does not stop the write, because it would be unknown then whether it
-        happened.
+        What could not be written is written at the next call. Cancelling the caller does not stop
+        the write, because it would be unknown then whether it happened.
         """
         while self._writing is not None and not self._writing.done():
             await asyncio.wait({self._writing})
@@ -177,6 +192,9 @@ class UsageTracker:
 
 
 def _retrieve_error(task: asyncio.Task[None]) -> None:
-    """Retrieve the error of a write whose caller is gone, of which asyncio would complain."""
+    """Retrieve the error of a write whose caller is gone.
+
+    asyncio would complain of an error that is never retrieved.
+    """
     if not task.cancelled():
         task.exception()

@@ -78,9 +78,9 @@ def login_servers(
 
     async def servers(client: CacheClient) -> list[str]:
         return [
-            upstream.login_server
-            for upstream in await client.system.source_registries()
-            if upstream.sign_in.value != "none"
+            registry.login_server
+            for registry in await client.system.source_registries()
+            if registry.sign_in.value != "none"
         ]
 
     return _items(_query(context, servers), incomplete)
@@ -93,7 +93,7 @@ def source_repositories(
 
     async def beginnings(client: CacheClient) -> list[str]:
         servers = [
-            f"{upstream.login_server}/" for upstream in await client.system.source_registries()
+            f"{registry.login_server}/" for registry in await client.system.source_registries()
         ]
         return [
             *servers,

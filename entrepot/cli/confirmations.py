@@ -21,7 +21,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def confirm_programs(identifiers: Sequence[str | None], *, yes: bool) -> None:
-    """Ask before the engine is told to run programs for a sign-in (S13).
+    """Ask before the engine runs programs for a sign-in (S13).
 
     It runs them as its own user, at once and again every few minutes.
     """

@@ -1,4 +1,4 @@
-"""The connection of a command: this user's engine, one over ssh, or a management API over HTTPS."""
+"""The connection of a command to an engine: over a Unix socket, ssh or HTTPS."""
 
 from __future__ import annotations
 

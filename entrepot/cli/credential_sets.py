@@ -29,7 +29,7 @@ from entrepot.cli.output import (
 )
 from entrepot.cli.session import call_engine
 from entrepot.core.states import HealthStatus
-from entrepot.formatting import Column, counted
+from entrepot.formatting import TableColumn, counted
 
 
 @click.group("credential-set")
@@ -43,12 +43,12 @@ _SECRET = (
     "or 'command:/path arguments'."
 )
 _SET_COLUMNS = (
-    Column("Name"),
-    Column("Login server"),
-    Column("User name"),
-    Column("Password"),
-    Column("Health"),
-    Column("Used by", right=True),
+    TableColumn("Name"),
+    TableColumn("Login server"),
+    TableColumn("User name"),
+    TableColumn("Password"),
+    TableColumn("Health"),
+    TableColumn("Used by", right=True),
 )
 
 

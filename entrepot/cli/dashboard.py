@@ -58,9 +58,9 @@ def require_terminal(instead: str) -> None:
 
 
 def open_dashboard(connection: Connection, chosen: Mapping[str, Any]) -> None:
-    """Open the dashboard on the engine of *connection*; *chosen* are the command line's options.
+    """Open the dashboard on the engine of *connection*.
 
-    This user's own engine is started if none answers.
+    *chosen* are the dashboard's options of the command line.     This user's own engine is started if none answers.
     """
     require_terminal(
         "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; "
@@ -107,8 +107,10 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
 
 
 def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
-    """Open the dashboard on a demo in a temporary directory; *chosen* are the command line's
-    options."""
+    """Open the dashboard on a demo in a temporary directory.
+
+    *chosen* are the dashboard's options of the command line.
+    """
     from entrepot.demo import DEMO_IMAGES
 
     if not headless:

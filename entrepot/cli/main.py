@@ -49,7 +49,7 @@ class _Commands(click.Group):
     """Commands in the order in which a newcomer needs them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return sorted(super().list_commands(ctx), key=list(self.commands).index)
 
 
 def _help_width() -> int | None:

@@ -18,7 +18,6 @@ run_program_option = click.option(
     "--yes",
     "-y",
     is_flag=True,
-    help="Do not ask for confirmation before the engine is told to run a program "
-    "(command:, docker-helper:).",
+    help="Do not ask for confirmation before the engine runs a program (command:, docker-helper:).",
 )
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")

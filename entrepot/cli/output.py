@@ -1,4 +1,4 @@
-"""What commands print: text, listings and JSON on standard output, notes and errors beside it."""
+"""What commands print: results on standard output, notes and errors on standard error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from entrepot.api.client import ClientError, EngineUnreachable
 from entrepot.api.models import DeletionPlan
 from entrepot.errors import EntrepotError
 from entrepot.formatting import (
-    Column,
+    TableColumn,
     cells,
     counted,
     padded,
@@ -69,7 +69,9 @@ def print_json(value: object) -> None:
     print_text(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+def print_table(
+    columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], *, empty: str
+) -> None:
     """Print a listing; *empty* goes to standard error when there are no rows."""
     if rows:
         print_text(table(columns, rows))

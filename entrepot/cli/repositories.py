@@ -32,7 +32,7 @@ from entrepot.cli.output import (
 from entrepot.cli.session import call_engine
 from entrepot.errors import EntrepotError
 from entrepot.formatting import (
-    Column,
+    TableColumn,
     ago,
     counted,
     parse_size,
@@ -50,21 +50,21 @@ def repository() -> None:
 
 
 _REPOSITORY_COLUMNS = (
-    Column("Name"),
-    Column("Source"),
-    Column("Rule"),
-    Column("Tags", right=True),
-    Column("Size", right=True),
-    Column("Last pull", right=True),
-    Column("State"),
+    TableColumn("Name"),
+    TableColumn("Source"),
+    TableColumn("Rule"),
+    TableColumn("Tags", right=True),
+    TableColumn("Size", right=True),
+    TableColumn("Last pull", right=True),
+    TableColumn("State"),
 )
 _TAG_COLUMNS = (
-    Column("Tag"),
-    Column("Platforms"),
-    Column("Size", right=True),
-    Column("Cached", right=True),
-    Column("Last pull", right=True),
-    Column("State"),
+    TableColumn("Tag"),
+    TableColumn("Platforms"),
+    TableColumn("Size", right=True),
+    TableColumn("Cached", right=True),
+    TableColumn("Last pull", right=True),
+    TableColumn("State"),
 )
 
 
@@ -142,18 +142,18 @@ def show_repository(image: str, as_json: bool) -> None:
 
 
 _IMAGE_COLUMNS = (
-    Column("Platform"),
-    Column("Digest"),
-    Column("Size", right=True),
-    Column("State"),
-    Column("Used", right=True),
+    TableColumn("Platform"),
+    TableColumn("Digest"),
+    TableColumn("Size", right=True),
+    TableColumn("State"),
+    TableColumn("Used", right=True),
 )
 _BLOB_COLUMNS = (
-    Column("Digest"),
-    Column("Size", right=True),
-    Column("State"),
-    Column("Kind"),
-    Column("Shared with"),
+    TableColumn("Digest"),
+    TableColumn("Size", right=True),
+    TableColumn("State"),
+    TableColumn("Kind"),
+    TableColumn("Shared with"),
 )
 
 
@@ -266,11 +266,11 @@ def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | No
 
 
 _EVICTION_COLUMNS = (
-    Column("Image"),
-    Column("Platform"),
-    Column("Digest"),
-    Column("Frees", right=True),
-    Column("Used", right=True),
+    TableColumn("Image"),
+    TableColumn("Platform"),
+    TableColumn("Digest"),
+    TableColumn("Frees", right=True),
+    TableColumn("Used", right=True),
 )
 
 

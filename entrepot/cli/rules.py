@@ -34,7 +34,7 @@ from entrepot.cli.output import (
 from entrepot.cli.session import call_engine
 from entrepot.core.states import ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
-from entrepot.formatting import Column, ago, counted, printable
+from entrepot.formatting import TableColumn, ago, counted, printable
 
 
 @click.group()
@@ -43,13 +43,13 @@ def rule() -> None:
 
 
 _RULE_COLUMNS = (
-    Column("Name"),
-    Column("Source"),
-    Column("Target"),
-    Column("Credential set"),
-    Column("Tag lifetime"),
-    Column("Pulls", right=True),
-    Column("Last pull", right=True),
+    TableColumn("Name"),
+    TableColumn("Source"),
+    TableColumn("Target"),
+    TableColumn("Credential set"),
+    TableColumn("Tag lifetime"),
+    TableColumn("Pulls", right=True),
+    TableColumn("Last pull", right=True),
 )
 
 
@@ -226,14 +226,14 @@ def _print_match(match: RuleMatch, image: str) -> None:
 
 
 _IMPORT_COLUMNS = (
-    Column("Line", right=True),
-    Column("Kind"),
-    Column("Name"),
-    Column("Source"),
-    Column("Target"),
-    Column("Outcome"),
+    TableColumn("Line", right=True),
+    TableColumn("Kind"),
+    TableColumn("Name"),
+    TableColumn("Source"),
+    TableColumn("Target"),
+    TableColumn("Outcome"),
 )
-_SECRET_COLUMNS = (Column("User name"), Column("Password"))
+_SECRET_COLUMNS = (TableColumn("User name"), TableColumn("Password"))
 _KINDS = {"rule": "rule", "credentialSet": "credential set"}
 
 

@@ -1,4 +1,6 @@
-"""A tunnel over ssh to an engine on another machine: a Unix socket here that leads to its own.
+"""A tunnel over ssh to an engine on another machine.
+
+Its local end is a Unix socket that leads to the engine's own.
 
 The system's ``ssh`` does the work, so that its configuration, keys, agent and known hosts apply.
 One ssh process lives as long as the tunnel: on the remote machine it runs ``entrepot dial``, which

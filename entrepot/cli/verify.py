@@ -28,7 +28,10 @@ PLAIN_PROGRESS_INTERVAL = 10.0
 
 
 def parse_speed(text: str) -> int | None:
-    """Bytes per second from ``100 MB/s`` or ``50MB``; None for ``unlimited``. Raises ValueError."""
+    """Bytes per second of ``100 MB/s`` or ``50MB``; None for ``unlimited``.
+
+    Raises ValueError.
+    """
     if text.strip().lower() == UNLIMITED:
         return None
     speed = parse_size(text.strip().removesuffix("/s"))

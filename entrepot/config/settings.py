@@ -318,7 +318,7 @@ def _percentage(text: str) -> float | None:
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST_DURATION)]
 
 
-class _UpstreamTable(Struct, kw_only=True):
+class _RegistryTable(Struct, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     sign_in: SignIn | None = None
     endpoint: str | None = None
@@ -364,7 +364,7 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
     values = dict(document.values)
     for key, what in unknown_keys(values, (field.name for field in fields(Settings))):
         raise _invalid(path, document.line_of_key(key) or document.line_of_table(key), what, key)
-    upstreams = _upstreams(document, values.pop("upstreams", {}), path)
+    upstreams = _declared_registries(document, values.pop("upstreams", {}), path)
     management = _management(document, values.pop("management", None), path)
     try:
         table = convert(values, _SettingsTable)
@@ -551,7 +551,9 @@ def _check_certificate(certificate: Path, key: Path) -> None:
         ) from None
 
 
-def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[DeclaredRegistry, ...]:
+def _declared_registries(
+    document: TomlDocument, tables: object, path: Path
+) -> tuple[DeclaredRegistry, ...]:
     example = (
         'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in, '
         "endpoint and realms below it."
@@ -586,12 +588,12 @@ def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[Decl
                 "upstreams",
                 example,
             )
-        for key, what in unknown_keys(values, _UpstreamTable.__struct_fields__):
+        for key, what in unknown_keys(values, _RegistryTable.__struct_fields__):
             raise _invalid(
                 path, document.line_of_key(key, below=head) or head, f"In {place}: {what}", key
             )
         try:
-            table = convert(values, _UpstreamTable)
+            table = convert(values, _RegistryTable)
         except TomlInvalid as error:
             raise _invalid(
                 path,
@@ -599,11 +601,11 @@ def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[Decl
                 f"In {place}: {error.what}",
                 error.key,
             ) from None
-        upstream = DeclaredRegistry(
+        declaration = DeclaredRegistry(
             login_server, table.name, table.sign_in, table.endpoint, table.realms
         )
         try:
-            SourceRegistries([upstream])
+            SourceRegistries([declaration])
             name = parse_login_server(login_server, field="login_server")
         except Refusal as refusal:
             raise _invalid(
@@ -617,7 +619,7 @@ def _upstreams(document: TomlDocument, tables: object, path: Path) -> tuple[Decl
             raise _invalid(
                 path, head, f"{name} is declared twice.", "upstreams", "Remove one of the two."
             )
-        declared[name] = upstream
+        declared[name] = declaration
     return tuple(declared.values())
 
 

@@ -1,4 +1,7 @@
-"""The source registry of ``entrepot demo``: generated images, served without the internet."""
+"""The source registry of ``entrepot demo``.
+
+It serves generated images without the internet.
+"""
 
 DEMO_IMAGES = (
     "library/nginx:1.27",

@@ -1,8 +1,9 @@
-"""Generated container images: the same bytes every time, real enough for podman to unpack.
+"""Generated container images.
 
-A layer is a gzip-compressed tar archive with a few readable files and one file of incompressible
-bytes; configs, manifests and indexes follow the OCI image specification 1.1, or
-Docker's image manifest version 2, schema 2.
+They have the same bytes every time, and are real enough for podman to unpack. A layer is a
+gzip-compressed tar archive with a few readable files and one file of incompressible bytes; configs,
+manifests and indexes follow the OCI image specification 1.1, or Docker's image manifest version 2,
+schema 2.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The read-only source registry of ``entrepot demo``: generated images, slow enough to watch.
+"""The read-only source registry of ``entrepot demo``.
 
-It serves the pull side of the OCI distribution specification without sign-in. Images are built when
-they are first requested; only the layers that were built last stay in memory.
+It serves generated images, slowly enough to watch. It serves the pull side of the OCI distribution
+specification without sign-in. Images are built when they are first requested; only the layers that
+were built last stay in memory.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ _MB = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class DemoImage:
-    """An image of the demo: its tags, and the recipes of its layers by platform, lowest first."""
+    """An image of the demo.
+
+    Its tags, and the recipes of its layers by platform, lowest first.
+    """
 
     repository: str
     tags: tuple[str, ...]
@@ -443,7 +447,10 @@ def _error(status: int, code: str, message: str) -> Response:
 
 @asynccontextmanager
 async def served_on_loopback(app: Starlette) -> AsyncIterator[int]:
-    """Serve *app* on a free port of 127.0.0.1 in the running event loop; yields the port."""
+    """Serve *app* on a free port of 127.0.0.1; yields the port.
+
+    It runs in the running event loop.
+    """
     listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener):
         yield listener.getsockname()[1]

@@ -1,9 +1,10 @@
-"""The engine of ``entrepot demo``: a real engine that pulls from the demo's own source registry.
+"""The engine of ``entrepot demo``.
 
-The registry on loopback takes the place of Docker Hub and of Microsoft's and GitHub's registries.
-The engine runs as a process of its own, started by ``entrepot demo``, below a directory that is
-removed afterwards. Its standard input is a pipe from there: when the pipe ends, ``entrepot demo``
-is gone, however it ended, and the engine stops and removes the directory.
+A real engine that pulls from the demo's own source registry. The registry on loopback takes the
+place of Docker Hub and of Microsoft's and GitHub's registries. The engine runs as a process of its
+own, started by ``entrepot demo``, below a directory that is removed afterwards. Its standard input
+is a pipe from there: when the pipe ends, ``entrepot demo`` is gone, however it ended, and the
+engine stops and removes the directory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from entrepot.server.run import serve
 from entrepot.tasks import OwnedTasks
 
 REPLACED_LOGIN_SERVERS = ("docker.io", "mcr.microsoft.com", "ghcr.io")
-"""Login servers whose endpoint is the demo's registry, so that rules look like real ones."""
+"""Login servers whose endpoint is the demo's registry: rules have the names of real ones."""
 
 USERNAME_VARIABLE = "ENTREPOT_DEMO_USERNAME"
 PASSWORD_VARIABLE = "ENTREPOT_DEMO_PASSWORD"
@@ -64,7 +65,10 @@ async def run(root: Path) -> None:
 
 
 def _notice_end_of_input(orphaned: asyncio.Event) -> None:
-    """Set *orphaned* when the writing end of standard input is closed; nothing is written to it."""
+    """Set *orphaned* when the writing end of standard input is closed.
+
+    Nothing is written to it.
+    """
     if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         orphaned.set()

@@ -1,7 +1,7 @@
 """Sign-ins that keep the health of credential sets: at the start, when a set is new or changed,
 every few minutes, and on request.
 
-A set that fails is used all the same, as in ACR: it may work again at the next pull.
+A set that fails is still used, as in ACR: it may work again at the next pull.
 """
 
 from __future__ import annotations

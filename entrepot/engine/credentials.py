@@ -93,7 +93,7 @@ class CredentialService:
         )
 
     async def create(self, draft: CredentialSetDraft) -> CredentialSet:
-        """Create a credential set and try it; an unhealthy one is created all the same, as in ACR.
+        """Create a credential set and try it; an unhealthy one is still created, as in ACR.
 
         Raises a refusal, and then nothing is changed.
         """

@@ -237,7 +237,7 @@ class Engine:
             try:
                 await blobs.open()
             except OSError as error:
-                # What is cached can be served all the same; what is fetched is passed on.
+                # What is cached can still be served; what is fetched is passed on.
                 _log.warning("Blobs can't be kept in %s: %s", directories.blobs, error.strerror)
             written_at = await asyncio.to_thread(last_write, directories)
             try:
@@ -322,8 +322,7 @@ class Engine:
 
 
 async def _write_last(write: Callable[[], Awaitable[None]], what: str) -> None:
-    """Write for the next engine what happened in this one; where the catalog fails, the engine ends
-    all the same."""
+    """Write what happened for the next engine; where the catalog fails, the engine still ends."""
     try:
         await write()
     except EntrepotError as error:

@@ -1,8 +1,7 @@
-"""Revisions of listings: whether a listing would show something else than a moment ago, told
-without making it.
+"""ETags of listings, made from revisions: numbers that change when a listing would change.
 
-The server sends a revision as the listing's ETag. A dashboard asks every two seconds, and most
-often nothing changed. A change is what was done to rules, credential sets, repositories or tags.
+A dashboard asks every two seconds, and most often nothing changed: then the answer is 304, and the
+listing is not made. A change is what was done to rules, credential sets, repositories or tags.
 How often something was pulled changes with every pull; a listing of ten thousand repositories is
 not sent again for that more often than every `USAGE_INTERVAL` seconds.
 """
@@ -15,6 +14,16 @@ from typing import Protocol
 
 USAGE_INTERVAL = 30.0
 """Seconds by which counts and times of pulls may be late for a client that has the listing."""
+
+
+def entity_tag(revision: str) -> str:
+    """The ETag of a listing with this revision (RFC 9110, section 8.8.3)."""
+    return f'"{revision}"'
+
+
+def matches_any(etag: str, if_none_match: str) -> bool:
+    """Whether the header ``If-None-Match`` names *etag* (RFC 9110, section 13.1.2)."""
+    return etag in {client.strip().removeprefix("W/") for client in if_none_match.split(",")}
 
 
 class HasRevision(Protocol):

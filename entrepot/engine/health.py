@@ -55,7 +55,7 @@ def probe_disk(directory: Path) -> None:
 
 
 class FillsUnderWay(Protocol):
-    """The fills that may be stuck (`entrepot.cache.fill.Fills`)."""
+    """The fills that may be stuck (`entrepot.cache.fills.Fills`)."""
 
     @property
     def under_way(self) -> Collection[Fill]:

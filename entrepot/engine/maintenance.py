@@ -40,7 +40,7 @@ TIDY_INTERVAL = 86_400.0
 """Seconds between two searches for manifests without any cached blob that no client asked for in a
 long time."""
 
-CATALOG_ALLOWANCE = 8 * 2**20
+UNCOUNTED_CATALOG_BYTES = 8 * 2**20
 """Bytes of the catalog that do not count: an empty one with its write-ahead log takes some of them
 whatever is cached."""
 
@@ -77,7 +77,7 @@ class MaintenanceService:
         self.cached_size = 0
         """Bytes of all cached blobs."""
         self.catalog_size = 0
-        """Bytes of the catalog that count, beyond `CATALOG_ALLOWANCE`."""
+        """Bytes of the catalog that count, beyond `UNCOUNTED_CATALOG_BYTES`."""
         self._catalog_measured = 0.0
         self._directories = directories
         self._settings = settings
@@ -114,7 +114,7 @@ class MaintenanceService:
 
     async def _measure_catalog(self) -> None:
         self._catalog_measured = time.monotonic()
-        self.catalog_size = max(0, await self._catalog.size() - CATALOG_ALLOWANCE)
+        self.catalog_size = max(0, await self._catalog.size() - UNCOUNTED_CATALOG_BYTES)
 
     async def blob_stored(self, digest: Digest, count: int, origin: str) -> None:
         """Count a blob of *count* bytes that came from the login server *origin* and is stored now;
@@ -268,8 +268,8 @@ class MaintenanceService:
         if adopted or dropped:
             self._events.record(
                 EventKind.CATALOG_HEALED,
-                f"The catalog was reconciled with the disk: {adopted} blobs added, {dropped} "
-                "missing ones removed.",
+                f"The catalog was reconciled with the disk: {counted(adopted, 'blob')} added, "
+                f"{counted(dropped, 'missing blob')} removed.",
             )
         foreign = self._blobs.foreign
         if foreign.count:

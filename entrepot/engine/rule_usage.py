@@ -50,7 +50,7 @@ class RuleUsageCounter:
         """The use of the rules, by their names.
 
         The last known counts while the catalog fails or its disk hangs: rules are in memory, and
-        must be listed all the same (F79).
+        must still be listed (F79).
         """
         try:
             async with asyncio.timeout(COUNT_TIMEOUT):

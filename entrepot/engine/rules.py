@@ -90,7 +90,7 @@ class RuleService:
             freshness=rule.freshness_text,
             freshness_in_force=rule.freshness_text or freshness_text(self._settings.freshness),
             requests_made=usage.requests_made,
-            # A manifest whose client left before the end was asked for all the same.
+            # A manifest whose client left before the end was still requested.
             requests_saved=max(0, usage.manifests_answered - usage.requests_made),
         )
 

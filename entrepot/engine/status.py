@@ -111,7 +111,7 @@ class StatusService:
             async with asyncio.timeout(DISK_TIMEOUT):
                 self._repositories = await self._catalog.repositories_count()
         except (CatalogFailed, TimeoutError) as error:
-            # A disk or a catalog that fails is told in the notices, and these must be seen.
+            # A disk or a catalog that fails is in the notices, and these must be seen.
             _log.debug("The cached repositories can't be counted: %s", error)
         return self._repositories
 
@@ -207,5 +207,5 @@ async def _or_zero(value: LatestValue[int]) -> int:
     try:
         return await value.get(DISK_TIMEOUT) or 0
     except OSError:
-        # A disk that fails is told in the notices.
+        # A disk that fails is in the notices.
         return 0

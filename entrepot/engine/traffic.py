@@ -57,7 +57,7 @@ class CacheCounts(Protocol):
 
 
 class FillCounts(Protocol):
-    """What the fills count (`entrepot.cache.fill.Fills`)."""
+    """What the fills count (`entrepot.cache.fills.Fills`)."""
 
     @property
     def fetched(self) -> int:
@@ -182,6 +182,6 @@ def _sum(counts: Counts, others: Counts) -> Counts:
 
 
 def _by_name(counts: Counts) -> dict[str, int]:
-    # A manifest whose client left before the end was asked for all the same: in one step more may
+    # A manifest whose client left before the end was still requested: in one step more may
     # be asked for than answered.
     return {name: max(0, count) for name, count in zip(COUNTED, counts, strict=True)}

@@ -1,4 +1,4 @@
-"""Connections of clients: how many there may be, how they are accepted, and how they are reset."""
+"""Connections of clients: how many, how accepted, how reset."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ class ClientConnection:
 
 
 def connection_limit() -> int:
-    """Connections that a server may have: `MAX_CONNECTIONS`, or as many as descriptors allow."""
+    """The number of connections that a server may have.
+
+    It is `MAX_CONNECTIONS`, or as many as file descriptors allow.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         MAX_CONNECTIONS
@@ -172,7 +175,10 @@ def counted_address(address: object) -> str | None:
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
-    """Bytes in the kernel that the client has not read (tcp(7), SIOCOUTQ); 0 where unknown."""
+    """Bytes in the kernel that the client has not read; 0 where unknown.
+
+    Source: tcp(7), SIOCOUTQ.
+    """
     connected = transport.get_extra_info("socket")
     if connected is None or connected.fileno() < 0:
         return 0
@@ -185,6 +191,9 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
 
 
 def reset_on_close(connected: Any) -> None:
-    """Let closing a connection reset it (RST, not FIN), for which the kernel keeps nothing."""
+    """Let closing a connection reset it (RST, not FIN).
+
+    The kernel keeps nothing for such a connection.
+    """
     with suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -65,7 +65,10 @@ _log = logging.getLogger("entrepot.server")
 
 
 def _encoded_query(query: str) -> bytes:
-    """A query with its non-ASCII bytes percent-encoded (RFC 3986), as applications decode it."""
+    """A query with its non-ASCII bytes percent-encoded (RFC 3986).
+
+    Applications decode this form.
+    """
     return (
         query.encode()
         if query.isascii()
@@ -89,7 +92,7 @@ class Exchange:
         self.keeps_alive = request.keep_alive and not closes
         self.complete = False
         self.was_disconnected = False
-        """Whether the application was told that the client is gone.
+        """Whether the application has been notified that the client is gone.
 
         What it raises after that is a consequence, and no failure."""
         self.is_cancelled = False
@@ -438,9 +441,9 @@ def _ignore_bytes(_size: int) -> None:
 
 @contextmanager
 def _corked(connected: socket.socket) -> Iterator[None]:
-    """Send only full packets within the context (tcp(7), TCP_CORK), as nginx's tcp_nopush does.
+    """Send only full packets within the context (tcp(7), TCP_CORK).
 
-    Without it a file takes the kernel a third more time.
+    nginx's tcp_nopush does the same. Without it a file takes the kernel a third more time.
     """
     cork = getattr(socket, "TCP_CORK", None) if connected.family != socket.AF_UNIX else None
     if cork is None:

@@ -79,10 +79,11 @@ class RequestedRange:
 
 
 def parse_ranges(header: bytes | None) -> tuple[RequestedRange, ...]:
-    """Parse a Range header; empty without one, and for a header that is ignored (RFC 9110, 14.2).
+    """Parse a Range header (RFC 9110, 14.2).
 
-    The response is the whole blob then. Ignored is what is no set of byte ranges: another unit, a
-    word among the ranges, a last position before the first, more than `MAX_HEADER` bytes.
+    Empty without one, and for a header that is ignored. The response is the whole blob then.
+    Ignored is what is no set of byte ranges: another unit, a word among the ranges, a last position
+    before the first, more than `MAX_HEADER` bytes.
     """
     if header is None or len(header) > MAX_HEADER:
         return ()
@@ -185,9 +186,10 @@ class MultipartBody:
 
 
 async def coalesced(pieces: BlobPieces) -> BlobPieces:
-    """The same bytes in fewer pieces, so that hundreds of small parts are not sent one by one.
+    """The same bytes in fewer pieces.
 
-    Not for a growing blob: bytes that have arrived must not wait for later ones.
+    Hundreds of small parts are not sent one by one. Not for a growing blob: bytes that have arrived
+    must not wait for later ones.
     """
     small = bytearray()
     async for piece in pieces:

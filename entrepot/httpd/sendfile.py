@@ -92,7 +92,10 @@ class NoSendfile(Exception):
 
 
 class FileCutShort(EngineError):
-    """A file ended early: the transfer is cut, so that no client takes a part for the whole."""
+    """A file ended early.
+
+    The transfer is cut, so that no client takes a part for the whole.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -198,9 +201,9 @@ async def chunks(file: OpenFile, offset: int, count: int) -> AsyncIterator[bytes
 
 
 async def spans(file: OpenFile, start: int, end: int) -> AsyncIterator[bytes | FileSpan]:
-    """The bytes *start* (inclusive) to *end* (exclusive) of a file; a span for many bytes.
+    """The bytes *start* (inclusive) to *end* (exclusive) of a file.
 
-    Raises `FileCutShort`.
+    Many bytes are one span. Raises `FileCutShort`.
     """
     if end - start > SMALL_SPAN:
         yield FileSpan(file, start, end - start)

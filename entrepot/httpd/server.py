@@ -163,7 +163,10 @@ class HttpServer:
             self._watch_timer.cancel()
 
     async def abort_responses(self, abort_timeout: float) -> None:
-        """Cut the running responses, which have *abort_timeout* seconds to end by themselves."""
+        """Cut the running responses.
+
+        They have *abort_timeout* seconds to end by themselves.
+        """
         if self._cut is not None:
             self._cut()
         if self._cut is None or not await self._all_closed(abort_timeout):
@@ -401,7 +404,10 @@ async def _refuse_busy(scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 class _AiohttpServer(web.Server):
-    """aiohttp's side: creates a protocol for each connection, and reports its start and end."""
+    """aiohttp's side of the server.
+
+    Creates a protocol for each connection, and reports its start and end.
+    """
 
     def __init__(self, server: HttpServer) -> None:
         super().__init__(
@@ -475,7 +481,10 @@ async def serving(
     tls: ssl.SSLContext | None = None,
     grace: float = 0.0,
 ) -> AsyncIterator[HttpServer]:
-    """Serve *app* on *listener* within the context; at its end, responses have *grace* seconds."""
+    """Serve *app* on *listener* within the context.
+
+    At its end, responses have *grace* seconds.
+    """
     server = HttpServer(app)
     await server.listen(listener, tls=tls)
     try:

@@ -57,7 +57,7 @@ class ReadOnly:
             return EngineReadOnly(
                 "Nothing was changed: this engine is read-only.",
                 "Its administrator can start it without --read-only, and without read_only in "
-                "settings.toml. Container clients pull all the same.",
+                "settings.toml. Container clients can still pull.",
             )
         return EngineReadOnly(
             "Nothing was changed: this client is read-only.",
@@ -72,7 +72,7 @@ def _is_open(scope: Scope) -> bool:
 class TokenRequired:
     """Refuses with `TokenInvalid` every request without *token* as a bearer token (RFC 6750).
 
-    Only the endpoints of the cloud are told to everyone: az asks for them before it has a token.
+    Only the endpoints of the cloud are open to everyone: az asks for them before it has a token.
     They say nothing but the address that was asked.
     """
 

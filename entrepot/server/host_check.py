@@ -27,7 +27,7 @@ _REFUSAL = (
 
 
 class LocalHosts:
-    """Passes requests on to *app*, except those of browsers that name another machine as host.
+    """Refuses browsers that name another machine as host; passes the rest on to *app*.
 
     Else a web page whose name its owner lets point to 127.0.0.1 could read the cached content.
     Container clients and proxies may use any name: no page can make them send requests. *names* are

@@ -1,4 +1,4 @@
-"""The engine's log: plain lines for people, or one JSON object a line for log collectors."""
+"""The engine's log: plain lines for people, or JSON lines for log collectors."""
 
 from __future__ import annotations
 

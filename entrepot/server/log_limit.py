@@ -1,4 +1,4 @@
-"""A limit for log lines of one kind: no client and no source can fill a disk (S10, F92)."""
+"""A limit for log lines of one kind, so that they can't fill a disk (S10, F92)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _after(seconds: float, call: Callable[[], None]) -> None:
 
 
 class LogLimit(logging.Filter):
-    """Lets some lines of one kind pass in each interval; at its end one line counts the rest.
+    """Limits the lines of one kind in each interval; one at its end counts the rest.
 
     One kind is: the same logger, level, format string, and kind of event. *later* calls a function
     after some seconds, in any thread.

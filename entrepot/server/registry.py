@@ -1,4 +1,4 @@
-"""``/v2/``: the pull side of the OCI distribution specification 1.1, as a plain ASGI application.
+"""``/v2/``: the pull side of the OCI distribution specification 1.1, in ASGI.
 
 It decides which answer a request gets; `entrepot.server.registry_response` sends it. Pushes are
 refused.
@@ -414,7 +414,7 @@ class RegistryApp:
 
 
 class _BlobAnswer:
-    """Status, headers and body of a response with a blob of *size* bytes, or *parts* of it."""
+    """Status, headers and body of a response with a blob, or *parts* of it."""
 
     def __init__(
         self, digest: Digest, size: int, origin: Origin, parts: Sequence[ByteRange]

@@ -1,4 +1,4 @@
-"""Responses of the registry: OCI errors, bodies from memory, from a file, or as they come.
+"""Responses of the registry: OCI errors, and bodies from memory, files or streams.
 
 Bytes that are in a file leave through the server's ``http.response.zerocopysend`` where it supports
 that, and so never come through Python.
@@ -79,7 +79,10 @@ class RegistryResponse:
         ]
 
     def range_applies(self, digest: str) -> bool:
-        """Whether a Range counts: not when If-Range names other content (RFC 9110, 13.1.5)."""
+        """Whether a Range counts: not when If-Range names other content.
+
+        RFC 9110, section 13.1.5.
+        """
         condition = self.headers.get(b"if-range")
         return condition is None or condition.decode("latin-1").strip('"') == digest
 

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from entrepot.engine.etags import entity_tag, matches_any
 from entrepot.errors import EntrepotError, Locked
 from entrepot.formatting import printable
 from entrepot.httpd.asgi import Disconnected
@@ -42,11 +43,10 @@ async def listing_response(
 ) -> Response:
     """A listing that *load* makes, with its *revision* as ETag (`entrepot.engine.etags`); 304
     without making it when the client has that revision (``If-None-Match``)."""
-    etag = f'"{revision}"'
+    etag = entity_tag(revision)
     # The cache of a browser may keep it, but must ask.
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    client_etags = request.headers.get("if-none-match", "").split(",")
-    if etag in {each.strip().removeprefix("W/") for each in client_etags}:
+    if matches_any(etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     return json_response(await load(), headers=headers)
 

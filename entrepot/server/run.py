@@ -171,7 +171,7 @@ async def serve(
 
 @contextmanager
 def _private_files() -> Iterator[None]:
-    """Create files for this user only: SQLite creates its files with the umask's permissions."""
+    """Create files for this user only, as SQLite takes permissions from the umask."""
     before = os.umask(0o077)
     try:
         yield
@@ -351,7 +351,7 @@ def check_listen(settings: Settings) -> None:
 
 
 def _listen_hint(error: OSError, choose: str) -> str:
-    """Advice for an address that can't be listened on; *choose* says where another one is set."""
+    """Advice for a failure to listen; *choose* says where another address is set."""
     match error.errno:
         case errno.EADDRINUSE:
             return f"Stop what listens there, or {choose}"

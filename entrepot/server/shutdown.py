@@ -47,7 +47,7 @@ _log = logging.getLogger("entrepot.server")
 
 
 class Deadline:
-    """Ends the process when it has not stopped in order *timeout* seconds after `begin`.
+    """Ends a process that has not stopped in order *timeout* seconds after `begin`.
 
     A disk that hangs can cause that: its threads can't be interrupted. The data on the disk is
     consistent then, as after a power cut.

@@ -1,4 +1,4 @@
-"""The engine's Unix socket: private to its user, and owned by one engine at a time.
+"""The engine's Unix socket: private to its user, owned by one engine at a time.
 
 The data directory's lock does not protect the socket: two engines with data directories of their
 own may share one runtime directory. So a lock file beside the socket says which engine owns it. The
@@ -36,7 +36,7 @@ _Identity = tuple[int, int]
 
 
 class OwnedSocket:
-    """A Unix socket that is bound at *path*, with mode 0600, and the lock that says who owns it.
+    """A Unix socket bound at *path*, with mode 0600, and the lock of its owner.
 
     All methods block. `owned_socket` opens and closes it.
     """
@@ -57,7 +57,7 @@ class OwnedSocket:
             raise
 
     def is_in_place(self) -> bool:
-        """Whether the path leads to this socket, and the lock beside it is the one held here."""
+        """Whether the path leads to this socket, and the lock beside it is its own."""
         return _identity(self.path) == self._bound and _identity(self._lock_path) == _identity_of(
             self._lock
         )

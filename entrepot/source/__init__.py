@@ -1,1 +1,1 @@
-"""Source registries: how Entrepot pulls from them. `entrepot.source.client` shows the way in."""
+"""Source registries: start reading at `entrepot.source.client`."""

@@ -58,8 +58,12 @@ _BROADCAST = IPv4Address("255.255.255.255")
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 
 
+class AddressRefused(httpx.TransportError):
+    """A host is, or was resolved to, a local address. Nothing was sent there."""
+
+
 def parse_address(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
-    """The address that *text* names, seen from *base*; None when no request could be sent to it.
+    """The address that *text* names, seen from *base*; None where it is unusable.
 
     Its host has a name that can be looked up or a literal address, and its port is valid.
     """
@@ -88,7 +92,7 @@ def _is_label(label: str) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Whether *host* literally names a local address, to which no public registry may lead."""
+    """Whether *host* names a local address, where no public registry may lead."""
     if is_localhost(host):
         return True
     address = literal_address(host)
@@ -96,7 +100,7 @@ def is_local(host: str) -> bool:
 
 
 def is_local_address(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is this machine, its link, many machines at once, or cloud metadata."""
+    """Whether an address is this machine, its link, a multicast or cloud metadata."""
     return any(
         form.is_loopback
         or form.is_link_local
@@ -110,14 +114,14 @@ def is_local_address(address: IPv4Address | IPv6Address) -> bool:
 
 
 def is_public_address(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is one of the internet, and of no private network or special purpose."""
+    """Whether an address is of the internet, and of no private network or special use."""
     return not is_local_address(address) and all(
         embedded.is_global for embedded in _embedded(address)
     )
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
-    """The IPv4 addresses that an IPv6 address stands for; the address itself without any."""
+    """The IPv4 addresses that an IPv6 address embeds; the address itself without any."""
     if isinstance(address, IPv4Address):
         return (address,)
     if address.ipv4_mapped is not None:

@@ -1,10 +1,10 @@
-"""Signing in at a source registry: credentials and challenges become an Authorization header.
+"""Signing in at a source registry: tokens and basic credentials.
 
-A registry answers 401 with one or more challenges (`entrepot.source.challenges`; RFC 9110, section
-11.6.1). A bearer challenge names a realm (`entrepot.source.realms`) that gives a token for a
-service and a scope, with or without credentials (distribution specification, "Token
-Authentication"). A token is reused until shortly before it expires; requests that need the same
-token at the same time wait for one fetch.
+Credentials and challenges become an Authorization header. A registry answers 401 with one or more
+challenges (`entrepot.source.challenges`; RFC 9110, section 11.6.1). A bearer challenge names a
+realm (`entrepot.source.realms`) that gives a token for a service and a scope, with or without
+credentials (distribution specification, "Token Authentication"). A token is reused until shortly
+before it expires; requests that need the same token at the same time wait for one fetch.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Login:
 
     @property
     def name(self) -> str:
-        """The login in messages: ``without credentials``, ``with credential set hub-login``."""
+        """``without credentials`` or ``with credential set NAME``, for messages."""
         return (
             "without credentials"
             if self.credential_set is None
@@ -207,7 +207,7 @@ class Authorizer:
     async def authorization(
         self, login: Login, repository: str, http: SourceHttp
     ) -> Authorization | None:
-        """What an earlier challenge for this repository asked for, renewed if it has expired.
+        """What an earlier challenge for a repository asked for, renewed if it expired.
 
         None when there was no challenge.
         """

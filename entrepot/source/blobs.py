@@ -54,14 +54,17 @@ class BlobStream:
 
 
 class MisreadBlobs:
-    """Blobs labelled as compressed whose first reading was wrong: the next one is the other way."""
+    """Blobs labelled as compressed whose first reading was wrong.
+
+    The next reading is the other way.
+    """
 
     def __init__(self) -> None:
         self._decoded: dict[tuple[str, Digest], bool] = {}
         """By login server and digest: whether they were wrongly decoded, or wrongly not."""
 
     def wrongly_decoded(self, login_server: str, digest: Digest) -> bool | None:
-        """Whether the blob was wrongly decoded the last time, or wrongly not; None: neither."""
+        """Whether the blob was wrongly decoded, or wrongly not; None: neither."""
         return self._decoded.get((login_server, digest))
 
     def add(self, login_server: str, digest: Digest, *, decoded: bool) -> None:
@@ -262,7 +265,7 @@ class _EncodedBlob:
     async def _verified(
         self, chunks: AsyncGenerator[bytes, None], *, decodes: bool
     ) -> AsyncGenerator[bytes, None]:
-        """The bytes of the blob; raises `SourceMisread` at their end if the digest is another one.
+        """The bytes of the blob; raises `SourceMisread` at their end for another digest.
 
         Then the other reading may be right, and is remembered for the next attempt.
         """

@@ -76,7 +76,7 @@ def self_signed_cause(target: RequestTarget) -> Cause:
 def not_yet_valid_cause(
     certificate: Certificate | None, target: RequestTarget, now: float
 ) -> Cause:
-    """The certificate is for the future, and the clock is right; *now* is what it says."""
+    """The certificate is for the future; the clock is right and says *now*."""
     since = f" before {_day(certificate.not_before)}" if certificate is not None else " yet"
     return Cause(
         CauseCode.CERTIFICATE_NOT_YET_VALID,
@@ -86,7 +86,7 @@ def not_yet_valid_cause(
 
 
 def expired_cause(certificate: Certificate | None, target: RequestTarget, now: float) -> Cause:
-    """The certificate has expired, and the clock is right; *now* is what it says."""
+    """The certificate has expired; the clock is right and says *now*."""
     since = f" on {_day(certificate.not_after)}" if certificate is not None else ""
     return Cause(
         CauseCode.CERTIFICATE_EXPIRED,

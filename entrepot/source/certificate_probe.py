@@ -1,4 +1,4 @@
-"""The certificate that a server presents, read without trusting it, to say why it is refused.
+"""The certificate of a server, read without trusting it, to say why it is refused.
 
 The connection ends as soon as the certificate is here. Only where the time is in question, a
 request goes over it, without any credential, and of its response nothing is used but the Date
@@ -189,7 +189,7 @@ def _name(name: x509.Name) -> str:
 
 
 def _names_issuer(certificate: x509.Certificate) -> bool:
-    """Whether it says where its issuer's certificate is (RFC 5280, 4.2.2.1), as public ones do."""
+    """Whether it says where its issuer's certificate is (RFC 5280, section 4.2.2.1)."""
     from cryptography import x509
     from cryptography.x509.oid import AuthorityInformationAccessOID
 

@@ -1,4 +1,4 @@
-"""WWW-Authenticate headers: the challenges with which a registry asks for a sign-in.
+"""WWW-Authenticate headers: the challenges of a registry that asks for a sign-in.
 
 RFC 9110, section 11.6.1, defines them; the reader here forgives what registries and proxies get
 wrong.
@@ -83,7 +83,7 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
 
 
 def asks_for_sign_in(values: Iterable[str], *, basic: bool) -> bool:
-    """Whether challenges are those of a registry, not of storage whose presigned URL has expired.
+    """Whether challenges are a registry's, not those of storage with an expired URL.
 
     *basic*: a challenge for Basic counts too.
     """

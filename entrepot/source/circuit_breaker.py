@@ -1,4 +1,4 @@
-"""Circuit breakers: hosts that can't be reached get no requests until they answer again.
+"""Circuit breakers: unreachable hosts get no requests until they answer again.
 
 A host that accepts no connection or stays silent costs every request its time-outs, and clients
 wait. So after the first request that failed in this way, with all its attempts, the breaker of that

@@ -1,4 +1,4 @@
-"""The pull side of the OCI distribution specification 1.1, as one source registry offers it.
+"""Pulling from one source registry (OCI distribution specification 1.1).
 
 `SourceClient` is what the rest of Entrepot uses: manifests, blobs, tags and referrers of one
 registry, with one credential set or none. `entrepot.source.sources` makes it.

@@ -1,9 +1,9 @@
-"""Bodies that were compressed on the way, although ``Accept-Encoding: identity`` was sent.
+"""Bodies that were compressed on the way although no coding was accepted.
 
-A ``Content-Encoding`` header is of little help: storage often sets it on a layer that is a gzip
-file and is sent as it was stored, while a proxy or CDN that compresses what passes sets the same
-header. So the header only says that two readings are possible, as the bytes came and decoded, and
-the digest says which of them is right.
+Every request has ``Accept-Encoding: identity``. A ``Content-Encoding`` header is of little help:
+storage often sets it on a layer that is a gzip file and is sent as it was stored, while a proxy or
+CDN that compresses what passes sets the same header. So the header only says that two readings are
+possible, as the bytes came and decoded, and the digest says which of them is right.
 
 The standard library decodes gzip and deflate (RFC 9110, section 8.4.1). No request asked for other
 codings, and a body with their label may still be right as it came.
@@ -112,7 +112,7 @@ def is_json(content: bytes) -> bool:
 
 
 def document_coding(content: bytes, coding: str | None) -> str | None:
-    """The coding of a document that is labelled with *coding*; None where it is as it was stored.
+    """The real coding of a document labelled with *coding*; None where it has none.
 
     A document with the first bytes of a gzip file is one without a label too: no JSON begins so.
     """
@@ -144,7 +144,7 @@ def decode_document(content: bytes, coding: str | None, limit: int) -> bytes | N
 
 
 def seems_encoded(first: bytes, coding: str, *, length: int | None, size: int | None) -> bool:
-    """Whether a blob of *size* bytes was compressed on the way, and not only labelled so.
+    """Whether a blob was compressed on the way, and not only labelled so.
 
     It begins with *first*; *length* is that of the body. Where size and length are known and equal
     it was not. Else it was if it can be decoded, unless that gives a tar archive: layers are
@@ -168,7 +168,7 @@ def seems_encoded(first: bytes, coding: str, *, length: int | None, size: int | 
 
 
 async def peek(chunks: AsyncIterator[bytes]) -> bytes:
-    """The first `PEEK_SIZE` bytes of a body, or somewhat more; fewer where it is shorter."""
+    """The first `PEEK_SIZE` bytes of a body or somewhat more; fewer if it is shorter."""
     first = b""
     async for chunk in chunks:
         first += chunk

@@ -35,7 +35,7 @@ class Undecodable(ValueError):
 
 
 def decode(content: bytes, kind: type[Decoded]) -> Decoded:
-    """Decode JSON as *kind*; raises `Undecodable`, also for JSON nested deeper than Python's stack.
+    """Decode JSON as *kind*; raises `Undecodable`, also for JSON that nests too deep.
 
     A byte order mark at the start is ignored (RFC 8259, section 8.1).
     """
@@ -53,7 +53,7 @@ def parse_number(text: str) -> int | None:
 
 
 def parse_media_type(text: str) -> str | None:
-    """A media type of RFC 6838 without its parameters, in lower case; None for anything else."""
+    """A media type of RFC 6838 without parameters, in lower case; None if invalid."""
     media_type = text[: MEDIA_TYPE_LENGTH + 1].partition(";")[0].strip(" \t").lower()
     if len(media_type) > MEDIA_TYPE_LENGTH or not _MEDIA_TYPE.fullmatch(media_type):
         return None

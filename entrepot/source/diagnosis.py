@@ -98,7 +98,7 @@ _TOO_OLD = frozenset(
 
 
 class Diagnosis:
-    """Names the cause of a request that got no response. All source registries share one.
+    """Names the cause of a request without a response; shared by all sources.
 
     *probes*: whether this machine's environment and the server's certificate are checked; a test
     with a transport of its own has neither.
@@ -165,7 +165,7 @@ class Diagnosis:
         )
 
     def clock_cause(self, ahead: float, consequence: str = "") -> Cause:
-        """The clock is *ahead* seconds behind the right time; *consequence* ends the sentence."""
+        """The clock is *ahead* seconds behind; *consequence* ends the sentence."""
         return Cause(
             CauseCode.CLOCK_WRONG,
             f"{describe_clock(ahead, self.clock.wall_clock())}{consequence}.",
@@ -306,7 +306,7 @@ class Diagnosis:
 
 
 def web_page_cause(name: str, about: str) -> Cause:
-    """A web page, for people, where *about* was requested from the source registry *name*."""
+    """A web page, where *about* was requested from the source registry *name*."""
     return Cause(CauseCode.WEB_PAGE, f"{name} answers with a web page for {about}.", WEB_PAGE_CURE)
 
 

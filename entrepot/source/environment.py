@@ -1,6 +1,7 @@
-"""This machine's environment, to explain failures: clock, routes, name servers, trust store.
+"""This machine's environment: clock, routes, name servers, trust store.
 
-No packet is sent. Connecting a UDP socket only makes the kernel look for a route.
+It explains failures. No packet is sent. Connecting a UDP socket only makes the kernel look for a
+route.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class ClockEvidence:
             self._dates.popitem(last=False)
 
     def ahead(self, *, without: str | None = None) -> float | None:
-        """By how many seconds the sources are ahead of this machine; None without a Date of one.
+        """Seconds by which the sources are ahead of this machine; None without a Date.
 
         Where one of them agrees with this machine's clock, the others are wrong. Spans are
         monotonic: a clock that was set since counts as it is now.
@@ -121,7 +122,10 @@ class ClockEvidence:
 
 
 def describe_clock(ahead: float, wall: float) -> str:
-    """``This machine's clock is 400 days behind (2025-10-26)``, for a clock that says *wall*."""
+    """``This machine's clock is 400 days behind (2025-10-26)``, for *wall*.
+
+    *ahead* and *wall* are in seconds, *wall* since the epoch.
+    """
     days = abs(ahead) / 86_400
     span = f"{days:,.0f} days" if days >= 2 else duration(abs(ahead))
     moment = time.strftime("%Y-%m-%d" if days >= 2 else "%Y-%m-%d %H:%M UTC", time.gmtime(wall))
@@ -156,7 +160,7 @@ def has_name_server(path: Path = _RESOLV_CONF) -> bool:
 
 
 def trust_store_problem() -> tuple[str, str] | None:
-    """Why this machine trusts no certificate authority, and what to do; None where it trusts some.
+    """Why no certificate authority is trusted, and what to do; None if some are.
 
     Blocks. The paths are those of OpenSSL and of truststore.
     """
@@ -184,7 +188,7 @@ def trust_store_problem() -> tuple[str, str] | None:
 
 
 def limited_trust() -> str:
-    """A phrase on the variables of the environment that say whom to trust, or an empty one."""
+    """A phrase on the environment variables that say whom to trust, or an empty one."""
     defaults = ssl.get_default_verify_paths()
     usual = {*_STORES, "/etc/ssl/certs", defaults.openssl_cafile, defaults.openssl_capath}
     variables = ((name, os.environ.get(name, "")) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))

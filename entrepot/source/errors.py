@@ -83,7 +83,7 @@ class CredentialUnavailable(SourceRefused):
 
 
 class SignInUnsafe(SourceRefused):
-    """The source registry asks for the sign-in at an address where no credential may go.
+    """The source registry asks for the sign-in where no credential may go.
 
     That says nothing about the requested content.
     """

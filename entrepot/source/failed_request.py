@@ -1,4 +1,4 @@
-"""A request that got no response: what it was for, and the chain of errors behind it."""
+"""A request without a response: what it was for, and the errors behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP requests to one source registry: redirects, retries, limits, and errors in plain words.
+"""HTTP requests to one source registry: redirects, retries, limits, errors.
 
 `SourceHttp.request` makes a request, repeats it where that can help, and follows its redirects.
 Redirects are followed here and nowhere else, one by one: no credential ever reaches another host
@@ -23,7 +23,7 @@ import httpx
 
 from entrepot import __version__
 from entrepot.formatting import printable
-from entrepot.source.addresses import LOCAL_ADDRESS, Reach, is_local, parse_address
+from entrepot.source.addresses import LOCAL_ADDRESS, AddressRefused, Reach, is_local, parse_address
 from entrepot.source.circuit_breaker import CircuitBreaker, CircuitBreakers
 from entrepot.source.content_encoding import (
     DECODED,
@@ -76,10 +76,6 @@ _log = logging.getLogger("entrepot.source")
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _RETRIED_STATUSES = frozenset({502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-class AddressRefused(httpx.TransportError):
-    """A host is, or was resolved to, a local address. Nothing was sent there."""
 
 
 class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
@@ -137,7 +133,7 @@ class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
 
     @property
     def coding(self) -> str | None:
-        """The content coding of the body, although the request asked for none; None without one."""
+        """The content coding of the body, although no request accepts one; None: none."""
         return coding_of(self.headers)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -164,7 +160,7 @@ class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
             )
 
     async def read(self, limit: int) -> bytes:
-        """Read the whole body, a document, without a content coding added on the way (F85).
+        """Read the whole body, without a content coding that was added on the way (F85).
 
         Raises `SourceAnswerInvalid` when it is larger than *limit* bytes, encoded or decoded, or
         has a coding that can't be removed, and `SourceBrokeOff`.
@@ -376,7 +372,7 @@ class SourceHttp:
         )
 
     def _redirect_target(self, url: httpx.URL, location: str) -> httpx.URL:
-        """The address that a Location header names, seen from *url*, if it may be followed."""
+        """The target of a Location header, seen from *url*, if it may be followed."""
         target = parse_address(location, url)
         if target is None or target.scheme not in {"http", "https"} or target.userinfo:
             raise SourceAnswerInvalid(

@@ -1,4 +1,4 @@
-"""Tags of a repository and referrers of a manifest, as a source registry lists them in pages."""
+"""Tags of a repository and referrers of a manifest, listed in pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from entrepot.formatting import counted
 from entrepot.source.decoding import Undecodable, decode
 from entrepot.source.errors import SourceAnswerInvalid, SourceNotFound
 from entrepot.source.http import SourceResponse
-from entrepot.source.manifests import PARSED_IN_THREAD, check_manifest, fetch_manifest
+from entrepot.source.manifests import DOCUMENT_THREAD_THRESHOLD, check_manifest, fetch_manifest
 from entrepot.source.refusals import NOT_A_REGISTRY
 from entrepot.source.registry_api import RegistryApi
 
@@ -116,7 +116,7 @@ async def list_tags(
     try:
         listed = (
             _ListedTags.read(content, last)
-            if len(content) < PARSED_IN_THREAD
+            if len(content) < DOCUMENT_THREAD_THRESHOLD
             else await asyncio.to_thread(_ListedTags.read, content, last)
         )
     except Undecodable:
@@ -238,7 +238,7 @@ def _next_query(api: RegistryApi, response: SourceResponse) -> str | None:
 
 
 def _join_pages(pages: list[bytes]) -> bytes:
-    """One index of the entries of all pages, each as it came, with all else of the first page.
+    """Join the pages: the entries of all, each as it came, and the rest of the first.
 
     Raises `Undecodable`.
     """

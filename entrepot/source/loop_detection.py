@@ -1,10 +1,10 @@
-"""Loops: engines that are their own sources, directly or in a ring, detected by the Via header.
+"""Loops, detected by the Via header: engines that are their own sources.
 
-RFC 9110, section 7.6.3: each engine adds its own pseudonym to the requests that it sends to
-sources, and refuses a request that has it already. A request that a client caused carries the
-pseudonyms of the engines through which it came; the names of other intermediaries are private and
-not passed on. The pseudonym is random, new with each start, and says nothing about engine or
-machine.
+They may be so directly or in a ring. RFC 9110, section 7.6.3: each engine adds its own pseudonym to
+the requests that it sends to sources, and refuses a request that has it already. A request that a
+client caused carries the pseudonyms of the engines through which it came; the names of other
+intermediaries are private and not passed on. The pseudonym is random, new with each start, and says
+nothing about engine or machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Via:
         return {"Via": ", ".join(f"1.1 {engine}" for engine in engines)}
 
     def leads_here(self, header: bytes) -> bool:
-        """Whether a request with this Via came through this engine before, or through too many."""
+        """Whether a request with this Via came through this engine, or through too many."""
         engines = _read(header)
         return self._pseudonym in engines or len(engines) > MAX_ENGINES
 

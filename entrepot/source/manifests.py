@@ -1,4 +1,4 @@
-"""Manifests of a source registry: fetched, and checked against their digest and media type.
+"""Manifests of a source registry: fetched, and checked by digest and media type.
 
 The bytes stay as they came; what makes a manifest usable is decided here (OCI distribution
 specification 1.1, "Pulling manifests").
@@ -25,7 +25,7 @@ MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 """All four media types of images; another one only where the source has nothing better: an
 artifact's own type."""
 
-PARSED_IN_THREAD = 256 * 1024
+DOCUMENT_THREAD_THRESHOLD = 256 * 1024
 """Bytes from which a document is parsed in a thread: megabytes of JSON and their digest take a
 tenth of a second, in which the event loop would serve no other client."""
 
@@ -138,7 +138,7 @@ async def check_manifest(
     api.refuse_page(response, about)
     api.refuse_media_type(response, about)
     arguments = (api.login_server, response.media_type, content, digest, about)
-    if len(content) < PARSED_IN_THREAD:
+    if len(content) < DOCUMENT_THREAD_THRESHOLD:
         return _read_manifest(*arguments)
     return await asyncio.to_thread(_read_manifest, *arguments)
 
@@ -166,13 +166,12 @@ def _read_manifest(
 
 
 def _media_type(server: str, content_type: str | None, hint: _ManifestHint, about: str) -> str:
-    """The media type of a manifest, by its header and by its own field (OCI image specification,
-    "mediaType"; CVE-2021-41190).
+    """The media type of a manifest, by its header and by its own field.
 
-    No client may take for an index what another one takes for an image: where header and field name
-    different types of images, or the document is both, it is refused. A document that names a type
-    of images under a header that names none has the type that it names: its digest covers that, and
-    not the header.
+    OCI image specification, "mediaType"; CVE-2021-41190. No client may take for an index what
+    another one takes for an image: where header and field name different types of images, or the
+    document is both, it is refused. A document that names a type of images under a header that
+    names none has the type that it names: its digest covers that, and not the header.
     """
     own_type = None
     if hint.media_type:

@@ -1,4 +1,4 @@
-"""Causes of failed requests in the network and in what this machine lacks or has run out of."""
+"""Causes of failed requests in the network, and in this machine's environment."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def may_come_from_environment(chain: list[BaseException], host: str) -> bool:
 
 
 def environment_cause(chain: list[BaseException], target: RequestTarget) -> Cause | None:
-    """What this machine lacks so that nothing, or nothing of a kind, can be reached. Blocks."""
+    """What this machine lacks to reach anything, or a kind of address. Blocks."""
     lookup, numbers = failed_lookup(chain), errnos(chain)
     if not has_network():
         return Cause(

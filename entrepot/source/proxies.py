@@ -1,9 +1,10 @@
-"""Proxies of the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
+"""Proxies of the environment: ``HTTP_PROXY``, ``HTTPS_PROXY`` and the like.
 
-Each variable is read in lower case first, then in upper case; an empty one counts as not set
-(curl(1), "ENVIRONMENT"). ``HTTP_PROXY`` is for sources over http and ``HTTPS_PROXY`` for those over
-https; ``ALL_PROXY`` is for both where these are not set. A proxy speaks http, https or SOCKS5. It
-looks up the names of sources itself, with ``socks5`` as with ``socks5h``, as in Go's net/http.
+The variables are these two, ``ALL_PROXY`` and ``NO_PROXY``. Each is read in lower case first, then
+in upper case; an empty one counts as not set (curl(1), "ENVIRONMENT"). ``HTTP_PROXY`` is for
+sources over http and ``HTTPS_PROXY`` for those over https; ``ALL_PROXY`` is for both where these
+are not set. A proxy speaks http, https or SOCKS5. It looks up the names of sources itself, with
+``socks5`` as with ``socks5h``, as in Go's net/http.
 
 ``NO_PROXY`` is read as in Go (golang.org/x/net/http/httpproxy), because docker, containerd and
 podman do so. Where Go takes an entry for a name that can't exist, it is read as in curl(1): blanks
@@ -58,7 +59,7 @@ _NAME = re.compile(r"[^\s/@*\[\]:;|'\"<>]+")
 
 
 class ProxyUnusable(EntrepotError):
-    """A variable of the environment with a proxy, or an entry of NO_PROXY, that can't be used.
+    """A proxy of the environment, or an entry of NO_PROXY, that can't be used.
 
     *variable* is its name as it is set. The text has neither the user name nor the password of the
     proxy.
@@ -190,7 +191,7 @@ class _NoProxy:
 
 
 def proxy_of(url: httpx.URL, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """The proxy for *url*; None where it is reached without one. Raises `ProxyUnusable`.
+    """The proxy for *url*; None where it has none. Raises `ProxyUnusable`.
 
     *environment* takes the place of the process's own.
     """
@@ -235,7 +236,7 @@ def environment_problems(environment: Mapping[str, str] | None = None) -> list[P
 
 
 def _first(environment: Mapping[str, str], name: str) -> tuple[str, str]:
-    """Name and value of a variable in lower or in upper case; an empty one counts as not set."""
+    """Name and value of a variable in lower or upper case; an empty one is not set."""
     for variable in (name, name.upper()):
         if value := environment.get(variable, "").strip():
             return variable, value
@@ -353,7 +354,7 @@ def _parse_no_proxy_entry(text: str) -> _NoProxyEntry | None:
 
 
 def _ipv4_if_mapped(address: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:
-    """The IPv4 address that an IPv6 address maps; for Go both are equal (net.IP.Equal)."""
+    """The IPv4 address that an IPv6 address maps; in Go both are equal (net.IP.Equal)."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address

@@ -29,7 +29,7 @@ def unusable_proxy_cause(error: ProxyUnusable) -> Cause:
 def proxy_failure_cause(
     error: ProxyFailed, chain: list[BaseException], target: RequestTarget
 ) -> Cause:
-    """What is wrong with the proxy of a request: it looks up the source and connects to it."""
+    """What is wrong with the proxy that should connect to the source."""
     proxy = error.proxy
     if error.status is not None:
         return proxy_status_cause(error.status, target, proxy)
@@ -74,7 +74,7 @@ def proxy_failure_cause(
 
 
 def _last_message(chain: list[BaseException]) -> str:
-    """The innermost message, which comes from a library or the system and names no secret."""
+    """The innermost message, from a library or the system; it names no secret."""
     messages = [printable(str(cause), 150) for cause in chain if str(cause)]
     return messages[-1].rstrip(".") if messages else "no answer"
 
@@ -90,7 +90,7 @@ def behind_proxy_cause(error: BehindProxyUnreachable, target: RequestTarget) -> 
 
 
 def through_proxy_cause(error: BaseException, target: RequestTarget, proxy: Proxy) -> Cause:
-    """A connection through a proxy fails, and nothing shows which of the two ends is at fault.
+    """A connection through a proxy fails, and either end may be at fault.
 
     Only the proxy is connected to from here, so the source alone is never named (F75).
     """

@@ -1,4 +1,4 @@
-"""Rate limits of source registries, as their responses state them, and pauses after a 429.
+"""Rate limits of source registries, as responses state them, and pauses after 429.
 
 Docker Hub sends ``ratelimit-limit: 100;w=21600`` and ``ratelimit-remaining: 76;w=21600`` with
 manifests (``w`` is the window in seconds); it counts GETs of manifests, not HEADs. Others write
@@ -46,7 +46,7 @@ class RateLimit:
 
 
 def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
-    """The rate limit that a response states, if any. *now* is in seconds since the epoch."""
+    """The rate limit that a response states; *now* is in seconds since the epoch."""
     fields = {
         name.lower().replace("-", "").removeprefix("x"): value[:HEADER_LENGTH]
         for name, value in headers.items()

@@ -1,4 +1,4 @@
-"""Realms: the addresses at which registries let clients sign in, and which of them are trusted.
+"""Realms: where registries let clients sign in, and which of these are trusted.
 
 Credentials go to a realm of the registry's own host or domain only, or to one that the built-in
 table or ``settings.toml`` names (GHSA-3p65-76g6-3w7r describes what happens otherwise).
@@ -76,10 +76,11 @@ _NOT_SENT = "No credential was sent."
 
 
 def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
-    """The address of a realm to which credentials for *registry* may go; raises `SourceRefused`.
+    """The address of a realm to which credentials for *registry* may go.
 
-    It must be of the registry's own host or domain, or one of its realms in the table and the
-    settings, and https unless the registry's endpoint itself is http.
+    Raises `SourceRefused` for any other. It must be of the registry's own host or domain, or one of
+    its realms in the table and the settings, and https unless the registry's endpoint itself is
+    http.
     """
     url, is_own = read_realm(realm, registry)
     if is_own:
@@ -94,10 +95,10 @@ def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
 
 
 def read_realm(realm: str, registry: SourceRegistry) -> tuple[httpx.URL, bool]:
-    """The address of a realm, and whether it is the registry's own; raises `SourceRefused`.
+    """The address of a realm, and whether it is the registry's own.
 
-    A registry that redirects requests to another registry names that one's realm, where its
-    clients get their tokens: without credentials that does no harm.
+    Raises `SourceRefused` where it can't be used. A registry that redirects to another one names
+    that one's realm, where its clients get their tokens: without credentials that does no harm.
     """
     endpoint = httpx.URL(registry.endpoint)
     url = parse_address(realm)
@@ -119,7 +120,7 @@ def read_realm(realm: str, registry: SourceRegistry) -> tuple[httpx.URL, bool]:
 
 
 def rule_elsewhere(host: str) -> str:
-    """Advice for a registry that redirects to the registry *host*, which requires credentials."""
+    """Advice where a redirect leads to *host*, a registry that requires credentials."""
     try:
         name = parse_login_server(host)
     except LoginServerInvalid:

@@ -65,7 +65,7 @@ class _OciErrors(msgspec.Struct):
 
 
 async def read_source_message(response: SourceResponse) -> str:
-    """What the source itself says about an error, for people: the first of its OCI errors.
+    """The source's own message about an error: the first of its OCI errors.
 
     At most `SOURCE_MESSAGE_LENGTH` characters; empty where the body has no such error.
     """

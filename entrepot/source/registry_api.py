@@ -1,4 +1,4 @@
-"""Requests to the ``/v2/`` API of a source registry, signed in where it asks for that."""
+"""Requests to the ``/v2/`` API of a source registry, signed in if it asks for it."""
 
 from __future__ import annotations
 
@@ -181,11 +181,11 @@ class RegistryApi:
         repository: Repository,
         about: str,
     ) -> SourceResponse:
-        """Make a request with the sign-in that its registry asks for, and with that of a registry
-        to which its own registry redirects it (F80).
+        """Make a request, signed in as its registry asks for.
 
-        No registry is asked more than three times: without a token, with one that has just been
-        revoked, and with a new one.
+        That may be another registry, to which the first one redirects (F80). No registry is asked
+        more than three times: without a token, with one that has just been revoked, and with a new
+        one.
         """
         authorizer = self._authorizer
         authorization = await authorizer.authorization(self._login, repository, self._http)
@@ -302,7 +302,7 @@ class RegistryApi:
 
 
 def stated_digest(headers: Mapping[str, str]) -> Digest | None:
-    """The digest that a response states in Docker-Content-Digest; None without a valid one."""
+    """The digest in Docker-Content-Digest; None without a valid one."""
     value = headers.get("docker-content-digest")
     if value is None:
         return None

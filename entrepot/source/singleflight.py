@@ -1,4 +1,4 @@
-"""Single flight: one fetch for all clients that need the same thing at the same time."""
+"""Single flight: one fetch for all clients that need the same at the same time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FetchAbandoned(SourceUnreachable):
 
 
 class SingleFlight(Generic[Result]):
-    """Runs one fetch for each key at a time, and a second one for clients that are engines.
+    """Runs one fetch for each key at a time, and another one for engines as clients.
 
     A waiting client that leaves changes nothing for the others. When the last one has left, the
     fetch goes on, or is cancelled where *cancels_unawaited*.

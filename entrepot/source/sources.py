@@ -1,4 +1,4 @@
-"""All source registries: their connections, tokens, rate limits and circuit breakers."""
+"""All source registries: connections, tokens, rate limits and circuit breakers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 class Sources:
-    """The connections, tokens and limits of all source registries. Use it as ``async with``.
+    """Connections, tokens and limits of all sources. Use it as ``async with``.
 
     *transport* takes the place of the network, *pause* that of waiting between attempts. *clock* is
     monotonic, *wall_clock* since the epoch, both in seconds.

@@ -30,9 +30,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
-from entrepot.source.addresses import LOCAL_ADDRESS, Reach
+from entrepot.source.addresses import LOCAL_ADDRESS, AddressRefused, Reach
 from entrepot.source.dns import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
-from entrepot.source.http import AddressRefused
 from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, proxy_of
 from entrepot.source.socks import SocksConnector
 
@@ -133,7 +132,7 @@ class SourceTransport(httpx.AsyncBaseTransport):
         )
 
     def _session(self, *, checked: bool, proxy: Proxy | None) -> aiohttp.ClientSession:
-        """The pool that may connect anywhere, the one that checks addresses, or a SOCKS proxy's."""
+        """The pool without checks, the one that checks addresses, or a SOCKS proxy's."""
         socks = proxy if proxy is not None and proxy.is_socks else None
         session = self._sessions.get((checked, socks))
         if session is None:
@@ -326,7 +325,7 @@ class _ResponseBody(httpx.AsyncByteStream):
 
 @contextmanager
 def _as_httpx_errors(proxy: Proxy | None = None) -> Iterator[None]:
-    """Raise errors of aiohttp as httpx's. *proxy* is the one that the connection goes through."""
+    """Raise errors of aiohttp as httpx's; *proxy* is that of the connection."""
     try:
         yield
     except _CAUGHT as error:

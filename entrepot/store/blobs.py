@@ -1,9 +1,9 @@
-"""Content-addressed blobs on a local file system. No blob is visible before its digest is right.
+"""Content-addressed blobs on a local file system.
 
-A blob arrives in a `PartialBlob`, a file in the *fills* directory that grows and can be read while
-it grows. When its digest is right it is fsynced and renamed into place, and the directory is
-fsynced: after a crash there are whole blobs or none. The rename keeps the open file, so readers of
-the growing file are not disturbed.
+No blob is visible before its digest is verified. A blob arrives in a `PartialBlob`, a file in the
+*fills* directory that grows and can be read while it grows. When its digest is right it is fsynced
+and renamed into place, and the directory is fsynced: after a crash there are whole blobs or none.
+The rename keeps the open file, so readers of the growing file are not disturbed.
 
 A large part of a blob that did not arrive whole, because the source or the engine stopped, is
 resumed by the next fill, which hashes the bytes in the file first. After a restart of the machine a
@@ -148,10 +148,11 @@ class NotWritten(OSError):
 
 
 class PartialBlob:
-    """A blob on its way in: written by one fill, read by any number of clients at their own places.
+    """A partial blob: one fill writes it, and any number of clients read it.
 
-    Its file is closed when the writer and all readers have released it; see `reading`.
-    *resumable_size* is the number of bytes that an earlier fill left in the file.
+    Each client reads at its own place. Its file is closed when the writer and all readers have
+    released it; see `reading`. *resumable_size* is the number of bytes that an earlier fill left in
+    the file.
     """
 
     def __init__(
@@ -203,7 +204,10 @@ class PartialBlob:
                 unwritten[0] = unwritten[0][count:]
 
     def hash_resumable(self) -> bool:
-        """Hash the next bytes that an earlier fill left; False at their end. Runs in a thread."""
+        """Hash the next bytes that an earlier fill left; False at their end.
+
+        Runs in a thread.
+        """
         content = os.pread(
             self._descriptor, min(HASH_SIZE, self.resumable_size - self.written), self.written
         )
@@ -276,7 +280,10 @@ class FilePart:
 
 
 class BlobStore:
-    """Cached blobs below *root*, and partial blobs below *fills* on the same file system."""
+    """Cached blobs below *root*, and partial blobs below *fills*.
+
+    Both are on the same file system.
+    """
 
     def __init__(
         self, root: Path, fills: Path, *, clock: Callable[[], float] = time.monotonic
@@ -320,7 +327,10 @@ class BlobStore:
         return await asyncio.to_thread(disk_cause, error, self._root.parent, file_system_name)
 
     async def open(self) -> None:
-        """Create the directories, and remove parts of an earlier engine that can't be resumed."""
+        """Create the directories.
+
+        Removes parts of an earlier engine that can't be resumed.
+        """
         await asyncio.to_thread(self._prepare)
         # The threads are started now: each takes a quarter of a millisecond, for which the first
         # clients would wait.
@@ -394,9 +404,9 @@ class BlobStore:
                 self._unlink(part)
 
     def _limit_resumable_parts(self) -> None:
-        """Remove the oldest parts beyond `MAX_RESUMABLE_PARTS` and their share of the file system.
+        """Remove the oldest parts beyond their number and their share of the disk.
 
-        Runs in a thread.
+        The number is `MAX_RESUMABLE_PARTS`, the share that of the file system. Runs in a thread.
         """
         parts: list[tuple[float, int, Path]] = []
         for part in self._resumable_parts():
@@ -430,7 +440,10 @@ class BlobStore:
             executor.shutdown()
 
     def path(self, digest: Digest) -> Path:
-        """The path of a blob: in one of 256 directories, so that none grows too large to list."""
+        """The path of a blob.
+
+        It is in one of 256 directories, so that none grows too large to list.
+        """
         return self._root / digest.algorithm / digest.hex[:2] / digest.hex
 
     def size(self, digest: Digest) -> int | None:
@@ -447,7 +460,10 @@ class BlobStore:
             return None
 
     def stat_size(self, digest: Digest) -> int | None:
-        """The size of the file in bytes, None where there is none; raises OSError where unknown."""
+        """The size of the file in bytes; None where there is none.
+
+        Raises OSError where it is unknown.
+        """
         try:
             status = os.stat(self.path(digest))
         except (FileNotFoundError, NotADirectoryError):
@@ -468,9 +484,10 @@ class BlobStore:
 
     @asynccontextmanager
     async def opened(self, digest: Digest, size: int | None = None) -> AsyncIterator[FileIO]:
-        """Open a cached blob for a reader, who can read it even when it is evicted meanwhile.
+        """Open a cached blob for a reader.
 
-        Raises FileNotFoundError, also for a file that no longer has *size* bytes.
+        The reader can read it even when it is evicted meanwhile. Raises FileNotFoundError, also for
+        a file that no longer has *size* bytes.
         """
         opening = asyncio.get_running_loop().run_in_executor(self._readers, self._open, digest)
         file = await uninterrupted(opening, discard=_close)
@@ -496,10 +513,11 @@ class BlobStore:
                 yield chunk
 
     def _open(self, digest: Digest) -> FileIO:
-        """Open the file of a cached blob. A file that this user may not read counts as not cached.
+        """Open the file of a cached blob.
 
-        An engine that once ran as root leaves such files: the blob is fetched again, as this user
-        owns the directory, and no client has to wait for a change of the file's mode.
+        A file that this user may not read counts as not cached. An engine that once ran as root
+        leaves such files: the blob is fetched again, as this user owns the directory, and no client
+        has to wait for a change of the file's mode.
         """
         path = self.path(digest)
         try:
@@ -620,7 +638,10 @@ class BlobStore:
         )
 
     async def commit(self, partial: PartialBlob) -> None:
-        """Make a verified blob visible: flush the content, rename the file, flush the directory."""
+        """Make a verified blob visible.
+
+        Flushes the content, renames the file, flushes the directory.
+        """
         assert partial.digest_matches()
         await uninterrupted(
             asyncio.get_running_loop().run_in_executor(self._committers, self._commit, partial)
@@ -660,7 +681,10 @@ class BlobStore:
             self._growing.discard(partial.path)
 
     async def keep_for_resume(self, partial: PartialBlob) -> None:
-        """Keep the bytes of an incomplete blob for the next fill, if they are worth resuming."""
+        """Keep the bytes of an incomplete blob for the next fill.
+
+        Bytes that are not worth resuming are removed.
+        """
         if max(partial.written, partial.resumable_size) < MIN_RESUMABLE_SIZE:
             await self.discard(partial)
         else:
@@ -694,10 +718,10 @@ class BlobStore:
     def remove_damaged(
         self, digest: Digest, *, is_damaged: Callable[[os.stat_result], bool]
     ) -> bool:
-        """Remove a damaged file at once, even a leased one; False where the file is not damaged.
+        """Remove a damaged file at once, even a leased one.
 
-        *is_damaged* judges the file that exists now. A file that can't be moved away counts as not
-        cached until the blob has been fetched again.
+        False where the file is not damaged. *is_damaged* judges the file that exists now. A file
+        that can't be moved away counts as not cached until the blob has been fetched again.
         """
         with self._renaming:
             try:

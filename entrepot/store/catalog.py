@@ -120,7 +120,7 @@ class Catalog(CatalogDatabase):
         )
 
     async def media_types_of(self, repository: Repository) -> dict[Digest, str]:
-        """The manifests that belong to a repository, with the media types that its source gave."""
+        """The manifests of a repository, with the media types that its source gave."""
         links = schema.repository_manifests.c
         query = select(links.digest, links.media_type).where(links.repository == repository)
         # A few media types stand in many rows: each text is kept once.
@@ -227,9 +227,10 @@ class Catalog(CatalogDatabase):
         )
 
     async def aggregate_usage(self, aggregate: Callable[[Iterable[Any]], T]) -> T:
-        """The result of *aggregate*, called in another thread with a row for each repository.
+        """Return the result of *aggregate*, called with a row for each repository.
 
-        A row has the name, the size in bytes, the number of pulls and the time of the last one.
+        It is called in another thread. A row has the name, the size in bytes, the number of pulls
+        and the time of the last one.
         """
         column = schema.repositories.c
         query = select(column.name, column.size, column.pulls, column.last_pull)
@@ -242,7 +243,10 @@ class Catalog(CatalogDatabase):
     async def tag_names(
         self, repository: Repository, *, after: str | None = None, limit: int | None = None
     ) -> list[str]:
-        """The names of a repository's tags in order, those *after* one, at most *limit* of them."""
+        """The names of a repository's tags in order, at most *limit* of them.
+
+        With *after*, only the names behind that one.
+        """
         column = schema.tags.c
         query = (
             select(column.name)
@@ -289,9 +293,9 @@ class Catalog(CatalogDatabase):
         tags: Iterable[Tag] = (),
         now: float,
     ) -> None:
-        """Insert a manifest with its references, link it to a repository, and point *tags* at it.
+        """Insert a manifest with its references, and link it to a repository.
 
-        All of it or nothing is written.
+        Points *tags* at it. All of it or nothing is written.
         """
         digest = str(manifest.digest)
         # A large manifest has thousands of rows: they are prepared before the transaction, and not
@@ -464,7 +468,10 @@ class Catalog(CatalogDatabase):
         return await self._read(lambda connection: int(connection.execute(query).scalar_one()))
 
     async def remove_blob(self, digest: Digest) -> int:
-        """Delete the row of a blob whose file is gone; returns the row's size, 0 without one."""
+        """Delete the row of a blob whose file is gone.
+
+        Returns the row's size, 0 without one.
+        """
         async with self._change() as connection:
             has_digest = schema.blobs.c.digest == str(digest)
             size = (
@@ -477,12 +484,15 @@ class Catalog(CatalogDatabase):
         return int(size)
 
     async def source_of(self, repository: Repository) -> str | None:
-        """The source repository of a repository, with its login server; None when not cached."""
+        """The source of a repository, with its login server; None when not cached."""
         query = select(schema.repositories.c.source).where(schema.repositories.c.name == repository)
         return await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
 
     async def record_usage(self, usage: Usage) -> None:
-        """Write what was used since the last time; called at intervals, not for each request."""
+        """Write what was used since the last call.
+
+        Called at intervals, not for each request.
+        """
         async with self._change(changes=False, uses=True) as connection:
             await write_usage(connection, usage)
 
@@ -513,7 +523,10 @@ class Catalog(CatalogDatabase):
         )
 
     async def record_traffic(self, steps: Mapping[int, tuple[int, ...]], *, since: int) -> None:
-        """Replace the traffic of some time steps, and delete steps that began before *since*."""
+        """Replace the traffic of some time steps.
+
+        Deletes steps that began before *since*.
+        """
         names = [column.name for column in schema.activity.columns]
         async with self._write() as connection:
             replaced = schema.activity.c.began < since
@@ -621,7 +634,7 @@ class Catalog(CatalogDatabase):
 
     @frees_space
     async def collect(self, remove_blob: RemoveBlob) -> int:
-        """Remove manifests that belong to no repository and blobs that no manifest refers to.
+        """Remove manifests of no repository and blobs of no manifest.
 
         Returns how many blobs could not be removed yet.
         """
@@ -633,7 +646,10 @@ class Catalog(CatalogDatabase):
     # Locks
 
     async def lock_repository(self, repository: Repository, locked: bool) -> bool:
-        """Lock or unlock a repository with all its contents; False without such a repository."""
+        """Lock or unlock a repository with all its contents.
+
+        False without such a repository.
+        """
         return await self._update(
             update(schema.repositories)
             .where(schema.repositories.c.name == repository)
@@ -688,7 +704,10 @@ class Catalog(CatalogDatabase):
         return await self._read(read_inventory, long=True)
 
     async def inventory_manifests(self, repository: Repository) -> list[InventoryManifest]:
-        """The manifests of a repository with their locks, tags and children, but without blobs."""
+        """The manifests of a repository with their locks, tags and children.
+
+        The blobs of the manifests are not read.
+        """
         return await self._read(
             lambda connection: read_repository_inventory(connection, repository), long=True
         )
@@ -738,9 +757,10 @@ class Catalog(CatalogDatabase):
         stat_size: StatSize | None = None,
         remove_damaged: RemoveDamaged = lambda _digest, _size: False,
     ) -> tuple[int, int]:
-        """Make the rows of blobs agree with their files, which a walk found with *file_sizes*.
+        """Make the rows of blobs agree with their files.
 
-        Returns how many files were adopted and how many rows deleted; see
+        *file_sizes* are the files that a walk of the directories listed. Returns how many files
+        were adopted and how many rows deleted; see
         `entrepot.store.reconciliation.resolve_differences`.
         """
         differences = await self._read(lambda connection: read_differences(connection, file_sizes))
@@ -794,7 +814,10 @@ def _named_platform(repository: Repository, digest: str) -> Any:
 async def _point_tag(
     connection: AsyncConnection, repository: Repository, tag: Tag, digest: str, now: float
 ) -> bool:
-    """Point a tag at a manifest; returns whether it is new, moved, or was gone at its source."""
+    """Point a tag at a manifest.
+
+    Returns whether the tag is new, moved, or was gone at its source.
+    """
     is_tag = (schema.tags.c.repository == repository) & (schema.tags.c.name == tag)
     row = (
         await connection.execute(select(schema.tags.c.digest, schema.tags.c.gone).where(is_tag))

@@ -1,4 +1,7 @@
-"""Periodic maintenance of the catalog: backups, free pages, the log, and the disk reserve."""
+"""Periodic maintenance of the catalog.
+
+Backups, free pages, the write-ahead log, and the disk reserve.
+"""
 
 from __future__ import annotations
 

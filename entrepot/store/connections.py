@@ -109,7 +109,10 @@ def reason_of(error: BaseException) -> Reason:
 
 
 class CatalogOperation(StrEnum):
-    """What failed: reading until something is read again, writing until something is written."""
+    """A kind of access to the catalog that fails or works again.
+
+    Reading has failed until a read succeeds, writing until a write succeeds.
+    """
 
     READING = "reading"
     WRITING = "writing"
@@ -149,11 +152,17 @@ class CatalogHealth:
             self.missed_writes += 1
 
     def record_failed_read(self, context: ExceptionContext) -> None:
-        """For SQLAlchemy's ``handle_error``: raise `CatalogFailed` in place of a database error."""
+        """Raise `CatalogFailed` in place of a database error.
+
+        For SQLAlchemy's ``handle_error``.
+        """
         self._raise_failure(context, CatalogOperation.READING)
 
     def record_failed_write(self, context: ExceptionContext) -> None:
-        """For SQLAlchemy's ``handle_error``: raise `CatalogFailed` in place of a database error."""
+        """Raise `CatalogFailed` in place of a database error.
+
+        For SQLAlchemy's ``handle_error``.
+        """
         self._raise_failure(context, CatalogOperation.WRITING)
 
     def _raise_failure(self, context: ExceptionContext, operation: CatalogOperation) -> None:
@@ -238,12 +247,13 @@ class ReaderThreads:
 
 
 class WriterThreads:
-    """The threads of aiosqlite's connections: each is stopped once, and ends before the event loop.
+    """The threads of aiosqlite's connections.
 
-    When a write is cancelled twice, SQLAlchemy 2.1 stops a connection whose `close` is still
-    running, which stops it again (aiosqlite 0.22): the second stop is queued behind the end of the
-    thread, its future is never done, a task waits for it forever, and the process does not end. A
-    thread that ends after the event loop fails with "Event loop is closed".
+    Each is stopped once, and ends before the event loop. When a write is cancelled twice,
+    SQLAlchemy 2.1 stops a connection whose `close` is still running, which stops it again
+    (aiosqlite 0.22): the second stop is queued behind the end of the thread, its future is never
+    done, a task waits for it forever, and the process does not end. A thread that ends after the
+    event loop fails with "Event loop is closed".
     """
 
     def __init__(self) -> None:
@@ -288,7 +298,10 @@ async def _finishes(reading: asyncio.Future[Any], seconds: float) -> bool:
 
 
 def pragma_listener(pragmas: Sequence[str]) -> Callable[[Any, Any], None]:
-    """For SQLAlchemy's ``connect``: a listener that executes *pragmas* on each connection."""
+    """Create a listener that executes *pragmas* on each new connection.
+
+    For SQLAlchemy's ``connect``.
+    """
 
     def execute_pragmas(connection: Any, _record: Any) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The counters of each repository: its tags, its manifests, and the bytes cached for it.
+"""The counters of each repository: its tags, manifests and cached bytes.
 
 The counters are columns, written in the transaction that changes what they count, so that a listing
 of ten thousand repositories reads one table. Each blob counts once in a repository, however many of

@@ -1,7 +1,7 @@
-"""The SQLite database of the catalog: opening, reading, writing, and giving free pages back.
+"""The SQLite database of the catalog.
 
-Reads run side by side in threads (`entrepot.store.connections`); writes wait for each other here
-and not in the database.
+Opening, reading, writing, and giving free pages back. Reads run side by side in threads
+(`entrepot.store.connections`); writes wait for each other here and not in the database.
 """
 
 from __future__ import annotations
@@ -65,9 +65,10 @@ _log = logging.getLogger("entrepot.catalog")
 def frees_space(
     operation: Callable[Concatenate[DatabaseT, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[DatabaseT, P], Coroutine[Any, Any, T]]:
-    """Retry an operation that frees space once with the disk reserve, where the disk is full (S19).
+    """Retry an operation that frees space once, where the disk is full (S19).
 
-    Also for operations that only lead to free space, such as unlocking.
+    The retry uses the disk reserve. Also for operations that only lead to free space, such as
+    unlocking.
     """
 
     @wraps(operation)
@@ -99,7 +100,7 @@ class CatalogDatabase:
         self._write_began: float | None = None
         """When the running write began, by the monotonic clock."""
         self.changes = 0
-        """Counts writes that change a listing of repositories or tags, but for their use."""
+        """Counts writes that change a listing of repositories or tags, except their use."""
         self.uses = 0
         """Counts writes that change how often a repository or a rule was used."""
 
@@ -236,7 +237,10 @@ class CatalogDatabase:
             raise self.health.problem.with_traceback(None)
 
     async def size(self) -> int:
-        """Bytes of the catalog on the disk, without free pages and a log of the usual length."""
+        """Bytes of the catalog on the disk.
+
+        They do not include free pages and a log of the usual length.
+        """
 
         def read(connection: Connection) -> int:
             pages = connection.exec_driver_sql(

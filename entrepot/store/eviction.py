@@ -1,10 +1,10 @@
-"""What an eviction removes when room is needed: a pure decision on an inventory of the cache.
+"""What an eviction removes when room is needed.
 
-Images are removed, least recently used first, until the cache is at or below a goal. An image is a
-manifest of one repository with cached blobs, with the tags that point at it or at an index above
-it. Blobs are counted by reference: a blob that a remaining image needs frees nothing, a blob that
-several evicted images share frees its bytes once. An image that would free nothing, because
-remaining images need all its blobs, stays too.
+A pure decision on an inventory of the cache. Images are removed, least recently used first, until
+the cache is at or below a goal. An image is a manifest of one repository with cached blobs, with
+the tags that point at it or at an index above it. Blobs are counted by reference: a blob that a
+remaining image needs frees nothing, a blob that several evicted images share frees its bytes once.
+An image that would free nothing, because remaining images need all its blobs, stays too.
 
 These stay: what is locked, with everything that it needs (a locked index keeps the cached images
 below it); what is being pulled now; what was used within `RECENT` seconds.
@@ -78,7 +78,10 @@ class InventoryManifest(msgspec.Struct, frozen=True, gc=False):
 
 
 class InventoryBlob(msgspec.Struct, frozen=True, gc=False):
-    """A cached blob: its size in bytes, and when a client last got it (else when it was cached)."""
+    """A cached blob: its size in bytes, and when a client last got it.
+
+    That is when it was cached, where no client got it.
+    """
 
     size: int
     last_used: float
@@ -312,7 +315,7 @@ def _weights(inventory: Inventory, catalog_size: int) -> dict[Digest, int]:
 def confirm(
     plan: EvictionPlan, manifests: Iterable[InventoryManifest], *, used: Collection[Key] = ()
 ) -> set[Key]:
-    """The manifests of a plan that may still be evicted, and the indexes that this empties.
+    """The manifests of a plan that may still be evicted, and the emptied indexes.
 
     *manifests* are all manifests of the plan's repositories now; their blobs do not count. An image
     that was requested or locked since the plan was made stays, and so does one in *used*.

@@ -50,7 +50,10 @@ def read_inventory(connection: Connection) -> Inventory:
 def read_repository_inventory(
     connection: Connection, repository: Repository
 ) -> list[InventoryManifest]:
-    """The manifests of a repository with their locks, tags and children, but without blobs."""
+    """The manifests of a repository with their locks, tags and children.
+
+    The blobs of the manifests are not read.
+    """
     links, tags, children = _queries()
     link_repository = schema.repository_manifests.c.repository
     return manifests_of_rows(
@@ -64,8 +67,10 @@ def read_repository_inventory(
 
 @dataclass(frozen=True, slots=True)
 class InventoryRows:
-    """Rows of the manifests of some repositories, of the tags that point at them, and of the
-    children of indexes."""
+    """Rows of the manifests of some repositories.
+
+    With rows of the tags that point at them, and of the children of indexes.
+    """
 
     links: Iterable[Any]
     tags: Iterable[Any]

@@ -60,7 +60,7 @@ within the catalog's integers."""
 ENTRIES_COMMAS = 50 * REFERENCES_LIMIT
 """Commas accepted in a list with odd entries; one with a platform and annotations has twenty."""
 
-PARSED_IN_THREAD = 128 * 1024
+MANIFEST_THREAD_THRESHOLD = 128 * 1024
 """Bytes from which on a manifest is parsed in a thread.
 
 One of 4 MiB takes a tenth of a second, which would delay other clients."""
@@ -76,7 +76,10 @@ class ReferenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A reference of a manifest. *size* is in bytes, None where the manifest states none."""
+    """A reference of a manifest.
+
+    *size* is in bytes, None where the manifest states none.
+    """
 
     digest: Digest
     kind: ReferenceKind
@@ -223,7 +226,7 @@ async def parse_manifest(content: bytes, media_type: str, digest: Digest) -> Man
 
     Raises `ManifestUnreadable`, also beyond `LAYERS_LIMIT`, `REFERENCES_LIMIT` and `LARGEST_SIZE`.
     """
-    if len(content) < PARSED_IN_THREAD:
+    if len(content) < MANIFEST_THREAD_THRESHOLD:
         return _bounded(content, media_type, digest)
     return await asyncio.to_thread(_bounded, content, media_type, digest)
 
@@ -316,7 +319,10 @@ def _references_of(document: _Document) -> list[Descriptor]:
 
 
 def _children(entries: Iterable[_Descriptor]) -> list[Descriptor]:
-    """The readable entries of an index; where there are none, raise the first entry's error."""
+    """The readable entries of an index.
+
+    Where there are none, the first entry's error is raised.
+    """
     children: list[Descriptor] = []
     first_error: DigestInvalid | None = None
     for entry in entries:
@@ -332,7 +338,10 @@ def _children(entries: Iterable[_Descriptor]) -> list[Descriptor]:
 
 
 def _read_odd(text: bytes) -> _Document:
-    """Parse a document outside the specification: valid fields count, invalid ones are unknown."""
+    """Parse a document outside the specification.
+
+    Valid fields count, invalid ones are unknown.
+    """
     document = _odd_decoder.decode(text)
     version = _loose(document.schema_version)
     if isinstance(version, str) and version.isascii() and version.isdigit():
@@ -441,7 +450,10 @@ def _descriptor(stated: _Descriptor, kind: ReferenceKind) -> Descriptor:
 
 
 def _is_media_type(text: str) -> bool:
-    """Whether *text* can be used as a media type: as lenient as clients, beyond RFC 6838."""
+    """Whether *text* can be used as a media type.
+
+    As lenient as clients are, beyond RFC 6838.
+    """
     return (
         len(text) <= 255
         and text.isascii()

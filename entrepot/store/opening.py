@@ -1,7 +1,8 @@
-"""Opening of the catalog's file: sound, damaged, missing, on a full or a read-only disk.
+"""Opening of the catalog's file.
 
-The engine starts in each of these cases and serves what is cached; only a file system on which
-SQLite can't work at all ends the start (F88).
+It may be sound, damaged or missing, on a full or a read-only disk. The engine starts in each of
+these cases and serves what is cached; only a file system on which SQLite can't work at all ends the
+start (F88).
 """
 
 from __future__ import annotations

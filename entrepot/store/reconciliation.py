@@ -34,7 +34,10 @@ class BlobDifferences:
 
 
 def read_differences(connection: Connection, file_sizes: Mapping[Digest, int]) -> BlobDifferences:
-    """Compare all rows with all files. Runs in a thread: there may be some hundred thousand."""
+    """Compare all rows with all files.
+
+    Runs in a thread: there may be some hundred thousand.
+    """
     on_disk = {str(digest): size for digest, size in file_sizes.items()}
     without_file: list[str] = []
     other_size: list[tuple[str, int]] = []

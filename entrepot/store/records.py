@@ -27,7 +27,10 @@ class TagEntry:
 
 
 class BlobOrigin(NamedTuple):
-    """A source registry that gave the bytes of a blob, and whether a credential set was used."""
+    """A source registry that gave the bytes of a blob.
+
+    *with_credentials* says whether a credential set was used.
+    """
 
     login_server: str
     with_credentials: bool
@@ -42,10 +45,13 @@ class BlobRecord:
 
     @property
     def is_public(self) -> bool:
-        """Whether a source gave it without credentials, so that every client can fetch it there."""
+        """Whether the source gave the blob without credentials.
+
+        Then every client can fetch it there.
+        """
         return any(not origin.with_credentials for origin in self.origins)
 
-    def opens_for(self, login_servers: Collection[str]) -> bool:
+    def may_be_served_for(self, login_servers: Collection[str]) -> bool:
         """Whether the copy may be served in the name of one of some source registries."""
         return self.is_public or any(
             origin.login_server in login_servers for origin in self.origins

@@ -271,7 +271,10 @@ def _merge(damaged: Path, new: Path) -> int:
 
 
 def _is_older_than(source: sqlite3.Connection, version: int) -> bool:
-    """Whether a damaged catalog has an older schema than *version*; False where unreadable."""
+    """Whether a damaged catalog has an older schema than *version*.
+
+    False where it can't be read.
+    """
     try:
         return 0 < int(source.execute("PRAGMA user_version").fetchone()[0]) < version
     except sqlite3.Error:

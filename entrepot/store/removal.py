@@ -1,4 +1,7 @@
-"""Removal of evicted images and of what nothing refers to any more, within a write transaction."""
+"""Removal of evicted images and of what nothing refers to any more.
+
+It runs within a write transaction.
+"""
 
 from __future__ import annotations
 
@@ -123,9 +126,10 @@ async def remove_empty_repository(connection: AsyncConnection, repository: Repos
 async def collect_garbage(
     connection: AsyncConnection, remove_blob: RemoveBlob, *, now: float
 ) -> tuple[int, int]:
-    """Delete manifests of no repository and blobs of no manifest, but recently adopted blobs.
+    """Delete manifests of no repository and blobs of no manifest.
 
-    Returns the bytes freed and the number of blobs that could not be removed yet.
+    Recently adopted blobs stay. Returns the bytes freed and the number of blobs that could not be
+    removed yet.
     """
     linked = select(schema.repository_manifests.c.digest).where(
         schema.repository_manifests.c.digest == schema.manifests.c.digest

@@ -1,4 +1,7 @@
-"""Conversions between rows and records, and statements that several modules of the store share."""
+"""Conversions between rows and records, and shared statements.
+
+Several modules of the store use the statements.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,10 @@ async def insert_missing(
 
 
 async def fetch_all(connection: AsyncConnection, query: Any) -> list[Any]:
-    """All rows of a long result, a thousand at a time, so that other tasks run in between."""
+    """Fetch all rows of a long result, a thousand at a time.
+
+    Other tasks run in between.
+    """
     rows: list[Any] = []
     async for partition in (await connection.stream(query)).partitions(1000):
         rows.extend(partition)

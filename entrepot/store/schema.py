@@ -165,9 +165,10 @@ CHUNK_SIZE = 500
 
 
 def create(connection: Connection, count: Executable) -> None:
-    """Create the tables, or migrate an older catalog; raises `EngineError` for a newer one.
+    """Create the tables, or migrate an older catalog.
 
-    *count* is the statement that fills the counters of version 3.
+    Raises `EngineError` for a newer one. *count* is the statement that fills the counters of
+    version 3.
     """
     version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     if version > SCHEMA_VERSION:
@@ -193,7 +194,10 @@ def create(connection: Connection, count: Executable) -> None:
 
 
 def fill_version_4(connection: Connection) -> None:
-    """Derive the columns of version 4: each repository's media types and each blob's origins."""
+    """Derive the columns of version 4.
+
+    They are each repository's media types and each blob's origins.
+    """
     connection.execute(_media_type_of_each_repository())
     connection.execute(origins_by_repository())
 
@@ -213,10 +217,11 @@ def _media_type_of_each_repository() -> Executable:
 def origins_by_repository(
     digests: Sequence[str] | None = None, *, only_if_single: bool = False
 ) -> Insert:
-    """The statement that derives the origins of cached blobs from repositories that refer to them.
+    """The statement that derives the origins of cached blobs.
 
-    *digests* limits it to some blobs, *only_if_single* to blobs with repositories of one login
-    server alone. Whether credentials were used is unknown, so it says that they were.
+    It takes them from the repositories that refer to the blobs. *digests* limits it to some blobs,
+    *only_if_single* to blobs with repositories of one login server alone. Whether credentials were
+    used is unknown, so it says that they were.
     """
     source = repositories.c.source
     login_server = func.substr(source, 1, func.instr(source, "/") - 1)

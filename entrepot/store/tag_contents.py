@@ -1,7 +1,8 @@
-"""The contents of a tag: its images and their layers, what of them is cached, and what shares them.
+"""The contents of a tag: its images and their layers.
 
-All queries follow the catalog's indexes from the tag on: they take no longer in a large catalog,
-but for layers that very many images share.
+Each is described with what of it is cached and what shares it. All queries follow the catalog's
+indexes from the tag on: they take no longer in a large catalog, except for layers that very many
+images share.
 """
 
 from __future__ import annotations
@@ -257,7 +258,10 @@ def _otherwise_tagged_query(repository: Repository, tag: Tag, below: Any) -> Any
 
 
 def _sharing(connection: Connection, repository: Repository, below: Any) -> dict[str, _Sharing]:
-    """What else needs the blobs of a tag's images; blobs that nothing else needs are left out."""
+    """What else needs the blobs of a tag's images.
+
+    Blobs that nothing else needs are left out.
+    """
     blobs_of_tag = select(_refers.digest).where(_of_images(repository, below))
     others = (
         select(_refers.digest.label("blob"), _links.repository, _links.digest.label("manifest"))

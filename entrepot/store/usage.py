@@ -1,4 +1,7 @@
-"""What clients used: pulls of repositories, tags and manifests, blobs, and requests of rules."""
+"""What clients used, as the catalog records it.
+
+Pulls of repositories, tags and manifests, blobs, and requests of rules.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,17 @@ from entrepot.store.rows import insert_missing, is_link
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was used since the last `Catalog.record_usage`. Times are seconds since the epoch."""
+    """What was used since the last `Catalog.record_usage`.
+
+    Times are seconds since the epoch.
+    """
 
     pulls: Mapping[Repository, tuple[int, float]]
     """How often a repository was pulled, and when last."""
     tags: Mapping[tuple[Repository, Tag], float]
     manifests: Mapping[tuple[Repository, Digest], float]
     blobs: Mapping[Digest, float]
-    seen: Mapping[tuple[Repository, Digest], float] = field(default_factory=dict)
+    head_requests: Mapping[tuple[Repository, Digest], float] = field(default_factory=dict)
     """Manifests that clients requested with HEAD only: a use, but no pull."""
     requests: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """By the name of the rule: manifests that clients got, and requests for them to the source."""
@@ -49,7 +55,7 @@ async def write_usage(connection: AsyncConnection, usage: Usage) -> None:
             .where(is_link(repository, digest))
             .values(last_pull=last, last_used=last)
         )
-    for (repository, digest), last in usage.seen.items():
+    for (repository, digest), last in usage.head_requests.items():
         last_used = schema.repository_manifests.c.last_used
         is_newer = is_link(repository, digest) & (last_used.is_(None) | (last_used < last))
         await connection.execute(

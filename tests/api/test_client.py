@@ -16,11 +16,11 @@ import pytest
 
 from entrepot.api.client import CacheClient, EngineAnswerInvalid, EngineRefused, EngineUnreachable
 from entrepot.api.models import Event
-from entrepot.api.transport import HttpxTransport
 from entrepot.core.states import HealthStatus, LayerState, PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening, management_app
+from tests.api.fakes import client_of
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry
 
@@ -29,15 +29,6 @@ from tests.fakes import FakeRegistry
 async def client(engine: Engine) -> AsyncIterator[CacheClient]:
     async with CacheClient.of_app(management_app(engine)) as client:
         yield client
-
-
-def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
-    """A client of something that answers as a test says."""
-    return CacheClient(
-        HttpxTransport(
-            httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://entrepot")
-        )
-    )
 
 
 # Round trips
@@ -343,7 +334,7 @@ async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:
 )
 async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str) -> None:
     """Below ``/acr/v1/`` an engine may have that of ACR's data API only."""
-    async with answering(lambda _: httpx.Response(405, json=body)) as client:
+    async with client_of(lambda _: httpx.Response(405, json=body)) as client:
         with pytest.raises(EngineRefused, match=r"It is locked\.") as refused:
             await client.repositories.delete("library/nginx")
         assert (refused.value.code, refused.value.status) == (code, 405)
@@ -351,7 +342,7 @@ async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str)
 
 @pytest.mark.parametrize("body", [{}, {"errors": []}, {"errors": [{}]}, {"error": None}, []])
 async def test_an_error_without_words_is_no_engine_s(body: object) -> None:
-    async with answering(lambda _: httpx.Response(500, json=body)) as client:
+    async with client_of(lambda _: httpx.Response(500, json=body)) as client:
         with pytest.raises(EngineAnswerInvalid):
             await client.repositories.delete("library/nginx")
 
@@ -449,7 +440,7 @@ async def test_no_engine(question: Callable[[CacheClient], Awaitable[Any]], tmp_
     ],
 )
 async def test_something_else_than_an_engine(answer: httpx.Response) -> None:
-    async with answering(lambda _: answer) as client:
+    async with client_of(lambda _: answer) as client:
         with pytest.raises(
             EngineAnswerInvalid, match="is no engine, or an engine of another version"
         ):
@@ -470,20 +461,20 @@ async def test_an_engine_that_breaks_off(failure: type[httpx.TransportError]) ->
     def fail(_: httpx.Request) -> httpx.Response:
         raise failure("broke off")
 
-    async with answering(fail) as client:
+    async with client_of(fail) as client:
         with pytest.raises(EngineUnreachable):
             await client.system.status()
 
 
 async def test_an_event_that_is_none() -> None:
-    async with answering(lambda _: httpx.Response(200, text="data: nonsense\n\n")) as client:
+    async with client_of(lambda _: httpx.Response(200, text="data: nonsense\n\n")) as client:
         with pytest.raises(EngineAnswerInvalid):
             await anext(client.system.events())
 
 
 async def test_an_engine_may_refuse_the_stream() -> None:
     document = {"error": {"code": "InternalError", "message": "It failed."}}
-    async with answering(lambda _: httpx.Response(500, json=document)) as client:
+    async with client_of(lambda _: httpx.Response(500, json=document)) as client:
         with pytest.raises(EngineRefused, match="It failed"):
             await anext(client.system.events())
 
@@ -499,7 +490,7 @@ async def test_an_event_may_hold_any_character() -> None:
         for chunk in chunks:
             yield chunk
 
-    async with answering(lambda _: httpx.Response(200, content=body())) as client:
+    async with client_of(lambda _: httpx.Response(200, content=body())) as client:
         assert [each async for each in client.system.events()] == [event]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from entrepot.formatting import Column, table
+from entrepot.formatting import TableColumn, table
 
 ENTREPOT = "entrepot"
 PROXY = "docker-registry"
@@ -186,22 +186,22 @@ class Results:
 
 
 COLUMNS = (
-    Column("Scenario"),
-    Column("Through"),
-    Column("Seconds", right=True),
-    Column("Least-most", right=True),
-    Column("MB/s", right=True),
-    Column("Req/s", right=True),
-    Column(f"x {PROXY}", right=True),
-    Column(f"x {NGINX}", right=True),
-    Column("p50 ms", right=True),
-    Column("p99 ms", right=True),
-    Column("First byte ms", right=True),
-    Column("CPU s/GB", right=True),
-    Column("CPU us/req", right=True),
-    Column("Peak MB", right=True),
-    Column("Source GETs", right=True),
-    Column("Source MB", right=True),
+    TableColumn("Scenario"),
+    TableColumn("Through"),
+    TableColumn("Seconds", right=True),
+    TableColumn("Least-most", right=True),
+    TableColumn("MB/s", right=True),
+    TableColumn("Req/s", right=True),
+    TableColumn(f"x {PROXY}", right=True),
+    TableColumn(f"x {NGINX}", right=True),
+    TableColumn("p50 ms", right=True),
+    TableColumn("p99 ms", right=True),
+    TableColumn("First byte ms", right=True),
+    TableColumn("CPU s/GB", right=True),
+    TableColumn("CPU us/req", right=True),
+    TableColumn("Peak MB", right=True),
+    TableColumn("Source GETs", right=True),
+    TableColumn("Source MB", right=True),
 )
 
 

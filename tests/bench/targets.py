@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrepot.formatting import Column, table
+from entrepot.formatting import TableColumn, table
 from tests.bench.measurement import (
     ENTREPOT,
     NGINX,
@@ -94,11 +94,11 @@ TARGETS = (
 )
 
 COLUMNS = (
-    Column("Scenario"),
-    Column("Figure"),
-    Column("Target", right=True),
-    Column("Measured", right=True),
-    Column(""),
+    TableColumn("Scenario"),
+    TableColumn("Figure"),
+    TableColumn("Target", right=True),
+    TableColumn("Measured", right=True),
+    TableColumn(""),
 )
 
 

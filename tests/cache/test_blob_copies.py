@@ -120,8 +120,8 @@ async def test_a_copy_from_a_sign_in_opens_only_for_its_own_source(
     scripted: ScriptedCache, copies: BlobCopies
 ) -> None:
     await copies.add(DIGEST, len(CONTENT), SIGNED_IN)
-    assert await copies.opens_for(DIGEST, {SOURCE})
-    assert not await copies.opens_for(DIGEST, {"other.example.com"})
+    assert await copies.may_be_served_for(DIGEST, {SOURCE})
+    assert not await copies.may_be_served_for(DIGEST, {"other.example.com"})
 
 
 async def test_a_copy_opens_also_for_a_source_that_proved_to_have_its_bytes(
@@ -130,15 +130,15 @@ async def test_a_copy_opens_also_for_a_source_that_proved_to_have_its_bytes(
     await copies.add(DIGEST, len(CONTENT), SIGNED_IN)
     await copies.add_origin(DIGEST, len(CONTENT), BlobOrigin("other.example.com", True))
     copies.invalidate_all()
-    assert await copies.opens_for(DIGEST, {"other.example.com"})
-    assert await copies.opens_for(DIGEST, {SOURCE})
+    assert await copies.may_be_served_for(DIGEST, {"other.example.com"})
+    assert await copies.may_be_served_for(DIGEST, {SOURCE})
 
 
 async def test_while_the_catalog_fails_a_copy_that_is_not_in_memory_opens_for_none(
     scripted: ScriptedCache, copies: BlobCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scripted.catalog, "blob", fail)
-    assert not await copies.opens_for(DIGEST, {SOURCE})
+    assert not await copies.may_be_served_for(DIGEST, {SOURCE})
 
 
 @pytest.mark.parametrize("origins", [(OPEN, SIGNED_IN), (SIGNED_IN, OPEN)])

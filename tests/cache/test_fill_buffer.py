@@ -13,7 +13,7 @@ from entrepot.cache.fill_buffer import (
     SMALL_PIECE,
     WRITE_AHEAD,
     FillBuffer,
-    Readers,
+    FillReaders,
     StorageFailed,
 )
 
@@ -33,12 +33,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def readers() -> Readers:
-    return Readers()
+def readers() -> FillReaders:
+    return FillReaders()
 
 
 @pytest.fixture
-def buffer(readers: Readers, clock: Clock) -> FillBuffer:
+def buffer(readers: FillReaders, clock: Clock) -> FillBuffer:
     return FillBuffer(readers, clock=clock)
 
 
@@ -118,7 +118,7 @@ async def test_from_a_small_file_the_blob_is_whole_in_memory(buffer: FillBuffer)
 
 
 async def test_it_waits_for_the_slowest_and_forgets_what_all_have(
-    buffer: FillBuffer, readers: Readers
+    buffer: FillBuffer, readers: FillReaders
 ) -> None:
     with readers.reading(0) as slow, readers.reading(0) as quick:
         bypass_more_than_fits(buffer)
@@ -137,7 +137,7 @@ async def test_it_waits_for_the_slowest_and_forgets_what_all_have(
 
 
 async def test_a_reader_that_leaves_is_waited_for_no_longer(
-    buffer: FillBuffer, readers: Readers
+    buffer: FillBuffer, readers: FillReaders
 ) -> None:
     with readers.reading(BYPASS_BUFFER):
         with readers.reading(0):
@@ -149,7 +149,7 @@ async def test_a_reader_that_leaves_is_waited_for_no_longer(
 
 
 async def test_a_reader_that_holds_up_the_others_for_too_long_is_given_up(
-    buffer: FillBuffer, readers: Readers, clock: Clock
+    buffer: FillBuffer, readers: FillReaders, clock: Clock
 ) -> None:
     with readers.reading(0) as slow, readers.reading(0) as quick:
         bypass_more_than_fits(buffer)

@@ -9,7 +9,7 @@ import json
 import httpx
 import pytest
 
-from entrepot.cache.lists import LIST_MAX_AGE
+from entrepot.cache.source_lists import LIST_MAX_AGE
 from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository
 from entrepot.engine.engine import Engine

@@ -111,9 +111,9 @@ class CommandLine:
             self.environment = before
         async with asyncio.timeout(PATIENCE):
             output, errors = await process.communicate()
-        ended = Ended(process.returncode or 0, output.decode(), errors.decode())
-        assert "Traceback" not in ended.output + ended.errors, ended.errors
-        return ended
+        result = Ended(process.returncode or 0, output.decode(), errors.decode())
+        assert "Traceback" not in result.output + result.errors, result.errors
+        return result
 
     async def in_terminal(
         self, *arguments: str, term: str = "xterm", columns: int = 80
@@ -141,13 +141,20 @@ class CommandLine:
 
     async def done(self, *arguments: str) -> Ended:
         """Run a command that has to succeed."""
-        ended = await self.run(*arguments)
-        assert ended.status == 0, ended.errors
-        return ended
+        result = await self.run(*arguments)
+        assert result.status == 0, result.errors
+        return result
 
     async def ask(self, *arguments: str) -> Any:
         """Run a command that answers in JSON."""
         return (await self.done(*arguments, "--json")).document
+
+
+async def next_line(process: asyncio.subprocess.Process) -> str:
+    """The next line that a command prints."""
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        return (await process.stdout.readline()).decode().rstrip("\n")
 
 
 def _all_of(keyboard: int) -> bytes:

@@ -141,12 +141,12 @@ def _children(process: int) -> list[int]:
 
 def processes_that_name(text: str) -> list[int]:
     """Processes on this machine with *text* on their command lines."""
-    found = []
+    processes = []
     for each in Path("/proc").iterdir():
         if each.name.isdigit() and int(each.name) != os.getpid():
             try:
                 if text.encode() in (each / "cmdline").read_bytes():
-                    found.append(int(each.name))
+                    processes.append(int(each.name))
             except OSError:
                 continue
-    return found
+    return processes

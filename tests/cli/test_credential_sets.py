@@ -56,16 +56,16 @@ async def test_a_credential_set_from_its_creation_to_its_end(
     assert "example-library" in refused.errors
     assert refused.errors.endswith("(CredentialSetInUse)\n")
     await engine.credential_sets.verify("example-set")
-    told = (await entrepot.done("credential-set", "show", "-n", "example-set")).output
-    assert "Used by       example-library\n" in told
-    assert "Health        unhealthy\n" in told
+    output = (await entrepot.done("credential-set", "show", "-n", "example-set")).output
+    assert "Used by       example-library\n" in output
+    assert "Health        unhealthy\n" in output
     assert (await entrepot.done("credential-set", "list")).output.splitlines()[1].split()[-2:] == [
         "1",
         "rule",
     ]
     await entrepot.done("rule", "update", "-n", "example-library", "--remove-cred-set")
-    ended = await entrepot.done("credential-set", "delete", "-n", "example-set", "--yes")
-    assert ended.errors == "The credential set example-set is deleted.\n"
+    result = await entrepot.done("credential-set", "delete", "-n", "example-set", "--yes")
+    assert result.errors == "The credential set example-set is deleted.\n"
     assert list(engine.documents.credential_sets) == []
 
 
@@ -75,15 +75,15 @@ async def test_a_check_of_a_credential_set_tells_its_health_with_its_status(
     for name in ("USER", "PASSWORD"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
     await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
-    found = await entrepot.ask("credential-set", "check", "--name", "Example-Set")
-    assert (found["name"], found["health"]) == ("example-set", "Healthy")
+    document = await entrepot.ask("credential-set", "check", "--name", "Example-Set")
+    assert (document["name"], document["health"]) == ("example-set", "Healthy")
     monkeypatch.delenv("EXAMPLE_PASSWORD")
-    ended = await entrepot.run("credential-set", "check", "--name", "example-set")
-    assert ended.status == 1
-    assert "Health        unhealthy\n" in ended.output
-    assert "EXAMPLE_PASSWORD is not set" in ended.output
+    result = await entrepot.run("credential-set", "check", "--name", "example-set")
+    assert result.status == 1
+    assert "Health        unhealthy\n" in result.output
+    assert "EXAMPLE_PASSWORD is not set" in result.output
     verified = await entrepot.run("credential-set", "verify", "--name", "example-set")
-    assert verified == ended
+    assert verified == result
     missing = await entrepot.run("credential-set", "verify", "--name", "none-such")
     assert (missing.status, "(CredentialSetNotFound)" in missing.errors) == (1, True)
 
@@ -93,11 +93,11 @@ async def test_a_set_that_can_t_sign_in_is_made_and_the_reason_is_printed_at_onc
 ) -> None:
     """Newcomer: it ended with "Health Unknown" and no reason. It is made all the same, so the exit
     status is 0."""
-    ended = await entrepot.run("credential-set", "create", "--name", "example-set", *SET)
-    assert ended.status == 0
-    assert "Health        unhealthy\n" in ended.output
-    assert re.search(r"^Reason +.*EXAMPLE_USER is not set", ended.output, re.MULTILINE)
-    assert ended.errors == (
+    result = await entrepot.run("credential-set", "create", "--name", "example-set", *SET)
+    assert result.status == 0
+    assert "Health        unhealthy\n" in result.output
+    assert re.search(r"^Reason +.*EXAMPLE_USER is not set", result.output, re.MULTILINE)
+    assert result.errors == (
         "! The credential set example-set is stored, but its sign-in fails, for the reason above. "
         "When it is corrected, try again with: entrepot credential-set verify --name example-set\n"
     )
@@ -114,9 +114,9 @@ async def test_a_set_that_can_sign_in_says_so_and_no_more(
 ) -> None:
     for name in ("USER", "PASSWORD"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
-    ended = await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
-    assert "Health        healthy\n" in ended.output
-    assert ended.errors == ""
+    result = await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
+    assert "Health        healthy\n" in result.output
+    assert result.errors == ""
 
 
 async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
@@ -134,7 +134,7 @@ async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
         await client.credential_sets.create(
             "example-set", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
-        current = await client.credential_sets.wait_for_sign_in("example-set", patience=0)
+        current = await client.credential_sets.wait_for_sign_in("example-set", max_wait=0)
         assert (current.health, current.checked) == (HealthStatus.UNKNOWN, None)
         assert sign_in_remark(current) == (
             "! The credential set example-set is stored. Whether it can sign in is not known yet: registry.example.com has not answered. "
@@ -142,7 +142,7 @@ async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
         )
         answer.set()
         assert (
-            await client.credential_sets.wait_for_sign_in("example-set", patience=60)
+            await client.credential_sets.wait_for_sign_in("example-set", max_wait=60)
         ).health is HealthStatus.HEALTHY
 
 

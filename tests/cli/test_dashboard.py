@@ -32,9 +32,9 @@ REFUSALS = [
 async def test_without_a_terminal_the_dashboard_refuses_in_one_sentence(
     arguments: list[str], instead: str, alone: CommandLine
 ) -> None:
-    ended = await alone.run(*arguments)
-    assert (ended.status, ended.output) == (2, "")
-    assert ended.errors == f"Error: the dashboard needs a terminal. Without one: {instead}"
+    result = await alone.run(*arguments)
+    assert (result.status, result.output) == (2, "")
+    assert result.errors == f"Error: the dashboard needs a terminal. Without one: {instead}"
     assert not (alone.root / "c").exists()
 
 
@@ -62,13 +62,13 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(
     process = await alone.start("demo", "--headless")
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE):
-        told = (await process.stdout.readuntil(b"ctrl+c stops it.\n")).decode()
-        found = re.search(r"answers container clients on (127\.0\.0\.1:\d+)\.", told)
-        assert found is not None
+        output = (await process.stdout.readuntil(b"ctrl+c stops it.\n")).decode()
+        address = re.search(r"answers container clients on (127\.0\.0\.1:\d+)\.", output)
+        assert address is not None
         # Newcomer: nothing said which images there are.
-        assert f"Its source has these images:\n  {', '.join(DEMO_IMAGES)}\n" in told
+        assert f"Its source has these images:\n  {', '.join(DEMO_IMAGES)}\n" in output
         [root] = temporary.iterdir()
-        async with httpx.AsyncClient(base_url=f"http://{found[1]}", timeout=30) as client:
+        async with httpx.AsyncClient(base_url=f"http://{address[1]}", timeout=30) as client:
             assert (await client.get("/v2/")).status_code == 200
             assert (await client.get("/v2/library/nginx/manifests/1.27")).status_code == 200
         process.send_signal(end)
@@ -81,7 +81,7 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(
     assert not root.exists()
     assert list(temporary.iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", int(found[1].rpartition(":")[2]))
+        await asyncio.open_connection("127.0.0.1", int(address[1].rpartition(":")[2]))
 
 
 async def test_a_demo_that_is_killed_takes_its_engine_and_its_directory_along(
@@ -106,10 +106,10 @@ async def test_a_demo_that_is_killed_takes_its_engine_and_its_directory_along(
 async def test_a_terminal_that_can_not_place_characters_is_none(
     arguments: list[str], instead: str, term: str, alone: CommandLine
 ) -> None:
-    status, told = await alone.in_terminal(*arguments, term=term)
+    status, output = await alone.in_terminal(*arguments, term=term)
     assert status == 2
     assert (
-        told
+        output
         == f"Error: the dashboard needs a terminal that can move its cursor; TERM says that this one can't. Without one: {instead}"
     )
 
@@ -117,9 +117,9 @@ async def test_a_terminal_that_can_not_place_characters_is_none(
 async def test_where_no_engine_runs_a_read_only_dashboard_starts_none(
     alone: CommandLine, directories: Directories
 ) -> None:
-    status, told = await alone.in_terminal("--read-only")
+    status, output = await alone.in_terminal("--read-only")
     assert status == 3
-    assert told.startswith(
+    assert output.startswith(
         "Error: No engine is running, and with --read-only none is started. Start one with: entrepot serve"
     )
     assert not directories.socket.exists()
@@ -138,9 +138,9 @@ async def test_an_engine_that_can_not_start_is_told_in_its_own_words_and_in_no_o
     log.write_text(
         "2026-11-02T10:15:00+00:00 An engine of yesterday.\nError: The trouble of yesterday. (EngineUnavailable)\n"
     )
-    status, told = await alone.in_terminal()
+    status, output = await alone.in_terminal()
     assert status == 1
-    assert told == (
+    assert output == (
         f"Error: The engine did not start. {directories.settings}, line 1: There is no key fresness. Did you mean freshness? Fix it and start again. "
         f"Its log: {log} (EngineUnavailable)\n"
     )
@@ -169,13 +169,13 @@ async def test_a_log_that_can_not_be_written_is_one_line(
 ) -> None:
     directories.make()
     (directories.log / "engine.log").mkdir()
-    status, told = await alone.in_terminal()
+    status, output = await alone.in_terminal()
     assert status == 1
-    assert told.startswith(
+    assert output.startswith(
         f"Error: The log {directories.log / 'engine.log'} can't be written: Is a directory. "
     )
-    assert "XDG_STATE_HOME" in told
-    assert told.count("\n") == 1
+    assert "XDG_STATE_HOME" in output
+    assert output.count("\n") == 1
 
 
 async def test_a_demo_says_which_variable_moves_its_directory(
@@ -183,9 +183,9 @@ async def test_a_demo_says_which_variable_moves_its_directory(
 ) -> None:
     temporary = tmp_path / ("long" * 30)
     temporary.mkdir()
-    ended = await alone.run("demo", "--headless", variables={"TMPDIR": str(temporary)})
-    assert ended.status == 1
-    assert "The path of the management socket is too long" in ended.errors
-    assert "Set TMPDIR to another directory" in ended.errors
-    assert "XDG_RUNTIME_DIR" not in ended.errors
+    result = await alone.run("demo", "--headless", variables={"TMPDIR": str(temporary)})
+    assert result.status == 1
+    assert "The path of the management socket is too long" in result.errors
+    assert "Set TMPDIR to another directory" in result.errors
+    assert "XDG_RUNTIME_DIR" not in result.errors
     assert list(temporary.iterdir()) == []

@@ -11,14 +11,7 @@ import pytest
 
 from entrepot.engine.engine import Engine
 from entrepot.event_kinds import EventKind
-from tests.cli.conftest import PATIENCE, CommandLine
-
-
-async def next_line(process: asyncio.subprocess.Process) -> str:
-    """The next line that a command prints."""
-    assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
-        return (await process.stdout.readline()).decode().rstrip("\n")
+from tests.cli.conftest import PATIENCE, CommandLine, next_line
 
 
 async def test_recent_events_are_listed_oldest_first(entrepot: CommandLine, engine: Engine) -> None:
@@ -51,8 +44,8 @@ async def test_the_number_of_recent_events_is_limited(
 
 
 async def test_no_events_is_a_note_and_no_output(entrepot: CommandLine) -> None:
-    ended = await entrepot.done("events", "--limit", "0")
-    assert (ended.output, ended.errors) == ("", "No events to show.\n")
+    result = await entrepot.done("events", "--limit", "0")
+    assert (result.output, result.errors) == ("", "No events to show.\n")
 
 
 async def test_follow_prints_each_event_once_until_the_engine_stops(
@@ -97,5 +90,5 @@ async def test_ctrl_c_ends_the_stream_without_a_message(
 
 
 async def test_follow_without_an_engine_ends_with_status_3(alone: CommandLine) -> None:
-    ended = await alone.run("events", "--follow")
-    assert (ended.status, "(EngineUnreachable)" in ended.errors) == (3, True)
+    result = await alone.run("events", "--follow")
+    assert (result.status, "(EngineUnreachable)" in result.errors) == (3, True)

@@ -15,7 +15,7 @@ from entrepot.cli.output import fail, note, print_fields, print_json, print_tabl
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.event_kinds import EventKind
-from entrepot.formatting import Column
+from entrepot.formatting import TableColumn
 from entrepot.server.log_format import JsonFormatter, PlainFormatter
 from entrepot.store import manifests
 from tests.cli.conftest import CommandLine
@@ -66,11 +66,11 @@ async def test_the_command_line_shows_a_hostile_image_in_printable_lines(
         ("evict", "--dry-run", "--to", "1"),
         ("doctor",),
     ):
-        _, told = await entrepot.in_terminal(*arguments, columns=200)
+        _, output = await entrepot.in_terminal(*arguments, columns=200)
         # A pull draws its line anew: to the beginning of the line, and then the rest of it is
         # erased.
-        assert obeyed(told.replace("\r", "").replace("\x1b[K", "")) == [], arguments
-        assert not any(line.startswith("2026-01-01") for line in told.splitlines()), arguments
+        assert obeyed(output.replace("\r", "").replace("\x1b[K", "")) == [], arguments
+        assert not any(line.startswith("2026-01-01") for line in output.splitlines()), arguments
     assert len(caplog.records) > 3
     for record in caplog.records:
         line = PlainFormatter().format(record)
@@ -95,20 +95,22 @@ async def test_what_the_engine_says_of_a_hostile_image_is_the_same_for_a_script(
 
 def test_cells_and_fields_stay_in_their_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(
-        [Column("One"), Column("Two", right=True)], [(HOSTILE, "1"), ("層", HOSTILE)], empty=""
+        [TableColumn("One"), TableColumn("Two", right=True)],
+        [(HOSTILE, "1"), ("層", HOSTILE)],
+        empty="",
     )
     print_fields([("Type", HOSTILE), ("Long name", 7)])
-    told = capsys.readouterr().out
-    assert len(told.splitlines()) == 5
-    assert obeyed(told) == []
+    output = capsys.readouterr().out
+    assert len(output.splitlines()) == 5
+    assert obeyed(output) == []
 
 
 def test_texts_of_our_own_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
     print_text(f"one\n  two {HOSTILE[:5]}")
     note("three\n\nfour")
-    told = capsys.readouterr()
-    assert told.out == "one\n  two \\x1b]0;O\n"
-    assert told.err == "three\n\nfour\n"
+    output = capsys.readouterr()
+    assert output.out == "one\n  two \\x1b]0;O\n"
+    assert output.err == "three\n\nfour\n"
 
 
 @pytest.mark.parametrize(
@@ -123,18 +125,18 @@ def test_an_error_of_the_engine_is_one_line_and_one_of_our_own_keeps_its_lines(
 ) -> None:
     with pytest.raises(SystemExit):
         fail(error)
-    told = capsys.readouterr().err
-    assert obeyed(told) == []
-    assert len(told.splitlines()) == lines
+    output = capsys.readouterr().err
+    assert obeyed(output) == []
+    assert len(output.splitlines()) == lines
 
 
 def test_a_document_for_a_script_says_the_same_with_escapes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_json(Event(time=1.0, kind="odd", message=f"{HOSTILE}\U000e0041 層"))
-    told = capsys.readouterr().out
-    assert obeyed(told) == []
-    assert json.loads(told)["message"] == f"{HOSTILE}\U000e0041 層"
+    output = capsys.readouterr().out
+    assert obeyed(output) == []
+    assert json.loads(output)["message"] == f"{HOSTILE}\U000e0041 層"
 
 
 def test_a_traceback_in_the_log_can_not_pass_for_records() -> None:

@@ -17,7 +17,7 @@ from entrepot.api.models import EngineStatus
 from entrepot.config.settings import ManagementOverTcp, Settings
 from entrepot.engine.engine import Engine
 from entrepot.event_kinds import EventKind
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import PATIENCE, CommandLine, next_line
 from tests.conftest import answering
 from tests.e2e.registries.certificates import Authority
 
@@ -157,14 +157,14 @@ NO_TOKENS = [
 ]
 
 
-@pytest.mark.parametrize(("content", "mode", "told"), NO_TOKENS)
+@pytest.mark.parametrize(("content", "mode", "message"), NO_TOKENS)
 async def test_a_token_file_that_can_not_be_used(
-    content: str, mode: int, told: str, near: CommandLine, open_directory: Path
+    content: str, mode: int, message: str, near: CommandLine, open_directory: Path
 ) -> None:
     token_file = open_directory / "token"
     write(token_file, content, mode)
     ended = await near.run("--token-file", str(token_file), "status")
-    assert (ended.status, told in ended.errors) == (1, True)
+    assert (ended.status, message in ended.errors) == (1, True)
     assert TOKEN not in ended.errors
 
 
@@ -208,10 +208,11 @@ async def test_a_token_is_made_for_its_owner_alone(alone: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "mode", "told"), [("short", 0o600, "holds no token"), (TOKEN, 0o640, "chmod 600")]
+    ("content", "mode", "message"),
+    [("short", 0o600, "has no token of at least"), (TOKEN, 0o640, "chmod 600")],
 )
 async def test_an_engine_with_a_token_that_protects_nothing_does_not_start(
-    content: str, mode: int, told: str, alone: CommandLine, tmp_path: Path, open_directory: Path
+    content: str, mode: int, message: str, alone: CommandLine, tmp_path: Path, open_directory: Path
 ) -> None:
     configuration = tmp_path / "c/entrepot"
     configuration.mkdir(parents=True)
@@ -221,6 +222,25 @@ async def test_an_engine_with_a_token_that_protects_nothing_does_not_start(
         f'listen = "127.0.0.1:0"\n[management]\nlisten = "127.0.0.1:0"\ntoken_file = "{token}"\n'
     )
     ended = await alone.run("serve")
-    assert (ended.status, told in ended.errors) == (1, True)
+    assert (ended.status, message in ended.errors) == (1, True)
     assert ended.errors.startswith("Error: The management API can't be offered on 127.0.0.1:0")
     assert list((tmp_path / "r/entrepot").iterdir()) == []
+
+
+async def test_events_are_followed_over_https(
+    near: CommandLine, engine: Engine, authority: Authority, token_file: Path
+) -> None:
+    engine.events.record(EventKind.RULE_CREATED, "Before.")
+    process = await near.start(
+        "--token-file",
+        str(token_file),
+        "--ca-file",
+        str(authority.path),
+        *("events", "--follow", "--limit", "1"),
+    )
+    assert (await next_line(process)).endswith("  Before.")
+    engine.events.record(EventKind.RULE_CREATED, "After.")
+    assert (await next_line(process)).endswith("  After.")
+    engine.stopping.set()
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 0

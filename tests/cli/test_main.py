@@ -68,10 +68,10 @@ async def test_without_an_engine_a_command_says_how_to_start_one(
 ) -> None:
     # doctor looks at the port too, and another program may have the usual one.
     write_settings(alone, 'listen = "127.0.0.1:0"')
-    ended = await alone.run(*arguments)
-    assert (ended.status, ended.output) == (3, "")
+    result = await alone.run(*arguments)
+    assert (result.status, result.output) == (3, "")
     assert (
-        ended.errors
+        result.errors
         == "Error: No engine is running. Start one with: entrepot serve (EngineUnreachable)\n"
     )
 
@@ -88,17 +88,17 @@ async def test_doctor_without_an_engine_names_a_port_that_is_taken(alone: Comman
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         write_settings(alone, f'listen = "{address}"')
-        ended = await alone.run("doctor")
-    assert ended.status == 3
-    assert f"machine: start: The registry can't listen on {address}: Address" in ended.errors
+        result = await alone.run("doctor")
+    assert result.status == 3
+    assert f"machine: start: The registry can't listen on {address}: Address" in result.errors
 
 
 async def test_doctor_without_an_engine_reads_the_documents(alone: CommandLine) -> None:
     write_settings(alone, 'listen = "127.0.0.1:0"')
     (alone.root / "c" / "entrepot" / "rules.toml").write_text("rules = 1\n")
-    ended = await alone.run("doctor")
-    assert (ended.status, "machine: start: " in ended.errors) == (3, True)
-    assert "rules.toml" in ended.errors
+    result = await alone.run("doctor")
+    assert (result.status, "machine: start: " in result.errors) == (3, True)
+    assert "rules.toml" in result.errors
 
 
 async def test_a_socket_that_nobody_listens_on_is_no_engine(
@@ -158,15 +158,15 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(
 async def test_wrong_usage_is_told_before_an_engine_is_asked(
     arguments: list[str], told: str, alone: CommandLine
 ) -> None:
-    ended = await alone.run(*arguments)
-    assert (ended.status, ended.output) == (2, "")
-    assert told in ended.errors
+    result = await alone.run(*arguments)
+    assert (result.status, result.output) == (2, "")
+    assert told in result.errors
 
 
 async def test_help_names_every_command_in_the_order_of_need(alone: CommandLine) -> None:
-    ended = await alone.done("--help")
+    result = await alone.done("--help")
     places = [
-        ended.output.index(f"\n  {each} ")
+        result.output.index(f"\n  {each} ")
         for each in (
             "demo",
             "serve",
@@ -182,7 +182,7 @@ async def test_help_names_every_command_in_the_order_of_need(alone: CommandLine)
         )
     ]
     assert places == sorted(places)
-    assert (await alone.done("-h")).output == ended.output
+    assert (await alone.done("-h")).output == result.output
 
 
 async def test_the_version(alone: CommandLine) -> None:
@@ -237,9 +237,9 @@ async def test_what_an_administrator_should_know_goes_to_standard_error(
 ) -> None:
     await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
     await engine.credential_sets.verify("example-set")
-    ended = await entrepot.done("status")
-    assert ended.errors.startswith("! example-set is unhealthy: ")
-    assert "unhealthy" not in ended.output
+    result = await entrepot.done("status")
+    assert result.errors.startswith("! example-set is unhealthy: ")
+    assert "unhealthy" not in result.output
 
 
 # Refusals, and nothing at all
@@ -344,11 +344,11 @@ async def test_a_refusal_is_one_line_with_its_code(
     arguments: list[str], code: str, entrepot: CommandLine, engine: Engine
 ) -> None:
     before = engine.directories.rules.read_bytes()
-    ended = await entrepot.run(*arguments)
-    assert (ended.status, ended.output) == (1, "")
-    assert ended.errors.startswith("Error: ")
-    assert ended.errors.count("\n") == 1
-    assert ended.errors.endswith(f"({code})\n"), ended.errors
+    result = await entrepot.run(*arguments)
+    assert (result.status, result.output) == (1, "")
+    assert result.errors.startswith("Error: ")
+    assert result.errors.count("\n") == 1
+    assert result.errors.endswith(f"({code})\n"), result.errors
     assert engine.directories.rules.read_bytes() == before
 
 
@@ -359,9 +359,9 @@ async def test_empty_listings_say_what_to_do(entrepot: CommandLine) -> None:
         ("credential-set", "There is no credential set yet."),
         ("repository", "Nothing is cached yet."),
     ):
-        ended = await entrepot.done(group, "list")
-        assert ended.output == ""
-        assert ended.errors.startswith(told)
+        result = await entrepot.done(group, "list")
+        assert result.output == ""
+        assert result.errors.startswith(told)
         assert await entrepot.ask(group, "list") == []
 
 
@@ -405,19 +405,19 @@ async def test_serve_says_in_one_line_why_it_can_not_start(
 ) -> None:
     directories.config.mkdir(parents=True)
     directories.settings.write_text(settings)
-    ended = await alone.run("serve", *arguments)
-    assert ended.status == 1
-    assert told in ended.errors
-    assert ended.errors.startswith("Error: ")
-    assert ended.errors.count("\n") == 1
+    result = await alone.run("serve", *arguments)
+    assert result.status == 1
+    assert told in result.errors
+    assert result.errors.startswith("Error: ")
+    assert result.errors.count("\n") == 1
 
 
 async def test_a_runtime_directory_with_a_long_path_is_one_line(
     alone: CommandLine, tmp_path: Path
 ) -> None:
-    ended = await alone.run("serve", variables={"XDG_RUNTIME_DIR": str(tmp_path / ("long" * 30))})
-    assert ended.status == 1
-    assert ended.errors.startswith("Error: The path of the management socket is too long")
+    result = await alone.run("serve", variables={"XDG_RUNTIME_DIR": str(tmp_path / ("long" * 30))})
+    assert result.status == 1
+    assert result.errors.startswith("Error: The path of the management socket is too long")
 
 
 async def test_a_reader_that_leaves_early_is_no_error(entrepot: CommandLine) -> None:
@@ -454,28 +454,28 @@ async def test_an_output_that_takes_no_more_is_an_error_in_one_line(
 async def test_the_doctor_tells_a_line_for_each_check_and_ends_with_1_when_one_fails(
     entrepot: CommandLine, source: FakeRegistry
 ) -> None:
-    ended = await entrepot.done("doctor")
-    assert f"ok    {LOGIN_SERVER}: sign-in: allows anonymous access\n" in ended.output
-    assert "ok    this machine: data directory: " in ended.output
+    result = await entrepot.done("doctor")
+    assert f"ok    {LOGIN_SERVER}: sign-in: allows anonymous access\n" in result.output
+    assert "ok    this machine: data directory: " in result.output
     found = await entrepot.ask("doctor", "--rule", "example-library")
     assert {each["outcome"] for each in found} == {"ok"}
     await source.stop()
-    ended = await entrepot.run("doctor")
-    assert ended.status == 1
-    assert f"FAIL  {LOGIN_SERVER}: connection: " in ended.output
-    assert "Check the network, or whether the registry is up" in ended.output
-    assert ended.errors.startswith("1 check of ")
+    result = await entrepot.run("doctor")
+    assert result.status == 1
+    assert f"FAIL  {LOGIN_SERVER}: connection: " in result.output
+    assert "Check the network, or whether the registry is up" in result.output
+    assert result.errors.startswith("1 check of ")
 
 
 # Read-only, and fast
 
 
 async def test_a_read_only_command_changes_nothing(entrepot: CommandLine, engine: Engine) -> None:
-    ended = await entrepot.run(
+    result = await entrepot.run(
         "--read-only", "rule", "delete", "--name", "example-library", "--yes"
     )
-    assert (ended.status, ended.output) == (1, "")
-    assert ended.errors == (
+    assert (result.status, result.output) == (1, "")
+    assert result.errors == (
         "Error: Nothing was changed: this client is read-only. Start it without --read-only to change something. (EngineReadOnly)\n"
     )
     assert (await entrepot.done("--read-only", "evict", "--dry-run")).errors.startswith(
@@ -493,10 +493,10 @@ async def test_an_engine_is_started_read_only(
     assert process.stderr is not None
     async with asyncio.timeout(PATIENCE):
         await process.stderr.readuntil(f"management on {directories.socket}, read-only.".encode())
-        ended = await alone.run(
+        result = await alone.run(
             "rule", "create", "-n", "acme-api", "-s", "mcr.microsoft.com/dotnet/sdk", "-t", "sdk"
         )
-        assert (ended.status, "this engine is read-only" in ended.errors) == (1, True)
+        assert (result.status, "this engine is read-only" in result.errors) == (1, True)
         process.terminate()
         await process.wait()
 
@@ -534,5 +534,5 @@ async def test_a_signal_does_not_kill_an_engine_that_reads_its_modules(
     )
     (tmp_path / "sitecustomize.py").write_text("\n".join(lines))
     alone.environment["PYTHONPATH"] = f"{tmp_path}:{alone.environment['PYTHONPATH']}"
-    ended = await alone.run("serve", "--listen", "nowhere")
-    assert (ended.status, "nowhere" in ended.errors) == (1, True)
+    result = await alone.run("serve", "--listen", "nowhere")
+    assert (result.status, "nowhere" in result.errors) == (1, True)

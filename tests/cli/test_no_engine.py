@@ -29,13 +29,13 @@ async def test_f68_a_command_names_the_pid_of_an_engine_whose_socket_is_gone(
     monkeypatch.setattr(run, "SOCKET_CHECK_INTERVAL", 10_000)
     async with answering(engine):
         shutil.rmtree(engine.directories.runtime)
-        ended = await alone.run("status")
-    assert ended.status == 3
+        result = await alone.run("status")
+    assert result.status == 3
     assert (
         f"The engine with pid {os.getpid()} is running, but its socket {engine.directories.socket} is gone. It creates it again within seconds"
-        in ended.errors
+        in result.errors
     )
-    assert f"kill {os.getpid()}" in ended.errors
+    assert f"kill {os.getpid()}" in result.errors
 
 
 def test_f68_a_socket_that_is_gone(directories: Directories) -> None:
@@ -75,21 +75,21 @@ async def test_f68_a_shell_with_another_runtime_directory_is_told_where_the_engi
     entrepot: CommandLine, engine: Engine, tmp_path: Path
 ) -> None:
     """As in cron, or after su."""
-    ended = await entrepot.run("status", variables={"XDG_RUNTIME_DIR": str(tmp_path / "other")})
-    assert ended.status == 3
+    result = await entrepot.run("status", variables={"XDG_RUNTIME_DIR": str(tmp_path / "other")})
+    assert result.status == 3
     assert (
         f"is running, but on the socket {engine.directories.socket}, and this shell looks for {tmp_path}/other/entrepot/entrepot.sock"
-        in ended.errors
+        in result.errors
     )
-    assert f"Set XDG_RUNTIME_DIR={engine.directories.runtime.parent} here as well." in ended.errors
+    assert f"Set XDG_RUNTIME_DIR={engine.directories.runtime.parent} here as well." in result.errors
 
 
 async def test_f68_a_path_that_is_too_long_is_named_by_commands_too(
     alone: CommandLine, tmp_path: Path
 ) -> None:
-    ended = await alone.run("status", variables={"XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
-    assert ended.status == 3
-    assert "The path of the management socket is too long" in ended.errors
+    result = await alone.run("status", variables={"XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
+    assert result.status == 3
+    assert "The path of the management socket is too long" in result.errors
 
 
 async def test_f68_a_file_in_the_place_of_the_socket_is_named(
@@ -132,13 +132,13 @@ async def test_f68_root_leaves_nothing_in_the_directories_of_the_user_who_called
     alone: CommandLine, of_nobody: Path
 ) -> None:
     variables = {"XDG_RUNTIME_DIR": str(of_nobody), "SUDO_UID": str(NOBODY)}
-    ended = await alone.run("serve", variables=variables)
-    assert ended.status == 1
+    result = await alone.run("serve", variables=variables)
+    assert result.status == 1
     assert (
         f"{of_nobody}/entrepot is among the files of the user nobody, who can't use what root creates there."
-        in ended.errors
+        in result.errors
     )
-    assert "without sudo" in ended.errors
+    assert "without sudo" in result.errors
     assert os.listdir(of_nobody) == []
     assert not (alone.root / "d").exists()
 
@@ -146,11 +146,11 @@ async def test_f68_root_leaves_nothing_in_the_directories_of_the_user_who_called
 async def test_f68_root_leaves_nothing_in_the_home_of_another_user(
     alone: CommandLine, of_nobody: Path
 ) -> None:
-    ended = await alone.run(
+    result = await alone.run(
         "serve", variables={"HOME": str(of_nobody), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""}
     )
-    assert ended.status == 1
-    assert "among the files of the user nobody" in ended.errors
+    assert result.status == 1
+    assert "among the files of the user nobody" in result.errors
     assert os.listdir(of_nobody) == []
 
 
@@ -169,8 +169,8 @@ async def test_f68_root_is_told_when_it_reaches_the_engine_of_another_user(
         note_of_another_user(engine.directories.socket)
         == "This is the engine of the user nobody, not of root: XDG_RUNTIME_DIR is that user's."
     )
-    ended = await entrepot.done("status")
-    assert "This is the engine of the user nobody, not of root" in ended.errors
+    result = await entrepot.done("status")
+    assert "This is the engine of the user nobody, not of root" in result.errors
 
 
 def test_f68_a_user_with_the_runtime_directory_of_another_is_told_so() -> None:
@@ -194,11 +194,11 @@ def test_f68_a_user_with_the_runtime_directory_of_another_is_told_so() -> None:
             "XDG_RUNTIME_DIR": str(runtime),
             "LANG": "C.UTF-8",
         }
-        ended = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
-        assert ended.returncode == 3, ended.stderr
+        result = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+        assert result.returncode == 3, result.stderr
         assert (
             "belongs to another user: to daemon, and this is nobody. su and sudo may keep the environment of the user before."
-            in ended.stderr
+            in result.stderr
         )
     finally:
         shutil.rmtree(runtime)
@@ -207,11 +207,11 @@ def test_f68_a_user_with_the_runtime_directory_of_another_is_told_so() -> None:
 async def test_f68_the_far_side_of_ssh_says_why_too(
     entrepot: CommandLine, engine: Engine, tmp_path: Path
 ) -> None:
-    ended = await entrepot.run("dial", variables={"XDG_RUNTIME_DIR": str(tmp_path / "other")})
-    assert ended.status == 3
+    result = await entrepot.run("dial", variables={"XDG_RUNTIME_DIR": str(tmp_path / "other")})
+    assert result.status == 3
     assert (
         f"The engine with pid {os.getpid()} is running, but on the socket {engine.directories.socket}"
-        in ended.errors
+        in result.errors
     )
 
 

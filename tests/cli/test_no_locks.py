@@ -38,17 +38,17 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
         yield {**os.environ, "LD_PRELOAD": str(library)}
 
 
-def told(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
+def output(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "entrepot", *arguments]
-    ended = subprocess.run(
+    result = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    return ended.returncode, ended.stderr
+    return result.returncode, result.stderr
 
 
 def test_serve_doctor_and_dashboard_have_the_same_words_for_it(environment: dict[str, str]) -> None:
     directories = Directories.of_user()
-    status, served = told(environment, "serve")
+    status, served = output(environment, "serve")
     assert status == 1
     sentence = served.splitlines()[-1].removeprefix("Error: ").removesuffix(" (EngineUnavailable)")
     assert sentence.startswith(f"The file system of {directories.data} (")
@@ -56,7 +56,7 @@ def test_serve_doctor_and_dashboard_have_the_same_words_for_it(environment: dict
         "can't lock files: No locks available. Set XDG_DATA_HOME to a directory on a local file system"
         in sentence
     )
-    status, examined = told(environment, "doctor")
+    status, examined = output(environment, "doctor")
     assert status == 3
     assert f"FAIL  this machine: start: {sentence}\n" in examined
     # The dashboard starts an engine where none runs.

@@ -57,11 +57,11 @@ async def test_a_tag_is_refreshed_and_it_is_told_what_became_of_it(
         == f"library/nginx:1 is gone at {LOGIN_SERVER}. What is cached of it stays: {new.digest}.\n"
     )
     await source.stop()
-    ended = await entrepot.run("refresh", "library/nginx:1")
-    assert ended.status == 1
+    result = await entrepot.run("refresh", "library/nginx:1")
+    assert result.status == 1
     assert (
         f"library/nginx:1 stays at {new.digest}: {LOGIN_SERVER} (127.0.0.1) can't be reached"
-        in ended.output
+        in result.output
     )
     by_digest = await entrepot.run("refresh", f"library/nginx@{new.digest}")
     assert (by_digest.status, "never changes" in by_digest.errors) == (1, True)
@@ -71,8 +71,8 @@ async def test_f74_a_platform_is_named_as_people_name_it(
     entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[20_000])
-    ended = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "AArch64")
-    assert (ended["state"], ended["platform"], ended["digest"]) == (
+    result = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "AArch64")
+    assert (result["state"], result["platform"], result["digest"]) == (
         "completed",
         "linux/arm64",
         str(image.platforms["linux/arm64"].digest),
@@ -92,9 +92,9 @@ async def test_a_pull_ends_in_one_line_and_the_image_is_held(
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[200_000, 50_000])
     size = image.platforms["linux/arm64"].size
-    ended = await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/arm64")
-    assert ended.output == ""
-    last = ended.errors.splitlines()[-1]
+    result = await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/arm64")
+    assert result.output == ""
+    last = result.errors.splitlines()[-1]
     assert last.startswith("library/nginx:1.27 linux/arm64: ")
     assert f"from {LOGIN_SERVER} in " in last
     again = await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/arm64")
@@ -130,15 +130,15 @@ async def test_a_pull_in_json_is_its_last_picture(
     entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    found = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "linux/amd64")
-    assert (found["state"], found["repository"], found["tag"], found["askedBy"]) == (
+    document = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "linux/amd64")
+    assert (document["state"], document["repository"], document["tag"], document["askedBy"]) == (
         "completed",
         "library/nginx",
         "1.27",
         ["cli"],
     )
-    assert found["received"] == found["size"] > 0
-    assert {layer["state"] for layer in found["layers"]} == {"verified"}
+    assert document["received"] == document["size"] > 0
+    assert {layer["state"] for layer in document["layers"]} == {"verified"}
 
 
 async def test_progress_is_told_in_lines_where_there_is_no_terminal(
@@ -166,19 +166,19 @@ async def test_progress_is_told_in_lines_where_there_is_no_terminal(
 
 async def test_a_pull_of_an_unknown_tag_fails(entrepot: CommandLine, source: FakeRegistry) -> None:
     source.add_image("library/nginx", "1.27")
-    ended = await entrepot.run("pull", "library/nginx:9.99")
-    assert (ended.status, ended.output) == (1, "")
-    assert "9.99" in ended.errors
+    result = await entrepot.run("pull", "library/nginx:9.99")
+    assert (result.status, result.output) == (1, "")
+    assert "9.99" in result.errors
 
 
 async def test_a_pull_of_a_platform_that_the_image_does_not_have_fails(
     entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    ended = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/s390x")
-    assert (ended.status, ended.output) == (1, "")
-    assert ended.errors.startswith("Error: ")
-    assert "linux/s390x" in ended.errors
+    result = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/s390x")
+    assert (result.status, result.output) == (1, "")
+    assert result.errors.startswith("Error: ")
+    assert "linux/s390x" in result.errors
 
 
 async def test_a_pull_that_the_source_refuses_fails_with_its_reason(
@@ -186,11 +186,11 @@ async def test_a_pull_that_the_source_refuses_fails_with_its_reason(
 ) -> None:
     layer = source.add_image("library/nginx", "1.27").platforms["linux/amd64"].layers[0]
     source.fault(str(layer.digest), Status(403), method="GET")
-    ended = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/amd64", "--json")
-    assert ended.status == 1
-    assert ended.document["state"] == "failed"
-    assert ended.errors.startswith("Error: the pull of library/nginx:1.27 failed: ")
-    assert ended.errors.endswith("(SourceRefused)\n")
+    result = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/amd64", "--json")
+    assert result.status == 1
+    assert result.document["state"] == "failed"
+    assert result.errors.startswith("Error: the pull of library/nginx:1.27 failed: ")
+    assert result.errors.endswith("(SourceRefused)\n")
 
 
 async def test_ctrl_c_leaves_the_pull_to_the_engine(
@@ -277,10 +277,10 @@ async def test_in_a_terminal_progress_stays_on_its_line(
     async with asyncio.timeout(PATIENCE):
         await gate.reached
         gate.open()
-        status, told = await running
+        status, output = await running
     assert status == 0
-    *drawn, last = told.removesuffix("\n").removeprefix("\r").split("\r")
+    *drawn, last = output.removesuffix("\n").removeprefix("\r").split("\r")
     assert drawn
-    assert "\n" not in told.removesuffix("\n")
+    assert "\n" not in output.removesuffix("\n")
     assert max(len(each.removesuffix("\x1b[K")) for each in drawn) <= 79
     assert last.startswith(f"{name}:1.27 linux/amd64: ")

@@ -32,24 +32,24 @@ async def test_a_tag_with_its_images_and_layers(
     source.add_image("library/debian", "12", layers=[shared], platforms=["linux/arm64"])
     for each in ("library/nginx:1.27", "library/debian:12"):
         await entrepot.done("pull", each, "--platform", "linux/arm64")
-    found = await entrepot.ask("repository", "show", "library/nginx:1.27")
-    assert [(each["platform"], each["holding"]) for each in found["images"]] == [
+    document = await entrepot.ask("repository", "show", "library/nginx:1.27")
+    assert [(each["platform"], each["holding"]) for each in document["images"]] == [
         ("linux/amd64", "nothing"),
         ("linux/arm64", "whole"),
     ]
-    assert found["sharedSize"] == len(shared)
-    told = (await entrepot.done("repository", "show", "library/nginx:1.27")).output
-    assert "Tag         library/nginx:1.27\n" in told
+    assert document["sharedSize"] == len(shared)
+    output = (await entrepot.done("repository", "show", "library/nginx:1.27")).output
+    assert "Tag         library/nginx:1.27\n" in output
     arm = image.platforms["linux/arm64"]
-    assert re.search(rf"^linux/arm64  {arm.digest.short}  .* cached ", told, re.MULTILINE)
-    assert re.search(r"^linux/amd64  .* not cached ", told, re.MULTILINE)
+    assert re.search(rf"^linux/arm64  {arm.digest.short}  .* cached ", output, re.MULTILINE)
+    assert re.search(r"^linux/amd64  .* not cached ", output, re.MULTILINE)
     assert re.search(
         rf"^{arm.layers[0].digest.short}  6\.0 kB  cached  layer   1 image: library/debian:12$",
-        told,
+        output,
         re.MULTILINE,
     )
     assert re.search(
-        rf"^{arm.layers[1].digest.short}     3 B  cached  layer   not shared$", told, re.MULTILINE
+        rf"^{arm.layers[1].digest.short}     3 B  cached  layer   not shared$", output, re.MULTILINE
     )
 
 
@@ -57,8 +57,8 @@ async def test_a_locked_repository_shows_its_lock_and_can_not_be_deleted(
     entrepot: CommandLine, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await _cached(entrepot, engine, source, clock, "nginx")
-    ended = await entrepot.done("repository", "lock", "library/nginx")
-    assert ended.errors == "library/nginx is locked: it is not evicted and can't be deleted.\n"
+    result = await entrepot.done("repository", "lock", "library/nginx")
+    assert result.errors == "library/nginx is locked: it is not evicted and can't be deleted.\n"
     assert (await entrepot.ask("repository", "list"))[0]["locked"] is True
     assert (await entrepot.done("repository", "list")).output.splitlines()[1].endswith("  locked")
     assert (
@@ -108,12 +108,12 @@ async def test_a_dry_run_shows_what_would_go(
     entrepot: CommandLine, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await _cached(entrepot, engine, source, clock, "a", "b")
-    ended = await entrepot.done("evict", "--dry-run", "--to", "150kB")
-    title, line = ended.output.splitlines()
+    result = await entrepot.done("evict", "--dry-run", "--to", "150kB")
+    title, line = result.output.splitlines()
     assert title.split() == ["Image", "Platform", "Digest", "Frees", "Used"]
     assert line.startswith("library/a:1  linux/amd64  ")
     assert " 100.4 kB " in line
-    assert ended.errors == "1 image would be evicted, which frees 100.4 kB.\n"
+    assert result.errors == "1 image would be evicted, which frees 100.4 kB.\n"
     planned = await entrepot.ask("evict", "--dry-run", "--to", "150kB")
     assert (planned["dryRun"], [each["repository"] for each in planned["images"]]) == (
         True,
@@ -135,9 +135,9 @@ async def test_eviction_says_what_went_and_what_could_not(
         "Evict 1 image and free 100.4 kB? See them with --dry-run. Without a terminal, confirm with --yes."
         in unasked.errors,
     ) == (2, True)
-    ended = await entrepot.done("evict", "--to", "0", "--yes")
+    result = await entrepot.done("evict", "--to", "0", "--yes")
     assert (
-        ended.errors
+        result.errors
         == "1 image evicted, 100.4 kB freed.\nThe goal of 0 B is missed by 100.4 kB: 100.4 kB are locked.\n"
     )
     assert [each["name"] for each in await entrepot.ask("repository", "list")] == ["library/b"]
@@ -155,8 +155,8 @@ async def test_right_after_a_pull_eviction_names_the_last_minute_as_the_reason(
     """Newcomer: what was pulled a moment ago was said to be "locked or in use", and is neither."""
     await _cached(entrepot, engine, source, clock, "a")
     clock.now -= 3600
-    ended = await entrepot.done("evict", "--dry-run", "--to", "0")
-    assert ended.errors.splitlines()[1] == (
+    result = await entrepot.done("evict", "--dry-run", "--to", "0")
+    assert result.errors.splitlines()[1] == (
         "The goal of 0 B is missed by 100.4 kB: 100.4 kB were used within the last minute, and can go when it has passed."
     )
     planned = await entrepot.ask("evict", "--dry-run", "--to", "0")
@@ -171,10 +171,10 @@ async def test_in_a_terminal_a_deletion_is_asked_about(
     keyboard, terminal = os.openpty()
     try:
         os.write(keyboard, answer)
-        ended = await entrepot.run("rule", "delete", "-n", "example-library", stdin=terminal)
+        result = await entrepot.run("rule", "delete", "-n", "example-library", stdin=terminal)
     finally:
         os.close(keyboard)
         os.close(terminal)
-    assert ended.errors.startswith("Delete the cache rule example-library? What it cached stays.")
-    assert ended.status == (0 if deleted else 1)
+    assert result.errors.startswith("Delete the cache rule example-library? What it cached stays.")
+    assert result.status == (0 if deleted else 1)
     assert (len(engine.documents.rules) == 0) is deleted

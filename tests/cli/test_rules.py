@@ -57,8 +57,8 @@ async def test_a_rule_from_its_creation_to_its_end(entrepot: CommandLine, engine
     assert (await entrepot.ask("rule", "update", "-n", "acme-api", "--remove-cred-set"))[
         "credentialSet"
     ] is None
-    ended = await entrepot.done("rule", "delete", "-n", "acme-api", "--yes")
-    assert (ended.output, ended.errors) == ("", "The cache rule acme-api is deleted.\n")
+    result = await entrepot.done("rule", "delete", "-n", "acme-api", "--yes")
+    assert (result.output, result.errors) == ("", "The cache rule acme-api is deleted.\n")
     assert [rule.name for rule in engine.documents.rules] == ["example-library"]
 
 
@@ -78,10 +78,10 @@ async def test_rules_are_listed_in_columns(entrepot: CommandLine) -> None:
 
 
 async def test_a_rule_is_shown_in_lines(entrepot: CommandLine) -> None:
-    told = (await entrepot.done("rule", "show", "--name", "example-library")).output
-    assert f"Source             {LOGIN_SERVER}/library/*\n" in told
-    assert "Credential set     none\n" in told
-    assert "Tag lifetime       5 min (default)\n" in told
+    output = (await entrepot.done("rule", "show", "--name", "example-library")).output
+    assert f"Source             {LOGIN_SERVER}/library/*\n" in output
+    assert "Credential set     none\n" in output
+    assert "Tag lifetime       5 min (default)\n" in output
 
 
 async def test_rules_are_imported_all_or_none(
@@ -107,9 +107,9 @@ async def test_rules_are_imported_all_or_none(
 
 
 async def test_which_rule_answers_for_an_image(entrepot: CommandLine) -> None:
-    told = (await entrepot.done("rule", "match", "library/nginx:1.27")).output
+    output = (await entrepot.done("rule", "match", "library/nginx:1.27")).output
     assert (
-        f"Rule            example-library\nSource          {LOGIN_SERVER}/library/nginx\n" in told
+        f"Rule            example-library\nSource          {LOGIN_SERVER}/library/nginx\n" in output
     )
     none = await entrepot.run("rule", "match", "nginx")
     assert (none.status, "example-library: library/* from" in none.output) == (1, True)
@@ -120,8 +120,8 @@ async def test_a_dry_run_of_a_deletion_deletes_nothing(
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/amd64")
-    told = (await entrepot.done("repository", "delete", "library/nginx", "--dry-run")).output
-    assert "Would be deleted  library/nginx\nDeletes           1 tag, 2 manifests, " in told
+    output = (await entrepot.done("repository", "delete", "library/nginx", "--dry-run")).output
+    assert "Would be deleted  library/nginx\nDeletes           1 tag, 2 manifests, " in output
     assert (
         await entrepot.done("rule", "delete", "--name", "example-library", "--dry-run")
     ).output.endswith("Left without a rule  library/nginx\n")

@@ -17,7 +17,8 @@ from entrepot.api.client import CacheClient, EngineUnreachable
 from entrepot.cli import tunnel as module
 from entrepot.cli.tunnel import ConnectionFailed, SshAddress, Tunnel
 from entrepot.engine.engine import Engine
-from tests.cli.conftest import PATIENCE, CommandLine
+from entrepot.event_kinds import EventKind
+from tests.cli.conftest import PATIENCE, CommandLine, next_line
 from tests.cli.secure_shell import FarMachine, processes_that_name
 from tests.fakes import FakeRegistry
 
@@ -86,7 +87,7 @@ async def test_commands_speak_to_the_engine_there(near: CommandLine, there: Engi
 async def test_a_client_that_bound_itself_is_refused_there(
     near: CommandLine, there: Engine
 ) -> None:
-    ended = await near.run(
+    result = await near.run(
         "--connect",
         "ssh://far",
         "--read-only",
@@ -96,7 +97,7 @@ async def test_a_client_that_bound_itself_is_refused_there(
         "example-library",
         "--yes",
     )
-    assert (ended.status, "(EngineReadOnly)" in ended.errors) == (1, True)
+    assert (result.status, "(EngineReadOnly)" in result.errors) == (1, True)
     assert (await near.ask("--connect", "ssh://far", "--read-only", "status"))["readOnly"]
     assert len(there.documents.rules) == 1
 
@@ -105,10 +106,23 @@ async def test_a_pull_is_watched_from_here(
     near: CommandLine, there: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    ended = await near.done(
+    result = await near.done(
         "--connect", "ssh://far", "pull", "library/nginx:1.27", "--platform", "linux/amd64"
     )
-    assert "library/nginx:1.27 linux/amd64" in ended.errors
+    assert "library/nginx:1.27 linux/amd64" in result.errors
+
+
+async def test_events_are_followed_from_here(near: CommandLine, there: Engine) -> None:
+    there.events.record(EventKind.RULE_CREATED, "Before.")
+    process = await near.start("--connect", "ssh://far", "events", "--follow", "--limit", "1")
+    assert (await next_line(process)).endswith("  Before.")
+    there.events.record(EventKind.RULE_CREATED, "After.")
+    assert (await next_line(process)).endswith("  After.")
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 130
+    assert leftovers(near) == []
+    await gone(near)
 
 
 async def test_who_names_the_socket_needs_no_entrepot_there(
@@ -133,42 +147,46 @@ async def test_what_a_login_prints_is_passed_over(
 
 
 async def refusal(near: CommandLine, address: str) -> tuple[int, str]:
-    ended = await near.run("--connect", address, "rule", "list")
-    assert ended.output == ""
-    assert ended.errors.count("\n") == 1
+    result = await near.run("--connect", address, "rule", "list")
+    assert result.output == ""
+    assert result.errors.count("\n") == 1
     assert leftovers(near) == []
     await gone(near)
-    return ended.status, ended.errors
+    return result.status, result.errors
 
 
 async def test_a_host_that_nobody_knows(near: CommandLine) -> None:
-    status, told = await refusal(near, "ssh://host.invalid")
-    assert (status, "The host host.invalid is not known" in told) == (1, True)
+    status, output = await refusal(near, "ssh://host.invalid")
+    assert (status, "The host host.invalid is not known" in output) == (1, True)
 
 
 async def test_a_host_whose_key_nobody_knows(near: CommandLine) -> None:
-    status, told = await refusal(near, "ssh://far-and-unknown")
+    status, output = await refusal(near, "ssh://far-and-unknown")
     assert status == 1
-    assert "The host key of far-and-unknown is not known here" in told
-    assert "Check it with: ssh far-and-unknown" in told
+    assert "The host key of far-and-unknown is not known here" in output
+    assert "Check it with: ssh far-and-unknown" in output
 
 
 async def test_a_user_who_is_not_let_in(near: CommandLine, far: FarMachine) -> None:
     (far.root / "key.pub").write_text("")
-    status, told = await refusal(near, "ssh://far")
-    assert (status, "Permission denied: far does not let you in" in told) == (1, True)
+    status, output = await refusal(near, "ssh://far")
+    assert (status, "Permission denied: far does not let you in" in output) == (1, True)
 
 
 async def test_a_host_where_no_ssh_server_listens(near: CommandLine, far: FarMachine) -> None:
     far.close()
-    status, told = await refusal(near, "ssh://far")
-    assert (status, "far can't be reached" in told, "Connection refused" in told) == (1, True, True)
+    status, output = await refusal(near, "ssh://far")
+    assert (status, "far can't be reached" in output, "Connection refused" in output) == (
+        1,
+        True,
+        True,
+    )
 
 
 async def test_a_host_without_entrepot(near: CommandLine, far: FarMachine) -> None:
     far.entrepot.unlink()
-    status, told = await refusal(near, "ssh://far")
-    assert (status, "The command entrepot is not found on far. Install it there" in told) == (
+    status, output = await refusal(near, "ssh://far")
+    assert (status, "The command entrepot is not found on far. Install it there" in output) == (
         1,
         True,
     )
@@ -178,17 +196,17 @@ async def test_a_host_with_an_entrepot_that_knows_no_such_thing(
     near: CommandLine, far: FarMachine
 ) -> None:
     far.entrepot.write_text("#!/bin/sh\nexit 2\n")
-    status, told = await refusal(near, "ssh://far")
-    assert (status, "of another version" in told) == (1, True)
+    status, output = await refusal(near, "ssh://far")
+    assert (status, "of another version" in output) == (1, True)
 
 
 async def test_a_host_where_no_engine_runs(
     near: CommandLine, far: FarMachine, tmp_path: Path
 ) -> None:
     for address in ("ssh://far", f"ssh://far{tmp_path}/none.sock"):
-        status, told = await refusal(near, address)
+        status, output = await refusal(near, address)
         assert status == 3
-        assert "on far. Start one there with: entrepot serve (EngineUnreachable)" in told
+        assert "on far. Start one there with: entrepot serve (EngineUnreachable)" in output
 
 
 async def test_a_server_that_forwards_nothing(
@@ -199,24 +217,24 @@ async def test_a_server_that_forwards_nothing(
     )
     try:
         near.environment["PATH"] = f"{strict.programs}:{near.environment['PATH']}"
-        status, told = await refusal(near, "ssh://far")
-        assert (status, "AllowStreamLocalForwarding yes" in told) == (1, True)
+        status, output = await refusal(near, "ssh://far")
+        assert (status, "AllowStreamLocalForwarding yes" in output) == (1, True)
     finally:
         strict.close()
 
 
 async def test_no_ssh_here(near: CommandLine) -> None:
     near.environment["PATH"] = "/nowhere"
-    status, told = await refusal(near, "ssh://far")
-    assert (status, "The program ssh is in no directory of PATH" in told) == (1, True)
+    status, output = await refusal(near, "ssh://far")
+    assert (status, "The program ssh is in no directory of PATH" in output) == (1, True)
 
 
 async def test_a_directory_for_temporary_files_with_a_long_name(near: CommandLine) -> None:
     temporary = near.root / ("long" * 20)
     temporary.mkdir()
     near.environment["TMPDIR"] = str(temporary)
-    status, told = await refusal(near, "ssh://far")
-    assert (status, "Set TMPDIR to a directory with a shorter path." in told) == (1, True)
+    status, output = await refusal(near, "ssh://far")
+    assert (status, "Set TMPDIR to a directory with a shorter path." in output) == (1, True)
     assert list(temporary.iterdir()) == []
 
 
@@ -236,20 +254,20 @@ NO_ADDRESSES = (
 
 @pytest.mark.parametrize("address", NO_ADDRESSES)
 async def test_what_is_no_address(address: str, alone: CommandLine) -> None:
-    ended = await alone.run("--connect", address, "status")
-    assert (ended.status, ended.output) == (1, "")
+    result = await alone.run("--connect", address, "status")
+    assert (result.status, result.output) == (1, "")
     assert re.search(
-        r"is not (an address that ssh can reach|the address of an engine)\. ", ended.errors
+        r"is not (an address that ssh can reach|the address of an engine)\. ", result.errors
     )
-    assert "s3cret" not in ended.errors
+    assert "s3cret" not in result.errors
 
 
 @pytest.mark.parametrize("command", [["serve"], ["demo", "--headless"], ["paths"]])
 async def test_what_is_about_this_machine_connects_to_no_other(
     command: list[str], alone: CommandLine
 ) -> None:
-    ended = await alone.run("--connect", "ssh://far", *command)
-    assert (ended.status, "is about this machine" in ended.errors) == (2, True)
+    result = await alone.run("--connect", "ssh://far", *command)
+    assert (result.status, "is about this machine" in result.errors) == (2, True)
     if command == ["paths"]:
         await alone.run(*command, variables={"ENTREPOT_CONNECT": "ssh://far"})
 

@@ -46,9 +46,9 @@ async def test_f90_damaged_blobs_are_named_and_the_status_is_1(
     entrepot: CommandLine, engine: Engine, image: PlatformImage
 ) -> None:
     flip(engine.blobs.path(image.layers[0].digest))
-    ended = await entrepot.run("verify", "--speed", "unlimited")
-    assert (ended.status, ended.output) == (1, f"damaged and removed  {image.layers[0].digest}\n")
-    assert ended.errors.endswith(": 1 damaged.\n")
+    result = await entrepot.run("verify", "--speed", "unlimited")
+    assert (result.status, result.output) == (1, f"damaged and removed  {image.layers[0].digest}\n")
+    assert result.errors.endswith(": 1 damaged.\n")
     assert engine.blobs.size(image.layers[0].digest) is None
     assert (await entrepot.done("verify")).output == ""
 
@@ -79,9 +79,9 @@ async def test_ctrl_c_ends_it_in_the_engine_too(
 async def test_a_client_that_may_only_read_can_not_begin_it(
     entrepot: CommandLine, image: PlatformImage
 ) -> None:
-    ended = await entrepot.run("--read-only", "verify")
-    assert ended.status == 1
-    assert ended.errors.endswith("(EngineReadOnly)\n")
+    result = await entrepot.run("--read-only", "verify")
+    assert result.status == 1
+    assert result.errors.endswith("(EngineReadOnly)\n")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,6 @@ def test_a_speed_is_a_size_per_second(text: str, speed: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["0", "0 MB/s", "fast", "", "-1", "10 MB/min"])
 async def test_what_is_no_speed_is_refused(text: str, alone: CommandLine) -> None:
-    ended = await alone.run("verify", "--speed", text)
-    assert ended.status == 2
-    assert "Write 100 MB/s, 50MB, or unlimited." in ended.errors
+    result = await alone.run("verify", "--speed", text)
+    assert result.status == 2
+    assert "Write 100 MB/s, 50MB, or unlimited." in result.errors

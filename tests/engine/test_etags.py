@@ -3,7 +3,9 @@ would not."""
 
 from __future__ import annotations
 
-from entrepot.engine.etags import USAGE_INTERVAL, Revisions
+import pytest
+
+from entrepot.engine.etags import USAGE_INTERVAL, Revisions, entity_tag, matches_any
 
 
 class Engine:
@@ -26,6 +28,21 @@ class Engine:
 
     def all(self) -> tuple[str, str, str]:
         return self.revisions.rules, self.revisions.credential_sets, self.revisions.repositories
+
+
+@pytest.mark.parametrize(
+    ("if_none_match", "matches"),
+    [
+        ('"1-2"', True),
+        ('W/"1-2"', True),
+        ('"0", W/"1-2"', True),
+        ("1-2", False),
+        ('"1-3"', False),
+        ("", False),
+    ],
+)
+def test_a_client_names_its_revisions_as_entity_tags(if_none_match: str, matches: bool) -> None:
+    assert matches_any(entity_tag("1-2"), if_none_match) is matches
 
 
 def test_nothing_happens_and_nothing_changes() -> None:

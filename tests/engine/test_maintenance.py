@@ -677,7 +677,7 @@ async def test_f84_foreign_names_do_not_end_healing_and_are_told(
     engine.blobs.path(image.config.digest).unlink()
     await engine.maintenance.reconcile()
     messages = {each.kind: each.message for each in engine.events.recent()}
-    assert "1 missing ones removed" in messages[EventKind.CATALOG_HEALED]
+    assert "1 missing blob removed" in messages[EventKind.CATALOG_HEALED]
     told = messages[EventKind.FOREIGN_NAMES]
     assert told.startswith(
         f"{engine.directories.blobs} has 2 names in it that are no blobs and are ignored: "

@@ -15,9 +15,8 @@ from entrepot.core.reference import Repository, Tag
 from entrepot.core.registries import DeclaredRegistry, SourceRegistries, SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.source import transport
-from entrepot.source.addresses import Reach, is_local, parse_address
+from entrepot.source.addresses import AddressRefused, Reach, is_local, parse_address
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
-from entrepot.source.http import AddressRefused
 from entrepot.source.sources import Sources
 from entrepot.source.transport import SourceTransport
 from tests.fakes import FakeRegistry, Redirect, TokenSignIn

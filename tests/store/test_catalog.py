@@ -114,16 +114,16 @@ async def test_s20_the_origin_of_a_blob_is_recorded_and_removed_with_it(catalog:
     assert record == BlobRecord(100, frozenset({hub, secret}))
     assert (
         record.is_public,
-        record.opens_for({"docker.io"}),
-        record.opens_for({"ghcr.io"}),
-        record.opens_for(()),
+        record.may_be_served_for({"docker.io"}),
+        record.may_be_served_for({"ghcr.io"}),
+        record.may_be_served_for(()),
     ) == (False, True, False, False)
     # Without credentials it is public, and stays so.
     await catalog.add_blob_origin(digest, BlobOrigin("docker.io", False))
     await catalog.add_blob_origin(digest, hub)
     record = await catalog.blob(digest)
     assert record == BlobRecord(100, frozenset({BlobOrigin("docker.io", False), secret}))
-    assert (record.is_public, record.opens_for(())) == (True, True)
+    assert (record.is_public, record.may_be_served_for(())) == (True, True)
     await catalog.remove_blob(digest)
     assert await catalog.add_blob(digest, 100, now=3.0)
     assert await catalog.blob(digest) == BlobRecord(100)

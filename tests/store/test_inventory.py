@@ -26,7 +26,7 @@ async def test_the_inventory_has_the_cached_manifests_and_blobs(catalog: Catalog
             {},
             {(NGINX, amd.digest): 10.0},
             {amd.blobs[0].digest: 11.0},
-            seen={(NGINX, both.digest): 12.0},
+            head_requests={(NGINX, both.digest): 12.0},
         )
     )
     inventory = await catalog.inventory()

@@ -15,7 +15,7 @@ from entrepot.core.reference import Digest
 from entrepot.store.manifests import (
     LARGEST_SIZE,
     LAYERS_LIMIT,
-    PARSED_IN_THREAD,
+    MANIFEST_THREAD_THRESHOLD,
     REFERENCES_LIMIT,
     Manifest,
     ManifestUnreadable,
@@ -235,7 +235,7 @@ async def test_a_large_manifest_is_parsed_in_a_thread(monkeypatch: pytest.Monkey
         listing("manifests", 2_000, annotations={"x": "y" * 100}),
     ):
         await parse_manifest(content, OCI_MANIFEST, Digest.of(content))
-    assert len(content) > PARSED_IN_THREAD
+    assert len(content) > MANIFEST_THREAD_THRESHOLD
     assert [each is threading.main_thread() for each in threads] == [True, False]
 
 

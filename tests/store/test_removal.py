@@ -104,7 +104,7 @@ async def test_what_is_used_or_locked_after_the_plan_stays(
         case "asked for":
             await catalog.record_usage(Usage({}, {}, {key: 999.0}, {}))
         case "looked at":
-            await catalog.record_usage(Usage({}, {}, {}, {}, seen={key: 999.0}))
+            await catalog.record_usage(Usage({}, {}, {}, {}, head_requests={key: 999.0}))
         case "blob read":
             await catalog.record_usage(Usage({}, {}, {}, {manifest.blobs[1].digest: 999.0}))
         case "locked":

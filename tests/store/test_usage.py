@@ -31,7 +31,7 @@ async def test_use_is_added_up(catalog: Catalog) -> None:
 async def test_a_head_request_is_a_use_and_no_pull(catalog: Catalog) -> None:
     manifest = image("a")
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
-    await catalog.record_usage(Usage({}, {}, {}, {}, seen={(NGINX, manifest.digest): 5.0}))
+    await catalog.record_usage(Usage({}, {}, {}, {}, head_requests={(NGINX, manifest.digest): 5.0}))
     assert [each.last_pull for each in await catalog.manifests(NGINX)] == [None]
     assert [each.last_requested for each in await catalog.inventory_manifests(NGINX)] == [5.0]
 
@@ -41,7 +41,7 @@ async def test_a_head_request_does_not_take_back_a_later_use(catalog: Catalog) -
     key = (NGINX, manifest.digest)
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
     await catalog.record_usage(Usage({}, {}, {key: 9.0}, {}))
-    await catalog.record_usage(Usage({}, {}, {}, {}, seen={key: 5.0}))
+    await catalog.record_usage(Usage({}, {}, {}, {}, head_requests={key: 5.0}))
     assert [each.last_requested for each in await catalog.inventory_manifests(NGINX)] == [9.0]
 
 

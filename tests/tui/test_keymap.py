@@ -54,6 +54,12 @@ def test_a_key_or_a_list_of_keys_is_given_to_an_id(tmp_path: Path) -> None:
     ) == Keymap({"rules.new": "f5", "rules.delete": "D,ctrl+t", "help": "h"})
 
 
+def test_ids_of_earlier_versions_still_name_their_binding(tmp_path: Path) -> None:
+    assert keymap(tmp_path, '[keys]\nleave = "f10"\n"wizard.leave" = "f9"\n') == Keymap(
+        {"quit": "f10", "wizard.quit": "f9"}
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

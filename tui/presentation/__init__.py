@@ -1,2 +1,4 @@
-"""Pictures of the engine turned into rows and sentences. Pure: no terminal, no clock of its own
-(*now* is in seconds since the epoch)."""
+"""Models of the API as rows, sentences and facts.
+
+Pure: no terminal and no clock; *now* is in seconds since the epoch.
+"""

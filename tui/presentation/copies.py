@@ -1,4 +1,6 @@
-"""Commands to copy: how container clients pull an image from a registry that speaks plain HTTP.
+"""Commands to copy, with which container clients pull an image from here.
+
+The registry speaks plain HTTP.
 
 Each part of a command is quoted for a shell (S03): a platform is text of a source's manifest.
 """

@@ -1,4 +1,4 @@
-"""The overview: figures, sources, space, what needs attention, and the layout of its height."""
+"""The overview: figures, sources, space, notices, and the layout of its height."""
 
 from __future__ import annotations
 
@@ -167,9 +167,9 @@ def space(status: EngineStatus, width: int) -> Row:
 def needs(
     status: EngineStatus, width: int, offered: Sequence[str] = ()
 ) -> tuple[str, str, list[Row]]:
-    """What an administrator must know now or do first: a head, its tone, and sentences in lines.
+    """What an administrator must know now or do first.
 
-    *offered* are the images of a demo's source.
+    A head, its tone, and sentences in lines. *offered* are the images of a demo's source.
     """
     notices = [*status.notices]
     if status.space_limit and status.blobs_size >= SPACE_LOW * status.space_limit:

@@ -128,7 +128,10 @@ def ended_text(pull: PullSnapshot) -> str:
 
 
 def pull_detail(pull: PullSnapshot, now: float) -> Detail:
-    """A pull in a list: only what does not change between two polls, as it is drawn as a whole."""
+    """A pull in a list: only what does not change between two polls.
+
+    The detail is drawn as a whole, which is expensive on a slow line.
+    """
     count = len(pull.layers) or pull.layer_count
     blobs = (
         f"{counted(count, 'blob')}, {size(pull.size)}"
@@ -173,14 +176,15 @@ def pull_summary(pull: PullSnapshot, width: int) -> str:
     """One line above the layers of a pull: how far it is, or how it ended."""
     if pull.state.ended:
         word = "completed in" if pull.state is PullState.COMPLETED else f"{pull.state.value} after"
-        came = f"   {out_of(pull.received, pull.size)}" if pull.size else ""
-        return f"{word} {duration(max(0.0, (pull.ended or pull.started) - pull.started))}{came}"
+        received = f"   {out_of(pull.received, pull.size)}" if pull.size else ""
+        return f"{word} {duration(max(0.0, (pull.ended or pull.started) - pull.started))}{received}"
     if not pull.size:
         return "asking the source for the image"
     share = pull.received / pull.size
-    left = f"   {duration(pull.time_left)} left" if pull.time_left is not None else ""
-    words = f"  {int(share * 100):>3} %   {out_of(pull.received, pull.size)}   {pace(pull)}{left}"
-    return f"{bar(share, max(10, min(40, width - 60)))}{words}"
+    time_left = f"   {duration(pull.time_left)} left" if pull.time_left is not None else ""
+    progress = f"{int(share * 100):>3} %   {out_of(pull.received, pull.size)}"
+    bar_width = max(10, min(40, width - 60))
+    return f"{bar(share, bar_width)}  {progress}   {pace(pull)}{time_left}"
 
 
 def opened_pull_detail(pull: PullSnapshot, now: float) -> Detail:

@@ -205,6 +205,6 @@ def evicted_image(image: EvictedImage) -> str:
 
 
 def refreshed_text(refreshed: RefreshedTag) -> tuple[str, bool]:
-    """What the source registry answered about a tag, and whether there is something to pull now."""
+    """What the source registry answered about a tag, and whether there is news to pull."""
     has_news = refreshed.problem is None and not refreshed.gone and refreshed.moved
     return refreshed_tag_text(refreshed, short=True), has_news

@@ -174,7 +174,7 @@ def doctor_report_cells(report: DoctorReport) -> list[Cell]:
     last = (
         Cell(f"{counted(problems, 'problem')} found.", "warn")
         if problems
-        else Cell("No problems registry.", "good")
+        else Cell("No problems found.", "good")
     )
     return [*lines, Cell(""), last]
 

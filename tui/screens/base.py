@@ -1,4 +1,4 @@
-"""What the screens of all areas share: status line, tabs, keys, polling and a lost connection."""
+"""What all areas share: status line, tabs, keys, polling, a lost connection."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
         return ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """None, which dims its key, for an action that is disabled (see `disabled_reason`)."""
+        """None, which dims its key, for a disabled action (see `disabled_reason`)."""
         return None if self.disabled_reason(action) else True
 
     def disabled_reason(self, action: str) -> str:
@@ -212,7 +212,7 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
 
 
 class ListScreen(EngineScreen, Generic[Model]):
-    """A list of models with a filter, details of the current one, and a text for an empty list.
+    """A list of models with a filter and the details of the current one.
 
     A subclass says how to `load` the models and what `key`, `row` and `detail` one has.
     """

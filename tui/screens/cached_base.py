@@ -1,4 +1,4 @@
-"""What the screens of repositories and tags share: pull, refresh, lock, delete, copy."""
+"""What repositories and tags share: pull, refresh, lock, delete, copy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from widgets.dialogs.select import Option, SelectDialog
 
 @dataclass(frozen=True, slots=True)
 class ImageSubject:
-    """What an action is about: a repository, one of its tags, or the image of one platform."""
+    """What an action is about: a repository, a tag, or the image of a platform."""
 
     repository: str
     tag: str | None = None
@@ -132,7 +132,7 @@ class CachedScreen(ListScreen[Model]):
             self.app.prompt_pull(image)
 
     async def _choose_tag(self, subject: ImageSubject) -> str | None:
-        """The tag of *subject*; of a repository the only one, or the one that the user selects."""
+        """The tag of *subject*; of a repository the only one, or the one selected."""
         if subject.tag is not None:
             return subject.tag
         detail = await self._repository_detail(subject.repository)

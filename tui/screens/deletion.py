@@ -1,4 +1,4 @@
-"""Deleting a rule, a credential set, a cached repository or a tag: preview, question, deletion."""
+"""Deleting a rule, credential set, repository or tag: preview, ask, delete."""
 
 from __future__ import annotations
 

@@ -148,9 +148,9 @@ class OverviewScreen(EngineScreen):
         self.call_after_refresh(self._show)
 
     async def fetch(self) -> None:
-        """Fetch running pulls at each poll, the rest every two seconds, and the history rarely.
+        """Fetch running pulls at each poll, the rest every two seconds.
 
-        The history is fetched also when its counts have changed.
+        The history is fetched every half minute, and when its counts have changed.
         """
         client, status = self.app.client, self.app.status
         assert status is not None

@@ -1,4 +1,4 @@
-"""A dialog to start a pull: image and platform, and which rule applies to the image."""
+"""A dialog to start a pull: image, platform, and the rule that applies."""
 
 from __future__ import annotations
 

@@ -112,9 +112,10 @@ class PullsScreen(ListScreen[PullSnapshot]):
         self._next_full_fetch = 0.0
 
     async def fetch(self) -> None:
-        """Fetch the running pulls; all pulls only now and then, and when other ones are running.
+        """Fetch the running pulls, and now and then all of them.
 
-        Up to a thousand ended pulls are remembered.
+        All are fetched also when other pulls are running than before. Up to a thousand ended pulls
+        are remembered.
         """
         client, remembered = self.app.client.pulls, self.models.values()
         running = await client.list_running() if time.monotonic() < self._next_full_fetch else None
@@ -169,7 +170,7 @@ class PullsScreen(ListScreen[PullSnapshot]):
         return pull_detail(model, time.time())
 
     def own_disabled_reason(self, action: str) -> str:
-        """Only a running pull can be cancelled, and only a failed or cancelled one pulled again."""
+        """Only a running pull can be cancelled; only an incomplete one pulled again."""
         pull = self.current
         return super().own_disabled_reason(action) or (
             _pull_disabled_reason(action, pull) if pull is not None else ""
@@ -378,7 +379,7 @@ def copy_command(screen: EngineScreen, pull: PullSnapshot) -> None:
 
 
 async def pull_again(screen: EngineScreen, pull: PullSnapshot) -> PullSnapshot | None:
-    """Start a pull of the same image and platform; None: the engine refused, which was shown."""
+    """Start a pull of the same image and platform; None if it was refused."""
     return await screen.app.attempt(
         screen.app.client.pulls.start(pull.image, pull.platform, asked_by="dashboard"),
         shown_for=10,

@@ -27,7 +27,7 @@ from widgets.row_list import Cell, Column, Row, RowList
 
 
 class SourcesScreen(ListScreen[SourceRegistrySnapshot]):
-    """The source registries: how they sign in, whether they are healthy, their rate limits."""
+    """The source registries: sign-in, rules, health, and rate limits."""
 
     area = "Sources"
     thing = "source registry"

@@ -1,1 +1,1 @@
-"""Wizards: a few questions, one after the other, and nothing is created before the review."""
+"""Wizards: a few questions, and nothing is created before the review."""

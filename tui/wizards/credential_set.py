@@ -1,4 +1,4 @@
-"""The wizard for a credential set: a new one, or other secret identifiers of an existing one."""
+"""The wizard to create a credential set, or to change its secret identifiers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def sign_in_result(name: str, result: TriedSignIn) -> str:
 
 
 class CredentialSetWizard(Wizard[str | None]):
-    """Registry, secrets, review; returns the name of the set that was created or changed."""
+    """Registry, secrets, review; returns the name of the created or changed set."""
 
     wizard_title = "New credential set"
     steps = ("Registry", "Secrets", "Review")
@@ -254,7 +254,7 @@ class CredentialSetWizard(Wizard[str | None]):
             self._show_review()
 
     def _show_kinds(self) -> None:
-        """Show the kinds of identifiers, with examples for the field that had the focus last."""
+        """Show the kinds of identifiers, with examples for the current field."""
         rows = [
             Row(
                 kind.begins,
@@ -416,7 +416,7 @@ class CredentialSetWizard(Wizard[str | None]):
             self._show_kind_help()
 
     async def advance_within_step(self, number: int) -> bool:
-        """Go from the user name to the password; on a kind, insert its prefix into the field."""
+        """Go from the user name to the password; insert the prefix of a kind."""
         if number == REGISTRY:
             return self._registry_step.advance_to_field()
         if number == SECRETS and self.focused is self.query_one("#username"):

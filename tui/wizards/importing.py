@@ -57,7 +57,7 @@ class PathCandidate:
 
 
 def path_candidates(typed: str) -> list[PathCandidate]:
-    """The directories and TOML files whose names begin with the last part of a typed path.
+    """The directories and TOML files that a typed path may become.
 
     It reads the file system.
     """

@@ -34,7 +34,7 @@ def without_prefix(text: str, login_server: str) -> str:
 
 
 class RegistryStep:
-    """A list of the source registries, and a field for the login server of another one.
+    """A list of source registries, and a field for another login server.
 
     The widgets belong to the wizard; this object reads and fills them.
     """
@@ -96,7 +96,7 @@ class RegistryStep:
 
     @property
     def is_typed(self) -> bool:
-        """Whether the login server is typed: for another registry, or one of many (``*.``)."""
+        """Whether the login server is typed: another one, or one of many (``*.``)."""
         row = self._list.current
         return row is not None and (row.key == OTHER or row.key.startswith("*."))
 

@@ -49,9 +49,10 @@ class CreatedRule:
 
 
 def proposed_name(source: str, names: Collection[str] = ()) -> str:
-    """A name made from the source, such as ``docker-io-library`` for ``docker.io/library/*``.
+    """A name made from the source.
 
-    It has at least five characters and is none of *names*, which are in lower case.
+    It is ``docker-io-library`` for ``docker.io/library/*``. It has at least five characters and is
+    none of *names*, which are in lower case.
     """
     name = (
         re.sub(r"[^A-Za-z0-9]+", "-", source.removesuffix("/*")).strip("-")[:NAME_LENGTH].strip("-")
@@ -556,7 +557,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         needed: str = "x",
         remarks: bool = True,
     ) -> bool:
-        """Show the first problem of *fields*, or of all without any; returns whether there is none.
+        """Show the first problem of *fields* (empty: of all); returns if there is none.
 
         A problem of a field is not shown while that field is still empty (*needed*).
         """
@@ -685,7 +686,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
 
 
 def _typed_registry_remark(registry: SourceRegistrySnapshot | None) -> str:
-    """What to type as the login server; *registry* is one of many, or None for another one."""
+    """What to type as the login server; without *registry* for another one."""
     if registry is None:
         return (
             "The administrator must declare a registry beyond this list in settings.toml: "

@@ -1,4 +1,4 @@
-"""What wizards share: steps, going back without loss, the engine's verdict beside each field.
+"""What wizards share: steps, going back, and the engine's verdict on each field.
 
 Nothing is created or changed before the review.
 """
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class Feedback(Plain):
-    """The engine's verdict on what was entered: a confirmation, remarks, a warning, or a problem.
+    """The engine's verdict: a confirmation, remarks, a warning, or a problem.
 
     A problem says why something is not possible and what to do, with its code in grey.
     """
@@ -240,7 +240,7 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
             "quit",
             priority=True,
             tooltip="Quit the wizard; nothing is created",
-            id="wizard.leave",
+            id="wizard.quit",
         ),
     ]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012 (Textual declares it so)
@@ -521,7 +521,7 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
 
 
 async def confirm_programs(app: EngineApp, programs: str) -> bool:
-    """Ask before the engine is told to run *programs*, one a line (S13); True if there is none."""
+    """Ask before the engine runs *programs*, one a line (S13); True if there is none."""
     if not programs:
         return True
     answer = await app.push_screen_wait(

@@ -1,4 +1,4 @@
-"""Screens that return one result, and what all dialogs share: style, breakpoints, the help key."""
+"""Screens that return one result, and the style of all dialogs."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ class Dialog(ModalScreen[ScreenResultType], ResultScreen[ScreenResultType]):
 
     @property
     def enter_commits(self) -> bool:
-        """True: most dialogs do what they ask for. Those that only show something return False."""
+        """True: most dialogs do what they ask for. The others return False."""
         return True

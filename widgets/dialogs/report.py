@@ -75,7 +75,7 @@ class ReportDialog(Dialog[bool]):
         self.show_lines(self._lines)
 
     def show_lines(self, lines: Sequence[Cell]) -> None:
-        """Show other lines. Before the dialog is composed they are kept; after it, ignored."""
+        """Show other lines, also before the dialog is composed or after it has closed."""
         self._lines = tuple(lines)
         text = Text()
         for number, line in enumerate(lines):

@@ -24,7 +24,7 @@ OTHER_LINES = 8
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option. *remark* stands beside its label, *preview* below the list while it is current."""
+    """An option, with a *remark* beside its label and a *preview* below the list."""
 
     id: str
     label: str
@@ -142,7 +142,7 @@ class SelectDialog(Dialog[str | None]):
             self.dismiss(event.row.key)
 
     def on_key(self, event: events.Key) -> None:
-        """On a letter, go back to what is selected now, where a choice changes something (F66)."""
+        """On a letter, go back to what is selected, if enter changes something (F66)."""
         if self._submit is not None and event.is_printable:
             event.stop()
             if self._selected in self._options:

@@ -22,11 +22,11 @@ from entrepot.server.request_body import read_body
 from entrepot.server.responses import DATA_API, json_response
 from entrepot.server.routes import resource_route
 
-PAGE = 100
-"""Entries of a page when the caller names no number, as in ACR."""
+DEFAULT_PAGE_SIZE = 100
+"""Entries of a page when the client names no number, as in ACR."""
 
-LARGEST_PAGE = 1000
-"""Entries of a page at the most."""
+MAX_PAGE_SIZE = 1000
+"""The most entries of a page."""
 
 Entry = TypeVar("Entry")
 
@@ -225,12 +225,12 @@ def _page(
     """The entries after ``last``, ``n`` of them at the most, in the order of *keys*, and a link to
     the next page if there is one."""
     size, last = (
-        page_size(request.query_params.get("n"), LARGEST_PAGE),
+        page_size(request.query_params.get("n"), MAX_PAGE_SIZE),
         request.query_params.get("last"),
     )
     if size == 0:
         return [], {}
-    n = PAGE if size is None else size
+    n = DEFAULT_PAGE_SIZE if size is None else size
     following = [
         (key, entry) for key, entry in zip(keys, entries, strict=True) if last is None or key > last
     ]

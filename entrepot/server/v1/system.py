@@ -33,7 +33,7 @@ KEEP_ALIVE = 15.0
 """Seconds after which a silent event stream sends a comment, to notice a dead connection."""
 
 _EVICTION_HINT = (
-    'Send {}, or {"target": BYTES} to go below what the settings say. What would go is told at '
+    'Send {}, or {"target": BYTES} to go below what the settings say. What would go is shown at '
     "/entrepot/v1/checks/eviction."
 )
 

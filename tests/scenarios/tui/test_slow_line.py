@@ -78,7 +78,7 @@ async def test_text_in_pieces_and_bytes_that_are_no_text_leave_the_keyboard_aliv
         program.send(piece)
         await asyncio.to_thread(program.keys_read)
     program.type("/")
-    await sees(program, "words that must be found")
+    await sees(program, "words to filter by")
     program.send("é".encode()[:1])
     await asyncio.to_thread(program.keys_read)
     program.send("é".encode()[1:])

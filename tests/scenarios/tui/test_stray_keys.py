@@ -35,7 +35,7 @@ PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "events": (("7",), "What happened"),
     "help": (("2", "question_mark"), "This screen"),
     "the palette": (("2", "colon"), "what do you want to do?"),
-    "a filter": (("2", "slash"), "words that must be found"),
+    "a filter": (("2", "slash"), "words to filter by"),
     "a question": (("2", "d"), "Delete the cache rule a-rule?"),
     "a question, at delete": (("2", "d", "right"), "Delete the cache rule a-rule?"),
     "a set's question, at delete": (("3", "d", "right"), "Delete the credential set free-login?"),
@@ -297,7 +297,7 @@ async def test_what_was_left_out_is_told_in_one_line(stocked: Engine) -> None:
     async with dashboard(stocked) as person:
         await go_to(person, "rules")
         await paste(person, "docker.io/library/nginx:1.27\r")
-        await person.sees("29 characters came at")
+        await person.sees("29 characters arrived at")
         await person.press("slash")
         await paste(person, "docker.io/library/nginx:1.27\r")
         await person.until(
@@ -311,9 +311,7 @@ async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_o
     async with dashboard(stocked) as person:
         await go_to(person, "a rule's freshness")
         await paste(person, "never\r")
-        await person.sees(
-            "enter arrived together with other keys", "How long are the tags of a-rule trusted?"
-        )
+        await person.sees("enter arrived together with", "How long are the tags of a-rule trusted?")
         await person.press("enter")
         await person.sees("Tag lifetime of a-rule: never.")
 
@@ -328,7 +326,7 @@ async def test_an_enter_right_behind_a_paste_that_was_left_out_changes_nothing(
         await person.until(lambda: getattr(person.app.focused, "id", "") == "delete")
         await paste(person, "docker.io/library/nginx:1.27\r")
         await person.press("enter")
-        await person.sees("right behind a paste", "Delete the cache rule a-rule?")
+        await person.sees("arrived right after a paste", "Delete the cache rule a-rule?")
         await person.press("enter")
         await person.sees("The cache rule a-rule is deleted")
 

@@ -86,7 +86,7 @@ def test_what_needs_somebody_is_told_first(changes: dict[str, object], first: st
 
 
 def test_an_empty_demo_names_images_that_can_be_pulled() -> None:
-    """Newcomer: nothing said which images the make-believe source has."""
+    """Newcomer: nothing said which images the simulated source has."""
     _, _, rows = needs(changed(STATUS, repositories=0), 80, DEMO_IMAGES)
     told = texts(rows)
     assert " ".join(told).startswith(

@@ -1,7 +1,7 @@
-"""The lists of tags and referrers from source registries: encoded once for all clients, and cached
-for a short while.
+"""Lists of tags and referrers from sources, encoded once for all clients.
 
-An older list stays for a source that fails: then it is the last that is known.
+They are cached for a short while. An older list stays for a source that fails: then it is the last
+that is known.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ LIST_MAX_AGE = 86_400.0
 
 
 class ListKey(NamedTuple):
-    """The key of a list: *what* of a repository (``tags/list``, ``referrers/sha256:…``), and which
-    page or *selection* of it."""
+    """The key of a list.
+
+    *what* is the list of a repository (``tags/list``, ``referrers/sha256:…``); *selection* says
+    which page or part of it.
+    """
 
     source: str
     repository: Repository
@@ -41,8 +44,11 @@ class ListKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceList:
-    """A list as clients get it. *next_last* is where the next page of tags begins; *filtered* says
-    that it has only the referrers of the requested type."""
+    """A list as clients get it.
+
+    *next_last* is where the next page of tags begins; *filtered* says that it has only the
+    referrers of the requested type.
+    """
 
     body: bytes
     next_last: str | None = None
@@ -95,7 +101,10 @@ class SourceLists:
     def derive(
         self, key: ListKey, whole: ListKey, select: Callable[[SourceList], SourceList | None]
     ) -> None:
-        """Store a selection of another list, as old as that list, unless a newer one is stored."""
+        """Store a selection of another list, as old as that list.
+
+        Does nothing where a newer one is stored.
+        """
         cached, before = self._lists.get(whole), self._lists.get(key)
         if cached is None or (before is not None and before.time >= cached.time):
             return
@@ -109,8 +118,10 @@ class SourceLists:
             self._bytes -= _size(key, cached.list)
 
     def distrust(self) -> None:
-        """Serve the present lists only for a source that fails: a rule or credential set has
-        changed."""
+        """Serve the present lists only for a source that fails.
+
+        Called when a rule or credential set has changed.
+        """
         for key, cached in self._lists.items():
             self._lists[key] = _CachedList(cached.list, cached.time, False)
 
@@ -139,8 +150,10 @@ class _Referrer(msgspec.Struct, rename="camel"):
 
 
 def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None:
-    """The referrers of an index that have an artifact type, each byte for byte; None where the
-    index can't be read."""
+    """The referrers of an index that have an artifact type, each byte for byte.
+
+    None where the index can't be read.
+    """
     try:
         document = msgspec.json.decode(first_json_value(index.body), type=dict[str, msgspec.Raw])
         referrers = msgspec.json.decode(document["manifests"], type=list[msgspec.Raw])

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.cache import lists as lists_module
-from entrepot.cache.lists import (
+from entrepot.cache import source_lists as lists_module
+from entrepot.cache.source_lists import (
     LIST_FRESHNESS,
     LIST_MAX_AGE,
     ListKey,
