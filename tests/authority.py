@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 
-class Authority:
+class CertificateAuthority:
     """Signs certificates. Its own is in `path`; with *above* another one signs it.
 
     Its own certificate is good from 2015 to 2100: what is wrong with the time is wrong with a leaf.
     """
 
-    def __init__(self, root: Path, name: str, above: Authority | None = None) -> None:
+    def __init__(self, root: Path, name: str, above: CertificateAuthority | None = None) -> None:
         self._root = root
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

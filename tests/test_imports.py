@@ -58,7 +58,7 @@ def _run(code: str, *arguments: str, home: Path) -> str:
         "XDG_RUNTIME_DIR": str(home),
         "PYTHONPATH": str(CHECKOUT),
     }
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=environment,
         cwd=home,
@@ -67,8 +67,8 @@ def _run(code: str, *arguments: str, home: Path) -> str:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_importing_all_of_the_engine_loads_nothing_of_the_dashboard(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_importing_all_of_the_engine_loads_nothing_of_the_dashboard(tmp_path: Pa
 def test_a_command_loads_neither_the_dashboard_nor_the_engine(
     arguments: list[str], status: int, tmp_path: Path
 ) -> None:
-    ended, loaded = json.loads(_run(COMMAND, *arguments, home=tmp_path).splitlines()[-1])
-    assert ended == status
+    exit_status, loaded = json.loads(_run(COMMAND, *arguments, home=tmp_path).splitlines()[-1])
+    assert exit_status == status
     assert "click" in loaded
     assert not set(loaded) & (
         HEAVY | {"asyncio", "httpx", "ssl"} if arguments[0] != "pull" else HEAVY - {"rich"}

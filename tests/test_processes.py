@@ -21,13 +21,13 @@ def test_what_a_test_leaves_in_the_background_is_killed_and_named(
     before = children()
     # The shell ends, and what it started goes on as a child of pytest.
     subprocess.run(["sh", "-c", "sleep 7301 & sleep 7302 &"], check=True)
-    left = children() - before
+    background = children() - before
     # Each is a shell until it becomes the other program.
-    while sorted(process.command for process in left) != ["sleep 7301", "sleep 7302"]:
+    while sorted(process.command for process in background) != ["sleep 7301", "sleep 7302"]:
         pass
-    named = sorted(f"{process.pid}: {process.command}" for process in left)
+    named = sorted(f"{process.pid}: {process.command}" for process in background)
     assert sorted(leftovers.end()) == named
-    assert not any(is_running(process) for process in left)
+    assert not any(is_running(process) for process in background)
     assert leftovers.end() == []
 
 

@@ -146,7 +146,7 @@ class BlobCopies:
         )
 
     def origin_of_fetch(self, digest: Digest, login_server: str) -> BlobOrigin:
-        """The origin of a blob that a fill from *login_server* has brought."""
+        """The origin of a blob that a fill fetched from *login_server*."""
         return BlobOrigin(login_server, self._fetching.pop((digest, login_server), True))
 
     async def add(self, digest: Digest, size: int, origin: BlobOrigin | None) -> bool:

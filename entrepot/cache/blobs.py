@@ -1,7 +1,7 @@
 """Blobs: whether one is served from its cached copy or fetched by a fill.
 
-A digest alone opens nothing: a blob must belong to the repository through which it is requested,
-and a copy opens only for the source registries that are known to have its bytes.
+A digest alone gives access to nothing: a blob must belong to the repository through which it is
+requested, and a copy is served only for the source registries that are known to have its bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One blob on its way in, for all clients and pulls that want it.
+"""The fetch of one blob from its source, for all clients and pulls that need it.
 
 However many clients and pulls request a blob that is not cached, one `Fill` fetches it with one
 request to its source. Each of them reads from the growing file at its own pace; one that is slow or
@@ -146,8 +146,8 @@ _RESUMABLE = (
     SourceRefused,
     FillUnwanted,
 )
-"""Failures after which what has come is still right, and worth resuming when the source is healthy
-again."""
+"""Failures after which the received bytes are still right, and worth resuming when the
+source is healthy again."""
 
 
 class FillState(Enum):
@@ -194,7 +194,7 @@ class _Pace:
 
 
 class Fill:
-    """One blob on its way in. `entrepot.cache.fills.Fills` creates and owns it."""
+    """The fetch of one blob. `entrepot.cache.fills.Fills` creates and owns it."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class Fill:
     ) -> None:
         self.digest = digest
         self.size = size
-        """In bytes: as the manifest states it, then as the source does, and at last what came."""
+        """In bytes: first as the manifest states it, then as the source does, then what came."""
         self.stated_size = size
         """The size in bytes with which it began."""
         self.origin = origin

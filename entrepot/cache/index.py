@@ -1,11 +1,12 @@
 """The index: what each repository has in the cache, in memory.
 
-It holds what requests need again and again. All changes go through here. A change waits for the
-catalog before clients see it, so memory and catalog differ only while a write is under way.
+It holds what requests need again and again. All changes go through here, and reach the catalog
+before clients see them, except where the catalog fails or hangs: then clients get them from memory
+(S19, L02). A disk that is full, damaged or hangs stops no client whose source answers.
 
-Only `CacheIndex.add_manifest` waits for a limited time: where the catalog fails, or takes longer
-than `WRITE_TIMEOUT`, the manifest is served from memory and written later (S19, L02). A disk that
-is full, damaged or hangs stops no client whose source answers.
+A new manifest waits for the catalog `WRITE_TIMEOUT` seconds at most. One that the catalog does not
+take stays in memory, and is written later. A moved tag is not written later: after a restart its
+source is asked again.
 """
 
 from __future__ import annotations

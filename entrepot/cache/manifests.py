@@ -348,7 +348,7 @@ class ManifestResolver:
     async def _cached_manifest(self, repository: Repository, digest: Digest) -> Manifest:
         """A manifest that the index names; one that was evicted since is fetched again."""
         route = self._route(repository)
-        # The catalog may have got the manifest just now, and the index in memory not yet: the
+        # The catalog may have got the manifest a moment ago, and the index in memory not yet: the
         # second try reads it again.
         for _ in range(2):
             try:

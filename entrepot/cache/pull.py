@@ -209,7 +209,7 @@ class _Layer:
 
 @dataclass
 class Pull:
-    """One image of one platform on its way into the cache. `Pulls` creates and owns it."""
+    """The pull of one image of one platform. `Pulls` creates and owns it."""
 
     id: str
     repository: Repository

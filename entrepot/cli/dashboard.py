@@ -60,7 +60,8 @@ def require_terminal(instead: str) -> None:
 def open_dashboard(connection: Connection, chosen: Mapping[str, Any]) -> None:
     """Open the dashboard on the engine of *connection*.
 
-    *chosen* are the dashboard's options of the command line.     This user's own engine is started if none answers.
+    *chosen* are the dashboard's options of the command line. This user's own engine is started if
+    none answers.
     """
     require_terminal(
         "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; "

@@ -180,7 +180,8 @@ class EngineHealth:
         if self._probing is None:
             self._probe_started = self._clock()
             self._probing = self._start_probe()
-        done, _ = await asyncio.wait({self._probing}, timeout=PROBE_TIMEOUT)
+        probing = self._probing
+        done, _ = await asyncio.wait({probing}, timeout=PROBE_TIMEOUT)
         if not done:
             # It is not asked again before it has answered: a disk that hangs would hold one more
             # thread each time.
@@ -190,7 +191,9 @@ class EngineHealth:
                 f"The disk of {self._directory} has not answered for {seconds:.0f} s.",
                 "Look at the kernel's log (dmesg), and at the server or the cable of that disk.",
             )
-        probing, self._probing = self._probing, None
+        # Another check may have waited for the same probe.
+        if self._probing is probing:
+            self._probing = None
         return probing.result()
 
     def _start_probe(self) -> asyncio.Future[Cause | None]:

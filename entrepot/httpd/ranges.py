@@ -81,9 +81,9 @@ class RequestedRange:
 def parse_ranges(header: bytes | None) -> tuple[RequestedRange, ...]:
     """Parse a Range header (RFC 9110, 14.2).
 
-    Empty without one, and for a header that is ignored. The response is the whole blob then.
-    Ignored is what is no set of byte ranges: another unit, a word among the ranges, a last position
-    before the first, more than `MAX_HEADER` bytes.
+    Empty without one, and for a header that is ignored. The response is the whole blob then. A
+    header that is no set of byte ranges is ignored: another unit, a word among the ranges, a last
+    position before the first, more than `MAX_HEADER` bytes.
     """
     if header is None or len(header) > MAX_HEADER:
         return ()

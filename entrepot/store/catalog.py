@@ -91,7 +91,7 @@ class Catalog(CatalogDatabase):
         """A manifest's bytes; None when it is not cached.
 
         With *repository*, only when it belongs to it, and with the media type that its source gave.
-        Without, the media type is that of the source that brought the bytes first; no client may
+        Without, the media type is that of the source that sent the bytes first; no client may
         see it.
         """
         content, links = schema.manifests.c, schema.repository_manifests.c
@@ -351,7 +351,7 @@ class Catalog(CatalogDatabase):
     async def point_tag(
         self, repository: Repository, tag: Tag, digest: Digest, *, now: float
     ) -> bool:
-        """Point a tag at a cached manifest of the repository, as the source said just now.
+        """Point a tag at a cached manifest of the repository, as its source says.
 
         False when the manifest is no longer cached there.
         """

@@ -282,7 +282,7 @@ class CatalogDatabase:
             while auto_vacuum and free_pages * page_size > FREE_BYTES_KEPT:
                 async with self._write() as connection:
                     raw: Any = (await connection.get_raw_connection()).driver_connection
-                    # Each row stands for a page given back.
+                    # Each row is a page given back.
                     await (
                         await raw.execute(f"PRAGMA incremental_vacuum({PAGES_PER_TRANSACTION})")
                     ).fetchall()

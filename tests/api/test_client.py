@@ -35,16 +35,16 @@ async def client(engine: Engine) -> AsyncIterator[CacheClient]:
 
 
 async def test_the_status(client: CacheClient, engine: Engine) -> None:
-    found = await client.system.status()
-    assert found == msgspec.structs.replace(
-        await engine.status.get(), space_free=found.space_free, space_limit=found.space_limit
+    status = await client.system.status()
+    assert status == msgspec.structs.replace(
+        await engine.status.get(), space_free=status.space_free, space_limit=status.space_limit
     )
 
 
 async def test_source_registries(client: CacheClient, engine: Engine) -> None:
-    found = await client.system.source_registries()
-    assert found == engine.status.source_registries()
-    assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
+    registries = await client.system.source_registries()
+    assert registries == engine.status.source_registries()
+    assert {each.login_server: each.sign_in for each in registries}["docker.io"] is SignIn.REQUIRED
 
 
 async def test_what_is_behind_a_tag(
@@ -144,8 +144,13 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
 async def test_a_rule(client: CacheClient, engine: Engine) -> None:
     await client.credential_sets.create("example-set", LOGIN_SERVER, "env:A", "env:B")
     await client.rules.create("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
-    made = await client.rules.get("Acme-Api")
-    assert (made.name, made.source_repository, made.target_repository, made.credential_set) == (
+    created_rule = await client.rules.get("Acme-Api")
+    assert (
+        created_rule.name,
+        created_rule.source_repository,
+        created_rule.target_repository,
+        created_rule.credential_set,
+    ) == (
         "acme-api",
         f"{LOGIN_SERVER}/acme/api",
         "api",
@@ -172,14 +177,18 @@ async def test_a_credential_set(
     )
     await client.credential_sets.update("example-set", password_id="env:EXAMPLE_C")
     await engine.credential_sets.verify("example-set")
-    [found] = await client.credential_sets.list()
-    assert found == await client.credential_sets.get("EXAMPLE-set")
-    assert (found.login_server, found.username_id, found.password_id) == (
+    [credential_set] = await client.credential_sets.list()
+    assert credential_set == await client.credential_sets.get("EXAMPLE-set")
+    assert (
+        credential_set.login_server,
+        credential_set.username_id,
+        credential_set.password_id,
+    ) == (
         LOGIN_SERVER,
         "env:EXAMPLE_A",
         "env:EXAMPLE_C",
     )
-    assert found.health is HealthStatus.HEALTHY
+    assert credential_set.health is HealthStatus.HEALTHY
     await client.credential_sets.delete("example-set")
     assert await client.credential_sets.list() == []
 
@@ -188,13 +197,13 @@ async def test_a_sign_in_is_tried(client: CacheClient, engine: Engine) -> None:
     await client.credential_sets.create(
         "example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:NONE_SUCH"
     )
-    found = await client.credential_sets.sign_in("Example-Set")
-    assert (found.name, found.health, found.error_code) == (
+    credential_set = await client.credential_sets.sign_in("Example-Set")
+    assert (credential_set.name, credential_set.health, credential_set.error_code) == (
         "example-set",
         HealthStatus.UNHEALTHY,
         "SecretUnavailable",
     )
-    assert found == await client.credential_sets.get("example-set")
+    assert credential_set == await client.credential_sets.get("example-set")
     with pytest.raises(EngineRefused, match="no credential set none-such"):
         await client.credential_sets.sign_in("none-such")
 
@@ -235,22 +244,26 @@ async def test_locks_and_eviction(
     ]
     assert (await client.system.status()).repositories == 1
     assert (await client.system.evict()).images == ()
-    done = await client.system.evict(target=0)
-    assert (done.dry_run, done.images, done.freed) == (False, planned.images, image.size)
+    eviction = await client.system.evict(target=0)
+    assert (eviction.dry_run, eviction.images, eviction.freed) == (
+        False,
+        planned.images,
+        image.size,
+    )
     assert (await client.system.status()).repositories == 0
 
 
 async def test_a_pull_and_what_it_leaves(client: CacheClient, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
     started = await client.pulls.start("library/nginx:1.27", "linux/arm64", asked_by="test")
-    seen = [pull async for pull in client.pulls.follow(started.id, interval=0.01)]
-    assert seen[-1].state is PullState.COMPLETED
-    assert all(not pull.state.ended for pull in seen[:-1])
-    assert {layer.state for layer in seen[-1].layers} == {LayerState.VERIFIED}
-    assert seen[-1].asked_by == ("test",)
+    pull_states = [pull async for pull in client.pulls.follow(started.id, interval=0.01)]
+    assert pull_states[-1].state is PullState.COMPLETED
+    assert all(not pull.state.ended for pull in pull_states[:-1])
+    assert {layer.state for layer in pull_states[-1].layers} == {LayerState.VERIFIED}
+    assert pull_states[-1].asked_by == ("test",)
     # Once it has ended, its layers are told only to whoever asks for it alone.
-    assert await client.pulls.list() == [msgspec.structs.replace(seen[-1], layers=())]
-    assert await client.pulls.get(seen[-1].id) == seen[-1]
+    assert await client.pulls.list() == [msgspec.structs.replace(pull_states[-1], layers=())]
+    assert await client.pulls.get(pull_states[-1].id) == pull_states[-1]
     assert [each.name for each in await client.repositories.list()] == ["library/nginx"]
     detail = await client.repositories.get("library/nginx")
     assert [(tag.name, tag.digest, tag.platforms) for tag in detail.tags] == [
@@ -280,8 +293,8 @@ async def test_checks(client: CacheClient) -> None:
         ("InvalidResourceName", "name"),
         ("EnforceDockerAuthentication", "credentialSet"),
     ]
-    found = await client.credential_sets.validate(name="good-name", password_id="s3cret")
-    assert [each.field for each in found.problems] == ["passwordSecretIdentifier"]
+    draft_check = await client.credential_sets.validate(name="good-name", password_id="s3cret")
+    assert [each.field for each in draft_check.problems] == ["passwordSecretIdentifier"]
 
 
 async def test_events(client: CacheClient, engine: Engine) -> None:

@@ -20,7 +20,7 @@ from entrepot.api.transport import (
 )
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
-from tests.authority import Authority
+from tests.authority import CertificateAuthority
 from tests.fakes import FakeRegistry
 
 
@@ -29,11 +29,11 @@ async def answering(
     root: Path, answer: bytes, *, closes: bool = True
 ) -> AsyncIterator[tuple[Path, list[bytes]]]:
     """A server that gives one answer to each question. What it was asked is kept."""
-    asked: list[bytes] = []
+    requests: list[bytes] = []
     silent = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(answer)
         await writer.drain()
         if not closes:
@@ -42,7 +42,7 @@ async def answering(
 
     path = root / "s"
     async with await asyncio.start_unix_server(serve, path):
-        yield path, asked
+        yield path, requests
         silent.set()
 
 
@@ -73,9 +73,9 @@ async def ask(path: Path, *, patience: float = 30.0) -> ApiResponse:
 async def test_an_answer_however_its_length_is_told(
     answer: bytes, status: int, body: bytes, tmp_path: Path
 ) -> None:
-    async with answering(tmp_path, answer) as (path, asked):
+    async with answering(tmp_path, answer) as (path, requests):
         assert await ask(path) == (status, body, None, None)
-    assert asked == [b"GET /x HTTP/1.1\r\nHost: entrepot\r\nConnection: close\r\nA: b\r\n\r\n"]
+    assert requests == [b"GET /x HTTP/1.1\r\nHost: entrepot\r\nConnection: close\r\nA: b\r\n\r\n"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,9 @@ async def test_an_issuer_below_another_authority_is_trusted_where_it_is_named(
     tmp_path: Path,
 ) -> None:
     """OpenSSL wants the root too, unless it is told that what is named is trusted."""
-    issuer = Authority(tmp_path, "Example Issuer", Authority(tmp_path, "Example Root"))
+    issuer = CertificateAuthority(
+        tmp_path, "Example Issuer", CertificateAuthority(tmp_path, "Example Root")
+    )
     async with FakeRegistry(tls=issuer.server()) as server:
         transport = HttpxTransport.over_https(server.url, issuer.path)
         assert (await transport.request("GET", "/v2/", {}, None, 30.0)).status == 200

@@ -13,14 +13,18 @@ import pytest
 
 from entrepot.cache import blobs as blobs_module
 from entrepot.cache import proof as proof_module
+from entrepot.cache.fill import Fill
 from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
+from entrepot.core.reference import Digest, Repository
 from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
+from entrepot.store.records import BlobOrigin
+from tests.cache.conftest import ScriptedCache
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import BasicSignIn, FakeRegistry, FlipByte, Status
 from tests.fakes.faults import Headers, IgnoreRange
@@ -267,6 +271,33 @@ async def test_s20_a_proof_that_takes_too_long_is_none(
         True,
         "upstream",
     )
+
+
+async def test_s20_a_source_that_failed_a_proof_is_asked_for_one_again_later(
+    scripted: ScriptedCache,
+) -> None:
+    content = os.urandom(LARGE)
+    digest = Digest.of(content)
+    partial = await scripted.blobs.begin(digest, LARGE, OTHER)
+    await scripted.blobs.append(partial, [content])
+    await scripted.blobs.commit(partial)
+    partial.release()
+    await scripted.cache.copies.add(digest, LARGE, BlobOrigin(OTHER, True))
+    scripted.client.blobs[digest] = bytes(LARGE)
+
+    async def proof_requests() -> int:
+        before = len(scripted.client.requests)
+        fill = await scripted.cache.blob(Repository("library/nginx"), digest)
+        requests = scripted.client.requests[before:]
+        assert isinstance(fill, Fill)
+        await fill.finished.wait()
+        return sum("GET" in request and not request.endswith(" 0") for request in requests)
+
+    assert await proof_requests() == 1
+    scripted.clock.now += blobs_module.UNPROVEN_TTL - 1
+    assert await proof_requests() == 0
+    scripted.clock.now += 1
+    assert await proof_requests() == 1
 
 
 # A size that only a HEAD has told: S16

@@ -18,7 +18,7 @@ from entrepot.core.registries import (
 from entrepot.core.states import SignIn
 
 DOCUMENTED: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "data" / "upstreams.json").read_text()
+    (Path(__file__).parents[1] / "data" / "source-registries.json").read_text()
 )["upstreams"]
 SIGN_IN = {"auth": SignIn.REQUIRED, "anon": SignIn.NONE, "both": SignIn.OPTIONAL}
 

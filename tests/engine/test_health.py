@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
@@ -108,6 +109,14 @@ def test_a_full_disk_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OSError, match="Input/output error"):
         probe_disk(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_two_checks_at_the_same_time_share_one_probe_of_the_disk(tmp_path: Path) -> None:
+    """``entrepot doctor`` and the periodic check met, and one of them got no result."""
+    probes: list[Path] = []
+    watched = Watched(tmp_path, probes.append)
+    await asyncio.gather(watched.engine_health.check(), watched.engine_health.check())
+    assert (probes, watched.engine_health.problems()) == ([tmp_path], ())
 
 
 async def test_a_disk_that_hangs_is_told_and_not_asked_again_before_it_answers(

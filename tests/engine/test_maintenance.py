@@ -792,7 +792,7 @@ async def test_manifests_count_within_the_limit_and_go_with_the_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """S11: 40 manifests of 7 MB took 301 MB where 50 were allowed, and nothing was told of them."""
-    monkeypatch.setattr(maintenance_module, "CATALOG_ALLOWANCE", 500_000)
+    monkeypatch.setattr(maintenance_module, "UNCOUNTED_CATALOG_BYTES", 500_000)
     limit = 2_000_000
     async with limited(directories, settings, clock, limit) as engine:
         for number in range(8):

@@ -89,15 +89,15 @@ def tries(engine: Engine) -> Tries:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every request that goes onto the network."""
-    found: list[str] = []
+    requests: list[str] = []
     send = SourceTransport.handle_async_request
 
     async def counted(self: SourceTransport, request: httpx.Request) -> httpx.Response:
-        found.append(f"{request.method} {request.url.path}")
+        requests.append(f"{request.method} {request.url.path}")
         return await send(self, request)
 
     monkeypatch.setattr(SourceTransport, "handle_async_request", counted)
-    return found
+    return requests
 
 
 # Freshness
@@ -177,8 +177,8 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
     assert (await registry.get(TAG)).content == old.manifest.content
     source.requests.clear()
     async with CacheClient.of_app(management_app(engine)) as client:
-        told = await client.repositories.refresh_tag("library/nginx:1.27")
-    assert (told.before, told.digest, told.moved, told.problem) == (
+        refreshed = await client.repositories.refresh_tag("library/nginx:1.27")
+    assert (refreshed.before, refreshed.digest, refreshed.moved, refreshed.problem) == (
         str(old.digest),
         str(new.digest),
         True,
@@ -187,11 +187,11 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
     assert [each.method for each in source.requests] == ["HEAD", "GET"]
     assert not (await engine.pulls.refresh("library/nginx:1.27")).moved
     assert (await registry.get(TAG)).content == new.manifest.content
-    asked = len(source.requests)
+    requests_before = len(source.requests)
     assert (
         await registry.get(f"/v2/library/nginx/manifests/{old.digest}")
     ).content == old.manifest.content
-    assert len(source.requests) == asked
+    assert len(source.requests) == requests_before
     assert any(event.kind == "tag-moved" for event in engine.events.recent())
 
 
@@ -239,8 +239,8 @@ async def test_f28_an_index_with_its_children_held_costs_one_head(
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[100], platforms=PLATFORMS)
     await registry.get(TAG)
-    for each in image.platforms.values():
-        await registry.get(f"/v2/library/nginx/manifests/{each.digest}")
+    for platform_image in image.platforms.values():
+        await registry.get(f"/v2/library/nginx/manifests/{platform_image.digest}")
     source.requests.clear()
     clock.now += 1_000
     references = [*["1.27"] * 20, *(each.digest for each in image.platforms.values())]
@@ -257,9 +257,9 @@ async def test_f29_only_the_platform_that_was_asked_for_is_fetched(
     image = source.add_image("library/nginx", "1.27")
     pull = await engine.pulls.start("library/nginx:1.27", AMD64, "cli")
     await engine.cache.pulls.get(pull.id).finished.wait()
-    wanted = image.platforms[AMD64]
-    assert source.bytes_sent == image.manifest.size + wanted.manifest.size + sum(
-        blob.size for blob in wanted.blobs
+    amd64_image = image.platforms[AMD64]
+    assert source.bytes_sent == image.manifest.size + amd64_image.manifest.size + sum(
+        blob.size for blob in amd64_image.blobs
     )
 
 
@@ -275,8 +275,12 @@ async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
         Headers({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}),
     )
     await registry.get(TAG)
-    found = upstream_of(engine)
-    assert (found.allowance_remaining, found.allowance_limit, found.allowance_window) == (
+    registry_status = upstream_of(engine)
+    assert (
+        registry_status.allowance_remaining,
+        registry_status.allowance_limit,
+        registry_status.allowance_window,
+    ) == (
         76,
         100,
         21_600,
@@ -353,11 +357,11 @@ async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive
             await registry.get(TAG)
         clock.now += 1_000
         await registry.get(TAG)
-        found = await rule_of(engine)
-        assert (found.requests_made, found.requests_saved) == (1, 5)
-        assert source.count("GET", "/manifests/") == found.requests_made
+        usage = await rule_of(engine)
+        assert (usage.requests_made, usage.requests_saved) == (1, 5)
+        assert source.count("GET", "/manifests/") == usage.requests_made
     async with Engine.open(directories, settings, clock=clock) as engine:
-        assert await rule_of(engine) == found
+        assert await rule_of(engine) == usage
         await engine.rules.delete(RULE)
         await engine.repositories.delete("library/nginx")
         await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
@@ -377,14 +381,14 @@ async def silent_port(*, accepts: bool) -> AsyncIterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(100 if accepts else 0)
         for _ in range(0 if accepts else 4):
-            each = socket.socket()
-            each.setblocking(False)
-            each.connect_ex(listener.getsockname())
-            queued.append(each)
+            connection = socket.socket()
+            connection.setblocking(False)
+            connection.connect_ex(listener.getsockname())
+            queued.append(connection)
         yield listener.getsockname()[1]
     finally:
-        for each in (listener, *queued):
-            each.close()
+        for open_socket in (listener, *queued):
+            open_socket.close()
 
 
 @asynccontextmanager
@@ -469,8 +473,11 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             assert [each.kind for each in engine.events.recent()].count(
                 EventKind.SOURCE_UNREACHABLE
             ) == 1
-            found = upstream_of(engine)
-            assert (found.reachable, found.next_try is not None) == (False, True)
+            registry_status = upstream_of(engine)
+            assert (registry_status.reachable, registry_status.next_try is not None) == (
+                False,
+                True,
+            )
             # The next try fails like the first, and the one after it comes later.
             tries.next()
             await until(lambda: len(tries.pauses) == 2)
@@ -618,10 +625,10 @@ async def test_f53_credentials_that_are_refused_are_no_missing_image(
     status: int, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/library/", Status(status))
-    told = error_of(await registry.get(TAG))
-    assert told[:2] == (403, "DENIED")
-    assert "example-set" in told[2]
-    assert f"(cache rule {RULE})" in told[2]
+    error = error_of(await registry.get(TAG))
+    assert error[:2] == (403, "DENIED")
+    assert "example-set" in error[2]
+    assert f"(cache rule {RULE})" in error[2]
 
 
 @pytest.mark.parametrize(("status", "expected"), [(500, 502), (502, 502), (503, 503), (418, 502)])
@@ -629,11 +636,11 @@ async def test_f53_failures_of_the_source_name_the_source_and_the_rule(
     status: int, expected: int, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/library/", Status(status, headers={"Retry-After": "60"}))
-    told = error_of(await registry.get(TAG))
-    assert told[0] == expected
-    assert f"status {status}" in told[2]
-    assert LOGIN_SERVER in told[2]
-    assert f"(cache rule {RULE})" in told[2]
+    error = error_of(await registry.get(TAG))
+    assert error[0] == expected
+    assert f"status {status}" in error[2]
+    assert LOGIN_SERVER in error[2]
+    assert f"(cache rule {RULE})" in error[2]
 
 
 async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(
@@ -658,9 +665,9 @@ async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image
 ) -> None:
     source.sign_in = TokenSignIn(realm="https://evil.example.net/token")
     source.add_image("library/nginx", "1.27")
-    told = error_of(await registry.get(TAG))
-    assert told[:2] == (403, "DENIED")
-    assert "evil.example.net, which is not its own" in told[2]
+    error = error_of(await registry.get(TAG))
+    assert error[:2] == (403, "DENIED")
+    assert "evil.example.net, which is not its own" in error[2]
 
 
 async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(
@@ -752,10 +759,10 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
     assert all("authorization" not in each.headers for each in source.received("GET", "/token"))
     # What the public repository has as well is served, from the one copy, once its source has said
     # so.
-    asked = source.count("HEAD", str(shared.digest))
+    heads_before = source.count("HEAD", str(shared.digest))
     for _ in range(2):
         assert (await registry.get(f"/v2/public/app/blobs/{shared.digest}")).content == b"shared"
-    assert source.count("HEAD", str(shared.digest)) == asked + 1
+    assert source.count("HEAD", str(shared.digest)) == heads_before + 1
     assert source.count("GET", str(shared.digest)) == 0
     assert (await registry.get("/v2/public/app/manifests/1")).content == public.manifest.content
 

@@ -175,8 +175,8 @@ async def test_f06_a_source_that_breaks_off_is_continued_within_the_same_answer(
     [pull] = served.cache.pulls.all()
     await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
-    [told] = [each for each in pull.progress().layers if each.digest == str(layer.digest)]
-    assert (told.state, told.resumed_at is not None) == (LayerState.VERIFIED, True)
+    [progress] = [each for each in pull.progress().layers if each.digest == str(layer.digest)]
+    assert (progress.state, progress.resumed_at is not None) == (LayerState.VERIFIED, True)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ async def test_f07_a_body_that_is_too_short_is_never_taken_for_the_blob(
     layer: Content,
 ) -> None:
     await get_manifests(client, image)
-    for each in (Shorten(SIZE // 2), fault):
-        source.fault(str(layer.digest), each, method="GET")
+    for blob_fault in (Shorten(SIZE // 2), fault):
+        source.fault(str(layer.digest), blob_fault, method="GET")
     source.fault(str(layer.digest), IgnoreRange(), method="GET")
     transfer = await Transfer().get(client, layer)
     assert (transfer.status, transfer.broken) != (200, False)

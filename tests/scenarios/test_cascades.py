@@ -162,18 +162,18 @@ async def test_engines_in_a_row_quote_the_source_and_not_each_other(
 ) -> None:
     """Each quoted the last one's sentence, cut in the middle of a word."""
     async with engines(tmp_path, settings, clock, [source.url, 0, 1, 2]) as running:
-        for tag, status, said in (
+        for tag, status, sentence in (
             ("1", 500, "The disk of the registry is full, and its administrator is on holiday."),
             ("2", 404, "manifest unknown to the registry"),
         ):
-            body = b'{"errors":[{"code":"UNKNOWN","message":"%s"}]}' % said.encode()
+            body = b'{"errors":[{"code":"UNKNOWN","message":"%s"}]}' % sentence.encode()
             fault = Status(status, headers={"Content-Type": "application/json"}, body=body)
             source.fault(f"/manifests/{tag}", fault)
             messages = []
             for _, client in running:
                 response = await client.get(f"/v2/library/nginx/manifests/{tag}")
                 messages.append(response.json()["errors"][0]["message"])
-            assert all(message.count(said.rstrip(".")) == 1 for message in messages), messages
+            assert all(message.count(sentence.rstrip(".")) == 1 for message in messages), messages
             assert max(map(len, messages)) <= min(map(len, messages)) + 20
 
 

@@ -90,10 +90,10 @@ async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(
     )
     async with asyncio.timeout(60):
         await pull.finished.wait()
-    ended = pull.progress()
-    assert ended.state is PullState.FAILED
+    progress = pull.progress()
+    assert progress.state is PullState.FAILED
     assert "labelled as compressed (gzip), which Entrepot did not ask for" in (
-        ended.error_message or ""
+        progress.error_message or ""
     )
     assert engine.blobs.stat_size(layer.digest) is None
 

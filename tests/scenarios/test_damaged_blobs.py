@@ -88,8 +88,8 @@ async def test_f90_a_file_of_another_size_is_not_served_but_fetched_again(
     response = await registry.get(path_of(layer))
     assert (response.status_code, response.content == layer.content) == (200, True)
     assert source.count("GET", str(layer.digest)) == 2
-    [told] = events_of(engine, "blob-damaged")
-    assert f"The cached copy of {layer.digest} is damaged: its file has" in told
+    [message] = events_of(engine, "blob-damaged")
+    assert f"The cached copy of {layer.digest} is damaged: its file has" in message
     await pulls_end(engine)
     assert (await registry.get(path_of(layer))).headers["entrepot-origin"] == "cache"
     assert (await engine.status.get()).blobs_size == before == await engine.catalog.blobs_size()
@@ -372,10 +372,10 @@ async def test_f90_a_file_that_is_cut_between_the_look_at_it_and_its_opening_is_
     blob = engine.cache.blob
 
     async def cut_after(*arguments: object, **options: object) -> object:
-        found = await blob(*arguments, **options)  # type: ignore[arg-type]
+        opened_blob = await blob(*arguments, **options)  # type: ignore[arg-type]
         monkeypatch.undo()
         os.truncate(engine.blobs.path(layer.digest), 5)
-        return found
+        return opened_blob
 
     monkeypatch.setattr(engine.cache, "blob", cut_after)
     response = await registry.get(path_of(layer))

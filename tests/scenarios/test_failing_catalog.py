@@ -85,9 +85,9 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
     engine: Engine, registry: httpx.AsyncClient, source: FakeRegistry, full: Callable[[bool], None]
 ) -> None:
     """S19."""
-    made = source.add_image("library/nginx", "1").platforms[AMD64]
+    amd64_image = source.add_image("library/nginx", "1").platforms[AMD64]
     full(True)
-    await pulled(registry, "library/nginx", made)
+    await pulled(registry, "library/nginx", amd64_image)
     # What is kept of a pull is written after it.
     async with asyncio.timeout(60):
         while (unready := await registry.get("/readyz")).status_code == 200:
@@ -113,7 +113,7 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
         digest
         for digest, blob in (await engine.catalog.inventory()).blobs.items()
         if blob.adopted is None
-    } == {each.digest for each in made.blobs}
+    } == {each.digest for each in amd64_image.blobs}
     # The look of a moment ago, at the start of the engine, may have met the full disk.
     await engine.health.check()
     assert (await registry.get("/readyz")).status_code == 200
@@ -148,7 +148,7 @@ async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """L02."""
-    known = source.add_image("library/known", "1").platforms[AMD64]
+    known_image = source.add_image("library/known", "1").platforms[AMD64]
     forgotten = source.add_image("library/forgotten", "1").platforms[AMD64]
     new = source.add_image("library/new", "1").platforms[AMD64]
     for name in ("known", "forgotten"):
@@ -156,10 +156,10 @@ async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is
     engine.cache.index.invalidate(Repository("library/forgotten"))
     # What the start does last is to forget the manifests that are in memory.
     await engine.maintenance.reconcile()
-    await pulled(registry, "library/known", known)
+    await pulled(registry, "library/known", known_image)
     unreadable(engine, monkeypatch)
     before = len(source.requests)
-    await pulled(registry, "library/known", known)
+    await pulled(registry, "library/known", known_image)
     assert len(source.requests) == before
     await pulled(registry, "library/forgotten", forgotten)
     await pulled(registry, "library/new", new)
@@ -179,20 +179,20 @@ async def test_a_write_that_hangs_holds_a_client_only_for_a_moment_and_may_yet_s
     """S19: on a disk that hangs a cold manifest got no answer at all."""
     monkeypatch.setattr(index, "WRITE_TIMEOUT", 0.01)
     monkeypatch.setattr(index, "STALLED_WRITE_TIMEOUT", 0.01)
-    made = source.add_image("library/nginx", "1").platforms[AMD64]
+    amd64_image = source.add_image("library/nginx", "1").platforms[AMD64]
     async with engine.catalog._writing:
         manifest = await registry.get(
-            f"/v2/library/nginx/manifests/{made.digest}", headers={"Accept": "*/*"}
+            f"/v2/library/nginx/manifests/{amd64_image.digest}", headers={"Accept": "*/*"}
         )
         assert manifest.status_code == 200
         assert (
-            await registry.get(f"/v2/library/nginx/blobs/{made.layers[0].digest}")
-        ).content == made.layers[0].content
+            await registry.get(f"/v2/library/nginx/blobs/{amd64_image.layers[0].digest}")
+        ).content == amd64_image.layers[0].content
         assert await engine.cache.index.write_unwritten() == 0
         [hanging] = engine.cache.index._hanging
     async with asyncio.timeout(30):
         assert await hanging
-    assert await engine.catalog.manifests_of(Repository("library/nginx")) == {made.digest}
+    assert await engine.catalog.manifests_of(Repository("library/nginx")) == {amd64_image.digest}
 
 
 async def test_the_same_failure_of_the_bookkeeping_is_logged_once(
@@ -205,8 +205,8 @@ async def test_the_same_failure_of_the_bookkeeping_is_logged_once(
         with pytest.raises(CatalogFailed) as failed:
             await engine.bookkeeping.run_once()
         engine.bookkeeping.log_failure(failed.value)
-    told = [each.message for each in caplog.records if "Bookkeeping" in each.message]
-    assert told == [
+    messages = [each.message for each in caplog.records if "Bookkeeping" in each.message]
+    assert messages == [
         "Bookkeeping failed; it is tried again every 2 s: The catalog fails: database or disk is full. Free space on the file system of the data "
         "directory. Until then what is fetched is passed on to clients and not kept."
     ]
@@ -217,26 +217,26 @@ def unwritten(name: str, *tags: str) -> Unwritten:
 
 
 def test_what_is_kept_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = UnwrittenManifests()
+    unwritten_manifests = UnwrittenManifests()
     monkeypatch.setattr(index, "MAX_UNWRITTEN_MANIFESTS", 2)
     for name in ("a", "b", "c"):
-        kept.add(unwritten(name))
-    assert [each.manifest for each in kept.of(NGINX)] == [image("b"), image("c")]
+        unwritten_manifests.add(unwritten(name))
+    assert [each.manifest for each in unwritten_manifests.of(NGINX)] == [image("b"), image("c")]
     monkeypatch.setattr(index, "MAX_UNWRITTEN_BYTES", len(image("c").content))
-    kept.add(unwritten("c"))
-    assert [each.manifest for each in kept.of(NGINX)] == [image("c")]
-    kept.remove(unwritten("c"))
-    assert (kept.first(), kept._bytes) == (None, 0)
+    unwritten_manifests.add(unwritten("c"))
+    assert [each.manifest for each in unwritten_manifests.of(NGINX)] == [image("c")]
+    unwritten_manifests.remove(unwritten("c"))
+    assert (unwritten_manifests.first(), unwritten_manifests._bytes) == (None, 0)
 
 
 def test_a_tag_that_moves_in_memory_points_at_one_manifest() -> None:
-    kept = UnwrittenManifests()
-    kept.add(unwritten("a", "1", "latest"))
-    kept.add(unwritten("b", "latest"))
-    assert kept.tag(NGINX, Tag("latest")) == TagEntry(image("b").digest, 1.0, 1.0)
-    assert kept.tag(NGINX, Tag("1")) == TagEntry(image("a").digest, 1.0, 1.0)
-    assert kept.point_tag(NGINX, Tag("latest"), image("a").digest)
-    assert kept.tag(NGINX, Tag("latest")) == TagEntry(image("a").digest, 1.0, 1.0)
-    assert not kept.point_tag(NGINX, Tag("latest"), image("none").digest)
+    unwritten_manifests = UnwrittenManifests()
+    unwritten_manifests.add(unwritten("a", "1", "latest"))
+    unwritten_manifests.add(unwritten("b", "latest"))
+    assert unwritten_manifests.tag(NGINX, Tag("latest")) == TagEntry(image("b").digest, 1.0, 1.0)
+    assert unwritten_manifests.tag(NGINX, Tag("1")) == TagEntry(image("a").digest, 1.0, 1.0)
+    assert unwritten_manifests.point_tag(NGINX, Tag("latest"), image("a").digest)
+    assert unwritten_manifests.tag(NGINX, Tag("latest")) == TagEntry(image("a").digest, 1.0, 1.0)
+    assert not unwritten_manifests.point_tag(NGINX, Tag("latest"), image("none").digest)
     # Whichever write succeeds, it has all tags.
-    assert kept.add(unwritten("a", "2")).tags == ("1", "latest", "2")
+    assert unwritten_manifests.add(unwritten("a", "2")).tags == ("1", "latest", "2")

@@ -86,10 +86,10 @@ def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
 
 def in_time(read: Callable[[str], object], longest: int) -> None:
     for text in hostile(longest):
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         with suppress(EntrepotError):
             read(text)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started_at
         assert seconds < BOUND, f"{seconds:.1f} s for {text[:40]!r}..."
 
 
@@ -99,7 +99,6 @@ def test_all_patterns_are_seen() -> None:
         "registry._ADDRESS",
         "reference._REPOSITORY",
         "ranges._SPECIFIER",
-        "access._QUESTION",
     } <= {name for name, _ in patterns()}
 
 
@@ -141,7 +140,7 @@ def test_s01_headers_that_are_joined_are_read_in_a_moment(name: str) -> None:
     for unit in UNITS:
         line = (unit * LINE)[:LINE]
         text = ", ".join([line] * LINES)
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         with suppress(EntrepotError):
             READERS[name](text)
-        assert time.perf_counter() - begun < BOUND
+        assert time.perf_counter() - started_at < BOUND

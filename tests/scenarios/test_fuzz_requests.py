@@ -137,13 +137,13 @@ async def test_whatever_is_asked_for_it_is_no_failure_of_the_engine(
         caplog.clear()
         host, _, port = engine.address.rpartition(":")
         for _ in range(REQUESTS // 2):
-            asked = a_request(chance)
+            request = a_request(chance)
             reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(asked)
+            writer.write(request)
             async with asyncio.timeout(30):
                 status = (await reader.readline()).split()[1:2]
             writer.close()
-            assert status not in ([], [b"500"]), asked[:300]
+            assert status not in ([], [b"500"]), request[:300]
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 

@@ -118,10 +118,10 @@ async def healthy(engine: Engine) -> None:
     """It answers a supervisor within a second."""
     seconds = []
     for _ in range(5):
-        begun = time.monotonic()
+        started_at = time.monotonic()
         async with asyncio.timeout(HANG):
             assert await engine.ask("/healthz") == b"HTTP/1.1 200 OK"
-        seconds.append(time.monotonic() - begun)
+        seconds.append(time.monotonic() - started_at)
     assert statistics.median(seconds) < WITHIN
 
 

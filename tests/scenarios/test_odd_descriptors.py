@@ -149,8 +149,8 @@ async def test_f82_a_size_that_is_off_is_set_right_by_the_digest(
         source.fault("/blobs/", NoContentLength())
 
     def edit(document: dict[str, Any]) -> None:
-        for each in (document["config"], *document["layers"]):
-            each["size"] += more
+        for descriptor in (document["config"], *document["layers"]):
+            descriptor["size"] += more
 
     image = add_image(source, edit)
     if length:
@@ -173,8 +173,8 @@ async def test_f82_a_pull_of_an_image_whose_sizes_are_off_completes_and_shows_wh
     more: int, engine: Engine, source: FakeRegistry
 ) -> None:
     def edit(document: dict[str, Any]) -> None:
-        for each in (document["config"], *document["layers"]):
-            each["size"] += more
+        for descriptor in (document["config"], *document["layers"]):
+            descriptor["size"] += more
 
     add_image(source, edit)
     pull = await pulled(engine)

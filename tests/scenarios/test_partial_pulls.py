@@ -112,12 +112,12 @@ async def test_ranges_of_a_blob_that_is_on_its_way_come_as_soon_as_they_are_ther
         headers = {"Range": "bytes=0-99,500000-500099,2000000-2000099"}
         async with client.stream("GET", path, headers=headers) as response:
             pieces = response.aiter_raw()
-            begun = b""
-            while layer.content[500_000:500_100] not in begun:
-                begun += await anext(pieces)
+            first_bytes = b""
+            while layer.content[500_000:500_100] not in first_bytes:
+                first_bytes += await anext(pieces)
             assert response.status_code == 206
             gate.open()
-            body = begun + await read_all(pieces)
+            body = first_bytes + await read_all(pieces)
     assert [part[3] for part in read_parts(response.headers, body)] == [
         layer.content[at : at + 100] for at in (0, 500_000, 2_000_000)
     ]

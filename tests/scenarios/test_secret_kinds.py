@@ -179,8 +179,8 @@ async def test_what_was_made_on_the_machine_can_be_kept_and_tried_from_afar_but_
 
 def test_files_are_allowed_below_a_directory_wherever_links_and_dots_lead(tmp_path: Path) -> None:
     secrets, outside = tmp_path / "secrets", tmp_path / "outside"
-    for each in (secrets / "deep", outside, tmp_path / "secrets-too"):
-        each.mkdir(parents=True)
+    for folder in (secrets / "deep", outside, tmp_path / "secrets-too"):
+        folder.mkdir(parents=True)
     (secrets / "link").symlink_to(outside)
     (tmp_path / "way").symlink_to(secrets)
     for root in (secrets, tmp_path / "way"):

@@ -276,7 +276,7 @@ def test_f79_a_standard_error_that_is_gone_stops_nothing_and_leaves_the_exit_sta
 ) -> None:
     descriptor = make()
     reading, writing = os.pipe()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", CODE, str(writing)],
         stderr=descriptor,
         pass_fds=[writing],
@@ -285,7 +285,7 @@ def test_f79_a_standard_error_that_is_gone_stops_nothing_and_leaves_the_exit_sta
     )
     os.close(descriptor)
     os.close(writing)
-    assert (done.returncode, os.read(reading, 100)) == (0, b"goes on")
+    assert (process.returncode, os.read(reading, 100)) == (0, b"goes on")
     os.close(reading)
 
 
@@ -297,7 +297,7 @@ def test_f79_a_standard_error_that_another_program_made_non_blocking_takes_all_l
         [sys.executable, "-c", code, "1"], stdout=subprocess.DEVNULL, stderr=writing, cwd=CHECKOUT
     )
     os.close(writing)
-    with os.fdopen(reading, "rb") as taken:
-        lines = taken.read().splitlines()
+    with os.fdopen(reading, "rb") as pipe:
+        lines = pipe.read().splitlines()
     assert process.wait(60) == 0
     assert len(lines) == 80

@@ -34,10 +34,10 @@ async def pull_all(registry: httpx.AsyncClient, image: FakeImage, platform: str 
     """What a container client does to pull one platform of an image."""
     index = await registry.get(f"/v2/{image.repository}/manifests/{image.tag}")
     assert index.content == image.manifest.content
-    wanted = image.platforms[platform]
-    manifest = await registry.get(f"/v2/{image.repository}/manifests/{wanted.digest}")
-    assert manifest.content == wanted.manifest.content
-    for blob in wanted.blobs:
+    platform_image = image.platforms[platform]
+    manifest = await registry.get(f"/v2/{image.repository}/manifests/{platform_image.digest}")
+    assert manifest.content == platform_image.manifest.content
+    for blob in platform_image.blobs:
         response = await registry.get(f"/v2/{image.repository}/blobs/{blob.digest}")
         assert response.status_code == 200
         assert response.content == blob.content
@@ -58,10 +58,10 @@ async def test_an_image_is_pulled_byte_for_byte_and_then_served_without_the_sour
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
-    asked = len(source.requests)
+    requests_before = len(source.requests)
     await source.stop()
     await pull_all(registry, image)
-    assert len(source.requests) == asked
+    assert len(source.requests) == requests_before
 
 
 async def test_only_the_platform_that_was_asked_for_is_fetched(
@@ -80,10 +80,10 @@ async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[5_000, 6_000, 7_000])
-    wanted = image.platforms[AMD64]
+    amd64_image = image.platforms[AMD64]
     await registry.get("/v2/library/nginx/manifests/1.27")
-    await registry.get(f"/v2/library/nginx/manifests/{wanted.digest}")
-    await registry.get(f"/v2/library/nginx/blobs/{wanted.layers[0].digest}")
+    await registry.get(f"/v2/library/nginx/manifests/{amd64_image.digest}")
+    await registry.get(f"/v2/library/nginx/blobs/{amd64_image.layers[0].digest}")
     await pulls_end(engine)
     [pull] = [each.progress() for each in engine.cache.pulls.all()]
     assert pull.state is PullState.COMPLETED
@@ -94,21 +94,21 @@ async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(
         f"{LOGIN_SERVER}/library/nginx",
     )
     assert {Digest.parse(layer.digest) for layer in pull.layers} == {
-        blob.digest for blob in wanted.blobs
+        blob.digest for blob in amd64_image.blobs
     }
-    assert all(engine.blobs.size(blob.digest) == blob.size for blob in wanted.blobs)
+    assert all(engine.blobs.size(blob.digest) == blob.size for blob in amd64_image.blobs)
 
 
 async def test_looking_costs_no_layers(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
-    wanted = image.platforms[AMD64]
+    amd64_image = image.platforms[AMD64]
     await registry.head("/v2/library/nginx/manifests/1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
-    await registry.get(f"/v2/library/nginx/manifests/{wanted.digest}")
-    await registry.get(f"/v2/library/nginx/blobs/{wanted.config.digest}")
-    await registry.head(f"/v2/library/nginx/blobs/{wanted.layers[0].digest}")
+    await registry.get(f"/v2/library/nginx/manifests/{amd64_image.digest}")
+    await registry.get(f"/v2/library/nginx/blobs/{amd64_image.config.digest}")
+    await registry.head(f"/v2/library/nginx/blobs/{amd64_image.layers[0].digest}")
     assert engine.cache.pulls.all() == []
     assert source.count("GET", "/blobs/") == 1
 
@@ -153,18 +153,18 @@ async def test_within_the_freshness_a_tag_asks_nothing_and_after_it_one_head(
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
-    asked = len(source.requests)
+    requests_before = len(source.requests)
     clock.now += engine.settings.freshness - 1
     assert (await registry.get("/v2/library/nginx/manifests/1.27")).headers[
         "entrepot-origin"
     ] == "cache"
-    assert len(source.requests) == asked
+    assert len(source.requests) == requests_before
     clock.now += 2
     answers = await asyncio.gather(
         *(registry.get("/v2/library/nginx/manifests/1.27") for _ in range(20))
     )
     assert {answer.status_code for answer in answers} == {200}
-    assert [request.method for request in source.requests[asked:]] == ["HEAD"]
+    assert [request.method for request in source.requests[requests_before:]] == ["HEAD"]
 
 
 async def test_a_moved_tag_is_seen_after_the_freshness_and_its_old_digest_stays(
@@ -352,9 +352,9 @@ async def test_a_failure_is_remembered_for_seconds_only(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await registry.get("/v2/library/nginx/manifests/1.27")
-    asked = len(source.requests)
+    requests_before = len(source.requests)
     assert (await registry.get("/v2/library/nginx/manifests/1.27")).status_code == 404
-    assert len(source.requests) == asked
+    assert len(source.requests) == requests_before
     source.add_image("library/nginx", "1.27")
     clock.now += engine.settings.negative_freshness
     assert (await registry.get("/v2/library/nginx/manifests/1.27")).status_code == 200
@@ -411,9 +411,9 @@ async def test_what_a_deleted_rule_had_cached_stays_pullable(
     await pulls_end(engine)
     await engine.rules.delete("example-library")
     clock.now += 10 * engine.settings.freshness
-    asked = len(source.requests)
+    requests_before = len(source.requests)
     await pull_all(registry, image)
-    assert len(source.requests) == asked
+    assert len(source.requests) == requests_before
     assert error_of(await registry.get("/v2/library/nginx/manifests/9"))[:2] == (
         404,
         "MANIFEST_UNKNOWN",

@@ -143,10 +143,10 @@ async def test_the_event_stream_tells_what_happens(listening_engine: Engine) -> 
 
 
 async def test_a_port_in_use_is_one_sentence(directories: Directories, settings: Settings) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
         async with Engine.open(directories, replace(settings, listen=address)) as engine:
             with pytest.raises(
                 EngineError, match=rf"can't listen on {address}: Address already in use.*--listen"

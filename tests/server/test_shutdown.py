@@ -33,12 +33,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_f79_in_a_terminal_these_signals_end_the_engine(
     terminal: None, number: signal.Signals
 ) -> None:
-    async with handle_signals(asyncio.Event()) as asked, asyncio.timeout(60):
+    async with handle_signals(asyncio.Event()) as signals, asyncio.timeout(60):
         os.kill(os.getpid(), number)
-        await asked.stopping.wait()
-        assert not asked.asked_again.is_set()
+        await signals.stopping.wait()
+        assert not signals.asked_again.is_set()
         os.kill(os.getpid(), number)
-        await asked.asked_again.wait()
+        await signals.asked_again.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
@@ -46,11 +46,11 @@ async def test_f79_in_a_service_these_signals_change_nothing_and_say_so(
     no_terminal: None, number: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with handle_signals(asyncio.Event()) as asked, asyncio.timeout(60):
+    async with handle_signals(asyncio.Event()) as signals, asyncio.timeout(60):
         os.kill(os.getpid(), number)
         while not caplog.messages:
             await asyncio.sleep(0)
-        assert not asked.stopping.is_set()
+        assert not signals.stopping.is_set()
     assert (
         "settings.toml and certificates are read at the start only: restart the engine for them."
         in caplog.text
@@ -61,12 +61,12 @@ async def test_f79_hangup_that_is_ignored_at_the_start_stays_ignored(terminal: N
     """nohup(1)."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        async with handle_signals(asyncio.Event()) as asked, asyncio.timeout(60):
+        async with handle_signals(asyncio.Event()) as signals, asyncio.timeout(60):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGTERM)
-            await asked.stopping.wait()
-            assert not asked.asked_again.is_set()
+            await signals.stopping.wait()
+            assert not signals.asked_again.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -94,33 +94,33 @@ class Left:
 def test_f79_an_end_that_takes_too_long_is_cut_and_says_why(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    left, said = Left(), []
-    deadline = Deadline(0, end_process=left)
+    process_end, log_texts = Left(), []
+    deadline = Deadline(0, end_process=process_end)
     deadline.reason = lambda: "The disk of /data has not answered for 30 s."
-    deadline.flush_log = lambda: said.append(caplog.text)
+    deadline.flush_log = lambda: log_texts.append(caplog.text)
     deadline.begin()
-    assert left.happened.wait(60)
-    assert left.status == NOT_IN_ORDER
+    assert process_end.happened.wait(60)
+    assert process_end.status == NOT_IN_ORDER
     assert (
         "The engine could not end in order. The disk of /data has not answered for 30 s. It ends "
-        "now as in a power cut: the data on the disk is consistent." in said[0]
+        "now as in a power cut: the data on the disk is consistent." in log_texts[0]
     )
 
 
 def test_f79_asked_again_an_engine_has_less_time(caplog: pytest.LogCaptureFixture) -> None:
-    left = Left()
-    deadline = Deadline(10_000, end_process=left)
+    process_end = Left()
+    deadline = Deadline(10_000, end_process=process_end)
     deadline.begin()
     deadline.begin(20_000)
     deadline.begin(0)
-    assert left.happened.wait(60)
+    assert process_end.happened.wait(60)
 
 
 def test_f79_before_its_end_has_begun_an_engine_has_all_the_time() -> None:
-    left = Left()
-    Deadline(0, end_process=left)
+    process_end = Left()
+    Deadline(0, end_process=process_end)
     assert not [each for each in threading.enumerate() if each.name == "entrepot-deadline"]
-    assert not left.happened.is_set()
+    assert not process_end.happened.is_set()
 
 
 def test_a_process_in_a_session_of_its_own_has_no_terminal() -> None:

@@ -298,10 +298,10 @@ def test_f68_another_engine_that_is_too_busy_to_accept_is_alive(path: Path) -> N
         busy.bind(str(path))
         busy.listen(0)
         with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
-            for each in (first, second):
-                each.setblocking(False)
+            for connection in (first, second):
+                connection.setblocking(False)
                 with suppress(BlockingIOError):
-                    each.connect(str(path))
+                    connection.connect(str(path))
             with pytest.raises(EngineError, match="Another engine answers"), owned_socket(path):
                 pass
 

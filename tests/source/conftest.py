@@ -23,7 +23,7 @@ from entrepot.source.blobs import BlobStream
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError
 from entrepot.source.sources import Sources
-from tests.authority import Authority
+from tests.authority import CertificateAuthority
 from tests.fakes import FakeRegistry
 
 NGINX = Repository("library/nginx")
@@ -148,5 +148,5 @@ def verify_paths(cafile: str | None, capath: str | None) -> ssl.DefaultVerifyPat
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path, "Example Root")
+def authority(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path, "Example Root")

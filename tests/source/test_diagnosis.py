@@ -41,7 +41,7 @@ from entrepot.source.proxy_causes import (
     through_proxy_cause,
 )
 from entrepot.source.sources import Sources
-from tests.authority import Authority
+from tests.authority import CertificateAuthority
 from tests.fakes import FakeRegistry, Headers
 from tests.programs import require_program, require_root
 from tests.source.conftest import Clock, failure, registry, verify_paths
@@ -76,7 +76,7 @@ def clock() -> Clock:
 )
 async def test_the_issuer_of_a_certificate_that_is_not_trusted_is_named(
     opened: Callable[..., Sources],
-    authority: Authority,
+    authority: CertificateAuthority,
     server: dict[str, bool],
     code: CauseCode,
     what: str,
@@ -88,9 +88,9 @@ async def test_the_issuer_of_a_certificate_that_is_not_trusted_is_named(
 
 
 async def test_an_intermediate_that_a_server_sends_completes_the_chain(
-    opened: Callable[..., Sources], authority: Authority, tmp_path: Path
+    opened: Callable[..., Sources], authority: CertificateAuthority, tmp_path: Path
 ) -> None:
-    issuer = Authority(tmp_path, "Example Issuing", authority)
+    issuer = CertificateAuthority(tmp_path, "Example Issuing", authority)
     async with FakeRegistry(tls=issuer.server(is_public=True)) as source:
         source.add_image("library/nginx", "latest")
         await (
@@ -105,7 +105,7 @@ async def test_an_intermediate_that_a_server_sends_completes_the_chain(
 
 
 async def test_a_certificate_for_other_names_says_for_which(
-    opened: Callable[..., Sources], authority: Authority
+    opened: Callable[..., Sources], authority: CertificateAuthority
 ) -> None:
     async with FakeRegistry(
         tls=authority.server(("one.example", "two.example", "three.example", "four.example"))
@@ -119,7 +119,7 @@ async def test_a_certificate_for_other_names_says_for_which(
 
 
 async def test_a_certificate_that_expired_is_the_sources_fault_where_the_clock_is_right(
-    opened: Callable[..., Sources], authority: Authority
+    opened: Callable[..., Sources], authority: CertificateAuthority
 ) -> None:
     ended = datetime.now(UTC) - timedelta(days=40)
     async with FakeRegistry(
@@ -134,9 +134,9 @@ async def test_a_certificate_that_expired_is_the_sources_fault_where_the_clock_i
 
 @pytest.mark.parametrize("chain", [True, False], ids=["whole chain", "certificate alone"])
 async def test_the_advice_to_name_the_issuer_as_ca_file_holds_for_one_below_another_authority(
-    opened: Callable[..., Sources], tmp_path: Path, authority: Authority, chain: bool
+    opened: Callable[..., Sources], tmp_path: Path, authority: CertificateAuthority, chain: bool
 ) -> None:
-    issuer = Authority(tmp_path, "Example Issuer", authority)
+    issuer = CertificateAuthority(tmp_path, "Example Issuer", authority)
     async with FakeRegistry(tls=issuer.server(chain=chain)) as source:
         image = source.add_image(str(NGINX), LATEST)
         error = await failure(opened(), source.url)
@@ -147,7 +147,7 @@ async def test_the_advice_to_name_the_issuer_as_ca_file_holds_for_one_below_anot
 
 @pytest.mark.parametrize("old", ["version", "cipher"])
 async def test_a_source_with_old_tls_only_is_told_apart(
-    opened: Callable[..., Sources], authority: Authority, old: str
+    opened: Callable[..., Sources], authority: CertificateAuthority, old: str
 ) -> None:
     context = authority.server()
     if old == "version":
@@ -257,7 +257,7 @@ async def test_a_port_that_speaks_something_else_is_not_taken_for_http(
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
     opened: Callable[..., Sources],
-    authority: Authority,
+    authority: CertificateAuthority,
     variable: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -272,7 +272,9 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
     else:
         monkeypatch.setattr("entrepot.source.environment._STORES", ())
     async with FakeRegistry(tls=authority.server()) as source:
-        error = await failure(opened(ca_file=Authority(tmp_path, "Other").path), source.url)
+        error = await failure(
+            opened(ca_file=CertificateAuthority(tmp_path, "Other").path), source.url
+        )
     assert error.cause is CauseCode.TRUST_STORE_EMPTY
     assert (
         error.what == f"This machine trusts no certificate authority: {variable} names "
@@ -287,7 +289,7 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
 
 
 async def test_a_clock_that_is_behind_is_at_fault_and_not_the_certificate(
-    opened: Callable[..., Sources], authority: Authority, clock: Clock
+    opened: Callable[..., Sources], authority: CertificateAuthority, clock: Clock
 ) -> None:
     right = datetime.now(UTC) + timedelta(days=400)
     async with FakeRegistry(
@@ -310,7 +312,7 @@ async def test_a_clock_that_is_behind_is_at_fault_and_not_the_certificate(
 
 
 async def test_a_clock_that_is_ahead_is_at_fault_and_not_the_certificate(
-    opened: Callable[..., Sources], authority: Authority, clock: Clock
+    opened: Callable[..., Sources], authority: CertificateAuthority, clock: Clock
 ) -> None:
     right = datetime.now(UTC) - timedelta(days=400)
     async with FakeRegistry(
@@ -326,7 +328,7 @@ async def test_a_clock_that_is_ahead_is_at_fault_and_not_the_certificate(
 
 
 async def test_without_a_date_the_certificate_says_how_far_the_clock_is_behind_at_least(
-    opened: Callable[..., Sources], authority: Authority
+    opened: Callable[..., Sources], authority: CertificateAuthority
 ) -> None:
     begins = datetime.now(UTC) + timedelta(days=300, hours=1)
     async with FakeRegistry(
@@ -337,7 +339,7 @@ async def test_without_a_date_the_certificate_says_how_far_the_clock_is_behind_a
 
 
 async def test_where_another_source_agrees_with_the_clock_the_certificate_is_wrong(
-    opened: Callable[..., Sources], authority: Authority
+    opened: Callable[..., Sources], authority: CertificateAuthority
 ) -> None:
     begins = datetime.now(UTC) + timedelta(days=300)
     sources = opened(ca_file=authority.path)
@@ -507,7 +509,7 @@ async def test_a_source_that_is_avoided_keeps_the_words_and_the_cure_first(
 
 
 async def test_the_look_at_a_certificate_goes_nowhere_a_request_may_not_go(
-    authority: Authority,
+    authority: CertificateAuthority,
 ) -> None:
     async with FakeRegistry(tls=authority.server()) as source:
         assert await fetch_certificate(httpx.URL(source.url), Reach(), asks_date=True) is None

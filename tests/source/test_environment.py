@@ -15,7 +15,7 @@ from entrepot.source.environment import (
     has_name_server,
     trust_store_problem,
 )
-from tests.authority import Authority
+from tests.authority import CertificateAuthority
 from tests.source.conftest import Clock, verify_paths
 
 
@@ -32,7 +32,7 @@ def test_a_machine_without_ca_certificates_is_told_to_install_them(
 
 
 def test_a_file_with_one_authority_is_a_trust_store(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
     assert trust_store_problem() is None

@@ -138,7 +138,7 @@ class Entrepot:
         """Wait until a pull of an image has made it complete."""
         self.process.wait_for_line(rf"The pull of {image}.* is completed", since=since)
 
-    def held_blobs(self) -> set[str]:
+    def cached_blobs(self) -> set[str]:
         """The digests of all blobs in the data directory."""
         return {
             f"{each.parent.parent.name}:{each.name}"

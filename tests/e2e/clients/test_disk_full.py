@@ -62,9 +62,9 @@ def freezable_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ]
     for name, *arguments in commands:
         program = require_program(str(name))
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        command = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        if command.returncode:
+            pytest.skip(f"no file system can be mounted here: {command.stderr.strip()}")
     require_program("fsfreeze")
     yield disk
     subprocess.run(["fsfreeze", "--unfreeze", disk], capture_output=True, check=False)
@@ -72,20 +72,20 @@ def freezable_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def stand_in() -> AsyncIterator[FakeRegistry]:
+async def fake_source() -> AsyncIterator[FakeRegistry]:
     async with FakeRegistry() as source:
         yield source
 
 
 async def test_an_image_that_does_not_fit_is_pulled_whole_and_the_engine_says_that_it_is_not_kept(
-    small_disk: Path, stand_in: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    small_disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
 ) -> None:
-    engine = new_engine(stand_in.url)
+    engine = new_engine(fake_source.url)
     (engine.root / "d").symlink_to(small_disk)
     await asyncio.to_thread(engine.start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
-    small = stand_in.add_image("library/small", "1", layers=[1_000_000], platforms=[AMD64])
-    large = stand_in.add_image(
+    small = fake_source.add_image("library/small", "1", layers=[1_000_000], platforms=[AMD64])
+    large = fake_source.add_image(
         "library/large", "1", layers=[SIZE + 20_000_000, 5_000], platforms=[AMD64]
     )
 
@@ -105,13 +105,13 @@ async def test_an_image_that_does_not_fit_is_pulled_whole_and_the_engine_says_th
     async with asyncio.timeout(60):
         while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 200:
             pass
-    assert str(layer.digest) not in engine.held_blobs()
+    assert str(layer.digest) not in engine.cached_blobs()
     assert engine.unfinished() == []
 
     reference = f"{engine.address}/library/small:1"
     await asyncio.to_thread(skopeo.pull, reference)
     skopeo.assert_holds(reference, small)
-    assert {str(each.digest) for each in small.platforms[AMD64].blobs} <= engine.held_blobs()
+    assert {str(each.digest) for each in small.platforms[AMD64].blobs} <= engine.cached_blobs()
     status = await asyncio.to_thread(engine.ask, "status")
     assert not any(re.search("The disk takes no more", notice) for notice in status["notices"])
 
@@ -131,14 +131,14 @@ def fill(disk: Path) -> Path:
 
 
 async def filled_engine(
-    disk: Path, stand_in: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
 ) -> tuple[Entrepot, FakeImage]:
     """A running engine with its data on *disk*, and an image that is cached."""
-    engine = new_engine(stand_in.url, settings="freshness = 0.001")
+    engine = new_engine(fake_source.url, settings="freshness = 0.001")
     (engine.root / "d").symlink_to(disk)
     await asyncio.to_thread(engine.start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
-    cached = stand_in.add_image("library/cached", "1", layers=[1_000_000], platforms=[AMD64])
+    cached = fake_source.add_image("library/cached", "1", layers=[1_000_000], platforms=[AMD64])
     await asyncio.to_thread(skopeo.pull, f"{engine.address}/library/cached:1")
     return engine, cached
 
@@ -152,17 +152,19 @@ async def pulls(engine: Entrepot, skopeo: Skopeo, *images: FakeImage) -> None:
 
 
 async def test_with_no_byte_left_new_images_pass_and_it_is_said(
-    small_disk: Path, stand_in: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    small_disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
 ) -> None:
     """S19."""
-    engine, cached = await filled_engine(small_disk, stand_in, new_engine, skopeo)
+    engine, cached = await filled_engine(small_disk, fake_source, new_engine, skopeo)
     other = await asyncio.to_thread(fill, small_disk)
     for number in range(3):
-        new = stand_in.add_image(f"library/new-{number}", "1", layers=[200_000], platforms=[AMD64])
+        new = fake_source.add_image(
+            f"library/new-{number}", "1", layers=[200_000], platforms=[AMD64]
+        )
         await pulls(engine, skopeo, new, cached)
     assert "Traceback" not in engine.process.output
-    told = [line for line in engine.process.output.splitlines() if "Bookkeeping failed" in line]
-    assert len(told) <= 2
+    failures = [line for line in engine.process.output.splitlines() if "Bookkeeping failed" in line]
+    assert len(failures) <= 2
 
     # An engine that is restarted there serves what it has, and passes on the rest.
     assert (await asyncio.to_thread(engine.stop)).status == 0
@@ -171,17 +173,17 @@ async def test_with_no_byte_left_new_images_pass_and_it_is_said(
         engine,
         skopeo,
         cached,
-        stand_in.add_image("library/another", "1", layers=[200_000], platforms=[AMD64]),
+        fake_source.add_image("library/another", "1", layers=[200_000], platforms=[AMD64]),
     )
     assert "Traceback" not in engine.process.output
     other.unlink()
 
 
 async def test_on_a_disk_that_can_only_be_read_an_engine_starts_and_serves(
-    small_disk: Path, stand_in: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    small_disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
 ) -> None:
     """S19."""
-    engine, cached = await filled_engine(small_disk, stand_in, new_engine, skopeo)
+    engine, cached = await filled_engine(small_disk, fake_source, new_engine, skopeo)
     await asyncio.to_thread(engine.stop)
     await run_command(["mount", "-o", "remount,ro", small_disk])
     await asyncio.to_thread(engine.start)
@@ -189,7 +191,7 @@ async def test_on_a_disk_that_can_only_be_read_an_engine_starts_and_serves(
         engine,
         skopeo,
         cached,
-        stand_in.add_image("library/new", "1", layers=[200_000], platforms=[AMD64]),
+        fake_source.add_image("library/new", "1", layers=[200_000], platforms=[AMD64]),
     )
     status = await asyncio.to_thread(engine.ask, "status")
     assert status["repositories"] == 1
@@ -204,13 +206,13 @@ async def test_on_a_disk_that_can_only_be_read_an_engine_starts_and_serves(
 
 async def test_a_disk_that_hangs_delays_only_what_needs_it(
     freezable_disk: Path,
-    stand_in: FakeRegistry,
+    fake_source: FakeRegistry,
     new_engine: Callable[..., Entrepot],
     skopeo: Skopeo,
 ) -> None:
     """S19: a cold manifest got no answer at all, and `entrepot status` hung."""
-    engine, cached = await filled_engine(freezable_disk, stand_in, new_engine, skopeo)
-    new = stand_in.add_image("library/new", "1", layers=[200_000], platforms=[AMD64])
+    engine, cached = await filled_engine(freezable_disk, fake_source, new_engine, skopeo)
+    new = fake_source.add_image("library/new", "1", layers=[200_000], platforms=[AMD64])
     await run_command(["fsfreeze", "--freeze", freezable_disk])
     try:
         async with asyncio.timeout(120):
@@ -243,12 +245,12 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
 
 async def test_while_the_disk_hangs_rules_are_listed_and_the_end_takes_a_bounded_time(
     freezable_disk: Path,
-    stand_in: FakeRegistry,
+    fake_source: FakeRegistry,
     new_engine: Callable[..., Entrepot],
     skopeo: Skopeo,
 ) -> None:
     """F79: rules could not be listed, and SIGTERM did not end the engine."""
-    engine, cached = await filled_engine(freezable_disk, stand_in, new_engine, skopeo)
+    engine, cached = await filled_engine(freezable_disk, fake_source, new_engine, skopeo)
     pid = engine.process.pid
     await run_command(["fsfreeze", "--freeze", freezable_disk])
     try:

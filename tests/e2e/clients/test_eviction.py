@@ -58,9 +58,9 @@ class SlowClient:
 def reads_a_removed_file(pid: int) -> bool:
     """Whether a process has a file open that has no name any more."""
     targets = []
-    for each in Path(f"/proc/{pid}/fd").iterdir():
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
-            targets.append(os.readlink(each))
+            targets.append(os.readlink(descriptor))
     return any(target.endswith("(deleted)") for target in targets)
 
 
@@ -80,7 +80,7 @@ async def test_a_client_in_the_middle_of_a_download_gets_all_bytes_of_a_blob_tha
         engine = await asyncio.to_thread(new_engine(source.url, program=("-c", AT_ONCE)).start)
         await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
         await asyncio.to_thread(engine.run, "pull", "library/app:1", "--platform", AMD64)
-        assert str(layer.digest) in engine.held_blobs()
+        assert str(layer.digest) in engine.cached_blobs()
 
         client = await asyncio.to_thread(
             SlowClient, engine.address, f"/v2/library/app/blobs/{layer.digest}", headers
@@ -89,7 +89,7 @@ async def test_a_client_in_the_middle_of_a_download_gets_all_bytes_of_a_blob_tha
         assert b"entrepot-origin: cache" in client.head.lower()
         evicted = await asyncio.to_thread(engine.ask, "evict", "--to", "0", "--yes")
         assert [each["repository"] for each in evicted["images"]] == ["library/app"]
-        assert engine.held_blobs() == set()
+        assert engine.cached_blobs() == set()
         assert engine.unfinished() == []
 
         assert reads_a_removed_file(engine.process.pid)

@@ -65,21 +65,21 @@ class Body:
 
 
 @pytest.fixture
-async def stand_in() -> AsyncIterator[FakeRegistry]:
+async def fake_source() -> AsyncIterator[FakeRegistry]:
     async with FakeRegistry() as source:
         yield source
 
 
 @pytest.fixture
-async def engine(stand_in: FakeRegistry, new_engine: Callable[..., Entrepot]) -> Entrepot:
-    engine = await asyncio.to_thread(new_engine(stand_in.url).start)
+async def engine(fake_source: FakeRegistry, new_engine: Callable[..., Entrepot]) -> Entrepot:
+    engine = await asyncio.to_thread(new_engine(fake_source.url).start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
     return engine
 
 
 @pytest.fixture
-def image(stand_in: FakeRegistry) -> FakeImage:
-    return stand_in.add_image("library/app", "1", layers=[4_000_000, 500_000], platforms=[AMD64])
+def image(fake_source: FakeRegistry) -> FakeImage:
+    return fake_source.add_image("library/app", "1", layers=[4_000_000, 500_000], platforms=[AMD64])
 
 
 def _layer(image: FakeImage) -> Content:
@@ -105,33 +105,35 @@ def _assert_only_whole_blobs(engine: Entrepot) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "bytes_sent",
     [0, 2_000_000, -1],
     ids=["before the first byte", "in the middle", "before the last byte"],
 )
 async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_restart(
-    sent: int, engine: Entrepot, stand_in: FakeRegistry, image: FakeImage, skopeo: Skopeo
+    bytes_sent: int, engine: Entrepot, fake_source: FakeRegistry, image: FakeImage, skopeo: Skopeo
 ) -> None:
     layer = _layer(image)
-    sent = sent % layer.size
-    gate = stand_in.hold(str(layer.digest), sent, method="GET")
+    bytes_sent = bytes_sent % layer.size
+    gate = fake_source.hold(str(layer.digest), bytes_sent, method="GET")
     await _ask_for_manifests(engine, image)
-    # What came of a blob is sent on at once, but for its last 64 KiB.
-    bodies = [Body(wanted=min(sent, layer.size - WITHHELD)) for _ in range(READERS)]
+    # What came of a blob is bytes_sent on at once, but for its last 64 KiB.
+    bodies = [Body(wanted=min(bytes_sent, layer.size - WITHHELD)) for _ in range(READERS)]
     async with asyncio.TaskGroup() as readers:
         for body in bodies:
             readers.create_task(body.read(_url(engine, layer)))
         await gate.reached
-        if sent:
+        if bytes_sent:
             await asyncio.gather(*(body.reached.wait() for body in bodies))
         await asyncio.to_thread(engine.kill)
     assert [body.ended_cleanly for body in bodies] == [False] * READERS
-    assert str(layer.digest) not in engine.held_blobs()
+    assert str(layer.digest) not in engine.cached_blobs()
     _assert_only_whole_blobs(engine)
 
-    kept = sum(each.stat().st_size for each in engine.unfinished() if layer.digest.hex in each.name)
+    resumable_bytes = sum(
+        each.stat().st_size for each in engine.unfinished() if layer.digest.hex in each.name
+    )
     await asyncio.to_thread(engine.start)
-    worth_continuing = sent > MIN_RESUMABLE_SIZE
+    worth_continuing = bytes_sent > MIN_RESUMABLE_SIZE
     assert [str(layer.digest.hex) in each.name for each in engine.unfinished()] == [
         True
     ] * worth_continuing
@@ -140,34 +142,36 @@ async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_
     after = Body(wanted=layer.size)
     await after.read(_url(engine, layer))
     assert after.is_whole(layer)
-    _, again = stand_in.received("GET", str(layer.digest))
-    assert again.headers.get("range") == (f"bytes={kept}-" if worth_continuing else None)
+    _, again = fake_source.received("GET", str(layer.digest))
+    assert again.headers.get("range") == (f"bytes={resumable_bytes}-" if worth_continuing else None)
     reference = f"{engine.address}/library/app:1"
     await asyncio.to_thread(skopeo.pull, reference)
     skopeo.assert_holds(reference, image)
     await asyncio.to_thread(engine.wait_for_pull, "library/app:1")
-    assert engine.held_blobs() == {str(each.digest) for each in image.platforms[AMD64].blobs}
+    assert engine.cached_blobs() == {str(each.digest) for each in image.platforms[AMD64].blobs}
     assert engine.unfinished() == []
     _assert_only_whole_blobs(engine)
 
 
 @pytest.mark.parametrize("life", range(KILLS // 20))
 async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(
-    life: int, engine: Entrepot, stand_in: FakeRegistry
+    life: int, engine: Entrepot, fake_source: FakeRegistry
 ) -> None:
     # At 32 MB a second a layer takes an eighth of a second, and the kills fall from its first byte
     # to its last.
-    stand_in.throttle = 32_000_000
+    fake_source.throttle = 32_000_000
     moments = random.Random(f"F37 {life}")
     before: FakeImage | None = None
     continued = 0
     for number in range(20):
-        image = stand_in.add_image(
+        image = fake_source.add_image(
             "library/app", str(number), layers=[4_000_000, 50_000], platforms=[AMD64]
         )
         layer = _layer(image)
-        wanted = moments.choice((1, layer.size - WITHHELD, moments.randrange(1, layer.size), 0))
-        bodies = [Body(wanted) for _ in range(READERS)]
+        wanted_bytes = moments.choice(
+            (1, layer.size - WITHHELD, moments.randrange(1, layer.size), 0)
+        )
+        bodies = [Body(wanted_bytes) for _ in range(READERS)]
         async with httpx.AsyncClient(trust_env=False, timeout=60, base_url=engine.url) as client:
             if before is not None:
                 # What came to nothing in the life before is whole in this one.
@@ -176,7 +180,7 @@ async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(
                 assert again.is_whole(_layer(before))
                 continued += any(
                     "range" in each.headers
-                    for each in stand_in.received("GET", str(_layer(before).digest))
+                    for each in fake_source.received("GET", str(_layer(before).digest))
                 )
             (
                 await client.get(f"/v2/library/app/manifests/{image.platforms[AMD64].digest}")
@@ -184,17 +188,17 @@ async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(
         async with asyncio.TaskGroup() as readers:
             for body in bodies:
                 readers.create_task(body.read(_url(engine, layer)))
-            if wanted:
+            if wanted_bytes:
                 await bodies[0].reached.wait()
             await asyncio.to_thread(engine.kill)
         assert all(body.is_whole(layer) or not body.ended_cleanly for body in bodies)
         _assert_only_whole_blobs(engine)
-        stand_in.requests.clear()
+        fake_source.requests.clear()
         before = image
         await asyncio.to_thread(engine.start)
         # What is left over is one layer at the most, which the next life uses up; and layers that
         # had come whole, but were not safe on the disk yet.
-        left = [each for each in engine.unfinished() if each.stat().st_size < layer.size]
-        assert [layer.digest.hex in each.name for each in left] in ([], [True])
+        partial_files = [each for each in engine.unfinished() if each.stat().st_size < layer.size]
+        assert [layer.digest.hex in each.name for each in partial_files] in ([], [True])
     assert continued > 2
     assert all("failed in an unforeseen way" not in line for line in engine.process.lines())

@@ -54,12 +54,12 @@ def test_fifty_clients_ask_for_a_cold_blob_and_the_source_sees_one_get(
     assert [(each.get("status"), each.get("size"), each.get("digest")) for each in got] == [
         (200, layer.size, str(layer.digest))
     ] * CROWD, got
-    asked = [
+    blob_requests = [
         each
         for each in source.accesses()[before:]
         if "/blobs/" in each.target and str(layer.digest) in each.target
     ]
-    assert [(each.method, each.sent) for each in asked] == [("GET", layer.size)]
+    assert [(each.method, each.sent) for each in blob_requests] == [("GET", layer.size)]
     manifests = [
         each
         for each in source.accesses()[before:]

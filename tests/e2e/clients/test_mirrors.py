@@ -23,7 +23,7 @@ def test_podman_pulls_by_the_name_of_the_source_registry(
     podman.pull(reference)
     podman.assert_holds(reference, app)
     entrepot.wait_for_pull("library/app:1 linux/amd64")
-    assert len(entrepot.held_blobs()) == BLOBS
+    assert len(entrepot.cached_blobs()) == BLOBS
 
 
 def test_containerd_pulls_by_the_name_of_the_source_registry(
@@ -35,7 +35,7 @@ def test_containerd_pulls_by_the_name_of_the_source_registry(
     containerd.pull_through_mirror(reference)
     containerd.assert_holds(reference, app)
     entrepot.wait_for_pull("library/app:1 linux/amd64")
-    assert len(entrepot.held_blobs()) == BLOBS
+    assert len(entrepot.cached_blobs()) == BLOBS
 
 
 def test_docker_pulls_official_images_by_their_short_names(
@@ -54,4 +54,4 @@ def test_docker_pulls_official_images_by_their_short_names(
     docker.pull("app:1")
     docker.assert_holds("app:1", app)
     engine.wait_for_pull("library/app:1 linux/amd64")
-    assert len(engine.held_blobs()) == BLOBS
+    assert len(engine.cached_blobs()) == BLOBS

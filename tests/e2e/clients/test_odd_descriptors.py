@@ -37,18 +37,18 @@ def client(request: pytest.FixtureRequest) -> ContainerClient:
 
 def _resized(more: int | None) -> Callable[[Document], None]:
     def edit(document: Document) -> None:
-        for each in document["layers"]:
-            each["size"] = -1 if more is None else each["size"] + more
+        for layer in document["layers"]:
+            layer["size"] = -1 if more is None else layer["size"] + more
 
     return edit
 
 
 def _odd_fields(document: Document) -> None:
     del document["schemaVersion"]
-    for each in (document["config"], *document["layers"]):
-        each.update(annotations=None, urls=None, platform=None)
-    for each in document["layers"]:
-        each["mediaType"] = ""
+    for descriptor in (document["config"], *document["layers"]):
+        descriptor.update(annotations=None, urls=None, platform=None)
+    for layer in document["layers"]:
+        layer["mediaType"] = ""
 
 
 IMAGES: dict[str, Callable[[Document], None]] = {

@@ -18,8 +18,8 @@ def test_the_harness_sees_what_a_client_pulls_straight_from_the_source(
     reference, before = f"{source.address}/library/app:1", source.mark()
     client.pull(reference)
     client.assert_holds(reference, app)
-    for each in app.platforms[AMD64].blobs:
-        assert source.count("GET", str(each.digest), before) == 1
+    for blob in app.platforms[AMD64].blobs:
+        assert source.count("GET", str(blob.digest), before) == 1
 
 
 def test_a_cold_pull_gives_every_byte_and_asks_the_source_for_each_once(
@@ -29,8 +29,8 @@ def test_a_cold_pull_gives_every_byte_and_asks_the_source_for_each_once(
     client.pull(reference)
     client.assert_holds(reference, app)
     entrepot.wait_for_pull("library/app:1 linux/amd64")
-    for each in app.platforms[AMD64].blobs:
-        assert source.count("GET", str(each.digest), before) == 1
+    for blob in app.platforms[AMD64].blobs:
+        assert source.count("GET", str(blob.digest), before) == 1
     assert source.count("GET", "/manifests/", before) == 2  # the index and the image
 
 
@@ -70,9 +70,9 @@ def test_with_the_source_gone_a_held_image_is_pulled_all_the_same(
     with source.stopped():
         client.pull(reference)
         client.assert_holds(reference, app)
-        held = forgetful.get("/v2/library/app/manifests/1")
-    assert held.headers["entrepot-origin"] == "stale"
-    assert "registry.example.com" in held.headers["warning"]
+        stale = forgetful.get("/v2/library/app/manifests/1")
+    assert stale.headers["entrepot-origin"] == "stale"
+    assert "registry.example.com" in stale.headers["warning"]
 
 
 def test_with_the_source_gone_an_image_that_is_not_held_is_no_missing_image_but_a_source_that_does_not_answer(
@@ -105,10 +105,10 @@ def test_only_the_platform_that_was_asked_for_comes_into_the_cache(
     client.pull(reference, ARM64)
     client.assert_holds(reference, app, ARM64)
     entrepot.wait_for_pull("library/app:1 linux/arm64")
-    asked = " ".join(target for _, target in source.asked(before))
-    for each in (app.platforms[AMD64].manifest, *app.platforms[AMD64].blobs):
-        assert str(each.digest) not in asked
-    assert entrepot.held_blobs() == {str(each.digest) for each in app.platforms[ARM64].blobs}
+    requested_paths = " ".join(target for _, target in source.asked(before))
+    for content in (app.platforms[AMD64].manifest, *app.platforms[AMD64].blobs):
+        assert str(content.digest) not in requested_paths
+    assert entrepot.cached_blobs() == {str(each.digest) for each in app.platforms[ARM64].blobs}
     assert entrepot.unfinished() == []
 
 
@@ -192,4 +192,4 @@ def test_an_image_is_pulled_by_its_digest(
 ) -> None:
     client.pull(f"{entrepot.address}/library/app@{app.digest}")
     entrepot.wait_for_pull("library/app@")
-    assert entrepot.held_blobs() == {str(each.digest) for each in app.platforms[AMD64].blobs}
+    assert entrepot.cached_blobs() == {str(each.digest) for each in app.platforms[AMD64].blobs}

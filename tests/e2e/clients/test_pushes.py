@@ -17,7 +17,7 @@ def test_a_push_is_refused_with_the_reason_and_changes_nothing(
     assert refused.status != 0
     assert "Entrepot is a cache: nothing can be pushed to it" in refused.output
     assert "Push to the source registry" in refused.output
-    assert (entrepot.held_blobs(), entrepot.ask("repository", "list")) == (set(), [])
+    assert (entrepot.cached_blobs(), entrepot.ask("repository", "list")) == (set(), [])
 
 
 def test_a_delete_is_refused_with_the_reason_and_the_image_stays(

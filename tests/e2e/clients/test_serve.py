@@ -54,38 +54,38 @@ def test_after_its_end_it_starts_again_with_its_rules(
 
 
 @pytest.fixture
-async def stand_in() -> AsyncIterator[FakeRegistry]:
+async def fake_source() -> AsyncIterator[FakeRegistry]:
     async with FakeRegistry() as source:
         yield source
 
 
 @pytest.fixture
-async def slow(stand_in: FakeRegistry, new_engine: NewEngine) -> Entrepot:
+async def slow(fake_source: FakeRegistry, new_engine: NewEngine) -> Entrepot:
     """An engine whose source registry never sends the end of a layer."""
-    image = stand_in.add_image("library/app", "1", layers=[2_000_000], platforms=[AMD64])
-    stand_in.hold(str(image.platforms[AMD64].layers[0].digest), 1_000_000, method="GET")
-    engine = await asyncio.to_thread(new_engine(stand_in.url).start)
+    image = fake_source.add_image("library/app", "1", layers=[2_000_000], platforms=[AMD64])
+    fake_source.hold(str(image.platforms[AMD64].layers[0].digest), 1_000_000, method="GET")
+    engine = await asyncio.to_thread(new_engine(fake_source.url).start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
     return engine
 
 
 async def test_asked_to_end_while_a_pull_runs_it_ends_at_once_with_status_0(
-    slow: Entrepot, stand_in: FakeRegistry
+    slow: Entrepot, fake_source: FakeRegistry
 ) -> None:
     pulling = asyncio.create_task(asyncio.to_thread(slow.run, "pull", "library/app:1", check=False))
-    await stand_in.gates[0].reached
+    await fake_source.gates[0].reached
     slow.process.send(signal.SIGTERM)
     finished = await asyncio.to_thread(slow.process.wait, PROMPTLY)
     assert finished.status == 0, finished.output
     assert "Traceback" not in finished.output
-    told = await pulling
-    assert told.status != 0
-    assert "Traceback" not in told.output
+    client_run = await pulling
+    assert client_run.status != 0
+    assert "Traceback" not in client_run.output
     assert slow.unfinished() == []
 
 
 async def test_asked_to_end_while_a_client_waits_it_cuts_the_transfer_and_ends_with_status_0(
-    slow: Entrepot, stand_in: FakeRegistry
+    slow: Entrepot, fake_source: FakeRegistry
 ) -> None:
     async with httpx.AsyncClient(base_url=slow.url, trust_env=False, timeout=60) as client:
         index = (await client.get("/v2/library/app/manifests/1")).json()
@@ -101,7 +101,7 @@ async def test_asked_to_end_while_a_client_waits_it_cuts_the_transfer_and_ends_w
                     pass
 
         reading = asyncio.create_task(read())
-        await stand_in.gates[0].reached
+        await fake_source.gates[0].reached
         started = time.monotonic()
         slow.process.send(signal.SIGTERM)
         finished = await asyncio.to_thread(slow.process.wait)

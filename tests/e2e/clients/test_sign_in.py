@@ -95,9 +95,11 @@ def _health(engine: Entrepot) -> dict[str, Any]:
     """The credential set once its first sign-in has ended; nothing but its picture tells that."""
     deadline = time.monotonic() + 20
     while True:
-        shown: dict[str, Any] = engine.ask("credential-set", "show", "--name", "example-hub")
-        if shown["health"] != "Unknown" or time.monotonic() > deadline:
-            return shown
+        credential_set: dict[str, Any] = engine.ask(
+            "credential-set", "show", "--name", "example-hub"
+        )
+        if credential_set["health"] != "Unknown" or time.monotonic() > deadline:
+            return credential_set
 
 
 def _assert_nowhere(secret: str, engine: Entrepot, source: DockerRegistry) -> None:
@@ -125,17 +127,17 @@ def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
     engine = _signing_in(new_engine, guarded, WRONG)
     with pytest.raises(PullFailed) as failed:
         skopeo.pull(f"{engine.address}/private/app:1")
-    told = str(failed.value)
-    assert "denied" in told.lower()
-    assert LOGIN_SERVER in told
-    assert "example-hub" in told
+    message = str(failed.value)
+    assert "denied" in message.lower()
+    assert LOGIN_SERVER in message
+    assert "example-hub" in message
     answer = engine.get("/v2/private/app/manifests/1")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (403, "DENIED")
-    shown = _health(engine)
-    assert shown["health"] == "Unhealthy"
-    assert "credential" in shown["errorMessage"]
+    credential_set = _health(engine)
+    assert credential_set["health"] == "Unhealthy"
+    assert "credential" in credential_set["errorMessage"]
     engine.process.wait_for_line("example-hub is unhealthy")
-    assert WRONG not in told + answer.text + str(shown)
+    assert WRONG not in message + answer.text + str(credential_set)
     _assert_nowhere(WRONG, engine, guarded)
 
 

@@ -22,18 +22,18 @@ def ask(
 ) -> httpx.Response:
     """Ask a stand-in by its real name, as a program in the namespace would: the name is looked up
     in the namespace's own file of hosts."""
-    wanted = httpx.URL(url)
+    requested_url = httpx.URL(url)
     trust = ssl.create_default_context(cafile=str(world.authority.path))
-    address = world.host(wanted.host).address
+    address = world.host(requested_url.host).address
 
     def send() -> httpx.Response:
         with httpx.Client(verify=trust, trust_env=False, timeout=10) as client:
             request = client.build_request(
                 method,
-                wanted.copy_with(host=address),
-                headers={"Host": wanted.host, **(headers or {})},
+                requested_url.copy_with(host=address),
+                headers={"Host": requested_url.host, **(headers or {})},
             )
-            request.extensions["sni_hostname"] = wanted.host
+            request.extensions["sni_hostname"] = requested_url.host
             return client.send(request)
 
     return world.namespace.call(send)
@@ -84,12 +84,12 @@ def test_docker_hub_counts_what_is_fetched_and_not_what_is_asked_for(
     engine.go_on(301)
     assert engine.ask_for(path).status_code == 200
     assert hub.api.remaining == before - 1
-    shown = next(
+    hub_status = next(
         each
         for each in engine.manage(lambda client: client.system.source_registries())
         if each.login_server == "docker.io"
     )
-    assert (shown.allowance_limit, shown.allowance_remaining) == (
+    assert (hub_status.allowance_limit, hub_status.allowance_remaining) == (
         hub.profile.allowance,
         hub.api.remaining,
     )
@@ -135,9 +135,9 @@ def test_red_hats_own_sign_in_is_used_though_it_is_of_another_domain(
         image = red_hat.add_image("ubi9/sso", "1")
         skopeo.pull(f"{engine.address}/sso/ubi:1")
         skopeo.assert_holds(f"{engine.address}/sso/ubi:1", image)
-        asked = world.host("sso.redhat.com").requests
-        assert asked
-        assert all(each.headers["authorization"].startswith("Basic ") for each in asked)
+        requests = world.host("sso.redhat.com").requests
+        assert requests
+        assert all(each.headers["authorization"].startswith("Basic ") for each in requests)
     finally:
         tokens.realm = before
 

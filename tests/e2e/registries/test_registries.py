@@ -80,7 +80,7 @@ def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
     engine.wait_for_pull(f"{profile.name}/open:cold")
-    given = [
+    blob_responses = [
         each
         for each in source.requests(profile.blobs)
         if "/v2/" not in each.path
@@ -88,7 +88,7 @@ def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(
         and each.bytes_sent > 0
         and "token" not in each.path
     ]
-    assert len(given) == len({each.digest for each in image.platforms[AMD64].blobs})
+    assert len(blob_responses) == len({each.digest for each in image.platforms[AMD64].blobs})
     assert_nowhere(source.secrets, engine)
 
 
@@ -164,11 +164,11 @@ def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
         return
     with pytest.raises(PullFailed, match="denied") as failed:
         skopeo.pull(reference)
-    told = str(failed.value)
-    assert profile.login_server in told
-    assert f"{profile.name}-wrong" in told
+    message = str(failed.value)
+    assert profile.login_server in message
+    assert f"{profile.name}-wrong" in message
     engine.process.wait_for_line(f"{profile.name}-wrong is unhealthy")
-    assert WRONG not in told
+    assert WRONG not in message
     assert_nowhere([*source.secrets, WRONG], engine)
 
 

@@ -168,10 +168,10 @@ def test_an_import_is_planned_or_refused(watch: Watch, content: bytes) -> None:
     registries = SourceRegistries()
     documents = Documents(Directories.under(Path("/nonexistent")), registries)
     with watch.example():
-        found = read_import(
+        rule_import = read_import(
             content.decode(errors="replace"), documents.rules, documents.credential_sets
         )
-        assert found.entries or found.problems
+        assert rule_import.entries or rule_import.problems
 
 
 @examples(60)

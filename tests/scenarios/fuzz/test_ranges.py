@@ -66,7 +66,7 @@ def requested_positions(header: str, size: int) -> list[int] | None:
     match = re.fullmatch(r"bytes=(.*)", header, re.IGNORECASE | re.DOTALL)
     if match is None:
         return None
-    wanted: list[int] = []
+    requested: list[int] = []
     for element in (each.strip(" \t") for each in match[1].split(",")):
         if not element:
             continue
@@ -79,12 +79,12 @@ def requested_positions(header: str, size: int) -> list[int] | None:
             for each in numbers.groups()
         )
         if first is None:
-            wanted.append(positions(max(0, size - (last or 0)), size))
+            requested.append(positions(max(0, size - (last or 0)), size))
         elif last is not None and last < first:
             return None
         else:
-            wanted.append(positions(first, size if last is None else min(last + 1, size)))
-    return wanted or None
+            requested.append(positions(first, size if last is None else min(last + 1, size)))
+    return requested or None
 
 
 def answered_positions(reply: Reply, content: bytes) -> list[int]:
@@ -138,11 +138,11 @@ async def test_the_answer_has_what_was_asked_for_each_byte_once(
         return
     assert reply.status == 206
     assert requested is not None
-    answered = answered_positions(reply, content)
-    assert union(answered) == union(requested)
-    assert sum(each.bit_count() for each in answered) == union(answered).bit_count()
-    assert len(reply.body) <= len(content) + PART_HEAD * len(answered)
+    returned_ranges = answered_positions(reply, content)
+    assert union(returned_ranges) == union(requested)
+    assert sum(each.bit_count() for each in returned_ranges) == union(returned_ranges).bit_count()
+    assert len(reply.body) <= len(content) + PART_HEAD * len(returned_ranges)
     separate = [each for each in requested if each]
     if sum(each.bit_count() for each in separate) == union(separate).bit_count():
         # Nothing overlaps: as many parts as were asked for, in their order.
-        assert answered == separate
+        assert returned_ranges == separate

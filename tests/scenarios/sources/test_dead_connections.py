@@ -40,11 +40,11 @@ def other_machine() -> Iterator[None]:
     if os.geteuid():
         pytest.skip("a network can be made by root only")
     ours, theirs = f"e{os.getpid()}", f"f{os.getpid()}"
-    made = subprocess.run(
+    addition = subprocess.run(
         [ip_program, "netns", "add", NAMESPACE], capture_output=True, text=True, check=False
     )
-    if made.returncode:
-        pytest.skip(f"no network can be made here: {made.stderr.strip()}")
+    if addition.returncode:
+        pytest.skip(f"no network can be addition here: {addition.stderr.strip()}")
     try:
         ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", NAMESPACE)
         ip("addr", "add", f"{OURS}/30", "dev", ours)
@@ -70,14 +70,14 @@ def serve_in_namespace(stopping: threading.Event, listening: threading.Event) ->
                 connections[-1].settimeout(0.0)
             except TimeoutError:
                 pass
-            for each in connections:
+            for connection in connections:
                 try:
-                    if each.recv(65536):
-                        each.sendall(ANSWER)
+                    if connection.recv(65536):
+                        connection.sendall(ANSWER)
                 except (BlockingIOError, ConnectionError):
                     continue
-        for each in connections:
-            each.close()
+        for connection in connections:
+            connection.close()
 
 
 def _setns(descriptor: int) -> None:

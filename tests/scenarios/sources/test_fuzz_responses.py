@@ -311,10 +311,10 @@ def answers(*bodies: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Sent]]:
         st.sampled_from([200, 200, 200, 206, 302, 307, 401, 404, 416, 429, 503]),
         st.integers(100, 599),
     )
-    each = st.builds(
+    response = st.builds(
         Sent, statuses, st.fixed_dictionaries({}, optional=HEADERS), st.one_of(*bodies)
     )
-    return st.lists(each, min_size=1, max_size=5)
+    return st.lists(response, min_size=1, max_size=5)
 
 
 # What is asked of it
@@ -397,7 +397,7 @@ async def judged(
         }, "credentials went elsewhere"
         return sent[(len(requests) - 1) % len(sent)].response(request)
 
-    found = registry("https://registry.example", "registry.example")
+    source_registry = registry("https://registry.example", "registry.example")
     identifiers = (
         SecretIdentifier.parse("env:FUZZ_USER"),
         SecretIdentifier.parse("env:FUZZ_PASSWORD"),
@@ -411,16 +411,16 @@ async def judged(
         Settings(), transport=httpx.MockTransport(answer), pause=no_pause
     ) as sources:
         sources.breakers.wait = wait_for_ever
-        client = sources.client(found, login)
-        told = ""
-        begun = time.thread_time()
+        client = sources.client(source_registry, login)
+        message = ""
+        started_at = time.thread_time()
         try:
             await operation(client)
         except SourceError as error:
-            told = f"{error.what} {error.hint}"
-        assert time.thread_time() - begun < SECOND
-        assert told.isprintable()
-        assert len(told) < 1_000
+            message = f"{error.what} {error.hint}"
+        assert time.thread_time() - started_at < SECOND
+        assert message.isprintable()
+        assert len(message) < 1_000
         assert len(requests) < 1_000
         state = sources.state("registry.example")
         assert state.problem is None or state.problem.isprintable()
@@ -485,7 +485,7 @@ def test_a_manifest_is_read_or_unreadable(content: bytes) -> None:
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No name is known and no address takes a connection; gives the addresses that were tried."""
-    tried: list[str] = []
+    addresses: list[str] = []
 
     def unknown(host: str, *_: object, **__: object) -> list[object]:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
@@ -493,14 +493,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def refused(address: tuple[object, ...], reach: Reach | None = None) -> socket.socket:
         place = address[4]
         assert isinstance(place, tuple)
-        tried.append(str(place[0]))
+        addresses.append(str(place[0]))
         assert reach is not None
         assert reach.permits_address(str(place[0])), "a local address would be connected to"
         raise OSError("refused")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(transport, "_socket", refused)
-    return tried
+    return addresses
 
 
 @fuzz(200)
@@ -531,12 +531,12 @@ def test_no_address_that_a_source_names_is_more_than_an_error(
             pause=no_pause,
             breakers=breakers,
         )
-        begun = time.thread_time()
+        started_at = time.thread_time()
         try:
             with pytest.raises(SourceError) as raised:
                 await http.request("GET", url, {}, about="a thing")
             assert raised.value.what.isprintable()
-            assert time.thread_time() - begun < SECOND
+            assert time.thread_time() - started_at < SECOND
         finally:
             await breakers.close()
             await sends.aclose()

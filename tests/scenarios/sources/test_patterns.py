@@ -136,10 +136,10 @@ def longest(
     text begins."""
     slowest = (0.0, "")
     for text in texts(length, heads):
-        begun = time.thread_time()
+        started_at = time.thread_time()
         with contextlib.suppress(EntrepotError, ValueError):
             call(text)
-        slowest = max(slowest, (time.thread_time() - begun, f"{text[:20]!r}…{text[-3:]!r}"))
+        slowest = max(slowest, (time.thread_time() - started_at, f"{text[:20]!r}…{text[-3:]!r}"))
         if slowest[0] > SECOND:
             break
     return slowest

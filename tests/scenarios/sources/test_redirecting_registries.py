@@ -168,13 +168,13 @@ async def test_storage_behind_the_registry_behind_gets_no_token(handing: Handing
         class Sending(HandingOn):
             to = "http://storage.example/store/1?signature="
 
-        sent = Sending()
+        sending = Sending()
         host_answer = handing.host.right_answer
 
         def answer(request: Request) -> Answer:
             right = host_answer(request)
             return (
-                sent.right_answer(request)
+                sending.right_answer(request)
                 if right.status == 200 and "/blobs/" in request.path
                 else right
             )

@@ -234,12 +234,12 @@ async def test_a_proxy_that_gives_no_answer_is_named_within_the_time_outs(
     answer: bytes | None,
 ) -> None:
     """F75: the source was not asked, so it is not the one that is silent."""
-    ended = asyncio.Event()
+    test_ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(3)
         if answer is None:
-            await ended.wait()
+            await test_ended.wait()
         else:
             writer.write(answer)
         writer.close()
@@ -255,7 +255,7 @@ async def test_a_proxy_that_gives_no_answer_is_named_within_the_time_outs(
                 )
             assert f"proxy {place} (the engine's ALL_PROXY)" in failed.value.what
             assert f"put {HOST} into NO_PROXY" in failed.value.hint
-        ended.set()
+        test_ended.set()
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def certificate(tmp_path: Path) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
     now = datetime.now(UTC)
-    made = (
+    self_signed = (
         x509.CertificateBuilder(
             name,
             name,
@@ -49,7 +49,7 @@ def certificate(tmp_path: Path) -> Path:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     path = tmp_path / "stand-in.pem"
-    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(secret + self_signed.public_bytes(serialization.Encoding.PEM))
     return path
 
 
@@ -115,11 +115,13 @@ async def test_a_certificate_authority_of_the_settings_is_trusted_besides_those_
     opened: Callable[..., Sources], tls: ssl.SSLContext, certificate: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "settings.toml").write_text(f'ca_file = "{certificate.name}"')
-    found = Settings.load(tmp_path / "settings.toml").ca_file
-    assert found == certificate
+    ca_file = Settings.load(tmp_path / "settings.toml").ca_file
+    assert ca_file == certificate
     async with FakeRegistry(tls=tls) as source:
         source.add_image("library/nginx", "latest")
         await (
-            opened(ca_file=found).client(registry(source.url), None).manifest(NGINX, Tag("latest"))
+            opened(ca_file=ca_file)
+            .client(registry(source.url), None)
+            .manifest(NGINX, Tag("latest"))
         )
         assert source.count("GET", "/manifests/latest") == 1

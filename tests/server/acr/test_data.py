@@ -29,13 +29,13 @@ async def test_the_catalog_comes_in_pages(
     whole = await management.get("/acr/v1/_catalog")
     assert whole.json() == {"repositories": names}
     assert "link" not in whole.headers
-    seen: list[list[str]] = []
+    pages: list[list[str]] = []
     path: str | None = "/acr/v1/_catalog?n=2"
     while path is not None:
         page = await management.get(path)
-        seen.append(page.json()["repositories"])
+        pages.append(page.json()["repositories"])
         path = page.links["next"]["url"] if "next" in page.links else None
-    assert seen == [names[:2], names[2:4], names[4:]]
+    assert pages == [names[:2], names[2:4], names[4:]]
     assert (await management.get("/acr/v1/_catalog", params={"last": "library/appd"})).json() == {
         "repositories": names[4:]
     }
@@ -279,10 +279,10 @@ LOCKABLE = [
 
 def attributes(document: dict[str, Any]) -> dict[str, bool]:
     """Those of a repository, of a tag or of a manifest."""
-    found: dict[str, bool] = (document.get("tag") or document.get("manifest") or document)[
-        "changeableAttributes"
-    ]
-    return found
+    lock_attributes: dict[str, bool] = (
+        document.get("tag") or document.get("manifest") or document
+    )["changeableAttributes"]
+    return lock_attributes
 
 
 @pytest.mark.parametrize("path", LOCKABLE)
@@ -295,8 +295,8 @@ async def test_what_has_delete_enabled_false_can_not_be_deleted(
     assert locked.status_code == 200
     assert attributes(locked.json()) == ATTRIBUTES | {"deleteEnabled": False}
     assert (await management.get(path)).json() == locked.json()
-    for each in (path, "/acr/v1/library/nginx"):
-        refused = await management.delete(each)
+    for locked_path in (path, "/acr/v1/library/nginx"):
+        refused = await management.delete(locked_path)
         assert (refused.status_code, refused.json()["error"]["code"]) == (
             405,
             "REGISTRY_DISALLOWED_OPERATION",

@@ -59,8 +59,8 @@ def example(name: str) -> dict[str, Any]:
     # The longer ones first: one identifier is the beginning of another.
     for there, here in sorted(SECRET_IDS.items(), key=lambda each: -len(each[0])):
         text = text.replace(there, here)
-    found: dict[str, Any] = json.loads(text)
-    return found
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 def settled(document: Any, like: Any) -> Any:
@@ -77,8 +77,8 @@ def settled(document: Any, like: Any) -> Any:
 
 
 async def ask(management: httpx.AsyncClient, name: str) -> httpx.Response:
-    asked = example(name)
-    return await management.request(asked["method"], asked["path"], json=asked.get("body"))
+    request = example(name)
+    return await management.request(request["method"], request["path"], json=request.get("body"))
 
 
 def error(response: httpx.Response) -> dict[str, str]:
@@ -89,10 +89,10 @@ def error(response: httpx.Response) -> dict[str, str]:
     assert document.keys() == {"error"} | (
         {"errors"} if response.url.path.startswith("/acr/v1/") else set()
     )
-    found: dict[str, str] = document["error"]
-    assert {"code", "message"} <= found.keys() <= {"code", "message", "target"}
-    assert found["message"].endswith((".", "'")), found["message"]
-    return found
+    fields: dict[str, str] = document["error"]
+    assert {"code", "message"} <= fields.keys() <= {"code", "message", "target"}
+    assert fields["message"].endswith((".", "'")), fields["message"]
+    return fields
 
 
 def rule_body(
@@ -369,10 +369,10 @@ async def test_a_refusal_has_its_code_and_its_field_and_changes_nothing(
     )
     before = engine.directories.rules.read_bytes(), engine.directories.credentials.read_bytes()
     answer = await management.request(method, path, json=body)
-    found = error(answer)
-    assert (answer.status_code, found["code"]) == (status, code), found
+    refusal = error(answer)
+    assert (answer.status_code, refusal["code"]) == (status, code), refusal
     if target is not None:
-        assert found["target"] == target
+        assert refusal["target"] == target
     assert (
         engine.directories.rules.read_bytes(),
         engine.directories.credentials.read_bytes(),
@@ -441,19 +441,19 @@ async def test_a_body_that_can_not_be_read_is_refused(
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read_whole(
     path: str, management: httpx.AsyncClient
 ) -> None:
-    sent = 0
+    bytes_sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
-        nonlocal sent
+        nonlocal bytes_sent
         yield b'{"properties": {"sourceRepository": "'
         for _ in range(100):
-            sent += 65536
+            bytes_sent += 65536
             yield b"a" * 65536
 
     answer = await management.put(path, content=endless())
     assert (answer.status_code, error(answer)["code"]) == (400, "InvalidRequest")
     assert f"{BODY_LIMIT:,} bytes" in error(answer)["message"]
-    assert sent <= BODY_LIMIT + 2 * 65536
+    assert bytes_sent <= BODY_LIMIT + 2 * 65536
 
 
 @pytest.mark.parametrize(
@@ -570,18 +570,18 @@ def _use_the_sdk(address: str) -> None:
             target_repository="nginx",
             credential_set_resource_id=made_set.id,
         )
-        made = azure.cache_rules.begin_create(*registry, "hub-nginx", rule).result()
-        assert (made.source_repository, made.target_repository) == (
+        created_rule = azure.cache_rules.begin_create(*registry, "hub-nginx", rule).result()
+        assert (created_rule.source_repository, created_rule.target_repository) == (
             "docker.io/library/nginx",
             "nginx",
         )
-        assert made.credential_set_resource_id == made_set.id
-        assert made.creation_date is not None
+        assert created_rule.credential_set_resource_id == made_set.id
+        assert created_rule.creation_date is not None
         assert [each.name for each in azure.cache_rules.list(*registry)] == [
             "example-library",
             "hub-nginx",
         ]
-        assert azure.cache_rules.get(*registry, "hub-nginx").id == made.id
+        assert azure.cache_rules.get(*registry, "hub-nginx").id == created_rule.id
         with pytest.raises(HttpResponseError, match="CredentialSetInUse"):
             azure.credential_sets.begin_delete(*registry, "hub-login").result()
         with pytest.raises(HttpResponseError, match="EnforceDockerAuthentication"):
@@ -621,10 +621,10 @@ async def test_a_rule_may_have_a_freshness_which_acr_does_not_know(
 ) -> None:
     answer = await management.put(f"{RULES}/acme-api", json=rule_body(freshness=90))
     assert (answer.status_code, answer.json()["properties"]["freshness"]) == (201, "90 s")
-    kept = await management.patch(
+    unchanged = await management.patch(
         f"{RULES}/acme-api", json={"properties": {"credentialSetResourceId": None}}
     )
-    assert kept.json()["properties"]["freshness"] == "90 s"
+    assert unchanged.json()["properties"]["freshness"] == "90 s"
     changed = await management.patch(
         f"{RULES}/acme-api", json={"properties": {"freshness": "always"}}
     )

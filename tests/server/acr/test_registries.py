@@ -41,9 +41,9 @@ async def test_a_registry_is_found_without_its_resource_group(
     query = {"$filter": odata_filter, "api-version": "2024-11-01"}
     resources = await value_of(management, "/subscriptions/s/resources", **query)
     assert [(each["name"], each["type"]) for each in resources] == [(name, TYPE) for name in names]
-    for each in resources:
-        assert each["id"] == ID.replace("entrepot", each["name"])
-        assert (await management.get(f"{each['id']}/cacheRules")).status_code == 200
+    for resource in resources:
+        assert resource["id"] == ID.replace("entrepot", resource["name"])
+        assert (await management.get(f"{resource['id']}/cacheRules")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -87,25 +87,25 @@ async def test_a_plan_for_a_credential_set_names_the_rules_that_use_it(
 async def test_a_sign_in_is_tried_without_a_credential_set_and_nothing_is_kept_of_it(
     management: httpx.AsyncClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {
+    draft = {
         "name": "example-set",
         "loginServer": LOGIN_SERVER,
         "usernameId": "env:TRIED_USER",
         "passwordId": "env:TRIED_PASSWORD",
     }
     monkeypatch.setenv("TRIED_USER", "ann")
-    failed = (await management.post("/entrepot/v1/signIn", json=asked)).json()
+    failed = (await management.post("/entrepot/v1/signIn", json=draft)).json()
     assert (failed["health"], failed["errorCode"]) == ("Unhealthy", "SecretUnavailable")
     assert "TRIED_PASSWORD" in failed["errorMessage"]
     monkeypatch.setenv("TRIED_PASSWORD", "s3cret")
-    assert (await management.post("/entrepot/v1/signIn", json=asked)).json() == {
+    assert (await management.post("/entrepot/v1/signIn", json=draft)).json() == {
         "health": "Healthy",
         "errorCode": None,
         "errorMessage": None,
     }
     assert len(engine.documents.credential_sets) == 0
     refused = await management.post(
-        "/entrepot/v1/signIn", json=asked | {"loginServer": "mcr.microsoft.com"}
+        "/entrepot/v1/signIn", json=draft | {"loginServer": "mcr.microsoft.com"}
     )
     assert (refused.status_code, refused.json()["error"]["code"]) == (
         400,

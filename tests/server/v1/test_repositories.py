@@ -124,13 +124,16 @@ async def test_a_plan_says_what_goes_and_what_stays_and_is_right(
         "library/nginx",
         "library/redis",
     ]
-    held = sum(each.size for each in await engine.catalog.repositories())
+    size_before = sum(each.size for each in await engine.catalog.repositories())
     assert (await management.delete("/acr/v1/library/nginx")).status_code == 202
-    assert held - sum(each.size for each in await engine.catalog.repositories()) == before[0].size
+    assert (
+        size_before - sum(each.size for each in await engine.catalog.repositories())
+        == before[0].size
+    )
     blobs = await engine.catalog.blobs_size()
     redis = await engine.catalog.manifests(Repository("library/redis"))
-    [left] = await engine.catalog.repositories()
-    assert blobs == left.size - sum(each.size for each in redis)
+    [remaining] = await engine.catalog.repositories()
+    assert blobs == remaining.size - sum(each.size for each in redis)
 
 
 async def test_a_plan_for_what_is_locked_says_so(
@@ -163,24 +166,26 @@ async def test_a_listing_that_the_caller_has_is_not_sent_again(
     whole = await management.get(path)
     tag = whole.headers["etag"]
     assert (await management.get(path)).content == whole.content
-    for asked in (tag, f'"another", W/{tag}'):
-        answer = await management.get(path, headers={"If-None-Match": asked})
+    for condition in (tag, f'"another", W/{tag}'):
+        answer = await management.get(path, headers={"If-None-Match": condition})
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
-    for asked in ('"another"', tag.strip('"')):
-        assert (await management.get(path, headers={"If-None-Match": asked})).json() == whole.json()
+    for condition in ('"another"', tag.strip('"')):
+        assert (
+            await management.get(path, headers={"If-None-Match": condition})
+        ).json() == whole.json()
 
 
 async def test_a_listing_is_sent_again_when_something_was_pulled_or_deleted(
     management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1")
-    known = (await management.get("/entrepot/v1/repositories")).headers["etag"]
+    etag = (await management.get("/entrepot/v1/repositories")).headers["etag"]
 
     async def news() -> dict[str, int]:
-        nonlocal known
-        answer = await management.get("/entrepot/v1/repositories", headers={"If-None-Match": known})
+        nonlocal etag
+        answer = await management.get("/entrepot/v1/repositories", headers={"If-None-Match": etag})
         assert answer.status_code == 200
-        known = answer.headers["etag"]
+        etag = answer.headers["etag"]
         return {each["name"]: each["tags"] for each in answer.json()}
 
     await cache(engine, source, "library/nginx:2")

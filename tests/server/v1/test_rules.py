@@ -111,17 +111,17 @@ async def test_which_rule_answers(
             f"{engine.address}/library/nginx:1.27",
             None,
         )
-    held = {}
+    cached_parts = {}
     for image in (
         "library/nginx",
         "library/nginx:2",
         "library/redis",
         f"library/nginx@sha256:{'0' * 64}",
     ):
-        held[image] = (await management.get("/entrepot/v1/match", params={"image": image})).json()[
-            "holding"
-        ]
-    assert list(held.values()) == ["whole", "nothing", "nothing", "nothing"]
+        cached_parts[image] = (
+            await management.get("/entrepot/v1/match", params={"image": image})
+        ).json()["holding"]
+    assert list(cached_parts.values()) == ["whole", "nothing", "nothing", "nothing"]
     none = (await management.get("/entrepot/v1/match", params={"image": "nginx"})).json()
     assert (none["rule"], none["pull"], none["near"][0]["name"]) == (None, None, "example-library")
 

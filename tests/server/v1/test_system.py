@@ -107,15 +107,15 @@ async def test_events_are_streamed_until_the_engine_ends(
             assert await anext(lines) == ": still here"
             engine.events.record(EventKind.RULE_CREATED, "One.", "a")
             engine.events.record(EventKind.RULE_DELETED, "Two.", severity=Severity.WARNING)
-            told = []
+            events = []
             async for line in lines:
                 if line.startswith("data: "):
-                    told.append(json.loads(line.removeprefix("data: ")))
-                if len(told) == 2:
+                    events.append(json.loads(line.removeprefix("data: ")))
+                if len(events) == 2:
                     break
             assert [
                 (each["kind"], each["message"], each.get("subject"), each["severity"])
-                for each in told
+                for each in events
             ] == [
                 ("rule-created", "One.", "a", "info"),
                 ("rule-deleted", "Two.", None, "warning"),
@@ -133,10 +133,10 @@ async def test_at_most_ten_events_a_second_are_sent(engine: Engine) -> None:
         for number in range(4):
             engine.events.record(EventKind.RULE_UPDATED, str(number))
         loop = asyncio.get_running_loop()
-        begun = loop.time()
-        told = [await waiting] + [await anext(stream) for _ in range(3)]
-    assert loop.time() - begun >= 3 * system.EVENT_INTERVAL - 0.01
-    assert [json.loads(each.removeprefix(b"data: "))["message"] for each in told] == [
+        started_at = loop.time()
+        lines = [await waiting] + [await anext(stream) for _ in range(3)]
+    assert loop.time() - started_at >= 3 * system.EVENT_INTERVAL - 0.01
+    assert [json.loads(each.removeprefix(b"data: "))["message"] for each in lines] == [
         "0",
         "1",
         "2",
@@ -162,8 +162,8 @@ async def test_an_eviction_is_shown_first_and_then_done(
     clock.now += 3600
     size = image.platforms["linux/amd64"].size
     planned = (await management.post("/entrepot/v1/checks/eviction", json={"target": 0})).json()
-    [shown] = planned["images"]
-    assert shown == {
+    [planned_image] = planned["images"]
+    assert planned_image == {
         "repository": "library/nginx",
         "tags": ["1.27"],
         "digest": str(image.platforms["linux/amd64"].digest),

@@ -24,7 +24,7 @@ from entrepot.core.states import HealthStatus, Outcome, SignIn
 from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
-from tests.authority import Authority
+from tests.authority import CertificateAuthority
 from tests.conftest import LOGIN_SERVER, answering
 from tests.fakes import FakeRegistry, Headers, TokenSignIn
 from tests.programs import require_program
@@ -72,10 +72,10 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
         # The pull of the command line and the dashboard.
         pull = engine.cache.pulls.get((await engine.pulls.start("library/nginx:2", None, "cli")).id)
         await pull.finished.wait()
-        ended = pull_snapshot(pull.progress())
-        assert ended.error_cause == fault.code
-        assert fault.what in ended_text(ended)
-        assert fault.hint in ended_text(ended)
+        ended_pull = pull_snapshot(pull.progress())
+        assert ended_pull.error_cause == fault.code
+        assert fault.what in ended_text(ended_pull)
+        assert fault.hint in ended_text(ended_pull)
         # credential-set check.
         checked = await engine.credential_sets.verify("example-login")
         assert checked.health is HealthStatus.UNKNOWN
@@ -121,8 +121,8 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path, "Example Root")
+def authority(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path, "Example Root")
 
 
 def declared(endpoint: str) -> tuple[DeclaredRegistry, ...]:
@@ -130,7 +130,7 @@ def declared(endpoint: str) -> tuple[DeclaredRegistry, ...]:
 
 
 @pytest.fixture
-async def late(authority: Authority) -> AsyncIterator[FakeRegistry]:
+async def late(authority: CertificateAuthority) -> AsyncIterator[FakeRegistry]:
     """A source for which it is 400 days later."""
     right = datetime.now(UTC) + timedelta(days=400)
     async with FakeRegistry(
@@ -141,7 +141,7 @@ async def late(authority: Authority) -> AsyncIterator[FakeRegistry]:
 
 
 async def test_a_clock_that_is_behind(
-    directories: Directories, authority: Authority, late: FakeRegistry
+    directories: Directories, authority: CertificateAuthority, late: FakeRegistry
 ) -> None:
     fault = Fault(
         "clock-wrong",
@@ -157,7 +157,7 @@ async def test_a_clock_that_is_behind(
 
 
 async def test_an_issuer_that_is_not_trusted(
-    directories: Directories, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    directories: Directories, authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(variable, raising=False)
@@ -223,9 +223,9 @@ async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_co
     async with Engine.open(
         directories, Settings(listen="127.0.0.1:0", upstreams=upstreams)
     ) as engine:
-        for number, each in enumerate(sources):
+        for number, login_server in enumerate(sources):
             await engine.rules.create(
-                RuleDraft(f"rule-{number}", f"{each}/things/*", f"things{number}/*")
+                RuleDraft(f"rule-{number}", f"{login_server}/things/*", f"things{number}/*")
             )
             pull = engine.cache.pulls.get(
                 (await engine.pulls.start(f"things{number}/x:1", None, "cli")).id
@@ -275,20 +275,20 @@ async def test_a_credential_helper_that_is_missing(
             "UNKNOWN",
             "machine",
         )
-        told = [error["message"]]
+        messages = [error["message"]]
         checked = await engine.credential_sets.verify("example-login")
         assert (checked.health, checked.error_code) == (HealthStatus.UNHEALTHY, "SecretUnavailable")
-        told.append(checked.error_message or "")
-        told += [
+        messages.append(checked.error_message or "")
+        messages += [
             notice for notice in (await engine.status.get()).notices if "example-login" in notice
         ]
-        told += [
+        messages += [
             f"{each.what} {each.advice}"
             for each in (await engine.doctor().examine()).findings
             if each.check == "sign-in"
         ]
-        assert len(told) >= 4
-        assert all(what in each and hint in each for each in told)
+        assert len(messages) >= 4
+        assert all(what in each and hint in each for each in messages)
 
 
 async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any_pull(
@@ -313,7 +313,7 @@ async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any
 
 
 async def test_a_client_that_shows_the_status_line_only_shows_what_is_wrong(
-    directories: Directories, authority: Authority, late: FakeRegistry
+    directories: Directories, authority: CertificateAuthority, late: FakeRegistry
 ) -> None:
     """docker, podman and skopeo show no body of a 5xx."""
     skopeo = require_program("skopeo")
