@@ -1,4 +1,4 @@
-"""Certificates with one thing wrong, from an authority that only who is told of it trusts."""
+"""Certificates with one fault, from an authority that a test must trust explicitly."""
 
 from __future__ import annotations
 

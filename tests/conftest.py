@@ -24,7 +24,7 @@ from tests.fakes import FakeRegistry
 from tests.processes import Leftovers, adopt
 
 LOGIN_SERVER = "registry.example.com"
-"""The name under which the stand-in is declared as a source registry."""
+"""The name under which the fake is declared as a source registry."""
 
 
 class Clock:
@@ -125,7 +125,7 @@ def directories(tmp_path: Path) -> Directories:
 async def engine(
     directories: Directories, settings: Settings, clock: Clock
 ) -> AsyncIterator[Engine]:
-    """A real engine, with one rule: everything below ``library/`` comes from the stand-in."""
+    """A real engine, with one rule: everything below ``library/`` comes from the fake."""
     async with Engine.open(directories, settings, clock=clock) as engine:
         await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")

@@ -87,7 +87,7 @@ def test_one_file_of_another_user_in_the_data_directory_is_named(place: Path) ->
 
 
 def test_a_directory_deep_below_that_root_made_names_all_data_in_the_cure(place: Path) -> None:
-    """An engine that root ran once leaves directories among those of the blobs."""
+    """An engine that root ran once created some of the directories of the blobs."""
     deep = place / "blobs" / "sha256" / "1d"
     deep.mkdir(parents=True)
     for directory in (place, place / "blobs", place / "blobs" / "sha256"):
@@ -111,7 +111,7 @@ def test_a_directory_above_that_can_not_be_passed_is_named(place: Path) -> None:
     assert hint == f"Let that user pass it, as root: chmod o+x {place / 'closed'}"
 
 
-def test_a_directory_that_can_not_be_made_leaves_those_above_it_to_their_owner(place: Path) -> None:
+def test_the_cure_for_a_missing_directory_changes_no_owner_of_its_parents(place: Path) -> None:
     """``chown -R`` of a directory like ``/var/lib`` would take it from everybody else."""
     place.chmod(0o755)
     data = place / "entrepot"
@@ -127,7 +127,7 @@ def mounted(place: Path, options: str, then: str = "") -> list[str]:
     return probed(place, unshare, "-m", "sh", "-c", script, "sh")
 
 
-def test_a_file_system_that_is_mounted_read_only_is_not_to_be_given_another_mode(
+def test_for_a_read_only_file_system_no_other_mode_is_advised(
     place: Path,
 ) -> None:
     code, what, hint = mounted(place, "ro")
@@ -144,7 +144,7 @@ def test_a_full_file_system(place: Path) -> None:
     assert (code, what) == ("disk-full", f"The file system of {place} (tmpfs on /srv) is full.")
 
 
-def test_a_file_system_without_inodes_is_told_apart_from_a_full_one(place: Path) -> None:
+def test_a_file_system_without_inodes_is_distinguished_from_a_full_one(place: Path) -> None:
     code, what, hint = mounted(place, "size=1m,nr_inodes=2", f"touch {place}/a")
     assert (code, "No inode is left" in what, "df -i" in hint) == ("inodes", True, True)
 

@@ -166,7 +166,7 @@ def test_each_installer_is_given_the_clone_or_the_wheel_that_was_built() -> None
     assert wheels == [f"{directory}/entrepot-*.whl"] * 2
 
 
-def test_contributors_are_told_the_checks_that_decide() -> None:
+def test_the_page_for_contributors_lists_the_required_checks() -> None:
     checks = [check for line in block(CHECKS).text.splitlines() for check in line.split(" && ")]
     ci = (CHECKOUT / ".ci/run").read_text().splitlines()
     assert [

@@ -37,7 +37,7 @@ def test_another_encoding_is_named_and_the_text_is_not_repeated(encoding: str, n
 
 
 @pytest.mark.parametrize(("content", "offset"), [(b"ab\xff", 2), (b"\xef\xbb\xbfab\xff", 5)])
-def test_the_first_byte_that_is_none_is_told(content: bytes, offset: int) -> None:
+def test_the_first_byte_that_is_not_utf_8_is_located(content: bytes, offset: int) -> None:
     with pytest.raises(NotUtf8) as caught:
         decode_text(content)
     assert (caught.value.offset, caught.value.encoding) == (offset, None)

@@ -32,7 +32,7 @@ from entrepot.formatting import (
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
+    ("count", "expected"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -44,8 +44,8 @@ from entrepot.formatting import (
         (5e15, "5000.0 TB"),
     ],
 )
-def test_sizes_have_human_units(count: float, told: str) -> None:
-    assert size(count) == told
+def test_sizes_have_human_units(count: float, expected: str) -> None:
+    assert size(count) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "60 min"), (7200, "2 h"), (3 * 86_400, "3 d")],
 )
-def test_durations_have_their_largest_unit(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+def test_durations_have_their_largest_unit(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
 
 
 def test_what_never_happened_is_never() -> None:
@@ -92,7 +92,7 @@ def test_what_was_less_than_a_minute_ago_was_now_so_that_no_second_changes_it() 
     assert ago(1000.0, 1060.0) == "1 min"
 
 
-def test_a_moment_is_told_by_the_hour_today_and_by_the_day_before() -> None:
+def test_a_moment_is_shown_by_the_hour_today_and_by_the_day_before() -> None:
     noon = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
     assert moment(noon - 7200, noon) == "10:00"
     assert moment(noon - 86_400, noon) == "23 Nov"
@@ -100,7 +100,7 @@ def test_a_moment_is_told_by_the_hour_today_and_by_the_day_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("speed", "told"),
+    ("speed", "expected"),
     [
         (0.0, "0 B/s"),
         (5.3e6, "5.3 MB/s"),
@@ -109,16 +109,16 @@ def test_a_moment_is_told_by_the_hour_today_and_by_the_day_before() -> None:
         (1.26e9, "1.3 GB/s"),
     ],
 )
-def test_a_speed_has_no_more_digits_than_can_be_followed(speed: float, told: str) -> None:
-    assert rate(speed) == told
+def test_a_speed_has_no_more_digits_than_can_be_followed(speed: float, expected: str) -> None:
+    assert rate(speed) == expected
 
 
 @pytest.mark.parametrize(
-    ("part", "told"),
+    ("part", "expected"),
     [(41.2e9, "41.2 of 80.0 GB"), (12e6, "12.0 MB of 80.0 GB"), (0, "0 B of 80.0 GB")],
 )
-def test_a_part_of_a_size_says_its_unit_once(part: float, told: str) -> None:
-    assert out_of(part, 80e9) == told
+def test_a_part_of_a_size_says_its_unit_once(part: float, expected: str) -> None:
+    assert out_of(part, 80e9) == expected
 
 
 def test_one_is_not_many() -> None:
@@ -142,10 +142,10 @@ def test_a_table_aligns_and_cuts_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "told"), [(-1.0, "[----]"), (0.5, "[##--]"), (1.0, "[####]"), (7.0, "[####]")]
+    ("share", "expected"), [(-1.0, "[----]"), (0.5, "[##--]"), (1.0, "[####]"), (7.0, "[####]")]
 )
-def test_a_bar_is_plain_characters(share: float, told: str) -> None:
-    assert bar(share, 4) == told
+def test_a_bar_is_plain_characters(share: float, expected: str) -> None:
+    assert bar(share, 4) == expected
 
 
 def test_a_digest_is_shown_by_its_beginning() -> None:

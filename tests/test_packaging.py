@@ -100,7 +100,7 @@ def test_a_source_distribution_holds_what_the_pages_lead_to() -> None:
         assert _is_included(path), path
 
 
-# What a package index is told
+# What a package index gets
 
 
 def _metadata(monkeypatch: pytest.MonkeyPatch, repository: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _metadata(monkeypatch: pytest.MonkeyPatch, repository: str) -> dict[str, Any
     return metadata
 
 
-def test_a_package_index_shows_pictures_and_links_of_the_repository(
+def test_a_package_index_shows_images_and_links_of_the_repository(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     metadata = _metadata(monkeypatch, "https://forge.example/ann/entrepot/")
@@ -127,7 +127,7 @@ def test_a_package_index_shows_pictures_and_links_of_the_repository(
     assert metadata["urls"].keys() == HOOK["urls"].keys()
 
 
-def test_a_package_index_shows_no_broken_picture_or_link_of_an_unknown_repository(
+def test_a_package_index_shows_no_broken_image_or_link_of_an_unknown_repository(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     metadata = _metadata(monkeypatch, "")

@@ -13,7 +13,7 @@ from tests import processes
 from tests.processes import Leftovers, children, is_running, reserved_port
 
 
-def test_what_a_test_leaves_in_the_background_is_killed_and_named(
+def test_background_processes_of_a_test_are_killed_and_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(processes, "ENDING", 0.0)
@@ -58,7 +58,7 @@ def test_a_program_ends_with_a_test_process_that_is_killed() -> None:
     assert children() == before
 
 
-def test_a_reserved_port_is_for_a_server_and_for_nobody_who_wants_any() -> None:
+def test_a_reserved_port_is_for_its_server_and_never_given_as_any_port() -> None:
     port = reserved_port()
     with (
         socket.create_server(("127.0.0.1", port)) as server,

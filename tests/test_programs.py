@@ -4,7 +4,7 @@ import pytest
 
 from tests.programs import REQUIRED, require_program
 
-MISSING = "a-program-that-nobody-has"
+MISSING = "a-program-that-does-not-exist"
 
 
 def test_a_program_is_found_by_its_path() -> None:

@@ -1,4 +1,4 @@
-"""What the README and the other pages tell people to write, to type and to follow is right."""
+"""Examples, commands and links of the README and the other pages are right."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_settings_shown_are_the_defaults_and_two_source_registries(tmp_path:
 
 
 @pytest.mark.parametrize("arguments", _typed(), ids=" ".join)
-def test_what_a_page_tells_to_type_can_be_typed(arguments: list[str]) -> None:
+def test_every_command_on_a_page_is_accepted(arguments: list[str]) -> None:
     command: click.Command = cli
     while isinstance(command, click.Group):
         # Options of a group stand before the name of its command; entrepot without one opens the
@@ -138,6 +138,6 @@ def test_each_page_can_be_reached_from_the_readme(page: Path) -> None:
     assert page in reached
 
 
-def test_the_readme_shows_one_picture() -> None:
+def test_the_readme_shows_one_image() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\((screenshots/[^)]+\.png)\)", README.read_text())
     assert len(pictures) == 1

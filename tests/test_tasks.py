@@ -29,7 +29,7 @@ async def test_the_end_of_the_owner_cancels_and_awaits_its_tasks() -> None:
     assert not tasks.open
 
 
-async def test_a_task_that_fails_is_logged_and_leaves_the_others_alone(
+async def test_a_task_that_fails_is_logged_and_the_others_go_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail() -> None:
@@ -47,7 +47,7 @@ async def test_a_task_that_fails_is_logged_and_leaves_the_others_alone(
 
 
 async def test_a_file_that_a_thread_opened_for_a_caller_who_left_is_closed(tmp_path: Path) -> None:
-    """S06: a client that leaves while a thread opens its file must not cost a descriptor."""
+    """S06: a client that disconnects while a thread opens its file must not cost a descriptor."""
     opened: list[FileIO] = []
     goes_on = threading.Event()
 
@@ -105,7 +105,7 @@ async def test_a_thread_is_waited_for_however_often_its_waiter_is_cancelled() ->
         await waiting
 
 
-def test_where_an_exception_was_raised_is_told_without_its_text() -> None:
+def test_the_place_of_an_exception_is_given_without_its_text() -> None:
     """The text may repeat what a source sent, or the address of a presigned URL."""
     try:
         int("secret")

@@ -60,7 +60,7 @@ def test_tables_and_keys_are_found_where_they_stand() -> None:
         (b"a" * 3 + b"\x00", 1, "not TOML"),
     ],
 )
-def test_what_is_not_toml_is_told_with_its_line(content: bytes, line: int, says: str) -> None:
+def test_what_is_not_toml_is_reported_with_its_line(content: bytes, line: int, says: str) -> None:
     with pytest.raises(TomlInvalid) as caught:
         TomlDocument(content)
     assert caught.value.line == line
@@ -130,14 +130,14 @@ def test_looking_for_long_keys_takes_linear_time(piece: str) -> None:
     assert time.process_time() - started < 10
 
 
-def test_an_unknown_key_is_told_with_the_nearest() -> None:
+def test_an_unknown_key_is_reported_with_the_nearest() -> None:
     assert list(unknown_keys(["name", "nmae"], ["name", "size"])) == [
         ("nmae", "There is no key nmae. Did you mean name?")
     ]
     assert nearest("zzz", ["name", "size"]) == "The keys are name, size."
 
 
-def test_a_value_that_does_not_fit_is_told_without_the_value() -> None:
+def test_a_value_of_a_wrong_type_is_reported_without_the_value() -> None:
     assert convert({"name": "a", "count": 2}, Shape) == Shape("a", 2)
     with pytest.raises(TomlInvalid, match="The key name is missing"):
         convert({}, Shape)

@@ -111,7 +111,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         nonlocal before, revision
         now, after = (await client.system.status()).revision, await listings()
         same = [one is other for one, other in zip(before, after, strict=True)]
-        # Whoever follows the revision misses nothing, and does not ask in vain.
+        # A client that follows the revision misses nothing, and sends no needless request.
         assert all(same) == (revision == now)
         assert after == (
             await engine.rules.list(),
@@ -253,7 +253,7 @@ async def test_locks_and_eviction(
     assert (await client.system.status()).repositories == 0
 
 
-async def test_a_pull_and_what_it_leaves(client: CacheClient, source: FakeRegistry) -> None:
+async def test_a_pull_and_what_it_caches(client: CacheClient, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
     started = await client.pulls.start("library/nginx:1.27", "linux/arm64", asked_by="test")
     pull_states = [pull async for pull in client.pulls.follow(started.id, interval=0.01)]
@@ -261,7 +261,7 @@ async def test_a_pull_and_what_it_leaves(client: CacheClient, source: FakeRegist
     assert all(not pull.state.ended for pull in pull_states[:-1])
     assert {layer.state for layer in pull_states[-1].layers} == {LayerState.VERIFIED}
     assert pull_states[-1].asked_by == ("test",)
-    # Once it has ended, its layers are told only to whoever asks for it alone.
+    # Once it has ended, its layers are only in the response for this one pull.
     assert await client.pulls.list() == [msgspec.structs.replace(pull_states[-1], layers=())]
     assert await client.pulls.get(pull_states[-1].id) == pull_states[-1]
     assert [each.name for each in await client.repositories.list()] == ["library/nginx"]
@@ -314,7 +314,7 @@ async def test_events_come_over_the_socket_until_the_engine_ends(engine: Engine)
         events = client.system.events()
         coming = asyncio.ensure_future(anext(events))
         while not coming.done():
-            # The stream tells what happens after it began, and nothing says when that was.
+            # The stream has the events since its start, and nothing says when that was.
             engine.events.record(EventKind.RULE_UPDATED, "Again.")
             await asyncio.wait({coming}, timeout=0.02)
         assert (coming.result().kind, coming.result().message) == ("rule-updated", "Again.")

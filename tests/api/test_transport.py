@@ -70,7 +70,7 @@ async def ask(path: Path, *, patience: float = 30.0) -> ApiResponse:
         (b"HTTP/1.1 204\r\n\r\n", 204, b""),
     ],
 )
-async def test_an_answer_however_its_length_is_told(
+async def test_an_answer_however_its_length_is_stated(
     answer: bytes, status: int, body: bytes, tmp_path: Path
 ) -> None:
     async with answering(tmp_path, answer) as (path, requests):
@@ -107,7 +107,7 @@ async def test_a_silent_server(tmp_path: Path) -> None:
             await ask(path, patience=0.01)
 
 
-async def test_nobody_there(tmp_path: Path) -> None:
+async def test_no_server_at_the_address(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("none", "file", "x" * 200):
         with pytest.raises(TransportBroken):
@@ -196,7 +196,7 @@ async def test_no_proxy_of_the_environment_stands_between_a_client_and_its_engin
 async def test_an_issuer_below_another_authority_is_trusted_where_it_is_named(
     tmp_path: Path,
 ) -> None:
-    """OpenSSL wants the root too, unless it is told that what is named is trusted."""
+    """OpenSSL requires the root too, unless partial chains are allowed."""
     issuer = CertificateAuthority(
         tmp_path, "Example Issuer", CertificateAuthority(tmp_path, "Example Root")
     )

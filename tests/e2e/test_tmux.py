@@ -254,7 +254,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     assert terminal.modes() == "0 1 0"
 
 
-def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Terminal) -> None:
+def test_a_first_start_starts_an_engine_and_quitting_can_stop_it(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "serve", "--listen", "127.0.0.1:0")
     terminal.sees("answers container clients on 127.0.0.1:")
     terminal.keys("C-c")
@@ -275,7 +275,7 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.sees("No engine is running.")
 
 
-def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_name(
+def test_a_newcomer_pulls_an_image_of_the_demo_without_typing_a_name(
     terminal: Terminal,
 ) -> None:
     """Newcomer: the demo opened empty, and the names of its images had to be guessed."""
@@ -310,7 +310,7 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
     terminal.sees("The demo has ended")
 
 
-def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rule(
+def test_text_for_another_pane_stops_no_engine_and_deletes_no_rule(
     terminal: Terminal,
 ) -> None:
     """F66, with a real rule and a real engine."""
@@ -448,4 +448,4 @@ def test_a_dashboard_over_ssh_lets_ssh_ask_and_outlives_a_lost_connection(
     terminal.close()
     until = time.monotonic() + PATIENCE
     while far.connections():
-        assert time.monotonic() < until, "A lost terminal leaves a connection behind."
+        assert time.monotonic() < until, "The connection of a lost terminal stays open."

@@ -113,7 +113,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (None, 301, 1),
     ],
 )
-async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_about_a_tag(
+async def test_f22_the_tag_lifetime_of_a_rule_decides_when_its_source_is_asked(
     freshness: str | None,
     after: float,
     heads: int,
@@ -132,7 +132,7 @@ async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_
     assert [each.method for each in source.requests] == ["HEAD"] * heads
 
 
-async def test_f22_a_held_image_is_pulled_a_hundred_times_without_a_request(
+async def test_f22_a_cached_image_is_pulled_a_hundred_times_without_a_request(
     registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
@@ -168,7 +168,7 @@ async def test_with_always_all_who_wait_share_one_head(
     assert [each.method for each in source.requests] == ["HEAD"]
 
 
-async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest_stays(
+async def test_f23_a_forced_refresh_moves_a_fresh_tag_and_the_old_digest_stays(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     old = source.add_image("library/nginx", "1.27", layers=[b"old"])
@@ -234,7 +234,7 @@ async def test_f26_a_tag_that_appears_is_seen_within_seconds_and_at_once_by_a_re
     assert (await engine.pulls.refresh("library/nginx:2")).before is None
 
 
-async def test_f28_an_index_with_its_children_held_costs_one_head(
+async def test_f28_an_index_with_its_children_cached_costs_one_head(
     registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[100], platforms=PLATFORMS)
@@ -266,7 +266,7 @@ async def test_f29_only_the_platform_that_was_asked_for_is_fetched(
 # RateLimit
 
 
-async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
+async def test_the_rate_limit_of_docker_hub_is_read_and_shown_with_its_window(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
@@ -287,7 +287,7 @@ async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
     )
 
 
-async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_before_its_time(
+async def test_f19_over_the_rate_limit_a_copy_is_served_without_a_request(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
@@ -315,7 +315,7 @@ async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_befo
 
 
 @pytest.mark.parametrize("asked", ["30", None])
-async def test_f20_over_the_allowance_without_a_copy_a_client_is_told_to_come_back_later(
+async def test_f20_over_the_rate_limit_without_a_copy_a_client_gets_retry_after(
     asked: str | None, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     random.seed(1)
@@ -330,7 +330,7 @@ async def test_f20_over_the_allowance_without_a_copy_a_client_is_told_to_come_ba
     assert len(source.requests) == 1
 
 
-async def test_f21_a_token_endpoint_over_its_limit_is_a_429_and_one_that_fails_is_no_missing_image(
+async def test_f21_a_token_endpoint_that_limits_is_429_and_one_that_fails_is_no_404(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.sign_in = TokenSignIn()
@@ -344,7 +344,7 @@ async def test_f21_a_token_endpoint_over_its_limit_is_a_429_and_one_that_fails_i
     assert error_of(await registry.get(TAG))[0] == 502
 
 
-async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive_a_restart(
+async def test_f22_requests_made_and_saved_are_counted_per_rule_across_restarts(
     directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27")
@@ -408,7 +408,7 @@ async def bad_endpoint(kind: str, source: FakeRegistry) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     "kind", ["refused", "silent", "silent to connections", "no name", "no tls"]
 )
-async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alone_until_it_is_tried_again(
+async def test_f18_cached_images_are_served_and_an_unreachable_source_is_not_asked(
     kind: str,
     directories: Directories,
     settings: Settings,
@@ -511,7 +511,7 @@ async def test_f18_a_source_that_is_back_is_used_again_by_itself(
     [Status(500), Status(503, headers={"Retry-After": "60"}), Status(403), Html()],
     ids=["500", "503", "403", "captive portal"],
 )
-async def test_f18_a_source_that_answers_badly_is_no_unreachable_one_and_what_is_held_is_served(
+async def test_f18_a_source_with_error_responses_is_reachable_and_copies_are_served(
     fault: Status | Html,
     registry: httpx.AsyncClient,
     engine: Engine,
@@ -535,7 +535,7 @@ async def test_f18_a_source_that_answers_badly_is_no_unreachable_one_and_what_is
     assert upstream_of(engine).problem is not None
 
 
-async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_but_not_waited_for(
+async def test_f18_a_source_that_was_slow_once_is_asked_but_not_waited_for(
     registry: httpx.AsyncClient,
     engine: Engine,
     source: FakeRegistry,
@@ -593,7 +593,7 @@ async def test_f27_one_failing_repository_does_not_keep_the_others_from_being_pu
         assert upstream_of(engine).unreachable_since is None
 
 
-# What clients are told
+# Errors that clients get
 
 
 @pytest.fixture
@@ -682,7 +682,7 @@ async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(
 @pytest.mark.parametrize(
     "authorization", ["Basic YW5uOnMzY3JldA==", "Bearer something", "Nonsense"]
 )
-async def test_f48_credentials_of_somebody_else_are_neither_refused_nor_passed_on(
+async def test_f48_foreign_credentials_are_neither_refused_nor_passed_on(
     authorization: str, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
@@ -718,14 +718,14 @@ async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
 # Private stays private
 
 
-async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_own_source_says_so(
+async def test_f47_a_blob_cached_with_other_credentials_is_served_only_if_allowed(
     registry: httpx.AsyncClient,
     engine: Engine,
     source: FakeRegistry,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two rules of one source: one signs in as ann, who may read what is private, the other as
-    nobody."""
+    """Two rules of one source: one signs in as ann, who may read what is private, the other is
+    anonymous."""
     source.sign_in = TokenSignIn({"ann": "s3cret"}, private=["private/*", "library/*"])
     private = source.add_image("private/app", "1", layers=[b"hidden", b"shared"])
     public = source.add_image("public/app", "1", layers=[b"shared", b"open"])
@@ -868,7 +868,7 @@ async def test_a_freshness_that_is_none_is_refused_and_changes_nothing(engine: E
     assert engine.documents.rules.get(RULE).freshness is None
 
 
-async def test_a_basic_sign_in_that_is_refused_tells_the_public_nothing(
+async def test_a_refused_basic_sign_in_reveals_nothing_to_the_public(
     registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.sign_in = BasicSignIn({"ann": "s3cret"})

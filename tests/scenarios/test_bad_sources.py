@@ -106,7 +106,7 @@ async def filled(engine: Engine, content: Content) -> None:
         await fill.finished.wait()
 
 
-async def test_f02_when_the_first_client_leaves_the_others_get_every_byte_from_the_same_request(
+async def test_f02_when_the_first_client_disconnects_the_others_get_every_byte(
     client: httpx.AsyncClient, served: Engine, source: FakeRegistry, layer: Content
 ) -> None:
     gate = source.hold(str(layer.digest), after_bytes=SIZE // 10, method="GET")
@@ -278,7 +278,7 @@ async def test_f10_eight_ranges_at_once_of_a_cold_blob_come_from_one_request(
     assert served.blobs.size(layer.digest) == layer.size
 
 
-async def test_f11_a_head_of_what_is_not_held_tells_length_and_digest_and_fetches_no_body(
+async def test_f11_a_head_of_an_uncached_blob_gives_its_size_and_fetches_no_body(
     client: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, layer: Content
 ) -> None:
     for path, content in (
@@ -301,7 +301,7 @@ async def test_f11_a_head_of_what_is_not_held_tells_length_and_digest_and_fetche
     ],
     ids=["no length", "no digest", "a length of zero"],
 )
-async def test_f12_what_a_source_does_not_say_in_a_head_the_client_is_told_all_the_same(
+async def test_f12_a_head_is_complete_where_the_head_of_the_source_is_not(
     fault: NoContentLength | Headers,
     client: httpx.AsyncClient,
     source: FakeRegistry,
@@ -355,7 +355,7 @@ async def test_f39_a_blob_whose_file_is_gone_is_fetched_again(
     assert served.blobs.size(layer.digest) == layer.size
 
 
-async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_dropped_at_the_next_start(
+async def test_f39_a_start_adopts_a_file_without_a_row_and_drops_a_row_without_a_file(
     directories: Directories,
     settings: Settings,
     clock: Clock,

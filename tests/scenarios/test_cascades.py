@@ -70,7 +70,7 @@ async def engines(
 async def test_a_ring_of_engines_is_noticed_at_once(
     path: str, sources: list[int], tmp_path: Path, settings: Settings, clock: Clock
 ) -> None:
-    """Each client waited for 60 s before, and was not told why."""
+    """Each client used to wait for 60 s without a reason."""
     async with engines(tmp_path, replace(settings, read_timeout=600.0), clock, sources) as running:
         for _, client in running:
             response = await client.get(f"/v2/library/nginx/{path}")
@@ -87,7 +87,7 @@ async def test_a_ring_of_engines_is_noticed_at_once(
             assert "Let the endpoint of the source" in error["message"]
 
 
-async def test_clients_of_both_engines_of_a_ring_are_told_at_once(
+async def test_clients_of_both_engines_of_a_ring_get_the_error_at_once(
     tmp_path: Path, settings: Settings, clock: Clock
 ) -> None:
     """Each engine's request joined the fetch at the other, and that the first again."""
@@ -106,7 +106,7 @@ async def test_engines_in_a_row_are_no_ring(
     async with engines(tmp_path, settings, clock, [source.url, 0, 1]) as running:
         response = await running[-1][1].get("/v2/library/nginx/manifests/1")
         assert response.content == image.manifest.content
-    # Three engines, and nobody else.
+    # Three engines, and no other registry.
     assert len(source.requests[-1].headers["via"].split(", ")) == 3
 
 

@@ -56,7 +56,7 @@ async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again(
     assert source.requests == []
 
 
-async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again_after_a_restart(
+async def test_s14_a_tag_checked_in_the_future_is_checked_again_after_a_restart(
     directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[b"old"])
@@ -104,7 +104,7 @@ async def test_s14_a_failure_does_not_end_early_though_the_clock_was_set_forward
     assert len(source.requests) == 1
 
 
-async def test_s14_what_a_head_said_is_trusted_for_its_seconds_whatever_the_clock_does(
+async def test_s14_the_digest_of_a_head_is_trusted_for_its_time_whatever_the_clock(
     registry: httpx.AsyncClient,
     engine: Engine,
     source: FakeRegistry,

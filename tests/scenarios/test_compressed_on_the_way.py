@@ -51,7 +51,7 @@ async def pulled(engine: Engine, image: str) -> PullState:
         Headers({"Content-Encoding": "gzip"}),
     ],
 )
-async def test_an_image_that_is_compressed_or_labelled_on_the_way_is_served_as_it_was_stored(
+async def test_an_image_compressed_or_labelled_on_the_way_is_served_as_stored(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, fault: Compressed | Headers
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[os.urandom(300_000), 200_000])
@@ -64,11 +64,11 @@ async def test_an_image_that_is_compressed_or_labelled_on_the_way_is_served_as_i
     await pull_all(registry, image)
 
 
-async def test_a_blob_that_was_read_the_wrong_way_is_fetched_again_before_a_client_has_any_of_it(
+async def test_a_wrongly_decoded_blob_is_fetched_again_before_a_client_gets_bytes(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
-    """A config of many bytes that is stored compressed and labelled, in chunks: nothing tells that
-    it is a blob as it is."""
+    """A large blob, stored compressed and labelled as such, in chunks: no header tells which bytes
+    the digest is of."""
     blob = gzip.compress(b'{"a":1}' * 1000, mtime=0)
     assert len(blob) < 64 * 1024
     image = source.add_image("library/nginx", "1.27", layers=[blob], platforms=[AMD64])
@@ -119,7 +119,7 @@ def stored(tmp_path: Path) -> Iterator[tuple[str, FakeImage]]:
             for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         configuration = root / "nginx.conf"
-        # As root, its workers would be somebody who may not read what belongs to the test.
+        # Started by root, its workers run as a user who may not read the files of the test.
         user = "user root;" if os.geteuid() == 0 else ""
         configuration.write_text(f"""{user} daemon off; pid {root}/pid; worker_processes 1; error_log stderr notice;
 events {{ worker_connections 64; }}
@@ -165,7 +165,7 @@ def push(url: str, image: FakeImage) -> None:
         ).raise_for_status()
 
 
-async def test_an_image_behind_a_proxy_that_compresses_everything_is_pulled_byte_for_byte(
+async def test_an_image_behind_a_compressing_proxy_is_pulled_byte_for_byte(
     stored: tuple[str, FakeImage], directories: Directories
 ) -> None:
     url, image = stored

@@ -45,7 +45,7 @@ class Fault:
 
 
 async def wrong_everywhere(directories: Directories, settings: Settings, fault: Fault) -> None:
-    """Bring a fault about by a pull, and look at all places where it is told."""
+    """Cause a fault by a pull, and check all places that report it."""
     async with Engine.open(directories, settings) as engine:
         secret = f"file:{directories.data}/secret"
         await engine.credential_sets.create(
@@ -212,7 +212,7 @@ async def test_a_variable_that_names_no_proxy(
         assert {f"{each.what} {each.advice}" for each in findings} == {notice}
 
 
-async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_concerns(
+async def test_one_fault_of_this_machine_is_one_notice_for_all_its_sources(
     directories: Directories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("entrepot.source.network_causes.has_network", lambda: False)
@@ -291,7 +291,7 @@ async def test_a_credential_helper_that_is_missing(
         assert all(what in each and hint in each for each in messages)
 
 
-async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any_pull(
+async def test_a_clock_behind_the_stored_times_is_reported_before_any_pull(
     directories: Directories, settings: Settings
 ) -> None:
     """F69: a machine whose battery is empty starts in 1970 or at the date of its image."""

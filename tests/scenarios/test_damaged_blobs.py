@@ -96,7 +96,7 @@ async def test_f90_a_file_of_another_size_is_not_served_but_fetched_again(
     assert list(engine.directories.fills.iterdir()) == []
 
 
-async def test_f90_a_head_tells_the_right_size_of_a_damaged_copy(
+async def test_f90_a_head_gives_the_right_size_of_a_damaged_copy(
     registry: httpx.AsyncClient, engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
     os.truncate(engine.blobs.path(layer.digest), 5)
@@ -281,7 +281,7 @@ async def test_f90_a_popular_blob_is_hashed_once_in_ten_minutes(
     assert hashed == [layer.digest] * 2
 
 
-async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_line_in_the_log(
+async def test_f90_a_reader_of_a_truncated_file_is_cut_off_with_one_line_in_the_log(
     engine: Engine, source: FakeRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     size = 40_000_000
@@ -362,7 +362,7 @@ async def test_a_blob_whose_file_is_gone_is_fetched_again_and_counts_once(
     assert events_of(engine, "blob-damaged") == []
 
 
-async def test_f90_a_file_that_is_cut_between_the_look_at_it_and_its_opening_is_fetched_again(
+async def test_f90_a_file_truncated_between_check_and_open_is_fetched_again(
     registry: httpx.AsyncClient,
     engine: Engine,
     cached: FakeImage,

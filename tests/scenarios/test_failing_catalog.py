@@ -141,7 +141,7 @@ async def test_what_is_kept_in_memory_only_is_asked_for_at_its_source_once(
     )
 
 
-async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is_served(
+async def test_with_an_unreadable_catalog_sources_are_asked_and_memory_is_served(
     engine: Engine,
     registry: httpx.AsyncClient,
     source: FakeRegistry,
@@ -170,7 +170,7 @@ async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is
     )
 
 
-async def test_a_write_that_hangs_holds_a_client_only_for_a_moment_and_may_yet_succeed(
+async def test_a_write_that_hangs_delays_a_client_only_briefly_and_may_still_succeed(
     engine: Engine,
     registry: httpx.AsyncClient,
     source: FakeRegistry,

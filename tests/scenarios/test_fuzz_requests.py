@@ -25,7 +25,7 @@ REQUESTS = 600
 NAMES = [
     b"library/app",
     b"library/none",
-    b"nobody/app",
+    b"unknown/app",
     b"LIBRARY",
     b"%2e%2e",
     b"a//b",

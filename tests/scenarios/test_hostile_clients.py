@@ -220,7 +220,9 @@ SITUATIONS: list[Callable[[Engine], Awaitable[None]]] = [
 ]
 
 
-async def test_whatever_is_in_flight_its_health_is_told_and_sigterm_ends_it(engine: Engine) -> None:
+async def test_whatever_is_in_flight_it_reports_its_health_and_sigterm_ends_it(
+    engine: Engine,
+) -> None:
     """S01, S09, S25, L06: the supervisor's view."""
     assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(
         b"HTTP/1.1 200"
@@ -236,8 +238,8 @@ async def test_whatever_is_in_flight_its_health_is_told_and_sigterm_ends_it(engi
     assert "Traceback" not in finished.output
 
 
-async def leaving(engine: Engine, clients: int) -> None:
-    """S06: ask for the end of a blob that does not come, with as many headers as pass, and leave."""
+async def disconnect_while_waiting(engine: Engine, clients: int) -> None:
+    """S06: ask for the end of a blob that does not come, with large headers, and disconnect."""
     engine.source.hold("/manifests/silent", method="GET")
     padding = "".join(f"X-{number}: {'x' * 8000}\r\n" for number in range(3))
     for _ in range(clients // 50):
@@ -264,7 +266,7 @@ async def asking_for_what_is_not_there(engine: Engine, clients: int) -> None:
     for number in range(clients):
         path = (
             "library/app/manifests/none",
-            "nobody/app/manifests/1",
+            "unknown/app/manifests/1",
             f"library/app/blobs/sha256:{'0' * 64}",
             "library/app/x",
         )[number % 4]
@@ -272,14 +274,14 @@ async def asking_for_what_is_not_there(engine: Engine, clients: int) -> None:
 
 
 async def test_after_a_flood_memory_and_descriptors_come_back(engine: Engine) -> None:
-    """S06, S09, S10, L11: 1,500 clients that leave took 88 MB, for as long as the source was
+    """S06, S09, S10, L11: 1,500 clients that disconnected took 88 MB while the source was
     silent."""
     assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(
         b"HTTP/1.1 200"
     )
 
     async def flood(scale: int) -> None:
-        await leaving(engine, 15 * scale)
+        await disconnect_while_waiting(engine, 15 * scale)
         await stalling(engine, scale)
         await asking_for_what_is_not_there(engine, 4 * scale)
         if scale > 10:
@@ -303,7 +305,7 @@ async def test_after_a_flood_memory_and_descriptors_come_back(engine: Engine) ->
     assert "Traceback" not in engine.process.process.output
 
 
-async def test_with_few_descriptors_health_is_told_and_the_log_stays_small(
+async def test_with_few_descriptors_health_is_reported_and_the_log_stays_small(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """S10: 300 clients and a limit of 256 descriptors made 5,060 tracebacks in four seconds."""

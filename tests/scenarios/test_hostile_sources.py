@@ -107,7 +107,7 @@ def redirect(location: str) -> list[Fault]:
 async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull(
     faults: list[Fault], client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
-    """Clients hung for ever, and the pull was told as completed without its blob."""
+    """Clients hung for ever, and the pull was shown as completed without its blob."""
     image = source.add_image("library/nginx", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
     layer = image.platforms[AMD64].layers[0]
     await get_manifests(client, "library/nginx", image)
@@ -132,10 +132,10 @@ async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull
     assert (await client.get(f"/v2/library/nginx/blobs/{layer.digest}")).content == layer.content
 
 
-async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_another(
+async def test_s07_a_slow_or_hostile_source_delays_no_client_of_another_source(
     client: httpx.AsyncClient, served: Engine, source: FakeRegistry, other_source: FakeRegistry
 ) -> None:
-    """Whoever ran one slow source made a base layer unpullable for everybody."""
+    """One slow source made a base layer impossible to pull for all clients."""
     base = os.urandom(SIZE)
     hostile, good = (
         each.add_image("library/app", "1", layers=[base], platforms=[AMD64])
@@ -193,10 +193,10 @@ async def test_s07_a_blob_that_came_twice_counts_once(
     )
 
 
-async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_of_them(
+async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_shows_them(
     client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
-    """Six blobs at a byte a second held all places of a source for good, and nothing said so."""
+    """Six blobs at a byte a second occupied all places of a source for good, and nothing said so."""
     now = 0.0
     served.fills._clock = served.health._clock = lambda: now
     slow = [
@@ -260,11 +260,10 @@ async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
     assert not served.fills.under_way
 
 
-async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no_further_pull_begins(
+async def test_s37_at_the_limit_of_pulls_a_client_gets_its_layer_and_no_pull_begins(
     client: httpx.AsyncClient, served: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One GET of a layer by a client that leaves fetched a whole image, without a bound of pulls
-    under way."""
+    """One GET of a layer by a client that disconnects fetched a whole image; pulls had no limit."""
     monkeypatch.setattr(pull_module, "MAX_RUNNING_PULLS", 1)
     first, second = (
         source.add_image(

@@ -169,7 +169,7 @@ async def test_f82_a_size_that_is_off_is_set_right_by_the_digest(
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-async def test_f82_a_pull_of_an_image_whose_sizes_are_off_completes_and_shows_what_came(
+async def test_f82_a_pull_of_an_image_with_wrong_sizes_completes_with_the_real_ones(
     more: int, engine: Engine, source: FakeRegistry
 ) -> None:
     def edit(document: dict[str, Any]) -> None:
@@ -244,7 +244,7 @@ async def test_f82_wrong_bytes_are_refused_whatever_the_size_says(
     assert (await pulled(engine)).state is PullState.FAILED
 
 
-async def test_f82_where_nobody_says_how_large_a_blob_is_one_sentence_says_so(
+async def test_f82_a_blob_whose_size_is_stated_nowhere_is_explained_in_one_sentence(
     client: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     """No answer goes without a length: containerd and older docker stop at one (containerd #3110)."""
@@ -414,7 +414,7 @@ async def test_f82_an_index_of_which_nothing_can_be_used_is_refused_in_one_sente
     ({"layers": [{"digest": "sha256:" + "a" * 64, "size": 2**63}]}, "9,223,372,036,854,775,808 bytes"),
     ({"layers": [{"digest": "sha256:" + "a" * 64, "size": 10**400}]}, "of more than 1,000,000,000,000,000,000,000,000 bytes"),
 ])  # fmt: skip
-async def test_f82_f67_what_no_client_can_use_is_502_with_the_reason_and_asked_for_once(
+async def test_f82_f67_an_unusable_manifest_is_502_with_the_reason_and_one_request(
     edit: dict[str, Any],
     reason: str,
     client: httpx.AsyncClient,
@@ -451,7 +451,7 @@ async def test_f67_a_media_type_that_can_not_be_sent_is_502_and_not_kept(
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
 
 
-async def test_f82_a_size_is_shown_as_not_known_until_the_blob_is_here(
+async def test_f82_a_size_is_shown_as_unknown_until_the_blob_is_cached(
     client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     add_image(source, size=None)
@@ -465,7 +465,7 @@ async def test_f82_a_size_is_shown_as_not_known_until_the_blob_is_here(
 
 
 @pytest.mark.parametrize("size", [-1, 7])
-async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_the_image(
+async def test_f82_a_restarted_engine_serves_verifies_and_evicts_the_image(
     size: int, directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """The catalog takes a size that is not known. The digest decides once more, and what came is

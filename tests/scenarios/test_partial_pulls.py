@@ -227,7 +227,7 @@ async def test_many_small_ranges_cost_little_more_than_their_bytes(
 
 
 @pytest.mark.parametrize("is_cached", [True, False], ids=["cached", "not cached"])
-async def test_a_client_that_leaves_in_the_middle_disturbs_nobody(
+async def test_a_client_that_disconnects_in_the_middle_disturbs_no_other(
     is_cached: bool,
     registry: httpx.AsyncClient,
     engine: Engine,

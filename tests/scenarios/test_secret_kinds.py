@@ -160,7 +160,7 @@ async def test_the_unix_socket_takes_all_kinds(near: httpx.AsyncClient) -> None:
     )
 
 
-async def test_what_was_made_on_the_machine_can_be_kept_and_tried_from_afar_but_led_nowhere_else(
+async def test_a_set_created_on_the_machine_can_be_tested_but_not_moved_over_tcp(
     far: httpx.AsyncClient, engine: Engine
 ) -> None:
     await engine.credential_sets.create(
@@ -238,7 +238,7 @@ async def test_the_settings_say_what_is_taken_over_tcp(engine: Engine, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (
             'secret_kinds = ["shell"]',
@@ -256,14 +256,14 @@ async def test_the_settings_say_what_is_taken_over_tcp(engine: Engine, tmp_path:
     ],
 )
 def test_a_setting_that_can_not_be_used_is_refused_with_its_line(
-    tmp_path: Path, line: str, told: str
+    tmp_path: Path, line: str, message: str
 ) -> None:
     (tmp_path / "settings.toml").write_text(
         f'[management]\nlisten = "127.0.0.1:5001"\ntoken_file = "token"\n{line}\n'
     )
     with pytest.raises(SettingsInvalid) as raised:
         Settings.load(tmp_path / "settings.toml")
-    assert told in raised.value.message
+    assert message in raised.value.message
 
 
 def test_without_settings_only_what_reads_nothing_freely_is_taken() -> None:

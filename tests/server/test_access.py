@@ -39,8 +39,7 @@ CHANGES = {
     ("POST", "/entrepot/v1/signIn"),
     ("POST", "/entrepot/v1/stop"),
 }
-"""What changes something. Whoever adds a route that is not asked with GET says here or below which
-it is."""
+"""Routes that change something. A new route with another method than GET is added here or below."""
 
 QUESTIONS = {
     ("POST", "/entrepot/v1/checks/cacheRule"),
@@ -138,7 +137,7 @@ async def test_each_change_is_refused_and_each_question_is_answered(
         "/entrepot/v1/status",
     ],
 )
-async def test_what_nobody_has_classified_is_taken_for_a_change(
+async def test_an_unclassified_route_counts_as_a_change(
     method: str, path: str, reading: Engine
 ) -> None:
     async with client_of(reading) as client:
@@ -157,7 +156,7 @@ async def test_a_read_only_engine_says_so_and_what_to_do(reading: Engine) -> Non
         assert (await client.system.preview_eviction(target=0)).dry_run
 
 
-async def test_a_client_that_binds_itself_binds_nobody_else(engine: Engine) -> None:
+async def test_a_read_only_client_makes_no_other_client_read_only(engine: Engine) -> None:
     async with (
         CacheClient.of_app(management_app(engine), read_only=True) as bound,
         CacheClient.of_app(management_app(engine)) as free,
@@ -216,7 +215,9 @@ TOKEN = "0123456789abcdefghij"
         "Bearer \xe9\xe9",
     ],
 )
-async def test_without_the_token_nothing_is_told(authorization: str | None, engine: Engine) -> None:
+async def test_without_the_token_nothing_is_revealed(
+    authorization: str | None, engine: Engine
+) -> None:
     headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
     # The endpoints of the cloud: az has no token yet when it asks for them.
     open_to_all = {(method, path) for method in READING_METHODS for path in METADATA_PATHS}

@@ -1,4 +1,4 @@
-"""Where log lines go, when that is a terminal that was closed, a pipe that nobody reads, or a file
+"""Where log lines go, when that is a terminal that was closed, a pipe that is never read, or a file
 that is rotated (F79)."""
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def test_lines_are_written_in_their_order(target: LogTarget) -> None:
     assert target.lines == [str(number) for number in range(1000)]
 
 
-def test_f79_a_target_that_hangs_stops_nobody_and_lines_are_counted(target: LogTarget) -> None:
+def test_f79_a_target_that_hangs_blocks_no_caller_and_lines_are_counted(target: LogTarget) -> None:
     """A terminal that is paused with ctrl+s, or a log file on a disk that hangs."""
     output = LogOutput(target, waiting=3)
     log = logger_of(output)
@@ -96,7 +96,7 @@ def test_f79_the_end_does_not_wait_for_a_target_that_hangs(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE, errno.ENOSPC])
-def test_f79_a_target_that_fails_raises_nowhere_and_the_next_line_says_what_is_missing(
+def test_f79_a_failing_target_raises_nowhere_and_lost_lines_are_reported(
     target: LogTarget, number: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     output = LogOutput(target)
@@ -271,7 +271,7 @@ os.write(int(sys.argv[1]), b"goes on")
 
 
 @pytest.mark.parametrize("make", [closed_pipe, closed_terminal])
-def test_f79_a_standard_error_that_is_gone_stops_nothing_and_leaves_the_exit_status(
+def test_f79_a_closed_standard_error_stops_nothing_and_keeps_the_exit_status(
     make: Callable[[], int],
 ) -> None:
     descriptor = make()
@@ -289,7 +289,7 @@ def test_f79_a_standard_error_that_is_gone_stops_nothing_and_leaves_the_exit_sta
     os.close(reading)
 
 
-def test_f79_a_standard_error_that_another_program_made_non_blocking_takes_all_lines() -> None:
+def test_f79_a_standard_error_made_non_blocking_by_a_program_takes_all_lines() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     code = CODE.replace("range(100)", "range(40)").replace('"%d"', '"%d" + "x" * 4000')

@@ -125,7 +125,7 @@ async def test_a_head_on_an_uncached_tag_fetches_no_body(
     assert source.count("GET", "/manifests/") == 0
 
 
-async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_wants_it(
+async def test_a_tag_resolved_by_head_and_pulled_by_digest_is_cached_for_containerd(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
@@ -137,7 +137,7 @@ async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_w
     assert [tag.name for tag in (await engine.repositories.get("library/nginx")).tags] == ["1.27"]
 
 
-async def test_a_head_on_an_uncached_blob_tells_its_size_and_fetches_nothing(
+async def test_a_head_on_an_uncached_blob_gives_its_size_and_fetches_nothing(
     registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
@@ -274,7 +274,7 @@ async def test_a_range_for_other_content_gets_the_whole_blob(
     assert (response.status_code, response.content) == (200, layer.content)
 
 
-async def test_a_client_that_has_it_already_is_told_so(
+async def test_a_client_that_has_it_already_gets_304(
     registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")

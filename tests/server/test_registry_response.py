@@ -82,7 +82,7 @@ async def test_a_refused_push_names_what_is_allowed() -> None:
     assert client.headers[b"allow"] == b"GET, HEAD"
 
 
-async def test_a_range_beyond_the_end_is_told_the_size() -> None:
+async def test_a_range_beyond_the_end_gets_the_size() -> None:
     client = Client()
     await client.response.error(RangeUnsatisfiable("No such bytes.", size=100))
     assert (client.status, client.headers[b"content-range"]) == (416, b"bytes */100")

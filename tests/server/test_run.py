@@ -57,7 +57,7 @@ async def connection(
         await writer.wait_closed()
 
 
-async def test_a_held_blob_goes_out_whole_and_in_ranges(
+async def test_a_cached_blob_is_sent_whole_and_in_ranges(
     client: httpx.AsyncClient, listening_engine: Engine, source: FakeRegistry
 ) -> None:
     layer = (
@@ -94,7 +94,7 @@ async def test_a_wrong_blob_breaks_the_connection_and_never_ends_cleanly(
         await client.get(f"/v2/library/nginx/blobs/{layer.digest}")
 
 
-async def test_a_client_that_leaves_is_noticed_while_the_source_is_silent(
+async def test_a_client_that_disconnects_is_noticed_while_the_source_is_silent(
     listening_engine: Engine, source: FakeRegistry
 ) -> None:
     layer = (
@@ -129,7 +129,7 @@ async def test_management_answers_on_a_private_socket(listening_engine: Engine) 
         assert [rule.name for rule in await client.rules.list()] == ["example-library"]
 
 
-async def test_the_event_stream_tells_what_happens(listening_engine: Engine) -> None:
+async def test_the_event_stream_reports_what_happens(listening_engine: Engine) -> None:
     async with CacheClient.at(listening_engine.directories.socket) as client:
         events = client.system.events()
         coming = asyncio.ensure_future(anext(events))
@@ -189,9 +189,7 @@ async def test_ipv6_is_listened_on(directories: Directories, settings: Settings)
             assert (await client.get(f"http://{engine.address}/v2/")).status_code == 200
 
 
-async def test_asked_to_stop_it_ends_and_nobody_answers_any_more(
-    directories: Directories, settings: Settings
-) -> None:
+async def test_after_a_stop_no_engine_answers(directories: Directories, settings: Settings) -> None:
     started = asyncio.Event()
     serving = asyncio.create_task(serve(directories, settings, ready=lambda _: started.set()))
     await asyncio.wait(
@@ -269,7 +267,7 @@ async def gone(engine: Engine) -> None:
             await asyncio.sleep(0)
 
 
-async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_leave_no_line(
+async def test_f92_l11_event_subscribers_that_disconnect_are_removed_without_a_line(
     listening_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.clear()
@@ -284,7 +282,7 @@ async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_le
             while len(listening_engine.events._watchers) < 40:
                 await asyncio.sleep(0)
         for number, writer in enumerate(writers):
-            # Some leave in good order, some just vanish, some while an event is on its way to them.
+            # Some close, some reset the connection, some while an event is on its way to them.
             if number % 3 == 2:
                 listening_engine.events.record(EventKind.RULE_UPDATED, "Something happened.")
             writer.transport.abort() if number % 2 else writer.close()
@@ -292,7 +290,7 @@ async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_le
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
-async def test_f93_clients_that_leave_while_their_answer_is_on_its_way_leave_no_line(
+async def test_f93_clients_that_disconnect_during_their_answer_log_nothing(
     listening_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.clear()
@@ -300,9 +298,9 @@ async def test_f93_clients_that_leave_while_their_answer_is_on_its_way_leave_no_
     for number in range(60):
         over_tcp = number % 2
         path = (
-            f"/v2/nobody/x{number}/manifests/1"
+            f"/v2/unknown/x{number}/manifests/1"
             if over_tcp
-            else f"/entrepot/v1/rules/nobody{number}/plan"
+            else f"/entrepot/v1/rules/unknown{number}/plan"
         )
         opened = (
             asyncio.open_connection(host, int(port))
@@ -319,7 +317,7 @@ async def test_f93_clients_that_leave_while_their_answer_is_on_its_way_leave_no_
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
-async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line(
+async def test_f92_a_client_that_disconnects_during_its_body_logs_nothing(
     listening_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.clear()
@@ -348,7 +346,7 @@ async def test_a_body_that_does_not_come_is_a_408(
 
 
 @pytest.mark.parametrize("what", ["blob", "part", "manifest", "tags", "referrers", "head"])
-async def test_s06_a_client_that_waits_and_leaves_is_forgotten_at_once(
+async def test_s06_a_client_that_waits_and_disconnects_is_removed_at_once(
     what: str, listening_engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)])

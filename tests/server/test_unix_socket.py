@@ -38,7 +38,7 @@ def test_the_socket_is_private_and_goes_with_its_owner(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_lock_that_its_last_owner_removes_is_made_anew(
+def test_a_lock_file_removed_by_its_last_owner_is_created_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, flock = path.with_name(f"{path.name}.lock"), fcntl.flock
@@ -104,7 +104,7 @@ def test_without_locks_the_socket_that_answers_is_proof_enough(
             pass
 
 
-async def test_a_second_engine_leaves_the_first_one_its_socket(
+async def test_a_second_engine_does_not_take_the_socket_of_the_first(
     tmp_path: Path, settings: Settings
 ) -> None:
     """S22: two engines with data of their own and one runtime directory."""
@@ -256,7 +256,7 @@ def test_f68_the_socket_of_another_engine_is_left_to_it_until_it_ends(tmp_path: 
 def test_f68_a_file_that_is_no_socket_is_left_and_named(path: Path) -> None:
     with owned_socket(path) as owned:
         path.unlink()
-        path.write_text("of somebody")
+        path.write_text("of another program")
         with pytest.raises(
             EngineError,
             match=r"In the place of the management socket .* is a file that is no socket\. "
@@ -272,10 +272,10 @@ def test_f68_a_file_that_is_no_socket_is_left_and_named(path: Path) -> None:
 
 
 def test_f68_a_file_that_is_no_socket_is_left_at_the_start(path: Path) -> None:
-    path.write_text("of somebody")
+    path.write_text("of another program")
     with pytest.raises(EngineError, match="is a file that is no socket"), owned_socket(path):
         pass
-    assert path.read_text() == "of somebody"
+    assert path.read_text() == "of another program"
     assert not path.with_name(f"{path.name}.lock").exists()
 
 
@@ -306,7 +306,7 @@ def test_f68_another_engine_that_is_too_busy_to_accept_is_alive(path: Path) -> N
                 pass
 
 
-async def test_f68_an_engine_whose_socket_is_gone_binds_it_again_and_keeps_its_connections(
+async def test_f68_an_engine_whose_socket_is_gone_binds_again_and_keeps_connections(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(run, "SOCKET_CHECK_INTERVAL", 0.01)

@@ -21,7 +21,7 @@ ARM64 = "linux/arm64"
 
 
 class PullFailed(Exception):
-    """A client could not pull; with what it told its user."""
+    """A client could not pull; with its message to the user."""
 
 
 class ContainerClient(Protocol):

@@ -120,7 +120,7 @@ def test_f70_what_can_not_be_read_in_an_accept_header_is_skipped(
     assert (answer.status_code, answer.content) == (200, app.manifest.content)
 
 
-def test_a_client_that_accepts_none_of_the_formats_is_told_which_it_is(
+def test_a_client_that_accepts_none_of_the_formats_gets_the_one_there_is(
     shared: Entrepot, app: FakeImage
 ) -> None:
     answer = shared.get("/v2/library/app/manifests/1", headers={"Accept": "text/html"})

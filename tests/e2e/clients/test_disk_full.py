@@ -77,7 +77,7 @@ async def fake_source() -> AsyncIterator[FakeRegistry]:
         yield source
 
 
-async def test_an_image_that_does_not_fit_is_pulled_whole_and_the_engine_says_that_it_is_not_kept(
+async def test_an_image_that_does_not_fit_is_pulled_whole_and_logged_as_not_cached(
     small_disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
 ) -> None:
     engine = new_engine(fake_source.url)
@@ -231,7 +231,7 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
                 )
             status = await asyncio.to_thread(engine.ask, "status")
             assert status["rules"] == 1
-            # What hangs is told as soon as it has hung for long enough.
+            # A disk that hangs is reported once it has hung for long enough.
             while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 503:
                 pass
     finally:

@@ -30,7 +30,7 @@ main()
 
 
 class SlowClient:
-    """A container client that reads a bit of a blob, and the rest when it is told to."""
+    """A container client that reads the start of a blob, and the rest on request."""
 
     def __init__(self, address: str, path: str, headers: str = "") -> None:
         host, _, port = address.rpartition(":")
@@ -69,7 +69,7 @@ def reads_a_removed_file(pid: int) -> bool:
     [("", 200, 0), ("Range: bytes=1000-\r\n", 206, 1000)],
     ids=["whole", "range"],
 )
-async def test_a_client_in_the_middle_of_a_download_gets_all_bytes_of_a_blob_that_is_evicted(
+async def test_a_client_gets_all_bytes_of_a_blob_evicted_during_its_download(
     new_engine: Callable[..., Entrepot], headers: str, status: int, start: int
 ) -> None:
     """F32."""

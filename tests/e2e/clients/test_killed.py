@@ -23,7 +23,7 @@ KILLS = 100 if os.environ.get("ENTREPOT_TESTS") == "long" else 40
 
 READERS = 5
 WITHHELD = 64 * 1024
-"""Bytes at the end of a blob that nobody gets before its digest is right."""
+"""Bytes at the end of a blob that no client gets before the digest is verified."""
 
 
 @dataclass
@@ -109,7 +109,7 @@ def _assert_only_whole_blobs(engine: Entrepot) -> None:
     [0, 2_000_000, -1],
     ids=["before the first byte", "in the middle", "before the last byte"],
 )
-async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_restart(
+async def test_killed_during_a_pull_it_serves_the_whole_image_after_a_restart(
     bytes_sent: int, engine: Entrepot, fake_source: FakeRegistry, image: FakeImage, skopeo: Skopeo
 ) -> None:
     layer = _layer(image)

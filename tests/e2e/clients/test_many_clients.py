@@ -1,4 +1,4 @@
-"""A crowd asks for the same blob, which nobody has asked for before."""
+"""Many clients ask for the same uncached blob at the same time."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_after_the_freshness_one_look_at_the_tag_is_all_that_the_source_sees(
     assert source.asked(before) == [("HEAD", "/v2/library/app/manifests/1")]
 
 
-def test_with_the_source_gone_a_held_image_is_pulled_all_the_same(
+def test_with_the_source_gone_a_cached_image_is_pulled(
     client: ContainerClient, forgetful: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     reference = f"{forgetful.address}/library/app:1"
@@ -75,7 +75,7 @@ def test_with_the_source_gone_a_held_image_is_pulled_all_the_same(
     assert "registry.example.com" in stale.headers["warning"]
 
 
-def test_with_the_source_gone_an_image_that_is_not_held_is_no_missing_image_but_a_source_that_does_not_answer(
+def test_with_the_source_gone_an_uncached_image_is_an_unreachable_source(
     client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     with source.stopped():

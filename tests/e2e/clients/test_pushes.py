@@ -1,4 +1,4 @@
-"""Nothing can be pushed to a cache, and whoever tries is told so."""
+"""Nothing can be pushed to a cache, and a client that tries gets the reason."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ PROMPTLY = 8.0
 
 
 def _assert_one_sentence(output: str, *parts: str) -> None:
-    """It is told in one line without a traceback, and has these parts."""
+    """The error is one line without a traceback, and has these parts."""
     assert "Traceback" not in output
     [line] = [each for each in output.splitlines() if each.startswith("Error: ")]
     for part in parts:
@@ -34,7 +34,7 @@ def _assert_one_sentence(output: str, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_end_it_ends_with_status_0_and_leaves_no_socket(
+def test_a_stop_exits_with_status_0_and_removes_the_socket(
     entrepot: Entrepot, number: signal.Signals
 ) -> None:
     entrepot.process.send(number)
@@ -69,7 +69,7 @@ async def slow(fake_source: FakeRegistry, new_engine: NewEngine) -> Entrepot:
     return engine
 
 
-async def test_asked_to_end_while_a_pull_runs_it_ends_at_once_with_status_0(
+async def test_a_stop_while_a_pull_runs_exits_at_once_with_status_0(
     slow: Entrepot, fake_source: FakeRegistry
 ) -> None:
     pulling = asyncio.create_task(asyncio.to_thread(slow.run, "pull", "library/app:1", check=False))
@@ -84,7 +84,7 @@ async def test_asked_to_end_while_a_pull_runs_it_ends_at_once_with_status_0(
     assert slow.unfinished() == []
 
 
-async def test_asked_to_end_while_a_client_waits_it_cuts_the_transfer_and_ends_with_status_0(
+async def test_a_stop_while_a_client_waits_cuts_the_transfer_and_exits_with_status_0(
     slow: Entrepot, fake_source: FakeRegistry
 ) -> None:
     async with httpx.AsyncClient(base_url=slow.url, trust_env=False, timeout=60) as client:

@@ -31,7 +31,7 @@ def engine(new_engine: NewEngine) -> Entrepot:
     return engine.start()
 
 
-def test_f68_a_logout_removes_the_runtime_directory_and_the_engine_makes_it_again(
+def test_f68_a_logout_removes_the_runtime_directory_and_it_is_created_again(
     engine: Entrepot,
 ) -> None:
     shutil.rmtree(engine.root / "r")
@@ -64,7 +64,7 @@ def test_f68_until_it_can_be_made_again_commands_name_the_pid_and_the_way_out(
     assert engine.process.output.count("can't be made again") == 1
 
 
-def test_f68_a_second_engine_is_told_the_pid_of_the_first(engine: Entrepot) -> None:
+def test_f68_a_second_engine_shows_the_pid_of_the_first(engine: Entrepot) -> None:
     second = Entrepot(engine.root, NO_SOURCE).launch().wait()
     assert second.status == 1
     assert (

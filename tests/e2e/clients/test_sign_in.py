@@ -38,7 +38,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenServer]:
 def token_source(
     tokens: TokenServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DockerRegistry]:
-    """A source registry that believes the tokens of a token server, with an image for everyone and
+    """A source registry that accepts the tokens of a token server, with an image for everyone and
     one for its users."""
     with DockerRegistry(tmp_path_factory.mktemp("token-source"), auth=tokens.auth) as registry:
         for repository in ("public/app", "private/app"):
@@ -92,7 +92,7 @@ def _signing_in(
 
 
 def _health(engine: Entrepot) -> dict[str, Any]:
-    """The credential set once its first sign-in has ended; nothing but its picture tells that."""
+    """The credential set once its first sign-in has ended, which only its health shows."""
     deadline = time.monotonic() + 20
     while True:
         credential_set: dict[str, Any] = engine.ask(
@@ -121,7 +121,7 @@ def test_with_the_right_credentials_a_private_image_is_pulled(
     _assert_nowhere(PASSWORD, engine, guarded)
 
 
-def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
+def test_wrong_credentials_are_reported_to_the_client_and_the_administrator(
     skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry
 ) -> None:
     engine = _signing_in(new_engine, guarded, WRONG)
@@ -141,7 +141,7 @@ def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
     _assert_nowhere(WRONG, engine, guarded)
 
 
-def test_a_secret_that_is_not_there_is_named_to_the_client_and_to_the_administrator(
+def test_a_missing_secret_is_named_to_the_client_and_to_the_administrator(
     skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry
 ) -> None:
     engine = new_engine(guarded.url).start()

@@ -48,7 +48,7 @@ class TokenServer:
 
     @property
     def auth(self) -> dict[str, Any]:
-        """The section ``auth`` of a registry's configuration that believes these tokens."""
+        """The section ``auth`` of a registry's configuration that accepts these tokens."""
         realm = f"http://127.0.0.1:{self._server.server_address[1]}/token"
         return {
             "token": {

@@ -1,4 +1,4 @@
-"""How the stand-ins let clients in: each as its `Profile` says."""
+"""How the fakes authorize clients: each as its `Profile` says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Token:
 
 
 class TokenService:
-    """Gives tokens and knows them again; *exists* tells whether there is a repository of a name."""
+    """Gives tokens and knows them again; *exists* returns whether there is a repository of a name."""
 
     def __init__(self, profile: Profile, exists: Callable[[str], bool]) -> None:
         self.profile = profile

@@ -1,4 +1,4 @@
-"""The stand-ins of the source registries: hosts with their real names and with certificates for
+"""Fakes of the source registries: hosts with their real names and with certificates for
 them."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What one registry alone does: Docker Hub's allowance, NGC's and Red Hat's other realms; and that
-the stand-ins refuse what the real ones refuse."""
+"""What one registry alone does: the rate limit of Docker Hub, the realms of NGC and Red Hat; and
+that the fakes refuse what the real ones refuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRESIGNED = [each.login_server for each in PROFILES if each.query]
 def ask(
     world: World, url: str, headers: dict[str, str] | None = None, *, method: str = "GET"
 ) -> httpx.Response:
-    """Ask a stand-in by its real name, as a program in the namespace would: the name is looked up
+    """Ask a fake by its real name, as a program in the namespace would: the name is looked up
     in the namespace's own file of hosts."""
     requested_url = httpx.URL(url)
     trust = ssl.create_default_context(cafile=str(world.authority.path))
@@ -52,7 +52,7 @@ def test_a_presigned_address_refuses_credentials_heads_and_a_changed_query(
     assert ask(world, f"{url}0").status_code == 403
 
 
-def test_ecr_public_gives_nothing_without_a_token_and_takes_no_basic_credentials(
+def test_ecr_public_requires_a_token_and_accepts_no_basic_credentials(
     world: World,
 ) -> None:
     source = world.sources["public.ecr.aws"]
@@ -142,20 +142,20 @@ def test_red_hats_own_sign_in_is_used_though_it_is_of_another_domain(
         tokens.realm = before
 
 
-def test_docker_hub_over_its_allowance_says_so_and_what_is_held_is_served(
+def test_docker_hub_over_its_rate_limit_says_so_and_cached_images_are_served(
     engine: EngineInNamespace, world: World
 ) -> None:
     hub = world.sources["docker.io"]
-    hub.add_image(hub.profile.public, "held")
-    hub.add_image(hub.profile.public, "not-held")
+    hub.add_image(hub.profile.public, "cached")
+    hub.add_image(hub.profile.public, "not-cached")
     path = f"/v2/{hub.profile.name}/open/manifests"
-    assert engine.ask_for(f"{path}/held").status_code == 200
+    assert engine.ask_for(f"{path}/cached").status_code == 200
     remaining, hub.api.remaining = hub.api.remaining, 0
     try:
-        over = engine.ask_for(f"{path}/not-held")
+        over = engine.ask_for(f"{path}/not-cached")
         assert (over.status_code, over.json()["errors"][0]["code"]) == (429, "TOOMANYREQUESTS")
         assert int(over.headers["retry-after"]) > 0
-        assert engine.ask_for(f"{path}/held").status_code == 200
+        assert engine.ask_for(f"{path}/cached").status_code == 200
     finally:
         hub.api.remaining = remaining
         # It is left alone for as long as it asked for, and what it refused is remembered: each try

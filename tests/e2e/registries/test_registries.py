@@ -16,7 +16,7 @@ TAKING_CREDENTIALS = [each.login_server for each in PROFILES if sign_in_of(each)
 OPEN_TO_ALL = [each.login_server for each in PROFILES if sign_in_of(each) is not SignIn.REQUIRED]
 
 FRESHNESS = 300
-"""Seconds that a tag is believed when the settings say nothing."""
+"""The default tag lifetime, in seconds."""
 
 
 def assert_nowhere(secrets: list[str], engine: EngineInNamespace) -> None:
@@ -151,7 +151,7 @@ def test_with_the_right_credentials_what_is_private_is_pulled(
 
 
 @pytest.mark.parametrize("source", TAKING_CREDENTIALS, indirect=True)
-def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
+def test_wrong_credentials_are_reported_to_the_client_and_the_administrator(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
     profile = source.profile
@@ -187,7 +187,7 @@ def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
 
 
-def test_a_second_pull_asks_nothing_and_one_after_the_freshness_nothing_but_a_head(
+def test_a_second_pull_sends_no_request_and_a_stale_tag_costs_one_head(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
     profile = source.profile
@@ -209,7 +209,7 @@ def test_a_second_pull_asks_nothing_and_one_after_the_freshness_nothing_but_a_he
     assert source.asked() == heads
 
 
-def test_with_the_source_gone_what_is_held_is_pulled(
+def test_with_the_source_gone_a_cached_image_is_pulled(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
     profile = source.profile
@@ -224,10 +224,10 @@ def test_with_the_source_gone_what_is_held_is_pulled(
         skopeo.assert_holds(reference, image)
         answer = engine.ask_for(f"/v2/{profile.name}/open/manifests/gone")
         assert (answer.status_code, answer.headers["entrepot-origin"]) == (200, "stale")
-        unknown = engine.ask_for(f"/v2/{profile.name}/open/manifests/never-held")
+        unknown = engine.ask_for(f"/v2/{profile.name}/open/manifests/never-cached")
         assert unknown.status_code == 503
         assert profile.login_server in unknown.json()["errors"][0]["message"]
     finally:
         source.start()
-        # Until the engine has found out by itself, whoever needs this source next is sent away.
+        # Until the engine notices, requests to this source are refused.
         engine.wait_until_reached(profile)

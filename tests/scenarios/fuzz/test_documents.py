@@ -1,4 +1,4 @@
-"""Documents in TOML that somebody wrote or copied: a clear error or none, never a traceback."""
+"""TOML documents written by hand: a clear error or none, never a traceback."""
 
 from __future__ import annotations
 

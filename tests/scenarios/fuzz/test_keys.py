@@ -47,7 +47,7 @@ def press_at_once(person: Person, keys: list[str]) -> None:
 
 @examples(6)
 @given(BURSTS, BURSTS)
-async def test_any_burst_of_keys_leaves_a_dashboard_that_answers(
+async def test_after_any_burst_of_keys_the_dashboard_answers(
     cached: Engine, watch: Watch, first: list[str], second: list[str]
 ) -> None:
     async with dashboard(cached) as person:

@@ -101,7 +101,7 @@ RANGE = st.one_of(
     st.tuples(
         st.sampled_from(["bytes=", "bytes =", "Bytes=", "items=", ""]),
         st.lists(st.tuples(NUMBERS | st.just(""), NUMBERS | st.just("")), max_size=6),
-    ).map(lambda told: told[0] + ",".join(f"{first}-{last}" for first, last in told[1])),
+    ).map(lambda drawn: drawn[0] + ",".join(f"{first}-{last}" for first, last in drawn[1])),
     st.integers(1, 4000).map(lambda many: "bytes=" + ",".join(["0-0"] * many)),
     TEXT,
 )

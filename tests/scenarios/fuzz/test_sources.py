@@ -18,7 +18,7 @@ from tests.fakes.transport import Request
 from tests.scenarios.fuzz.conftest import Watch, ask, examples
 
 ANSWERS = {200, 206, 400, 401, 403, 404, 406, 413, 416, 429, 502, 503, 504}
-"""What a client may be told of a source that answers nonsense."""
+"""The statuses that a client may get when a source answers nonsense."""
 
 
 @dataclass(frozen=True, slots=True)

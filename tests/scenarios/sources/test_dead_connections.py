@@ -89,7 +89,7 @@ def _setns(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-async def test_f13_a_pooled_connection_that_died_is_noticed_long_before_the_read_time_out(
+async def test_f13_a_dead_pooled_connection_is_noticed_long_before_the_read_time_out(
     other_machine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "DEAD_PEER_TIMEOUT", 1)

@@ -385,8 +385,7 @@ async def no_pause(_: float) -> None:
 async def judged(
     operation: Callable[[SourceClient], Awaitable[object]], sent: list[Sent], *, credentials: bool
 ) -> None:
-    """The operation succeeds or fails with an error of a source that can be told, soon, whatever is
-    sent."""
+    """Whatever is sent, the operation soon succeeds or fails with a printable source error."""
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -133,7 +133,7 @@ async def test_what_a_manifest_is_stands_in_its_header_or_in_itself(
     assert (await client.manifest(NGINX, Tag("1"))).media_type == expected
 
 
-async def test_a_head_tells_no_type_that_a_get_would_not_tell(
+async def test_a_head_gives_no_type_that_a_get_would_not_give(
     client: SourceClient, source: FakeRegistry
 ) -> None:
     """S08."""
@@ -174,8 +174,8 @@ async def test_a_head_tells_no_type_that_a_get_would_not_tell(
 async def test_a_part_with_absurd_numbers_is_an_invalid_answer(
     client: SourceClient, source: FakeRegistry, value: str
 ) -> None:
-    """S02: 5,000 digits in the answer to a resume were a ValueError of int, and the fill was never
-    told."""
+    """S02: 5,000 digits in the answer to a resume were a ValueError of int, and the fill never
+    ended."""
     layer = source.add_blob("library/nginx", b"x" * 200)
     source.fault("/blobs/", Status(206, {"Content-Range": value}, b"x" * 100))
     with pytest.raises(SourceAnswerInvalid, match="another part"):
@@ -217,7 +217,7 @@ async def test_an_absurd_length_is_no_length(opened: Callable[..., Sources], len
 async def test_a_length_that_http_does_not_allow_is_an_error_of_the_source(
     client: SourceClient, source: FakeRegistry, length: str
 ) -> None:
-    """S02: what the parser of HTTP says of it is no fault of ours."""
+    """S02: what the parser of HTTP says of it is not our own fault."""
     source.add_image("library/nginx", "1")
     layer = source.add_blob("library/nginx", b"x" * 200)
     source.fault("/v2/", HeaderOnly({"Content-Length": length}))
@@ -436,7 +436,7 @@ async def test_a_single_page_of_referrers_stays_as_it_came(client: SourceClient)
     ("applied", "filtered"),
     [("artifactType", True), ("artifacttype, other", True), ("other", False), ("", False)],
 )
-async def test_whether_the_source_filtered_is_told(
+async def test_the_client_learns_whether_the_source_filtered(
     client: SourceClient, applied: str, filtered: bool
 ) -> None:
     """S15: the specification wants it passed on."""
@@ -459,7 +459,7 @@ async def test_whether_the_source_filtered_is_told(
         [f"<?{'x' * 3_000}>; rel=next"],
     ],
 )
-async def test_referrers_that_can_not_be_read_to_their_end_are_an_error_and_never_a_part(
+async def test_referrers_that_can_not_be_read_completely_are_an_error_never_a_part(
     client: SourceClient, links: list[str]
 ) -> None:
     """S15: a part would look like all of it."""

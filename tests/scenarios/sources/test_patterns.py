@@ -238,7 +238,7 @@ def answer(headers: dict[str, str]) -> http.SourceResponse:
 
 @pytest.mark.parametrize("name", READERS)
 def test_the_largest_text_that_passes_is_read_within_a_second(name: str) -> None:
-    """S05: 100 headers of `<>;` held the event loop for 68 s."""
+    """S05: 100 headers of `<>;` blocked the event loop for 68 s."""
     call, length = READERS[name]
     seconds, text = longest(call, length)
     assert seconds < SECOND, text

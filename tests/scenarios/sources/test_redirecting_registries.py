@@ -120,7 +120,7 @@ async def read(client: SourceClient, digest: Digest, repository: Repository = NG
     [None, TokenSignIn({"ann": "s3cret"}, anonymous=False), BasicSignIn({"ann": "s3cret"})],
     ids=["none", "token", "basic"],
 )
-async def test_the_registry_behind_gets_a_token_for_nobody_and_no_credentials(
+async def test_the_registry_behind_gets_an_anonymous_token_and_no_credentials(
     handing: Handing, credential_set: CredentialSet, sign_in: TokenSignIn | BasicSignIn | None
 ) -> None:
     handing.vanity.sign_in = sign_in
@@ -185,7 +185,7 @@ async def test_storage_behind_the_registry_behind_gets_no_token(handing: Handing
         assert not handing.authorizations(storage)
 
 
-async def test_a_registry_whose_tokens_come_from_the_one_behind_it_takes_one_for_nobody(
+async def test_a_registry_with_tokens_of_the_one_behind_it_accepts_an_anonymous_one(
     handing: Handing,
 ) -> None:
     """So do vanity names that pass on what they get: their challenge names the other registry's

@@ -162,7 +162,7 @@ async def test_a_name_of_a_proxy_that_is_not_known_is_not_the_name_of_the_source
         (5, "Connection refused by"),
     ],
 )
-async def test_a_source_that_a_socks_proxy_can_not_reach_is_at_fault_and_not_the_proxy(
+async def test_a_source_that_a_socks_proxy_can_not_reach_is_at_fault_not_the_proxy(
     opened: Callable[..., Sources],
     authority: Authority,
     monkeypatch: pytest.MonkeyPatch,
@@ -186,7 +186,7 @@ async def test_a_source_that_a_socks_proxy_can_not_reach_is_at_fault_and_not_the
     )
 
 
-async def test_a_proxy_whose_own_certificate_is_not_trusted_is_at_fault_and_not_the_source(
+async def test_a_proxy_with_an_untrusted_certificate_is_at_fault_not_the_source(
     opened: Callable[..., Sources], authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with HttpProxy({}, tls=authority.server("localhost")) as proxy:
@@ -326,7 +326,7 @@ async def test_the_name_of_a_proxy_is_looked_up_as_all_others(
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2130706433.", "[::ffff:169.254.169.254]"])
-async def test_through_a_socks_proxy_too_no_literal_address_of_our_surroundings_is_asked(
+async def test_no_local_literal_address_is_asked_through_a_socks_proxy(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     async with SocksProxy({}) as proxy:
@@ -338,7 +338,7 @@ async def test_through_a_socks_proxy_too_no_literal_address_of_our_surroundings_
         assert not proxy.destinations
 
 
-async def test_a_redirect_to_a_literal_address_of_our_surroundings_is_not_followed_through_a_proxy(
+async def test_a_redirect_to_a_local_literal_address_is_not_followed_through_a_proxy(
     opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with FakeRegistry() as source, SocksProxy({HOST: ("127.0.0.1", source.port)}) as proxy:

@@ -111,7 +111,7 @@ async def test_from_https_no_redirect_leads_to_http(
         assert not storage.requests
 
 
-async def test_a_certificate_authority_of_the_settings_is_trusted_besides_those_of_the_system(
+async def test_the_authority_in_the_settings_is_trusted_besides_those_of_the_system(
     opened: Callable[..., Sources], tls: ssl.SSLContext, certificate: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "settings.toml").write_text(f'ca_file = "{certificate.name}"')

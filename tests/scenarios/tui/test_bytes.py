@@ -26,7 +26,7 @@ LATE = 5
 
 
 class Watcher(Program):
-    """A dashboard on scripted pulls that tells of every look at its engine."""
+    """A dashboard on scripted pulls that counts every poll of its engine."""
 
     def __init__(
         self, folder: Path, under_way: int, ended: int, looks_of_a_pull: int, **environment: str

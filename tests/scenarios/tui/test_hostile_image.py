@@ -35,7 +35,7 @@ def grammar(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return str(request.param)
 
 
-async def _held(
+async def _cached(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, variant: str
 ) -> None:
     image = evil_image(source, variant=variant)
@@ -59,7 +59,7 @@ async def test_a_line_that_was_copied_runs_nothing_but_its_program(
     grammar: str,
     tmp_path: Path,
 ) -> None:
-    await _held(registry, engine, source, COMMANDS)
+    await _cached(registry, engine, source, COMMANDS)
     program = await opened()
     await sees(program, "Pulling now")
     program.type("4")
@@ -78,7 +78,7 @@ async def test_a_line_that_was_copied_runs_nothing_but_its_program(
     assert line.startswith("docker pull --platform ")
     if grammar == "dropped":
         assert line == f"docker pull --platform linux/amd64 {engine.address}/library/evil:1"
-    # It is pasted into a shell whose docker only tells what it was given.
+    # It is pasted into a shell whose docker only prints its arguments.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").write_text('#!/bin/sh\nprintf "%s\\0" "$@"\n')
     (tmp_path / "bin" / "docker").chmod(0o755)
@@ -102,7 +102,7 @@ async def test_no_screen_sends_what_a_terminal_obeys(
     opened: Opened,
     grammar: str,
 ) -> None:
-    await _held(registry, engine, source, HOSTILE)
+    await _cached(registry, engine, source, HOSTILE)
     program = await opened(size=(120, 40))
     await sees(program, "Pulling now")
     for keys, text, absent in (

@@ -190,7 +190,7 @@ class Walk:
             )
             await self.person.until(lambda: self.person.app.screen is below)
 
-    async def tells(self, *keys: str, sees: str = LITERAL) -> None:
+    async def notifies(self, *keys: str, sees: str = LITERAL) -> None:
         """Each key brings a notification, which goes again."""
         app = self.person.app
         if app.size.width > 80:
@@ -217,27 +217,27 @@ async def test_every_screen_shows_hostile_names_messages_and_errors_literally(
         await walk.opens("s", "w", "y", "f", "d", "p", "n")
         await walk.shows("3")
         await walk.opens("d", "e")
-        await walk.tells("c", "y")
+        await walk.notifies("c", "y")
         await walk.shows("4")
         await walk.opens("y", "d", "p")
-        await walk.tells("l")
+        await walk.notifies("l")
         await walk.opens("l")
         await walk.shows("enter", sees=":1.27")
         await walk.opens("y", "d", "p")
-        await walk.tells("r", "l")
+        await walk.notifies("r", "l")
         await walk.opens("l")
         await walk.shows("enter", sees="Layers of")
         await walk.opens("y", "d", "p")
         await walk.shows("tab")
         await walk.shows("5")
-        await walk.tells("y")
+        await walk.notifies("y")
         await walk.shows("enter", sees="Failed after")
         # The same line again is shown for copying by hand.
         await walk.opens("y")
         for area in ("6", "7"):
             await walk.shows(area)
             await walk.opens("enter")
-        await walk.tells("y")
+        await walk.notifies("y")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ async def test_a_file_of_hostile_names_is_planned_literally(
     "text",
     ["x [/oops] y", "[red]a[/red]", "[@click=app.request_quit]y[/]", "[bold", f"a{HOSTILE}b"],
 )
-async def test_a_notification_is_shown_literally_whoever_wants_markup(
+async def test_a_notification_is_shown_literally_even_if_markup_is_requested(
     person: Person, text: str
 ) -> None:
     for notify in (person.app.notify, person.app.screen.notify):

@@ -43,8 +43,7 @@ PLACES: tuple[tuple[str, str, str], ...] = (
 """Keys that lead to a place, what is seen there, and the key that leads back."""
 
 ENDED = {"7", "25"}
-"""What a terminal has been told when a program has left it in order: lines are wrapped, and the
-cursor is shown."""
+"""The modes of a terminal after a program that ended in order: lines wrap, the cursor shows."""
 
 
 async def visit(program: Program, places: tuple[tuple[str, str, str], ...] = PLACES) -> None:
@@ -135,7 +134,7 @@ async def test_it_ends_when_its_terminal_is_gone_while_it_is_suspended(
     assert await asyncio.to_thread(program.hang_up) == 128 + signal.SIGHUP
 
 
-async def test_leaving_puts_the_terminal_in_order(opened: Opened, looks: Looks) -> None:
+async def test_quitting_restores_the_terminal(opened: Opened, looks: Looks) -> None:
     program = await opened()
     await sees(program, "Healthy")
     program.type("\x11")
@@ -299,7 +298,7 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(
     assert "nginxx" not in program.picture.text()
 
 
-async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(
+async def test_an_exception_restores_the_terminal_and_names_the_log(
     opened: Opened, looks: Looks, directories: Directories
 ) -> None:
     broken = (
@@ -393,7 +392,7 @@ async def test_an_engine_that_is_stopped_half_way_is_missed_too(
     await sees(program, "Get started", gone="no answer")
 
 
-async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
+async def test_incremental_output_equals_a_full_repaint(
     opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry, tmp_path: Path
 ) -> None:
     source.add_image("library/nginx", "1.27")

@@ -60,7 +60,7 @@ async def test_an_arrow_in_two_pieces_is_an_arrow(
     await sees(program, "> another-rule", gone="Which source registry")
 
 
-async def test_text_in_pieces_and_bytes_that_are_no_text_leave_the_keyboard_alive(
+async def test_text_in_pieces_and_invalid_bytes_keep_the_keyboard_working(
     opened: Opened, looks: Looks, two_rules: None
 ) -> None:
     program = await opened()
@@ -140,7 +140,7 @@ async def test_a_terminal_that_knows_no_size_gets_80_columns_and_24_lines(
         await asyncio.to_thread(program.close)
 
 
-async def test_the_help_is_as_wide_as_the_terminal_and_where_there_is_none_as_columns_says(
+async def test_help_is_as_wide_as_the_terminal_or_as_columns_without_one(
     environment: dict[str, str],
 ) -> None:
     """F76: for the command line too."""

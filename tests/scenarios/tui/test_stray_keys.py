@@ -75,7 +75,7 @@ TEXTS = (
 
 
 @dataclass(frozen=True)
-class Holdings:
+class Stock:
     """What can be lost."""
 
     rules: frozenset[tuple[str, str | None, str | None]]
@@ -84,7 +84,7 @@ class Holdings:
     locked: frozenset[str]
     pulls: int
 
-    def survive_in(self, later: Holdings) -> bool:
+    def survive_in(self, later: Stock) -> bool:
         return (
             self.rules <= later.rules
             and self.sets <= later.sets
@@ -93,11 +93,11 @@ class Holdings:
         )
 
 
-async def held(engine: Engine) -> Holdings:
+async def stock_of(engine: Engine) -> Stock:
     details = [
         await engine.repositories.get(each.name) for each in await engine.repositories.list()
     ]
-    return Holdings(
+    return Stock(
         frozenset(
             (each.name, each.credential_set, str(each.freshness)) for each in engine.documents.rules
         ),
@@ -235,7 +235,7 @@ async def test_text_that_comes_at_once_destroys_nothing_anywhere(
 ) -> None:
     """F66: with and without brackets, in every place, also where the cursor stands at the dangerous
     button."""
-    before = await held(stocked)
+    before = await stock_of(stocked)
     tries = [*((paste, text) for text in TEXTS), (paste_in_brackets, TEXTS[-1])]
     while tries:
         async with dashboard(stocked, started_engine=True) as person:
@@ -243,7 +243,7 @@ async def test_text_that_comes_at_once_destroys_nothing_anywhere(
                 way, text = tries.pop()
                 await go_to(person, place)
                 await way(person, text)
-                after = await held(stocked)
+                after = await stock_of(stocked)
                 assert before.survive_in(after), f"{text!r} in {place}"
                 if len(text) > RUN_LIMIT or way is paste_in_brackets:
                     assert after == before, f"{text!r} in {place}"
@@ -265,11 +265,11 @@ async def test_no_run_of_characters_destroys_anything(
     stocked: Engine, place: str, parts: list[str], cuts: list[int]
 ) -> None:
     """F66, for any text of any lines."""
-    before = await held(stocked)
+    before = await stock_of(stocked)
     async with dashboard(stocked, started_engine=True) as person:
         await go_to(person, place)
         await paste(person, "\r".join([*parts, ""]), cuts)
-        assert before.survive_in(await held(stocked))
+        assert before.survive_in(await stock_of(stocked))
         assert goes_on(person)
 
 
@@ -285,15 +285,15 @@ async def test_a_line_typed_into_the_wrong_pane_destroys_nothing(
 ) -> None:
     """F66: at typing speed, with an enter behind it. (What makes or changes something in a wizard
     wants several.)"""
-    before = await held(stocked)
+    before = await stock_of(stocked)
     async with dashboard(stocked, started_engine=True) as person:
         await go_to(person, place)
         await type_slowly(person, f"{begin}{line}\r")
-        assert before.survive_in(await held(stocked))
+        assert before.survive_in(await stock_of(stocked))
         assert goes_on(person)
 
 
-async def test_what_was_left_out_is_told_in_one_line(stocked: Engine) -> None:
+async def test_dropped_pasted_keys_are_reported_in_one_line(stocked: Engine) -> None:
     async with dashboard(stocked) as person:
         await go_to(person, "rules")
         await paste(person, "docker.io/library/nginx:1.27\r")
@@ -305,7 +305,7 @@ async def test_what_was_left_out_is_told_in_one_line(stocked: Engine) -> None:
         )
 
 
-async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_one_does(
+async def test_an_enter_pasted_with_text_changes_nothing_and_the_next_one_does(
     stocked: Engine,
 ) -> None:
     async with dashboard(stocked) as person:

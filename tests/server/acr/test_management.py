@@ -40,7 +40,7 @@ SECRET_IDS = {
 
 @pytest.fixture
 def settings(settings: Settings, source: FakeRegistry) -> Settings:
-    """The stand-in is Docker Hub too."""
+    """The fake source is Docker Hub too."""
     return replace(
         settings,
         upstreams=(*settings.upstreams, DeclaredRegistry("docker.io", endpoint=source.url)),
@@ -197,7 +197,7 @@ async def test_a_put_on_an_existing_rule_changes_its_credential_set(
     assert engine.documents.rules.get("acme-api").credential_set == "example-set"
 
 
-async def test_a_put_without_a_credential_set_leaves_it(
+async def test_a_put_without_a_credential_set_keeps_it(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
     await management.put(f"{SETS}/example-set", json=set_body())
@@ -497,7 +497,7 @@ async def test_what_is_not_there_is_not_found(path: str, management: httpx.Async
     assert path in error(answer)["message"]
 
 
-async def test_what_nobody_foresaw_is_told_without_its_details(
+async def test_an_unforeseen_error_is_reported_without_its_details(
     management: httpx.AsyncClient,
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
@@ -537,13 +537,13 @@ def _use_the_sdk(address: str) -> None:
     # The SDK's models take the flattened names that their own annotations do not have.
     models: Any = generated_models
 
-    class Nobody:
+    class AnonymousCredential:
         def get_token(self, *_: object, **__: object) -> AccessToken:
             return AccessToken("none", 2**31)
 
     registry = ("group", "registry")
     with ContainerRegistryManagementClient(
-        Nobody(),
+        AnonymousCredential(),
         "00000000-0000-0000-0000-000000000000",
         base_url=address,
         polling_interval=0,

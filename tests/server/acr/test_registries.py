@@ -81,7 +81,7 @@ async def test_a_rule_made_by_our_own_command_is_below_the_listed_registry(
 
 
 @pytest.mark.parametrize("path", ["/metadata/endpoints", "//metadata/endpoints"])
-async def test_the_endpoints_of_the_cloud_are_told_without_a_token(
+async def test_the_endpoints_of_the_cloud_are_listed_without_a_token(
     path: str, engine: Engine
 ) -> None:
     """``az cloud register`` has no token yet, and writes two slashes after an address with one."""

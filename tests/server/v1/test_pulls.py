@@ -106,7 +106,7 @@ async def test_a_cancelled_pull_has_ended_when_the_answer_comes(
 @pytest.mark.parametrize(
     ("asked", "status", "code"),
     [
-        ({"image": "nobody/app:1"}, 404, "NameUnknown"),
+        ({"image": "unknown/app:1"}, 404, "NameUnknown"),
         ({"image": "library/Nginx:1"}, 400, "GenericRepositoryNameInvalid"),
         ({"image": "library/nginx:-1"}, 400, "ReferenceInvalid"),
         ({"image": "library/nginx@sha256:0"}, 400, "DigestInvalid"),
