@@ -33,7 +33,10 @@ _log = logging.getLogger("entrepot")
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened. Its JSON is that of the API's `entrepot.api.models.Event`."""
+    """An event that was recorded.
+
+    Its JSON is that of the API's `entrepot.api.models.Event`.
+    """
 
     time: float
     """In seconds since the epoch."""
@@ -46,8 +49,10 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventLog:
-    """The last events, and a stream of those to come. Each also becomes a line of the log. *clock*
-    is in seconds since the epoch."""
+    """The last events, and a stream of new ones.
+
+    Each event also becomes a line of the log. *clock* is in seconds since the epoch.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -62,11 +67,12 @@ class EventLog:
         *,
         severity: Severity = Severity.INFO,
     ) -> None:
-        """Record that something happened: *kind* for programs, *message* for people, *subject* what
-        it is about.
+        """Record an event.
 
-        Message and subject may hold what a source or a client said: they become one printable line
-        each (S04).
+        *kind* is for programs, *message* for people, *subject* is what the event is about.
+
+        Message and subject may hold text from a source or a client: each becomes one printable line
+        (S04).
         """
         event = RecordedEvent(
             time=self._clock(),

@@ -1,1 +1,1 @@
-"""For programs that talk to a running engine: its client, models, labels and transports."""
+"""Client, models, labels and transports for programs that use a running engine."""

@@ -96,10 +96,10 @@ class CacheClient:
     def over_https(
         cls, address: str, token: str, *, ca_file: Path | None = None, read_only: bool = False
     ) -> CacheClient:
-        """A client of the engine that offers its management at *address* (``https://host:port``).
+        """A client of an engine that serves its management API at an HTTPS *address*.
 
-        It trusts the system's certificate authorities and those in *ca_file* (PEM); raises OSError
-        when that file can't be used.
+        The address is ``https://host:port``. The client trusts the system's certificate authorities
+        and those in *ca_file* (PEM); raises OSError when that file can't be used.
         """
         absent = (
             f"No engine answers at {address}. "
@@ -114,7 +114,10 @@ class CacheClient:
 
     @classmethod
     def of_app(cls, app: Any, *, read_only: bool = False) -> CacheClient:
-        """A client of an engine in the same process; *app* is its management application (ASGI)."""
+        """A client of an engine in the same process.
+
+        *app* is the engine's management application (ASGI).
+        """
         return cls(HttpxTransport.of_app(app), read_only=read_only)
 
     async def __aenter__(self) -> CacheClient:

@@ -124,7 +124,7 @@ class CredentialSetsClient:
     async def test_sign_in(
         self, name: str, login_server: str, username_id: str, password_id: str
     ) -> TriedSignIn:
-        """Sign in with the values of a credential set that is not stored; nothing is stored."""
+        """Sign in with the values of an unsaved credential set; nothing is stored."""
         draft = {
             "name": name,
             "loginServer": login_server,

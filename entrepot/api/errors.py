@@ -15,7 +15,10 @@ from typing import ClassVar
 
 
 class ClientError(Exception):
-    """An error for the user of a client; ``message`` says what happened and what to do."""
+    """An error for the user of a client.
+
+    ``message`` says what happened and what to do.
+    """
 
     code: ClassVar[str] = "ClientError"
 
@@ -31,7 +34,10 @@ class EngineUnreachable(ClientError):
 
 
 class EngineUntrusted(ClientError):
-    """The server at an HTTPS address is not trusted, or speaks no TLS. Nothing was sent to it."""
+    """The server at an HTTPS address is not trusted, or does not speak TLS.
+
+    Nothing was sent to it.
+    """
 
     code = "EngineUntrusted"
 

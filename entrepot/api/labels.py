@@ -120,7 +120,10 @@ def evicted_image_name(image: EvictedImage) -> str:
 
 
 def refreshed_tag_text(refreshed: RefreshedTag, *, short: bool) -> str:
-    """What the source registry answered about a tag; with *short* digests of 12 characters."""
+    """The source registry's answer about a tag, as text.
+
+    With *short*, digests have 12 characters.
+    """
 
     def digest_text(digest: str) -> str:
         return short_digest(digest) if short else digest

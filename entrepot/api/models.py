@@ -1,4 +1,4 @@
-"""The models of the API: what `entrepot.api.client.CacheClient` returns and screens draw.
+"""Models of the API, which `entrepot.api.client.CacheClient` returns.
 
 All are frozen and hold plain values, so a screen can be tested with models that a test makes. They
 are also the JSON of ``/entrepot/v1/`` (field names in camelCase, as in ACR's API). Times are
@@ -469,7 +469,7 @@ class CheckedCredentialSet(Snapshot, frozen=True, kw_only=True):
 
 
 class TriedSignIn(Snapshot, frozen=True, kw_only=True):
-    """The outcome of a sign-in with identifiers that belong to no stored credential set."""
+    """The outcome of a sign-in with identifiers of no stored credential set."""
 
     health: HealthStatus
     error_code: str | None = None
@@ -630,7 +630,10 @@ class Finding(Snapshot, frozen=True, kw_only=True):
 
 
 class DoctorReport(Snapshot, frozen=True, kw_only=True):
-    """The results of ``entrepot doctor``. Checks that depend on a failed one are skipped."""
+    """The results of ``entrepot doctor``.
+
+    Checks that depend on a failed one are skipped.
+    """
 
     findings: tuple[Finding, ...]
 

@@ -43,7 +43,10 @@ class RepositoriesClient:
         self._session = session
 
     async def list(self) -> _Repositories:
-        """All cached repositories, by name; the very same list as long as nothing has changed."""
+        """All cached repositories, by name.
+
+        Returns the same list object as long as nothing has changed.
+        """
         return await self._session.listing("/entrepot/v1/repositories", _Repositories)
 
     async def get(self, name: str) -> RepositoryDetail:
@@ -62,7 +65,10 @@ class RepositoriesClient:
         return [name for name in page.repositories if name.startswith(prefix)]
 
     async def list_tag_names(self, repository: str, prefix: str, limit: int) -> _Names:
-        """Names of at most *limit* tags of a repository that begin with *prefix*, in order."""
+        """Names of at most *limit* tags of a repository, in order.
+
+        They begin with *prefix*.
+        """
         page = await self._session.get(
             f"/acr/v1/{quote(repository)}/_tags?{_page_from(prefix, limit)}", _TagPage
         )
@@ -91,8 +97,10 @@ class RepositoriesClient:
     async def lock(
         self, repository: str, tag: str | None = None, digest: str | None = None
     ) -> None:
-        """Protect a repository, a tag or a manifest, with all that it needs, from eviction and
-        deletion."""
+        """Protect a repository, a tag or a manifest from eviction and deletion.
+
+        Everything that it needs is protected with it.
+        """
         await self._session.change(
             "PATCH", _lockable_path(repository, tag, digest), {"deleteEnabled": False}
         )

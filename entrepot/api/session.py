@@ -198,7 +198,10 @@ def _accepted(response: ApiResponse) -> bytes:
 
 
 def refusal(content: bytes, status: int) -> EngineRefused:
-    """The error of a refusing answer; raises `EngineAnswerInvalid` if the answer has none."""
+    """The error of a response that refuses a request.
+
+    Raises `EngineAnswerInvalid` if the response has none.
+    """
     body = decode(content, ErrorBody)
     if body.error is None:
         if not body.errors:
@@ -242,5 +245,8 @@ def path_segments(name: str) -> str:
 
 
 def resource_path(collection: str, name: str) -> str:
-    """The path of a rule (``cacheRules``) or credential set (``credentialSets``) in ACR's API."""
+    """The path of a rule or credential set in ACR's management API.
+
+    The kind is ``cacheRules`` or ``credentialSets``.
+    """
     return f"{_REGISTRY}/{collection}/{path_segment(name)}"

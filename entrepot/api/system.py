@@ -82,9 +82,9 @@ class SystemClient:
                     yield decode(line.removeprefix(EVENT_FIELD), Event)
 
     async def follow_events(self, limit: int) -> AsyncGenerator[Event, None]:
-        """The last events, at most *limit*, then new ones until the engine stops; none is missed.
+        """The last events, at most *limit*, then new ones until the engine stops.
 
-        Events that happen while the recent ones are fetched come once.
+        None is missed. Events that happen while the recent ones are fetched come once.
         """
         async with aclosing(self._event_lines()) as lines:
             # The first line is a comment: the engine has opened the stream.
@@ -125,9 +125,9 @@ class SystemClient:
         )
 
     async def start_verification(self, speed: int | None) -> VerificationSnapshot:
-        """Start hashing all cached blobs, at most *speed* bytes per second (None: no limit).
+        """Start hashing all cached blobs, at most *speed* bytes per second.
 
-        Damaged blobs are removed.
+        None: no limit. Damaged blobs are removed.
         """
         return await self._session.send(
             "POST", "/entrepot/v1/verify", VerificationSnapshot, {"speed": speed}

@@ -116,7 +116,10 @@ def repositories(
 def cached_images(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Cached repositories, and the tags of one that is typed completely or is the only match."""
+    """Cached repositories, and the tags of one of them.
+
+    Tags are offered for a repository that is typed completely or is the only match.
+    """
     return _items(_query(context, lambda client: _images(client, incomplete)), incomplete)
 
 
@@ -183,7 +186,10 @@ def _query(context: click.Context, work: Work) -> list[str]:
 
 
 def _items(values: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """The values that begin with *incomplete*, each once; one that ends with a slash goes on."""
+    """The values that begin with *incomplete*, without duplicates.
+
+    A value that ends with a slash is a beginning: the shell adds no space after it.
+    """
     matching = dict.fromkeys(
         value for value in values if value.startswith(incomplete) and _PLAIN.fullmatch(value)
     )
@@ -267,7 +273,10 @@ class ImageBashComplete(BashComplete):
 
 
 class _WholeWords(ShellComplete):
-    """Completion for shells that replace the whole word: keeps the option of ``--name=VALUE``."""
+    """Completion for shells that replace the whole word.
+
+    It keeps the option of ``--name=VALUE``.
+    """
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
         """The completions of the value, each with the option in front."""

@@ -11,7 +11,10 @@ from entrepot.formatting import printable
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask for confirmation. Without a terminal there is no answer: then --yes is required."""
+    """Ask for confirmation.
+
+    Without a terminal there is no answer: --yes is then required.
+    """
     if yes:
         return
     question = printable(question)

@@ -63,9 +63,9 @@ class Connection:
 
     @contextmanager
     def link(self, *, keep: bool = False) -> Iterator[EngineLink]:
-        """Open the connection for the length of a ``with``; *keep* reconnects when it is lost.
+        """Open the connection for the length of a ``with``.
 
-        Raises `EntrepotError` and `ClientError`.
+        *keep* reconnects when the connection is lost. Raises `EntrepotError` and `ClientError`.
         """
         if self.target is None:
             from entrepot.cli.no_engine import note_of_another_user, why_no_engine
@@ -161,7 +161,10 @@ def connection() -> Connection:
 
 
 def link() -> EngineLink:
-    """The link of the running command: opened once, and closed when the command has ended."""
+    """The link of the running command.
+
+    It is opened once, and closed when the command has ended.
+    """
     context = click.get_current_context().find_root()
     if (engine_link := context.meta.get(__name__)) is None:
         engine_link = context.meta[__name__] = context.with_resource(connection().link())

@@ -190,7 +190,10 @@ def delete_set(name: str, dry_run: bool, yes: bool) -> None:
 
 
 def sign_in_remark(credential_set: CredentialSetSnapshot) -> str | None:
-    """What to do about the first sign-in of a created or changed set; None if it succeeded."""
+    """What to do about the first sign-in of a created or changed credential set.
+
+    None if the sign-in succeeded.
+    """
     name = credential_set.name
     if credential_set.health is HealthStatus.HEALTHY:
         return None

@@ -1,4 +1,7 @@
-"""Opening the dashboard: on a running engine, on one that is started for it, or on a demo."""
+"""Opening the dashboard.
+
+On a running engine, on one that is started for it, or on a demo.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,9 @@ _SET_TMPDIR = "Set TMPDIR to another directory, with free space and a short path
 
 
 def require_terminal(instead: str) -> None:
-    """End the program where the dashboard can't be drawn, and name commands to use *instead*.
+    """End the program where the dashboard can't be drawn.
 
-    Textual draws on standard error.
+    The message names commands to use *instead*. Textual draws on standard error.
     """
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         note(f"Error: the dashboard needs a terminal. Without one: {instead}")
@@ -299,7 +302,10 @@ def _answers_again(directories: Directories) -> bool:
 
 
 def show_keys(*, markdown: bool, check: bool) -> None:
-    """Print all keys of the dashboard, including this user's; with *check* only the problems."""
+    """Print all keys of the dashboard, including this user's key bindings.
+
+    With *check*, print only the problems.
+    """
     with _dashboard_import():
         from tui.run import format_keys
     try:

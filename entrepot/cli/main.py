@@ -1,4 +1,7 @@
-"""The commands of ``entrepot``, and the one without a name that opens the dashboard."""
+"""The commands of ``entrepot``.
+
+Without a command, ``entrepot`` opens the dashboard.
+"""
 
 from __future__ import annotations
 
@@ -439,10 +442,10 @@ def main() -> None:
 
 
 def _open_standard_descriptors() -> None:
-    """Open standard input, output and error on /dev/null where they were closed (``>&-``).
+    """Open closed standard descriptors (``>&-``) on /dev/null.
 
-    Otherwise the next file that is opened, such as the catalog, gets the number, and what is
-    written to standard error ends up in it.
+    These are standard input, output and error. Otherwise the next file that is opened, such as the
+    catalog, gets the number, and what is written to standard error ends up in it.
     """
     for number in range(3):
         try:

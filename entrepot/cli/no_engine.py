@@ -44,7 +44,10 @@ def why_no_engine(directories: Directories) -> str:
 
 
 def note_of_another_user(socket: Path) -> str | None:
-    """A warning for root that the engine is another user's: ``sudo -E`` kept the environment."""
+    """A warning for root that the engine is another user's.
+
+    ``sudo -E`` kept the environment.
+    """
     if os.geteuid():
         return None
     try:

@@ -1,4 +1,7 @@
-"""What commands print: results on standard output, notes and errors on standard error."""
+"""Output of commands.
+
+Results go to standard output, notes and errors to standard error.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ def fail(error: ClientError | EntrepotError) -> NoReturn:
 
 
 def print_text(text: str = "") -> None:
-    """Print to standard output; end with an error if it can't be written, as on a full disk.
+    """Print to standard output.
+
+    Ends the program with an error if the text can't be written, as on a full disk.
 
     Line breaks are printed as they are; other characters that a terminal could obey are escaped
     (S04). Foreign text that must not break the line is cleaned by the caller.
@@ -93,7 +98,10 @@ def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
 
 
 def print_plan(plan: DeletionPlan) -> None:
-    """Print what a deletion would do; end the program with `REFUSED` if it can't be done."""
+    """Print what a deletion would do.
+
+    Ends the program with `REFUSED` if the deletion can't be done.
+    """
     without_rule = ", ".join(plan.repositories[:3]) + (
         f" and {plan.repository_count - 3:,} more" if plan.repository_count > 3 else ""
     )
@@ -119,7 +127,10 @@ def print_plan(plan: DeletionPlan) -> None:
 
 
 def date_and_time(moment: float | None, *, seconds: bool = False) -> str:
-    """A time in seconds since the epoch, in this machine's time zone, to the minute or second."""
+    """A time in seconds since the epoch, as text in this machine's time zone.
+
+    It is given to the minute or to the second.
+    """
     if moment is None:
         return "never"
     time_format = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
@@ -136,5 +147,8 @@ def exit_on_broken_pipe() -> NoReturn:
 
 
 def _discard_output() -> None:
-    """Lead standard output to /dev/null: Python would flush it again at its end, and complain."""
+    """Redirect standard output to /dev/null.
+
+    Otherwise Python flushes it again when it exits, and complains.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

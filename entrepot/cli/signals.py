@@ -11,9 +11,10 @@ from types import FrameType
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the program as an exception does, so that it cleans up.
+    """Have SIGTERM and SIGHUP end the program as an exception does.
 
-    By default they end Python at once, and temporary files and processes stay.
+    The program then cleans up. By default these signals end Python at once, and temporary files and
+    processes stay.
     """
 
     def end(number: int, _: FrameType | None) -> None:

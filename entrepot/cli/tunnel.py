@@ -185,7 +185,9 @@ class Tunnel:
         self.close()
 
     def open(self, *, asks: bool) -> None:
-        """Connect; raises `ConnectionFailed`, or `EngineUnreachable` when no engine runs there.
+        """Connect to the engine.
+
+        Raises `ConnectionFailed`, or `EngineUnreachable` when no engine runs there.
 
         *asks* lets ssh ask on the terminal for a password or about a host key. Without it, such a
         question is an error.
@@ -422,7 +424,10 @@ class Tunnel:
 
 
 def without_password(address: str) -> str:
-    """An invalid address for an error message: a password in it must not reach the log."""
+    """An invalid address for an error message, without its password.
+
+    A password in it must not reach the log.
+    """
     return quoted(re.sub(r"(?<=//)[^/]*@", "…@", address))
 
 

@@ -1,4 +1,4 @@
-"""The files ``rules.toml`` and ``credentials.toml``: read, written, and why that fails.
+"""Reading and writing ``rules.toml`` and ``credentials.toml``, and why that fails.
 
 `entrepot.config.documents` decides what is in force.
 """

@@ -1,1 +1,4 @@
-"""The engine: its composition and life cycle, and the services that its servers offer."""
+"""The engine: its composition, its life cycle and its services.
+
+The servers offer these services.
+"""

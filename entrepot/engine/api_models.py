@@ -180,7 +180,10 @@ def image_blob(blob: ImageBlobRecord) -> ImageBlob:
 def eviction_snapshot(
     plan: EvictionPlan, images: Iterable[PlannedImage], *, limit: int, freed: int, dry_run: bool
 ) -> EvictionSnapshot:
-    """The API's model of an eviction of *images*, which freed *freed* bytes of the *limit*."""
+    """The API's model of an eviction of *images*.
+
+    It freed *freed* bytes; at most *limit* bytes may be cached.
+    """
     return EvictionSnapshot(
         dry_run=dry_run,
         images=tuple(

@@ -1,4 +1,7 @@
-"""What the engine does every two seconds: write what was used, and read edited documents."""
+"""Bookkeeping of the engine, every two seconds.
+
+It writes what was used, and reads documents that were edited.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,10 @@ class Bookkeeping:
                 _log.info("Bookkeeping works again")
 
     def log_failure(self, error: Exception) -> None:
-        """Log each new failure once: on a full disk the same one comes every two seconds (S19)."""
+        """Log each new failure once.
+
+        On a full disk the same failure comes every two seconds (S19).
+        """
         failure = f"{type(error).__name__}: {error}"
         if failure == self._failure:
             return
@@ -73,8 +79,10 @@ class Bookkeeping:
             )
 
     async def run_once(self) -> None:
-        """Write what was used, and read documents edited by hand; raises `EntrepotError` or
-        OSError."""
+        """Write what was used, and read documents that were edited by hand.
+
+        Raises `EntrepotError` or OSError.
+        """
         self._cache.drop_expired()
         try:
             await self._write_usage()

@@ -1,6 +1,6 @@
-"""Sign-ins that keep the health of credential sets: at the start, when a set is new or changed,
-every few minutes, and on request.
+"""Sign-ins that keep the health of credential sets up to date.
 
+They happen when the engine starts, when a set is new or changed, every few minutes, and on request.
 A set that fails is still used, as in ACR: it may work again at the next pull.
 """
 
@@ -57,7 +57,10 @@ class _Check:
 
 
 class CredentialChecks:
-    """The checks of one engine. *clock* is in seconds since the epoch, *timer* monotonic."""
+    """The credential checks of one engine.
+
+    *clock* is in seconds since the epoch, *timer* is monotonic.
+    """
 
     def __init__(
         self,
@@ -148,15 +151,19 @@ class CredentialChecks:
             check.under_way = False
 
     async def verify(self, name: str) -> CredentialHealth:
-        """Sign in with a set now, whenever it was last tried, and keep the result as its health;
-        raises `CredentialSetNotFound`."""
+        """Sign in with a set now, and record the result as its health.
+
+        The time of its last sign-in does not matter. Raises `CredentialSetNotFound`.
+        """
         check = self._check_of(self._documents.credential_sets.get(name))
         await self._run_check(check)
         return check.health
 
     async def sign_in(self, credential_set: CredentialSet) -> CredentialHealth:
-        """Sign in now with a set that need not be among those in force; nothing of it is kept
-        here."""
+        """Sign in now with a set that need not be among those in force.
+
+        Nothing of it is stored here.
+        """
         now = datetime.fromtimestamp(self._clock(), UTC)
         registry = self._registries.find(credential_set.login_server)
         try:

@@ -93,9 +93,9 @@ class CredentialService:
         )
 
     async def create(self, draft: CredentialSetDraft) -> CredentialSet:
-        """Create a credential set and try it; an unhealthy one is still created, as in ACR.
+        """Create a credential set and try it.
 
-        Raises a refusal, and then nothing is changed.
+        An unhealthy one is still created, as in ACR. Raises a refusal, and then nothing is changed.
         """
         credential_set = await self._documents.create_credential_set(draft)
         self._events.record(
@@ -107,14 +107,19 @@ class CredentialService:
         return credential_set
 
     def validate(self, draft: CredentialSetDraft) -> CredentialSetVerdict:
-        """What is wrong with a credential set that does not exist yet, as far as it is written."""
+        """What is wrong with the draft of a new credential set.
+
+        The draft may be incomplete: only what is written so far is checked.
+        """
         return self.book.validate(draft)
 
     async def update(
         self, name: str, *, username_id: str | None = None, password_id: str | None = None
     ) -> CredentialSet:
-        """Change where a credential set's secrets are kept, and try it; raises
-        `CredentialSetNotFound` or another refusal."""
+        """Change where a credential set's secrets are kept, and try it.
+
+        Raises `CredentialSetNotFound` or another refusal.
+        """
         credential_set = await self._documents.update_credential_set(
             name, username_id=username_id, password_id=password_id
         )
@@ -128,15 +133,20 @@ class CredentialService:
         return credential_set
 
     async def delete(self, name: str) -> None:
-        """Delete a credential set; raises `CredentialSetNotFound`, or `CredentialSetInUse` when a
-        rule uses it."""
+        """Delete a credential set.
+
+        Raises `CredentialSetNotFound`, or `CredentialSetInUse` when a rule uses it.
+        """
         await self._documents.delete_credential_set(name)
         self._events.record(
             EventKind.CREDENTIAL_SET_DELETED, f"Credential set {name} is deleted.", name
         )
 
     def preview_delete(self, name: str) -> DeletionPlan:
-        """What stands in the way of deleting a credential set; raises `CredentialSetNotFound`."""
+        """What prevents the deletion of a credential set.
+
+        Raises `CredentialSetNotFound`.
+        """
         sets, rules = self.book, self._documents.rules
         credential_set = sets.get(name)
         refusal = self._documents.problem or _in_use(rules, sets.without(name))
@@ -151,10 +161,9 @@ class CredentialService:
         )
 
     async def test_sign_in(self, draft: CredentialSetDraft) -> TriedSignIn:
-        """Sign in once as a credential set would that does not exist yet, or not like this; nothing
-        of it is kept.
+        """Sign in once with the draft of a new or changed credential set.
 
-        Raises a refusal when there can be no such set.
+        Nothing of it is stored. Raises a refusal when there can be no such set.
         """
         # In a book without others every name is free, that of the set to be changed too.
         credential_set = CredentialBook(self._registries).parse(draft)
@@ -166,8 +175,10 @@ class CredentialService:
         )
 
     async def verify(self, name: str) -> CredentialSetSnapshot:
-        """Sign in with a credential set now and keep the result as its health; raises
-        `CredentialSetNotFound`."""
+        """Sign in with a credential set now, and record the result as its health.
+
+        Raises `CredentialSetNotFound`.
+        """
         await self._checks.verify(name)
         return self.get(name)
 

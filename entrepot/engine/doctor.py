@@ -1,8 +1,10 @@
-"""What ``entrepot doctor`` checks: every step from this machine to a manifest at its source, and
-what the engine needs of the machine itself.
+"""The checks of ``entrepot doctor``.
+
+They cover every step from this machine to a manifest at its source, and what the engine needs of
+the machine itself.
 
 The engine runs the checks, because it has the secrets and the network: a shell may have other
-proxies and other rights. Nothing of it counts as a pull: manifests are only asked for by HEAD, and
+proxies and other rights. None of them counts as a pull: manifests are only requested by HEAD, and
 never fetched.
 """
 
@@ -67,11 +69,12 @@ class Doctor:
         )
 
     async def examine(self, rule: str | None = None, *, source: str | None = None) -> DoctorReport:
-        """Check what all rules need, or one rule, or the rules of one *source* (a login server),
-        and the machine; raises `CacheRuleNotFound`.
+        """Check the machine, and what all rules, one rule or one source need.
 
-        What is wrong is a finding and no error, also where a check itself fails in a way that was
-        not foreseen.
+        *source* is a login server: the rules that use it are checked. Raises `CacheRuleNotFound`.
+
+        A problem is a finding and no error, also where a check itself fails in a way that was not
+        foreseen.
         """
         book = self._documents.rules
         rules = list(book) if rule is None else [book.get(rule)]

@@ -1,8 +1,9 @@
-"""The engine: the long-running process with rules, credential sets, sources, store and cache.
+"""The engine: the long-running process that caches.
 
-It composes its parts and runs what runs in the background. What can be done with it is in its
-services: `rules`, `credential_sets`, `repositories`, `pulls`, `status`, `maintenance` and
-`verification`. It knows no HTTP; the servers and the tests put faces on it.
+It owns rules, credential sets, sources, store and cache. It composes these parts and runs the
+background tasks. Its operations are in its services: `rules`, `credential_sets`, `repositories`,
+`pulls`, `status`, `maintenance` and `verification`. It knows no HTTP; the servers and the tests use
+its services.
 """
 
 from __future__ import annotations
@@ -220,8 +221,9 @@ class Engine:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] | None = None,
     ) -> AsyncIterator[Engine]:
-        """Open the data directory and run what runs in the background; raises `EngineError` or a
-        refusal of a document when it can't.
+        """Open the data directory and run the background tasks.
+
+        Raises `EngineError` or a refusal of a document when it can't.
 
         *clock* gives seconds since the epoch; *monotonic* measures spans within this run. A clock
         that is given alone serves for both.
@@ -291,7 +293,10 @@ class Engine:
             await self._upkeep.close()
 
     async def _load(self) -> None:
-        """Read what earlier engines wrote; the engine starts without it where the catalog fails."""
+        """Read what earlier engines wrote.
+
+        Where the catalog fails, the engine starts without it.
+        """
         try:
             await self.maintenance.load()
             await self.traffic.load()
@@ -302,8 +307,10 @@ class Engine:
             )
 
     def doctor(self, clock: Callable[[], float] = time.time) -> Doctor:
-        """What checks all that pulls need. It connects to sources itself, with what takes a while
-        to import."""
+        """A doctor, which checks everything that pulls need.
+
+        It connects to sources itself; the modules for this take a while to import.
+        """
         from entrepot.engine.doctor import Doctor
 
         return Doctor(
@@ -322,7 +329,10 @@ class Engine:
 
 
 async def _write_last(write: Callable[[], Awaitable[None]], what: str) -> None:
-    """Write what happened for the next engine; where the catalog fails, the engine still ends."""
+    """Write what happened for the next engine.
+
+    Where the catalog fails, the engine still ends.
+    """
     try:
         await write()
     except EntrepotError as error:

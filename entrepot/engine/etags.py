@@ -1,9 +1,10 @@
-"""ETags of listings, made from revisions: numbers that change when a listing would change.
+"""ETags of listings, made from revisions.
 
-A dashboard asks every two seconds, and most often nothing changed: then the answer is 304, and the
-listing is not made. A change is what was done to rules, credential sets, repositories or tags.
-How often something was pulled changes with every pull; a listing of ten thousand repositories is
-not sent again for that more often than every `USAGE_INTERVAL` seconds.
+A revision is a number that changes when a listing would change. A dashboard asks every two seconds,
+and most often nothing changed: then the answer is 304, and the listing is not made. What changes a
+revision is what was done to rules, credential sets, repositories or tags. The number of pulls
+changes with every pull; a listing of ten thousand repositories is not sent again for that more
+often than every `USAGE_INTERVAL` seconds.
 """
 
 from __future__ import annotations
@@ -55,8 +56,10 @@ class HasOldCounts(Protocol):
 
 
 class Revisions:
-    """The revisions of one engine's listings. They mean nothing to another engine, nor to this one
-    after a restart."""
+    """The revisions of one engine's listings.
+
+    They mean nothing to another engine, nor to this one after a restart.
+    """
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
-"""Checks of ``entrepot doctor`` that can't stop the others: where a check itself fails, that is its
-finding."""
+"""Checks of ``entrepot doctor`` that can't stop the others.
+
+Where a check itself fails, the failure is its finding.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The lock of the data directory: one engine at a time, on a file system that can lock."""
+"""The lock of the data directory.
+
+It allows one engine at a time, on a file system that can lock.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,11 @@ starts, and says so."""
 
 @contextmanager
 def only_engine(directories: Directories) -> Iterator[None]:
-    """Hold the data directory's lock: two engines on the same data would each trust their own
-    catalog.
+    """Hold the data directory's lock.
 
-    On a full disk or one that can only be read, where no lock can be made, the directory itself is
+    Two engines on the same data would each trust their own catalog.
+
+    On a full disk or a read-only one, where no lock file can be created, the directory itself is
     locked. Raises `EngineError`.
     """
     with ExitStack() as stack:
@@ -49,11 +53,12 @@ def only_engine(directories: Directories) -> Iterator[None]:
 
 
 def start_problem(directories: Directories) -> EngineError | None:
-    """Why no engine of this user can start, or keep anything, on these directories; None: nothing
-    is seen.
+    """Why this user's engine can't start, or store anything, on these directories.
 
-    Blocks. Nothing stays of the files that are made to find it out. In directories of another user
-    nothing is made at all: root would leave files behind there that the engine's user can't write.
+    None when no problem is seen.
+
+    Blocks. The files that are created for the check are removed. In directories of another user no
+    file is created at all: root would leave files behind there that the engine's user can't write.
     """
     data = directories.data
     try:
@@ -82,8 +87,10 @@ def start_problem(directories: Directories) -> EngineError | None:
 
 
 def last_write(directories: Directories) -> float:
-    """A time that has certainly passed, in seconds since the epoch: when an engine last wrote its
-    catalog, or this program was installed."""
+    """A time that has certainly passed, in seconds since the epoch.
+
+    It is when an engine last wrote its catalog, or when this program was installed.
+    """
     times = [0.0]
     for path in (
         directories.catalog,

@@ -1,5 +1,7 @@
-"""What ``entrepot doctor`` checks of this machine: space, data directory, open files, proxy and
-clock."""
+"""The checks of ``entrepot doctor`` on this machine.
+
+They cover space, data directory, open files, proxy and clock.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +63,10 @@ class MachineChecks:
         self._clock = clock
 
     async def check(self, clock_offsets: Mapping[str, float]) -> AsyncIterator[Finding]:
-        """All checks. *clock_offsets* says by how many seconds each source is ahead of this
-        machine."""
+        """All checks of this machine.
+
+        *clock_offsets* says by how many seconds each source is ahead of this machine.
+        """
         disk = self._health.disk
         if disk is None or disk.code not in {CauseCode.READ_ONLY, CauseCode.PERMISSION}:
             # What can't be written tells of no space, and that would look like a full disk.
@@ -107,7 +111,10 @@ class MachineChecks:
         return ok(MACHINE, "space", figures)
 
     async def _check_data_directory(self) -> Finding:
-        """Report what the engine knows: on a disk that hangs, a look at it would hang as well."""
+        """Report what the engine knows of its data directory.
+
+        On a disk that hangs, an access to the directory would hang as well.
+        """
         check = "data directory"
         data, foreign = self._directories.data, self._blobs.foreign
         mount = await asyncio.to_thread(file_system, data)

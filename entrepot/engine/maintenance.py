@@ -1,5 +1,8 @@
-"""Maintenance: the catalog agrees with the disk, what is cached stays within its limit, and blobs
-that nothing refers to are removed."""
+"""Maintenance of the catalog and of the cached blobs.
+
+The catalog agrees with the disk, the cached bytes stay within their limit, and blobs that nothing
+refers to are removed.
+"""
 
 from __future__ import annotations
 
@@ -117,8 +120,10 @@ class MaintenanceService:
         self.catalog_size = max(0, await self._catalog.size() - UNCOUNTED_CATALOG_BYTES)
 
     async def blob_stored(self, digest: Digest, count: int, origin: str) -> None:
-        """Count a blob of *count* bytes that came from the login server *origin* and is stored now;
-        from another login server it may have come before."""
+        """Count a blob that is stored now, of *count* bytes.
+
+        It came from the login server *origin*; it may have come from another login server before.
+        """
         if await self._cache.copies.add(
             digest, count, self._cache.copies.origin_of_fetch(digest, origin)
         ):
@@ -149,8 +154,10 @@ class MaintenanceService:
         self._space_changed.set()
 
     async def run(self) -> None:
-        """Reconcile the catalog with the disk, and then keep what is cached within its limit, until
-        cancelled. Nothing waits for it."""
+        """Reconcile the catalog with the disk, then evict, until cancelled.
+
+        Evicting keeps the cached bytes within their limit. Nothing waits for this task.
+        """
         try:
             await self.reconcile()
         except EntrepotError as error:
@@ -204,10 +211,10 @@ class MaintenanceService:
             await self._evict(target=sys.maxsize)
 
     def notices(self, disk_problem: Cause | None = None) -> Iterator[str]:
-        """What to show while the disk takes no more blobs, or while more is cached than the limit
-        and nothing more can be evicted.
+        """Notices while the disk takes no more blobs, or the cache is over its limit.
 
-        The cause is left out where it is the *disk_problem* that is shown already.
+        The second is shown while nothing more can be evicted. The cause is left out where it is the
+        *disk_problem* that is shown already.
         """
         if self._fills.refusal is not None:
             cause = self._refusal_cause if self._refusal_cause != disk_problem else None
@@ -233,18 +240,22 @@ class MaintenanceService:
         )
 
     async def limit(self) -> int:
-        """The most bytes that may be cached: what the settings say, and never more than the file
-        system has room for beside its other data."""
+        """The most bytes that may be cached.
+
+        It is what the settings say, and never more than the file system has room for beside its
+        other data.
+        """
         usage = await asyncio.to_thread(shutil.disk_usage, self._directories.data)
         available = self.total_size + usage.free - min(RESERVE, usage.total // 50)
         return max(0, min(self._settings.size_limit.within(usage.total), available))
 
     async def reconcile(self) -> None:
-        """Make the catalog agree with the blobs on the disk: an engine that was killed may have
-        left one without the other.
+        """Make the catalog agree with the blobs on the disk.
 
-        A file that has another size than was verified is moved away. What comes or goes meanwhile
-        is checked again.
+        An engine that was killed may have left one without the other.
+
+        A file whose size is not the verified one is moved away. What comes or goes meanwhile is
+        checked again.
         """
         damaged: dict[Digest, int] = {}
 
@@ -299,8 +310,10 @@ class MaintenanceService:
         self.cached_size = await self._catalog.blobs_size()
 
     def _collect_soon(self) -> None:
-        """Collect what was deferred when its leases have ended; once, however often something was
-        deferred."""
+        """Collect what was deferred when its leases have ended.
+
+        It happens once, however often something was deferred.
+        """
         if self._tasks.open and (
             self._deferred_collection is None or self._deferred_collection.done()
         ):
@@ -322,8 +335,10 @@ class MaintenanceService:
         return True
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
-        """Evict the least recently used images until at most *target* bytes are cached (None: the
-        low-water mark). *dry_run* only says which."""
+        """Evict the least recently used images until at most *target* bytes are cached.
+
+        None stands for the low-water mark. *dry_run* only says which images.
+        """
         eviction = await self._evict(dry_run=dry_run, target=target)
         if not dry_run:
             self.check_space_soon()

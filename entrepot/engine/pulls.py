@@ -62,8 +62,10 @@ class PullService:
         return pull_snapshot(pull.progress())
 
     async def cancel(self, id: str) -> PullSnapshot:
-        """Cancel a pull and wait for its end; one that has ended stays as it is. Raises
-        `NotFound`."""
+        """Cancel a pull and wait for its end; one that has ended stays as it is.
+
+        Raises `NotFound`.
+        """
         final_progress = await self._cache.history.get(id)
         if final_progress is not None:
             return pull_snapshot(final_progress)
@@ -72,8 +74,10 @@ class PullService:
         return pull_snapshot(pull.progress())
 
     async def refresh(self, image: str) -> RefreshedTag:
-        """Ask the source where a tag points now, whatever its lifetime; raises what
-        `ArtifactCache.refresh` raises."""
+        """Ask the source where a tag points now, whatever its tag lifetime is.
+
+        Raises what `ArtifactCache.refresh` raises.
+        """
         reference = ImageReference.parse(image)
         if reference.digest is not None or reference.tag is None:
             raise RequestInvalid(

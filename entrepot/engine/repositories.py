@@ -1,4 +1,7 @@
-"""Cached repositories: what they hold, their deletion and what it would remove, and their locks."""
+"""Cached repositories.
+
+Their contents, their deletion and what it would remove, and their locks.
+"""
 
 from __future__ import annotations
 
@@ -123,10 +126,10 @@ class RepositoryService:
         )
 
     async def delete(self, name: str) -> Sequence[CachedManifest]:
-        """Delete a cached repository with all that only it needs, and cancel its pulls; the
-        manifests that went.
+        """Delete a cached repository with all that only it needs, and cancel its pulls.
 
-        Raises `NotFound`, or `Locked` when it or a part of it is locked.
+        Returns the deleted manifests. Raises `NotFound`, or `Locked` when it or a part of it is
+        locked.
         """
         repository = Repository(name)
         manifests = await self._catalog.manifests(repository)
@@ -143,8 +146,10 @@ class RepositoryService:
         return manifests
 
     async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
-        """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when
-        a part of the repository is."""
+        """Raise `Locked` when a repository, or one of its tags, is locked.
+
+        Without a tag, also when a part of the repository is locked.
+        """
         locks = await self._catalog.locks(repository)
         if locks.repository:
             raise _locked(repository, repository)
@@ -160,7 +165,10 @@ class RepositoryService:
             raise _locked(f"A part of {repository}, {part},", part)
 
     async def preview_delete(self, name: str) -> DeletionPlan:
-        """What is removed and what stays when a cached repository is deleted; raises `NotFound`."""
+        """What is removed and what stays when a cached repository is deleted.
+
+        Raises `NotFound`.
+        """
         repository = Repository(name)
         if not await self._catalog.is_cached(repository):
             raise _no_repository(name)
@@ -185,8 +193,10 @@ class RepositoryService:
         )
 
     async def preview_delete_tag(self, name: str, tag: str) -> DeletionPlan:
-        """What is removed and what stays when a tag is deleted: all but the tag stays until it is
-        evicted. Raises `NotFound`."""
+        """What is removed and what stays when a tag is deleted.
+
+        All but the tag stays until it is evicted. Raises `NotFound`.
+        """
         repository = Repository(name)
         contents = await self._catalog.tag_contents(repository, Tag(tag))
         if contents is None:
@@ -206,8 +216,10 @@ class RepositoryService:
         )
 
     async def delete_tag(self, name: str, tag: str) -> None:
-        """Delete a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or
-        its repository is locked."""
+        """Delete a tag; the next pull fetches it again.
+
+        Raises `NotFound`, or `Locked` when it or its repository is locked.
+        """
         repository = Repository(name)
         await self._check_unlocked(repository, tag)
         if not await self._catalog.delete_tag(repository, Tag(tag)):
@@ -218,8 +230,9 @@ class RepositoryService:
         )
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
-        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it
-        needed.
+        """Delete a manifest of a repository, and what only it needed.
+
+        The tags that point at it are deleted, and the blobs that only it needed.
 
         Raises `NotFound`, or `Locked` when its repository, it, or a tag or an index that needs it
         is locked.
@@ -264,21 +277,28 @@ class RepositoryService:
             await pull.finished.wait()
 
     async def lock(self, name: str, *, locked: bool = True) -> None:
-        """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it: nothing of it is
-        evicted or deleted. Raises `NotFound`."""
+        """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it.
+
+        While it is locked, nothing of it is evicted or deleted. Raises `NotFound`.
+        """
         if not await self._catalog.lock_repository(Repository(name), locked):
             raise _no_repository(name)
         self._lock_changed(name, locked)
 
     async def lock_tag(self, name: str, tag: str, *, locked: bool = True) -> None:
-        """Lock a tag with all that is cached behind it, or unlock it. The lock stays with the tag
-        when that moves at its source. Raises `NotFound`."""
+        """Lock a tag with all that is cached behind it, or unlock it.
+
+        The lock stays with the tag when the tag moves at its source. Raises `NotFound`.
+        """
         if not await self._catalog.lock_tag(Repository(name), Tag(tag), locked):
             raise not_in_repository(name, f"tag {tag}")
         self._lock_changed(f"{name}:{tag}", locked)
 
     async def lock_manifest(self, name: str, digest: Digest, *, locked: bool = True) -> None:
-        """Lock a manifest with all that is cached below it, or unlock it. Raises `NotFound`."""
+        """Lock a manifest with all that is cached below it, or unlock it.
+
+        Raises `NotFound`.
+        """
         if not await self._catalog.lock_manifest(Repository(name), digest, locked):
             raise not_in_repository(name, f"manifest {digest}")
         self._lock_changed(f"{name}@{digest}", locked)

@@ -1,4 +1,7 @@
-"""What came through each cache rule: repositories, bytes, pulls and requests to its source."""
+"""The usage of each cache rule.
+
+Repositories, bytes, pulls and requests to the rule's source.
+"""
 
 from __future__ import annotations
 

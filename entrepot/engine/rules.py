@@ -106,8 +106,10 @@ class RuleService:
         return rule
 
     async def validate(self, draft: RuleDraft) -> RuleVerdict:
-        """What is wrong with a rule that does not exist yet, as far as it is written, and which
-        target would be free."""
+        """What is wrong with the draft of a new rule, and which target would be free.
+
+        The draft may be incomplete: only what is written so far is checked.
+        """
         return self.book.validate(
             draft, existing_repositories=await self._catalog.repository_names()
         )
@@ -119,8 +121,10 @@ class RuleService:
         *,
         freshness: str | float | UnsetType | None = UNSET,
     ) -> CacheRule:
-        """Change the credential set or the tag lifetime of a cache rule; nothing else of it can
-        change. Raises `CacheRuleNotFound` or another refusal."""
+        """Change the credential set or the tag lifetime of a cache rule.
+
+        Nothing else of it can change. Raises `CacheRuleNotFound` or another refusal.
+        """
         rule = await self._documents.update_rule(name, credential_set, freshness=freshness)
         self._cache.forget_failures()
         changes = []
@@ -150,8 +154,10 @@ class RuleService:
         )
 
     async def preview_delete(self, name: str) -> DeletionPlan:
-        """What stays when a cache rule is deleted, and which rule answers for it then; raises
-        `CacheRuleNotFound`."""
+        """What stays when a cache rule is deleted, and which rule answers for it then.
+
+        Raises `CacheRuleNotFound`.
+        """
         rules = self.book
         rule = rules.get(name)
         orphaned, next_rule = await asyncio.to_thread(
@@ -169,12 +175,17 @@ class RuleService:
         )
 
     async def preview_import(self, text: str) -> ImportResult:
-        """What would become of the rules and credential sets of a TOML text; nothing is changed."""
+        """What an import of a TOML text would do to its rules and credential sets.
+
+        Nothing is changed.
+        """
         return await self._documents.plan_import(text, await self._catalog.repository_names())
 
     async def apply_import(self, text: str) -> ImportResult:
-        """Create the rules and credential sets of a TOML text, all or none of them; raises
-        `ImportRefused`, and then nothing is changed."""
+        """Create the rules and credential sets of a TOML text, all or none of them.
+
+        Raises `ImportRefused`, and then nothing is changed.
+        """
         plan = await self._documents.apply_import(text, await self._catalog.repository_names())
         created = [entry for entry in plan.entries if entry.outcome is ImportOutcome.CREATE]
         if created:
@@ -190,8 +201,10 @@ class RuleService:
         return plan
 
     async def match(self, image: str) -> RuleMatch:
-        """Which rule answers for an image as a person types it, and where it leads; raises a
-        `Refusal` when it is none."""
+        """Which rule answers for an image as a person types it, and where it leads.
+
+        Raises a `Refusal` when the text names no image.
+        """
         lookup = await asyncio.to_thread(
             match, image, self.book, self._registries, self._endpoints.own_hosts
         )
@@ -256,8 +269,11 @@ class RuleService:
 def _judge_deletion(
     rules: RuleBook, rule: CacheRule, repositories: Collection[str]
 ) -> tuple[list[str], str | None]:
-    """The repositories of *rule* for which no rule answers without it, and a rule that answers for
-    another of them."""
+    """How the deletion of *rule* changes which rule answers for its repositories.
+
+    Returns the repositories for which no rule answers without it, and a rule that answers for
+    another of them.
+    """
     others = rules.without(rule.name)
     orphaned: list[str] = []
     next_rules: set[str] = set()

@@ -1,4 +1,7 @@
-"""What ``entrepot doctor`` checks of a source registry: from its name to its manifests."""
+"""The checks of ``entrepot doctor`` on a source registry.
+
+They go from its name to its manifests.
+"""
 
 from __future__ import annotations
 
@@ -74,10 +77,10 @@ class SourceChecks:
         sets: list[CredentialSet],
         clock_offsets: MutableMapping[str, float],
     ) -> AsyncIterator[Finding]:
-        """All checks of one registry, with its *rules* and credential *sets*; what depends on a
-        failure is not checked.
+        """All checks of one registry, with its *rules* and credential *sets*.
 
-        Into *clock_offsets* goes by how many seconds the source is ahead of this machine.
+        Checks that depend on a failed one are skipped. *clock_offsets* receives by how many seconds
+        the source is ahead of this machine.
         """
         about, url = registry.login_server, httpx.URL(registry.endpoint)
         tls = tls_context(self._settings)
@@ -133,7 +136,10 @@ class SourceChecks:
     async def _check_name(
         self, registry: SourceRegistry, url: httpx.URL, addresses: list[AddressInfo]
     ) -> Finding:
-        """Look the name up, and add to *addresses* those to which a connection may be made."""
+        """Look the name up, and add the permitted addresses to *addresses*.
+
+        These are the addresses to which a connection may be made.
+        """
         about, reach = registry.login_server, Reach.of(registry)
         try:
             resolved = await Lookups(self._settings.connect_timeout).addresses(url.host)
@@ -351,7 +357,10 @@ def _judge_status(about: str, status: int, headers: httpx.Headers) -> Finding:
 async def _connect(
     addresses: Iterable[AddressInfo], port: int, tls: ssl.SSLContext | None, host: str
 ) -> asyncio.StreamWriter:
-    """A connection to the first of the addresses that takes one; raises what the last one says."""
+    """A connection to the first address that accepts one.
+
+    Raises the OSError of the last address; a TLS error is raised at once.
+    """
     failure = OSError(f"{host} has no address")
     for address in dict.fromkeys(map(literal, addresses)):
         try:

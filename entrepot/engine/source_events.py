@@ -1,4 +1,4 @@
-"""What follows when a source registry can no longer be reached, or can be reached again."""
+"""What the engine does when a source registry becomes unreachable or reachable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The engine in one look: its counts, its disk, its source registries, and what needs attention."""
+"""The status of the engine.
+
+Its counts, its disk, its source registries, and what needs attention.
+"""
 
 from __future__ import annotations
 
@@ -139,8 +142,10 @@ class StatusService:
                 yield f"{credential_set.name} is unhealthy: {health.error_message}"
 
     def _local_faults(self) -> Iterator[str]:
-        """What of this machine or its network keeps sources from being reached: once, however many
-        sources it concerns."""
+        """Faults of this machine or its network that make sources unreachable.
+
+        Each is given once, whatever the number of sources that it concerns.
+        """
         messages_by_cause: dict[CauseCode, list[str]] = {}
         clock = self._sources.diagnosis.clock_problem()
         for login_server in self._sources.contacted:

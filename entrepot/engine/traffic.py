@@ -1,8 +1,8 @@
-"""What clients got in the last 24 hours, in steps of five minutes, kept across restarts.
+"""What clients got in the last 24 hours, in steps of five minutes.
 
-The parts that answer clients only add to integers that grow from the engine's start on. Every two
-seconds the difference goes into the step under way, so that a request costs neither a lock nor a
-write.
+It is kept across restarts. The parts that answer clients only add to integers that grow from the
+engine's start on. Every two seconds the difference is added to the current step, so that a request
+costs neither a lock nor a write.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RequestsSaved(Protocol):
 
     @property
     def requests_saved(self) -> int:
-        """Manifests that were answered without a request that the source would have counted."""
+        """Manifests answered without a request that the source would have counted."""
 
 
 class CacheCounts(Protocol):
@@ -122,7 +122,7 @@ class Traffic:
             await self.write()
 
     async def write(self) -> None:
-        """Write what is not written yet, and remove from the catalog what is older than a day."""
+        """Write unwritten steps to the catalog, and remove those older than a day."""
         self.settle()
         self._written_at = self._clock()
         unwritten, self._unwritten = self._unwritten, set()

@@ -1,8 +1,7 @@
-"""The verification of all cached blobs: each is hashed, and one whose bytes are wrong is removed at
-once.
+"""The verification of all cached blobs.
 
-It runs in the background at a chosen speed, so that clients and other programs keep most of the
-disk. One at a time.
+Each blob is hashed, and one whose bytes are wrong is removed at once. It runs in the background at
+a chosen speed, so that clients and other programs keep most of the disk. Only one runs at a time.
 """
 
 from __future__ import annotations
@@ -44,8 +43,11 @@ class VerificationUnderWay(Refusal):
 
 
 class Verification:
-    """The verification of one engine. *tasks* owns its work; *clock* is in seconds since the epoch;
-    *monotonic* and *pause*, in seconds, keep the speed."""
+    """The verification of one engine.
+
+    *tasks* owns its work; *clock* is in seconds since the epoch; *monotonic* and *pause*, in
+    seconds, keep the speed.
+    """
 
     def __init__(
         self,
@@ -76,10 +78,9 @@ class Verification:
         return self._task is not None and not self._task.done()
 
     def start(self, speed: int | None = DEFAULT_SPEED) -> VerificationSnapshot:
-        """Start to hash all cached blobs, at most *speed* bytes per second; None: as fast as the
-        disk is.
+        """Start to hash all cached blobs, at most *speed* bytes per second.
 
-        Raises `VerificationUnderWay`.
+        None: as fast as the disk is. Raises `VerificationUnderWay`.
         """
         if self.is_under_way:
             raise VerificationUnderWay(
@@ -90,7 +91,10 @@ class Verification:
         return run.snapshot()
 
     def snapshot(self) -> VerificationSnapshot:
-        """The verification that is under way, or the last one of this engine; raises `NotFound`."""
+        """The verification that is under way, or the last one of this engine.
+
+        Raises `NotFound`.
+        """
         if self._run is None:
             raise NotFound(
                 "No verification has run since the engine started.",
@@ -99,7 +103,10 @@ class Verification:
         return self._run.snapshot()
 
     async def cancel(self) -> VerificationSnapshot:
-        """End the verification under way; one that has ended stays as it is. Raises `NotFound`."""
+        """Cancel the verification under way; one that has ended stays as it is.
+
+        Raises `NotFound`.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,8 +1,10 @@
-"""Who may do what at the management API, decided before a request reaches its route: one place for
-all routes, those to come included.
+"""Authorization of management API requests.
 
-`ReadOnly` goes by the method, and by the mark of the route (`entrepot.server.routes`). What is not
-known to read is taken to change something.
+It is decided before a request reaches its route: in one place for all routes, including future
+ones.
+
+`ReadOnly` goes by the method, and by the mark of the route (`entrepot.server.routes`). A request
+that is not known to only read is treated as one that changes something.
 """
 
 from __future__ import annotations
@@ -27,14 +29,18 @@ READ_ONLY_HEADER: Final = "entrepot-read-only"
 
 
 def is_read_only(settings: Settings, headers: Headers) -> bool:
-    """Whether the sender of *headers* may change nothing: because of the engine, or because the
-    client bound itself."""
+    """Whether the sender of *headers* may change nothing.
+
+    The engine is read-only, or the client has bound itself with `READ_ONLY_HEADER`.
+    """
     return settings.read_only or headers.get(READ_ONLY_HEADER, "0").strip() not in {"", "0"}
 
 
 class ReadOnly:
-    """Refuses with `EngineReadOnly` every request that changes something, where the engine or the
-    client is read-only. *routes* are those of the application."""
+    """Middleware that refuses changes where the engine or the client is read-only.
+
+    Refuses with `EngineReadOnly`. *routes* are those of the application.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, routes: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -70,10 +76,12 @@ def _is_open(scope: Scope) -> bool:
 
 
 class TokenRequired:
-    """Refuses with `TokenInvalid` every request without *token* as a bearer token (RFC 6750).
+    """Middleware that refuses every request without *token* as a bearer token.
 
-    Only the endpoints of the cloud are open to everyone: az asks for them before it has a token.
-    They say nothing but the address that was asked.
+    Refuses with `TokenInvalid` (bearer token: RFC 6750).
+
+    Only the endpoints of the cloud are open to everyone: az requests them before it has a token.
+    They disclose nothing but the address of the request.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:

@@ -1,4 +1,7 @@
-"""Which secret identifiers may be written or tried through one face of the management API (S13)."""
+"""The check of secret identifiers in requests to the management API (S13).
+
+It decides which identifiers may be written or tried through one listener of the API.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,10 @@ async def read_body(
     *,
     hint: str = "Send JSON in the shape of ACR's management API.",
 ) -> Body:
-    """The JSON body of a request, of at most `BODY_LIMIT` bytes; raises `RequestInvalid` with
-    *hint* when it is not what was expected."""
+    """The JSON body of a request, of at most `BODY_LIMIT` bytes.
+
+    Raises `RequestInvalid` with *hint* when it is not what was expected.
+    """
     content = bytearray()
     async for chunk in request.stream():
         content += chunk

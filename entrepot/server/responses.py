@@ -1,4 +1,4 @@
-"""How the management API answers: JSON documents, listings with an ETag, and errors."""
+"""Responses of the management API: JSON documents, listings with ETag, errors."""
 
 from __future__ import annotations
 
@@ -41,8 +41,11 @@ def json_response(
 async def listing_response(
     request: Request, revision: str, load: Callable[[], Awaitable[object]]
 ) -> Response:
-    """A listing that *load* makes, with its *revision* as ETag (`entrepot.engine.etags`); 304
-    without making it when the client has that revision (``If-None-Match``)."""
+    """A listing that *load* makes, with its *revision* as ETag.
+
+    Revisions are those of `entrepot.engine.etags`. Responds 304 without making the listing when the
+    client has that revision (``If-None-Match``).
+    """
     etag = entity_tag(revision)
     # The cache of a browser may keep it, but must ask.
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
@@ -57,11 +60,13 @@ def deletion_response(*, was_there: bool) -> Response:
 
 
 def error_response(error: EntrepotError, path: str) -> Response:
-    """An error with the status that it has, in ARM's shape: ``{"error": {"code", "message",
-    "target"}}``.
+    """An error with its status, in ARM's shape.
 
-    Below ``/acr/v1/`` in that of ACR's data API too, which az and the SDKs read there: ``{"errors":
-    [{"code", "message"}]}``. The other stays for programs that were written for earlier versions.
+    The shape is ``{"error": {"code", "message", "target"}}``.
+
+    Below ``/acr/v1/`` the body also has the shape of ACR's data API, which az and the SDKs read
+    there: ``{"errors": [{"code", "message"}]}``. ARM's shape stays for programs that were written
+    for earlier versions.
     """
     # Of a lock ACR's code is known, and is that of the data API.
     data_code = error.code if isinstance(error, Locked) else error.oci_code

@@ -22,15 +22,20 @@ READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class QuestionRoute(Route):
-    """A question asked with POST, because it has a body or takes long: it changes nothing but what
-    the engine knows."""
+    """A query by POST, because it has a body or takes long.
+
+    It changes nothing but what the engine knows.
+    """
 
     def __init__(self, path: str, endpoint: Endpoint) -> None:
         super().__init__(path, endpoint, methods=["POST"])
 
 
 def resource_route(path: str, **methods: Endpoint) -> Route:
-    """One route for all methods of a resource, so that a method that it does not have gets 405."""
+    """One route for all methods of a resource.
+
+    A method that the resource does not have then gets 405.
+    """
 
     async def endpoint(request: Request) -> Response:
         return await methods["GET" if request.method == "HEAD" else request.method](request)

@@ -1,4 +1,7 @@
-"""Drafts of cache rules and credential sets, as the command and the TOML that create them."""
+"""Drafts of cache rules and credential sets.
+
+They are shown as the command and the TOML that create them.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,10 @@ def credential_set_command(
 def credential_set_change_command(
     name: str, username_id: str | None, password_id: str | None, *, width: int = COMMAND_WIDTH
 ) -> str:
-    """The command that changes where the secrets of a set are kept; None stays as it is."""
+    """The command that changes where the secrets of a set are kept.
+
+    A value of None stays as it is.
+    """
     return _command(
         "entrepot credential-set update",
         (("--name", name), ("--username-id", username_id), ("--password-id", password_id)),

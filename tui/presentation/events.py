@@ -28,7 +28,10 @@ _DELETIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EventSubject:
-    """What an event is about: the row *key* of an *area*; *label* names it in a sentence."""
+    """The subject of an event: the row *key* of an *area*.
+
+    *label* names it in a sentence.
+    """
 
     area: str
     key: str
@@ -36,7 +39,10 @@ class EventSubject:
 
 
 def events_by_key(events: Sequence[Event]) -> dict[str, Event]:
-    """Events by a key that stays the same while older events are dropped, newest first."""
+    """Events by a key, newest first.
+
+    The key stays the same while older events are dropped.
+    """
     repeats: Counter[tuple[float, str, str]] = Counter()
     by_key = {}
     for event in events:

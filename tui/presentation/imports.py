@@ -120,7 +120,10 @@ def entry_lines(plan: ImportPlan, key: str) -> tuple[tuple[str, ...], tuple[tupl
 
 
 def programs_text(plan: ImportPlan) -> str:
-    """The programs that the engine would run, a line for each credential set and identifier."""
+    """The programs that the engine would run.
+
+    One line for each credential set and identifier.
+    """
     identifiers = (
         (entry, identifier)
         for entry in plan.runs_programs

@@ -50,7 +50,10 @@ class Heights:
 def distribute_height(
     height: int, *, running: int, needs: int, sources: int, events: int
 ) -> Heights:
-    """Distribute *height* lines among running pulls, notices (*needs*), sources and events."""
+    """Distribute *height* lines among the panels of the overview.
+
+    These are running pulls, notices (*needs*), sources and events.
+    """
     gaps = height >= 17
     history = height >= 17
     halves = 1 + FIGURES + 2 * history
@@ -93,9 +96,9 @@ def figures(status: EngineStatus, width: int) -> list[Row]:
 
 
 def history(activity: Activity, columns: int) -> tuple[list[float], list[float], float]:
-    """Hits and misses over the last 24 hours in at most *columns* columns, oldest first.
+    """Hits and misses over the last 24 hours, oldest first.
 
-    The third value is the highest of both in one column.
+    They have at most *columns* columns. The third value is the highest of both in one column.
     """
     hits = grouped([bucket.hits for bucket in activity.buckets], columns)
     misses = grouped([bucket.misses for bucket in activity.buckets], columns)
@@ -105,9 +108,9 @@ def history(activity: Activity, columns: int) -> tuple[list[float], list[float],
 def sources(
     registries: Sequence[SourceRegistrySnapshot], now: float, width: int, lines: int
 ) -> list[Row]:
-    """The source registries that rules use, and their states; a long state takes two lines.
+    """The source registries that rules use, and their states.
 
-    Where there is too little room, those with problems come first.
+    A long state takes two lines. Where there is too little room, sources with problems come first.
     """
     used = [registry for registry in used_first(registries) if registry.rules]
     if not used:
@@ -209,7 +212,10 @@ def needs(
 
 
 def shortened(rows: Sequence[Row], lines: int) -> list[Row]:
-    """At most *lines* of the rows; the last one says how many more there are, and where."""
+    """At most *lines* of the rows.
+
+    The last line says how many more there are, and where.
+    """
     if len(rows) <= lines:
         return list(rows)
     more = counted(len(rows) - max(0, lines - 1), "more line")

@@ -105,7 +105,10 @@ def pace(pull: PullSnapshot) -> str:
 
 
 def running_summary(pulls: Sequence[PullSnapshot]) -> str:
-    """How many pulls run, and their speed together: ``3 running   84 MB/s``; empty for none."""
+    """The number of running pulls, and their speed together.
+
+    For example ``3 running   84 MB/s``; empty when none runs.
+    """
     running = [pull for pull in pulls if not pull.state.ended]
     return (
         f"{len(running):,} running   {rate(sum(pull.speed for pull in running))}" if running else ""
@@ -226,7 +229,10 @@ def layer_row(layer: LayerSnapshot) -> Row:
 
 
 def layer_progress(layer: LayerSnapshot, *, width: int = 11) -> Row:
-    """The volatile columns of a blob: progress or state, where it resumed, waiting clients."""
+    """The volatile columns of a blob.
+
+    Its progress or state, where it resumed, and waiting clients.
+    """
     share = layer.received / layer.size if layer.size else 1.0
     words = {
         LayerState.WAITING: Cell("waiting", "dim"),

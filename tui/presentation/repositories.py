@@ -170,7 +170,10 @@ def tag_tone(tag: TagSnapshot, now: float) -> str:
 
 
 def eviction_lines(eviction: EvictionSnapshot, now: float, *, limit: int = 6) -> str:
-    """What an eviction removes, the least recently used image first; *limit* images are named."""
+    """What an eviction removes, the least recently used image first.
+
+    At most *limit* images are named.
+    """
     images = [
         f"  {evicted_image(image)}   {size(image.freed)}   {since(image.last_used, now)}"
         for image in eviction.images[:limit]
@@ -205,6 +208,6 @@ def evicted_image(image: EvictedImage) -> str:
 
 
 def refreshed_text(refreshed: RefreshedTag) -> tuple[str, bool]:
-    """What the source registry answered about a tag, and whether there is news to pull."""
+    """The source registry's answer about a tag, and whether there is news to pull."""
     has_news = refreshed.problem is None and not refreshed.gone and refreshed.moved
     return refreshed_tag_text(refreshed, short=True), has_news

@@ -82,7 +82,7 @@ def cached(rule: RuleSnapshot) -> str:
 
 
 def saved(rule: RuleSnapshot) -> str:
-    """The share of manifest requests that the cache answered without asking the source.
+    """The share of manifest requests that were answered without asking the source.
 
     Empty before the first request.
     """

@@ -32,7 +32,10 @@ def used_first(registries: Sequence[SourceRegistrySnapshot]) -> list[SourceRegis
 
 
 def source_row(registry: SourceRegistrySnapshot, now: float) -> Row:
-    """The row of a source registry: login server, sign-in, rules, state and remaining pulls."""
+    """The row of a source registry.
+
+    Its login server, sign-in, rules, state and remaining pulls.
+    """
     word, tone = source_state(registry, now)
     return Row(
         registry.login_server,
@@ -158,7 +161,10 @@ def rule_cells(rules: Sequence[RuleSnapshot]) -> list[Cell]:
 
 
 def doctor_report_cells(report: DoctorReport) -> list[Cell]:
-    """The findings of a doctor's report, each with its outcome, and its advice below it."""
+    """The findings of a doctor's report, each with its outcome.
+
+    The advice of a finding is below it.
+    """
     lines: list[Cell] = []
     for finding in report.findings:
         place = f"{finding.about}, " if finding.about == "this machine" else ""

@@ -45,8 +45,10 @@ class _Attributes(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 async def _requested_lock(request: Request) -> bool | None:
-    """Whether to lock or to unlock; None when the body leaves it as it is. Raises `RequestInvalid`
-    for what can't be changed."""
+    """Whether a request's body locks or unlocks; None when it changes no lock.
+
+    Raises `RequestInvalid` for what can't be changed.
+    """
     attributes = await read_body(
         request,
         _Attributes,
@@ -222,8 +224,10 @@ def _registry(request: Request) -> str:
 def _page(
     request: Request, entries: Sequence[Entry], keys: Sequence[str]
 ) -> tuple[list[Entry], Mapping[str, str]]:
-    """The entries after ``last``, ``n`` of them at the most, in the order of *keys*, and a link to
-    the next page if there is one."""
+    """A page of *entries*, and a link to the next page if there is one.
+
+    The page has at most ``n`` entries, which follow ``last`` in the order of *keys*.
+    """
     size, last = (
         page_size(request.query_params.get("n"), MAX_PAGE_SIZE),
         request.query_params.get("last"),

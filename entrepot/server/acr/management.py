@@ -1,7 +1,8 @@
-"""Cache rules and credential sets in the shape of ACR's management API, for what is written for
-ACR.
+"""Cache rules and credential sets in the shape of ACR's management API.
 
-Everything is done when the answer is sent: ``provisioningState`` is always ``Succeeded`` and no
+It is for programs that are written for ACR.
+
+Everything is done when the response is sent: ``provisioningState`` is always ``Succeeded`` and no
 operation has to be polled. Subscription, resource group and registry may have any name; ids are
 built from those of the request.
 """

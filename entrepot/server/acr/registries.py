@@ -1,8 +1,8 @@
-"""The registry itself in ARM's shapes, as az and the SDKs look for it before anything else.
+"""The registry itself in ARM's shapes, as az and the SDKs look it up first.
 
 Every subscription, resource group and registry name is this engine. Where a list has to name one,
 it has the names that Entrepot's own commands use: ``az acr cache list --registry entrepot`` then
-needs no ``--resource-group``. Only what is read; the engine is set up in its settings.toml.
+needs no ``--resource-group``. These routes only read; the engine is set up in its settings.toml.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ _FILTERED_NAME = re.compile(r"\bname\s{1,8}eq\s{1,8}'([A-Za-z0-9]{5,50})'", re.I
 
 
 class RegistryResources:
-    """This engine as a registry of ARM. *endpoints* says where container clients find it."""
+    """This engine as a registry of ARM.
+
+    *endpoints* says where container clients find it.
+    """
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
@@ -118,7 +121,10 @@ def resource_document(
 def registry_document(
     subscription: str, group: str, name: str, *, login_server: str
 ) -> dict[str, Any]:
-    """A registry with its properties; *login_server* is where container clients find it."""
+    """A registry with its properties.
+
+    *login_server* is where container clients find it.
+    """
     properties = {
         "loginServer": login_server,
         "provisioningState": "Succeeded",
@@ -144,10 +150,10 @@ def matching_resources(subscription: str, odata_filter: str) -> list[dict[str, A
 
 
 def metadata_document(address: str) -> dict[str, Any]:
-    """The endpoints of a cloud that is this engine alone; *address* begins with the scheme.
+    """The endpoints of a cloud that is this engine alone.
 
-    They lead nowhere else: no sign-in that is meant for the engine reaches Microsoft, or the other
-    way round.
+    *address* begins with the scheme. The endpoints lead nowhere else: no sign-in that is meant for
+    the engine reaches Microsoft, or the other way round.
     """
     return {
         "name": "Entrepot",

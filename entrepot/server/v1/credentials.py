@@ -77,7 +77,10 @@ class CredentialSetEndpoints:
         return json_response(self._credential_sets.preview_delete(request.path_params["name"]))
 
     async def verify(self, request: Request) -> Response:
-        """``POST /entrepot/v1/credentialSets/{name}/check``: sign in with a credential set."""
+        """Sign in with a credential set.
+
+        ``POST /entrepot/v1/credentialSets/{name}/check``.
+        """
         return json_response(await self._credential_sets.verify(request.path_params["name"]))
 
     async def validate(self, request: Request) -> Response:
@@ -90,7 +93,7 @@ class CredentialSetEndpoints:
         )
 
     async def test_sign_in(self, request: Request) -> Response:
-        """``POST /entrepot/v1/signIn``: sign in once, with what no credential set says yet."""
+        """``POST /entrepot/v1/signIn``: sign in once with a draft of a credential set."""
         body = await read_body(
             request,
             SignInBody,

@@ -1,4 +1,7 @@
-"""``/entrepot/v1/pulls`` and ``/entrepot/v1/refresh``: pulls, and where a tag points now."""
+"""Pulls, and where a tag points now.
+
+``/entrepot/v1/pulls`` and ``/entrepot/v1/refresh``.
+"""
 
 from __future__ import annotations
 

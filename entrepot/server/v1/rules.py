@@ -1,4 +1,7 @@
-"""``/entrepot/v1/``: cache rules with their use, drafts, imports, and which rule answers."""
+"""Cache rules with their usage, drafts, imports, and which rule answers.
+
+Below ``/entrepot/v1/``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``/entrepot/v1/``: status, source registries, doctor, maintenance, events and stop."""
+"""Status, source registries, doctor, maintenance, events and stop.
+
+Below ``/entrepot/v1/``.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +42,19 @@ _EVICTION_HINT = (
 
 
 class EvictionBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of a request for an eviction, or for its preview. *target* is in bytes; None stands
-    for the low-water mark of the settings."""
+    """The body of a request for an eviction, or for its preview.
+
+    *target* is in bytes; None stands for the low-water mark of the settings.
+    """
 
     target: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class VerificationBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of a request to hash all cached blobs. *speed* is in bytes per second; None: as fast
-    as the disk is."""
+    """The body of a request to hash all cached blobs.
+
+    *speed* is in bytes per second; None: as fast as the disk is.
+    """
 
     speed: Annotated[int, msgspec.Meta(ge=1)] | None = DEFAULT_SPEED
 
@@ -67,7 +74,10 @@ class SystemEndpoints:
         doctor: Callable[[], Doctor],
         stopping: asyncio.Event,
     ) -> None:
-        """*doctor* makes a doctor for each examination; *stopping* is set to end the engine."""
+        """Take the services that the routes use.
+
+        *doctor* makes a doctor for each examination; *stopping* is set to end the engine.
+        """
         self._settings = settings
         self._status = status
         self._traffic = traffic
@@ -94,7 +104,10 @@ class SystemEndpoints:
         ]
 
     async def status(self, request: Request) -> Response:
-        """``GET /entrepot/v1/status``, as it is for this client, which may have bound itself."""
+        """``GET /entrepot/v1/status``, as it is for this client.
+
+        The client may have bound itself to be read-only.
+        """
         return json_response(
             msgspec.structs.replace(
                 await self._status.get(), read_only=is_read_only(self._settings, request.headers)
@@ -110,8 +123,10 @@ class SystemEndpoints:
         return json_response(self._status.source_registries())
 
     async def examine(self, request: Request) -> Response:
-        """``POST /entrepot/v1/doctor``, of one rule with ``?rule``, of one login server with
-        ``?source``."""
+        """``POST /entrepot/v1/doctor``: run the checks of the doctor.
+
+        Of one rule with ``?rule``, of one login server with ``?source``.
+        """
         query = request.query_params
         examination = await self._doctor().examine(query.get("rule"), source=query.get("source"))
         return json_response(examination)
@@ -142,8 +157,10 @@ class SystemEndpoints:
         return json_response(await self._verification.cancel())
 
     async def events(self, request: Request) -> Response:
-        """``GET /entrepot/v1/events``: server-sent events until the engine ends; with ``?recent``
-        the last ones as a list."""
+        """``GET /entrepot/v1/events``: server-sent events until the engine ends.
+
+        With ``?recent``, the last events as a list.
+        """
         if request.query_params.get("recent") is not None:
             limit = parse_count(request.query_params.get("limit"))
             recent = self._events.recent()
