@@ -10,8 +10,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from entrepot.event_kinds import EventKind as EventKind
-from entrepot.event_kinds import Severity as Severity
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import printable
 
 RECENT_EVENTS = 500

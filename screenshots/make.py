@@ -21,15 +21,17 @@ from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
 
 from entrepot.api.client import CacheClient
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.reference import ImageReference
 from entrepot.core.registries import DeclaredRegistry
 from entrepot.demo import run as demo
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
 from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app, registry_app
-from tui.app import Dashboard, DashboardOutcome
+from tui.app import Dashboard
 from tui.areas import AREAS
+from tui.outcome import DashboardOutcome
 from tui.theme import DARK, LIGHT
 
 FOLDER = Path(__file__).parent

@@ -15,8 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from entrepot.config.directories import Directories
 from entrepot.config.documents import Documents
-from entrepot.config.settings import Directories
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import RuleDraft

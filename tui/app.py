@@ -19,7 +19,8 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Input
 
-from entrepot.api.client import CacheClient, ClientError
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import ClientError
 from entrepot.api.models import CredentialSetSnapshot
 from entrepot.core.states import HealthStatus
 from tui import terminal

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from textual.app import App
 
-from entrepot.api.client import CacheClient, ClientError
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import ClientError
 from entrepot.api.models import EngineStatus
 from tui.outcome import DashboardOutcome
 

@@ -33,7 +33,8 @@ from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.records import BlobOrigin, BlobRecord
 from entrepot.tasks import OwnedTasks, uninterrupted
 

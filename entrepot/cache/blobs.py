@@ -28,7 +28,8 @@ from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Descriptor, ReferenceKind
 from entrepot.store.records import BlobOrigin
 

@@ -45,7 +45,8 @@ from entrepot.events import EventLog
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Manifest, ReferenceKind, config_platform
 
 NESTED_INDEXES = 3

@@ -20,7 +20,8 @@ from typing import Any
 
 from entrepot.cache.bounded import BoundedMap, Tally
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.records import TagEntry
 

@@ -23,7 +23,8 @@ from entrepot.errors import RegistryError, RepositoryUnknown
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 
 
 class ListResolver:

@@ -29,7 +29,8 @@ from entrepot.source.errors import (
 )
 from entrepot.source.manifests import ManifestHead
 from entrepot.source.singleflight import SingleFlight
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Manifest, ManifestUnreadable, parse_manifest
 from entrepot.store.records import TagEntry
 

@@ -23,7 +23,8 @@ from click.shell_completion import (
     add_completion_class,
 )
 
-from entrepot.api.client import CacheClient, ClientError, EngineRefused
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import ClientError, EngineRefused
 from entrepot.cli.session import run_blocking
 from entrepot.config.directories import Directories
 from entrepot.errors import EntrepotError

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 import click
 
-from entrepot.api.client import CacheClient, ClientError, EngineUnreachable
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import ClientError, EngineUnreachable
 from entrepot.api.models import EngineStatus
 from entrepot.cli.connection import Connection
 from entrepot.cli.no_engine import why_no_engine

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from entrepot import __version__
-from entrepot.api.client import EngineUnreachable
+from entrepot.api.errors import EngineUnreachable
 from entrepot.api.models import ActivityCounts, EngineStatus
 from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from entrepot.api.client import ClientError, EngineUnreachable
+from entrepot.api.errors import ClientError, EngineUnreachable
 from entrepot.api.models import DeletionPlan
 from entrepot.errors import EntrepotError
 from entrepot.formatting import (

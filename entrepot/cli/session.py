@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from entrepot.api.client import CacheClient, ClientError
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import ClientError
 from entrepot.cli.connection import link
 from entrepot.cli.output import fail
 from entrepot.errors import EntrepotError

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 from urllib.parse import unquote
 
-from entrepot.api.client import EngineUnreachable
+from entrepot.api.errors import EngineUnreachable
 from entrepot.causes import CauseCode, program_cause
 from entrepot.config.directories import SOCKET_PATH_LENGTH
 from entrepot.core.reference import quoted

@@ -7,7 +7,8 @@ import time
 
 import click
 
-from entrepot.api.client import CacheClient, EngineRefused
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineRefused
 from entrepot.api.models import VerificationSnapshot
 from entrepot.cli.options import as_json
 from entrepot.cli.output import REFUSED, print_json, print_text

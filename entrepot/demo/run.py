@@ -18,7 +18,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft

@@ -14,8 +14,9 @@ import asyncio
 from collections.abc import Callable
 
 from entrepot.api.models import DoctorReport, Finding
+from entrepot.config.directories import Directories
 from entrepot.config.documents import Documents
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.engine.credential_checks import CredentialChecks
 from entrepot.engine.health import EngineHealth

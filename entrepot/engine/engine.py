@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
+from entrepot.config.directories import Directories
 from entrepot.config.documents import Documents
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.engine.bookkeeping import Bookkeeping
 from entrepot.engine.credential_checks import CredentialChecks
@@ -43,8 +44,9 @@ from entrepot.events import EventLog
 from entrepot.source.http import ATTEMPTS
 from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
 from entrepot.store.catalog_maintenance import CatalogMaintenance
+from entrepot.store.connections import CatalogFailed
 from entrepot.tasks import OwnedTasks
 
 if TYPE_CHECKING:

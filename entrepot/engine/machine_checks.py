@@ -14,7 +14,7 @@ from functools import partial
 
 from entrepot.api.models import Finding
 from entrepot.causes import OPEN_FILES_HINT, Cause, CauseCode, disk_cause
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from entrepot.core.states import Outcome
 from entrepot.engine.findings import failed, of_cause, of_error, ok, warning
 from entrepot.engine.health import EngineHealth

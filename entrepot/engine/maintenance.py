@@ -27,7 +27,8 @@ from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
 from entrepot.store.blobs import LEASE_DURATION, BlobStore
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.eviction import EvictionPlan, PlannedImage, plan_eviction
 from entrepot.tasks import OwnedTasks
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from entrepot.core.rules import RuleBook
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 
 COUNT_TIMEOUT = 5.0
 """Seconds that a listing of the rules waits for their counts; to count 10,000 repositories takes

@@ -30,7 +30,8 @@ from entrepot.formatting import counted
 from entrepot.source.proxies import environment_problems
 from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.tasks import LatestValue
 
 DISK_TIMEOUT = 1.0

@@ -21,8 +21,7 @@ from entrepot.config.settings import Settings
 from entrepot.errors import EngineReadOnly, TokenInvalid
 from entrepot.server.acr.registries import METADATA_PATHS
 from entrepot.server.responses import error_response
-from entrepot.server.routes import READING_METHODS as READING_METHODS
-from entrepot.server.routes import only_reads
+from entrepot.server.routes import READING_METHODS, only_reads
 
 READ_ONLY_HEADER: Final = "entrepot-read-only"
 """A client that sends it with a 1 binds itself: none of its requests may change anything."""

@@ -21,8 +21,9 @@ from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
 from entrepot import __version__
+from entrepot.config.directories import Directories
 from entrepot.config.lock_file import record_engine
-from entrepot.config.settings import Directories, Settings, parse_listen
+from entrepot.config.settings import Settings, parse_listen
 from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
 from entrepot.engine.engine import Engine

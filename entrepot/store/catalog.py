@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters, schema
-from entrepot.store.connections import CatalogFailed as CatalogFailed
 from entrepot.store.database import CatalogDatabase, frees_space
 from entrepot.store.eviction import EvictionPlan, Inventory, InventoryManifest, PlannedImage
 from entrepot.store.inventory import read_inventory, read_repository_inventory

@@ -14,7 +14,8 @@ import httpx
 import msgspec
 import pytest
 
-from entrepot.api.client import CacheClient, EngineAnswerInvalid, EngineRefused, EngineUnreachable
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineAnswerInvalid, EngineRefused, EngineUnreachable
 from entrepot.api.models import Event
 from entrepot.core.states import HealthStatus, LayerState, PullState, SignIn
 from entrepot.engine.engine import Engine

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.api.client import CacheClient, EngineAnswerInvalid, EngineRefused, EngineUnreachable
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineAnswerInvalid, EngineRefused, EngineUnreachable
 from entrepot.api.transport import (
     ApiResponse,
     BlockingTransport,

@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 
 from entrepot.api.client import CacheClient
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialBook
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag

@@ -6,7 +6,7 @@ import pytest
 
 from entrepot.cache.blob_copies import CHECK_TTL, REPEAT_WINDOW, BlobCopies
 from entrepot.core.reference import Digest
-from entrepot.store.catalog import CatalogFailed
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.records import BlobOrigin
 from tests.cache.conftest import SOURCE, ScriptedCache
 from tests.conftest import Clock

@@ -15,7 +15,8 @@ from entrepot.cache import blobs as blobs_module
 from entrepot.cache import proof as proof_module
 from entrepot.cache.fill import Fill
 from entrepot.cache.pull import PullProgress
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
 from entrepot.core.registries import DeclaredRegistry

@@ -12,7 +12,8 @@ from entrepot.cache import index as index_module
 from entrepot.cache.index import DIGESTS, RECENT_BLOBS, RESOLVED_TAGS, CacheIndex, RepositoryIndex
 from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from entrepot.store.records import TagEntry
 from tests.store.samples import SOURCE, image

@@ -13,7 +13,7 @@ from entrepot.cache.source_lists import LIST_MAX_AGE
 from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository
 from entrepot.engine.engine import Engine
-from entrepot.store.catalog import CatalogFailed
+from entrepot.store.connections import CatalogFailed
 from tests.conftest import Clock
 from tests.fakes import Content, FakeImage, FakeRegistry, Status
 

@@ -13,7 +13,8 @@ import pytest
 
 from entrepot.cache.pull import LayerProgress, Pull, PullProgress
 from entrepot.cache.pull_history import MAX_AGE, MAX_PULLS, PullHistory
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import LayerState, PullState
 from entrepot.engine.api_models import pull_snapshot

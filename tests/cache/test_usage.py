@@ -12,7 +12,8 @@ from entrepot.cache import usage as usage_module
 from entrepot.cache.usage import UsageTracker
 from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Manifest
 from entrepot.store.usage import Usage
 from tests.conftest import Clock

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER, answering
 from tests.processes import tied

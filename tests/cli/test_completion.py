@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from entrepot.cli.completion import MAX_VALUES, _items
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import CommandLine

@@ -9,7 +9,7 @@ import pytest
 
 from entrepot.api.client import CacheClient
 from entrepot.cli.credential_sets import sign_in_remark
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from entrepot.core.states import HealthStatus
 from entrepot.engine.engine import Engine
 from entrepot.source.client import SourceClient

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from entrepot.cli.dashboard import start_engine
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from entrepot.demo import DEMO_IMAGES
 from entrepot.errors import EngineError
 from tests.cli.conftest import PATIENCE, CommandLine

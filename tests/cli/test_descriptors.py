@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from tests.cli.conftest import CommandLine
 from tests.processes import tied
 

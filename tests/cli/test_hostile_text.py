@@ -9,7 +9,7 @@ import re
 import httpx
 import pytest
 
-from entrepot.api.client import EngineRefused
+from entrepot.api.errors import EngineRefused
 from entrepot.api.models import Event
 from entrepot.cli.output import fail, note, print_fields, print_json, print_table, print_text
 from entrepot.engine.engine import Engine

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrepot.api.client import CacheClient, EngineRefused, EngineUnreachable, EngineUntrusted
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineRefused, EngineUnreachable, EngineUntrusted
 from entrepot.api.models import EngineStatus
 from entrepot.config.settings import ManagementOverTcp, Settings
 from entrepot.engine.engine import Engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from tests.cli.conftest import CommandLine
 
 

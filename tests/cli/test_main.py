@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from entrepot import __version__
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, SET, CommandLine
 from tests.conftest import LOGIN_SERVER

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from entrepot.cli.no_engine import note_of_another_user, why_no_engine
+from entrepot.config.directories import Directories
 from entrepot.config.lock_file import record_engine
-from entrepot.config.settings import Directories
 from entrepot.engine.engine import Engine
 from entrepot.server import run
 from tests.cli.conftest import CommandLine

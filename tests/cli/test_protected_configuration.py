@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.processes import tied
 from tests.programs import require_program, require_root

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.api.client import CacheClient, EngineUnreachable
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineUnreachable
 from entrepot.cli import tunnel as module
 from entrepot.cli.tunnel import ConnectionFailed, SshAddress, Tunnel
 from entrepot.engine.engine import Engine

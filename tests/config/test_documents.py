@@ -15,6 +15,7 @@ import pytest
 
 from entrepot.config import document_files
 from entrepot.config import documents as documents_module
+from entrepot.config.directories import Directories
 from entrepot.config.document_files import (
     DOCUMENT_SIZE,
     ConfigurationReadOnly,
@@ -22,7 +23,6 @@ from entrepot.config.document_files import (
     write_document,
 )
 from entrepot.config.documents import Documents
-from entrepot.config.settings import Directories
 from entrepot.core.credentials import CredentialSetDraft, CredentialSetInUse, CredentialSetNotFound
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import CacheRuleNotFound, RuleDraft

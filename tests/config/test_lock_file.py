@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from entrepot.config.directories import Directories
 from entrepot.config.lock_file import RunningEngine, record_engine, running_engine
-from entrepot.config.settings import Directories
 from entrepot.engine.engine import Engine
 from entrepot.engine.lock import only_engine
 from entrepot.errors import EngineError

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.states import HealthStatus
 from entrepot.engine import credential_checks as module

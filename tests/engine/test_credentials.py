@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.states import HealthStatus
 from entrepot.engine.engine import Engine

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from entrepot.api.models import DoctorReport, Finding
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.registries import DeclaredRegistry, LoginServerNotSupported
 from entrepot.core.rules import RuleDraft

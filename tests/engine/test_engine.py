@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.reference import Repository
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState

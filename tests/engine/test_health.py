@@ -21,8 +21,7 @@ from entrepot.engine.health import EngineHealth, probe_disk
 from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import CatalogFailed
-from entrepot.store.connections import CatalogOperation
+from entrepot.store.connections import CatalogFailed, CatalogOperation
 from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry
 from tests.store.damage import damage_table

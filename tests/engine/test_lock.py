@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
-from entrepot.engine.lock import file_system, only_engine, start_problem
+from entrepot.engine.lock import only_engine, start_problem
 from entrepot.errors import EngineError
+from entrepot.files import file_system
 
 
 async def test_a_second_engine_on_the_same_data_is_told_so(

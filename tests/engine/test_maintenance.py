@@ -18,7 +18,8 @@ import pytest
 
 from entrepot.cache.fill import Fill
 from entrepot.cache.results import CachedBlob
-from entrepot.config.settings import Directories, Settings, SizeLimit
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings, SizeLimit
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
@@ -30,7 +31,7 @@ from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import CatalogFailed
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock

@@ -9,7 +9,7 @@ import pytest
 
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
-from entrepot.store.catalog import CatalogFailed
+from entrepot.store.connections import CatalogFailed
 from tests.conftest import LOGIN_SERVER
 from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from entrepot.engine.engine import Engine
-from entrepot.store.catalog import CatalogFailed
+from entrepot.store.connections import CatalogFailed
 from tests.conftest import LOGIN_SERVER
 from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry

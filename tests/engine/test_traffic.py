@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from entrepot.api.models import ActivityCounts
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine import bookkeeping
 from entrepot.engine.engine import Engine

@@ -15,7 +15,7 @@ from entrepot.engine.engine import Engine
 from entrepot.engine.verification import Verification, VerificationUnderWay
 from entrepot.errors import NotFound
 from entrepot.store.blobs import CHECK_SIZE, BlobStore
-from entrepot.store.catalog import CatalogFailed
+from entrepot.store.connections import CatalogFailed
 from tests.conftest import Clock
 from tests.engine.waiting import event
 from tests.fakes import FakeRegistry

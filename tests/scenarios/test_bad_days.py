@@ -18,7 +18,8 @@ import pytest
 from entrepot.api.client import CacheClient
 from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
 from entrepot.cache import failures
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import DeclaredRegistry

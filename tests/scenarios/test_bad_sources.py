@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import LayerState, PullState
 from entrepot.engine.engine import Engine

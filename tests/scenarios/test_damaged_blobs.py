@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from entrepot.cache import blob_copies as copies_module
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState

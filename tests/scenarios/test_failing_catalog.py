@@ -14,8 +14,7 @@ from entrepot.cache import index
 from entrepot.cache.index import Unwritten, UnwrittenManifests
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.engine.engine import Engine
-from entrepot.store.catalog import CatalogFailed
-from entrepot.store.connections import CatalogOperation, Reason
+from entrepot.store.connections import CatalogFailed, CatalogOperation, Reason
 from entrepot.store.records import TagEntry
 from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry

@@ -17,7 +17,8 @@ import pytest
 from entrepot.cache import pull as pull_module
 from entrepot.cache.fill import MAX_CRAWL_TIME, RATE_WINDOW
 from entrepot.cache.fills import PACE_INTERVAL
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from entrepot.api.models import PullSnapshot
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import CachedState, LayerState, PullState, VerificationState

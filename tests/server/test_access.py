@@ -10,11 +10,12 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from entrepot.api.client import CacheClient, EngineRefused
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineRefused
 from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
-from entrepot.server.access import READING_METHODS
 from entrepot.server.acr.registries import METADATA_PATHS
+from entrepot.server.routes import READING_METHODS
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry

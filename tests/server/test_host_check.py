@@ -7,7 +7,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
 

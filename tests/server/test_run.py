@@ -16,8 +16,10 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from entrepot.api.client import CacheClient, EngineUnreachable
-from entrepot.config.settings import Directories, Settings
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineUnreachable
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from entrepot.api.client import CacheClient
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.directories import Directories
+from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.server import run

@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 
 from entrepot.core.reference import Repository, Tag
 from entrepot.store import connections
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
 from entrepot.store.connections import (
+    CatalogFailed,
     CatalogHealth,
     CatalogOperation,
     Reason,

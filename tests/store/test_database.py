@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import (
-    Catalog,
-    CatalogFailed,
-)
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.usage import Usage
 from tests.store.samples import NGINX, SOURCE, image
 

@@ -21,9 +21,9 @@ from entrepot.core.reference import Tag
 from entrepot.errors import EngineError
 from entrepot.store import database as database_module
 from entrepot.store import opening
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
 from entrepot.store.catalog_maintenance import CatalogMaintenance
-from entrepot.store.connections import Reason
+from entrepot.store.connections import CatalogFailed, Reason
 from entrepot.store.disk_reserve import RESERVE_SIZE, DiskReserve
 from tests.programs import require_program, require_root
 from tests.store.samples import NGINX, SOURCE, VERSION_1, image

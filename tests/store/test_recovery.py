@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed
 from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.recovery import back_up, backup_of
 from entrepot.store.schema import SCHEMA_VERSION

@@ -18,15 +18,16 @@ from textual.pilot import Pilot
 
 from entrepot.api.client import CacheClient
 from entrepot.api.models import EngineStatus
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app
 from tests.conftest import Clock, answering
 from tests.tui.grid import grid
 from tests.tui.pty import Program
-from tui.app import Dashboard, DashboardOutcome
+from tui.app import Dashboard
 from tui.keymap import Keymap
 from tui.options import Options
+from tui.outcome import DashboardOutcome
 from tui.screens.base import EngineScreen
 
 _KEYS = {

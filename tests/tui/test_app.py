@@ -82,7 +82,7 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
 async def test_an_engine_that_is_lost_is_shown_and_found_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from entrepot.api.client import EngineUnreachable
+    from entrepot.api.errors import EngineUnreachable
     from entrepot.api.system import SystemClient
 
     async with dashboard(engine) as person:

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
-from entrepot.api.client import ClientError, EngineRefused
+from entrepot.api.errors import ClientError, EngineRefused
 from tui.areas import AREAS
 from tui.key_queue import QueuesKeys
 from tui.polling import POLL_INTERVAL, RESPONSE_TIMEOUT

@@ -9,7 +9,7 @@ from typing import ClassVar
 from textual import work
 from textual.binding import Binding
 
-from entrepot.api.client import EngineRefused
+from entrepot.api.errors import EngineRefused
 from entrepot.api.models import RepositoryDetail, TagSnapshot
 from entrepot.formatting import short_digest
 from tui.key_queue import opens_screen

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input
 
-from entrepot.api.client import ClientError
+from entrepot.api.errors import ClientError
 from entrepot.api.labels import CACHED_LABELS, match_state
 from entrepot.api.models import RuleMatch, TagDetail
 from entrepot.core.platforms import Platform, PlatformInvalid

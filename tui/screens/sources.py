@@ -10,7 +10,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.api.client import ClientError
+from entrepot.api.errors import ClientError
 from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
 from tui.key_queue import opens_screen
 from tui.presentation.sources import (

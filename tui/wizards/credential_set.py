@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from entrepot.api.client import ClientError, EngineRefused
+from entrepot.api.errors import ClientError, EngineRefused
 from entrepot.api.models import CredentialSetSnapshot, Problem, TriedSignIn
 from entrepot.core.states import HealthStatus
 from tui.presentation.drafts import (

@@ -19,7 +19,7 @@ from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input
 
-from entrepot.api.client import ClientError, EngineRefused
+from entrepot.api.errors import ClientError, EngineRefused
 from entrepot.api.models import ImportPlan, Problem
 from entrepot.core.states import ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text

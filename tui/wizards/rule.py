@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from entrepot.api.client import EngineRefused
+from entrepot.api.errors import EngineRefused
 from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, SourceRegistrySnapshot
 from entrepot.core.states import SignIn
 from entrepot.formatting import counted

@@ -18,7 +18,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
-from entrepot.api.client import ClientError, EngineRefused
+from entrepot.api.errors import ClientError, EngineRefused
 from entrepot.api.models import Problem
 from tui.key_queue import QueuesKeys
 from tui.presentation.drafts import COMMAND_WIDTH

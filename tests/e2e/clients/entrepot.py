@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import httpx
 
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from tests.e2e.clients.processes import Finished, Process, bare_environment, run
 
 CHECKOUT = Path(__file__).parents[3]

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.api.client import CacheClient, EngineRefused
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineRefused
 from entrepot.core.states import SignIn
 from tests.e2e.clients.container_clients import AMD64, PullFailed
 from tests.e2e.registries.conftest import WRONG, EngineInNamespace, SkopeoInNamespace, sign_in_of

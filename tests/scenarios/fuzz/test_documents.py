@@ -10,9 +10,10 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrepot.config.directories import Directories
 from entrepot.config.document_files import DocumentInvalid
 from entrepot.config.documents import Documents
-from entrepot.config.settings import Directories, Settings
+from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rule_import import read_import
 from entrepot.errors import EntrepotError

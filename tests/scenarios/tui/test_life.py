@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.config.settings import Directories
+from entrepot.config.directories import Directories
 from entrepot.engine.engine import Engine
 from entrepot.event_kinds import EventKind
 from tests.e2e.clients.processes import Process

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from entrepot.config import documents
+from entrepot.config.directories import Directories
 from entrepot.config.document_files import Signature, write_document
-from entrepot.config.settings import Directories
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual import events
 
-from entrepot.api.client import EngineUnreachable
+from entrepot.api.errors import EngineUnreachable
 from entrepot.api.session import ApiSession
 from entrepot.api.transport import ApiResponse
 from entrepot.core.rules import RuleDraft
