@@ -1,1 +1,1 @@
-"""The HTTP faces of the cache."""
+"""The HTTP interfaces of the cache."""
