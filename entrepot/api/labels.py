@@ -70,9 +70,9 @@ def credential_set_health(credential_set: CredentialSetSnapshot) -> str:
 def match_state(match: RuleMatch) -> str:
     """How much of a matched image, or of its repository, is cached."""
     if match.tag is None and match.digest is None:
-        is_cached = match.holding is not CachedState.NOT_CACHED
+        is_cached = match.cached_state is not CachedState.NOT_CACHED
         return "repository cached" if is_cached else "repository not cached"
-    return CACHED_LABELS[match.holding]
+    return CACHED_LABELS[match.cached_state]
 
 
 def image_name(image: TagImage, detail: TagDetail) -> str:
@@ -87,7 +87,7 @@ def image_name(image: TagImage, detail: TagDetail) -> str:
 
 def blob_cached(blob: ImageBlob) -> str:
     """Whether a blob is cached."""
-    return "cached" if blob.held else "not cached"
+    return "cached" if blob.cached else "not cached"
 
 
 def is_shared(blob: ImageBlob) -> bool:

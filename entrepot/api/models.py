@@ -182,7 +182,7 @@ class ImageBlob(Snapshot, frozen=True, kw_only=True):
     media_type: str
     size: int | None
     """Bytes of the cached blob, else what the manifest states; None where neither is known."""
-    held: bool
+    cached: bool = msgspec.field(name="held")
     shared_images: int = 0
     """Other images that have it too, except those behind the same tag."""
     shared_repositories: int = 0
@@ -199,9 +199,9 @@ class TagImage(Snapshot, frozen=True, kw_only=True):
     platform: str | None
     size: int | None
     """Bytes of the manifest and all that it needs; None until the manifest is cached."""
-    held_size: int
+    cached_size: int = msgspec.field(name="heldSize")
     """Cached bytes of it."""
-    holding: CachedState
+    cached_state: CachedState = msgspec.field(name="holding")
     last_used: float | None
     """None: it was not requested since it was cached, or is not cached."""
     locked: bool = False
@@ -250,10 +250,10 @@ class SourceRegistrySnapshot(Snapshot, frozen=True, kw_only=True):
     (`entrepot.causes`)."""
     at_fault: str | None = None
     """Where it can be fixed: ``machine``, ``network`` or ``source``."""
-    allowance_remaining: int | None = None
-    allowance_limit: int | None = None
-    allowance_resets: float | None = None
-    allowance_window: float | None = None
+    rate_limit_remaining: int | None = msgspec.field(default=None, name="allowanceRemaining")
+    rate_limit_limit: int | None = msgspec.field(default=None, name="allowanceLimit")
+    rate_limit_resets: float | None = msgspec.field(default=None, name="allowanceResets")
+    rate_limit_window: float | None = msgspec.field(default=None, name="allowanceWindow")
     """Seconds of the window of the rate limit: 21,600 at Docker Hub."""
     unreachable_since: float | None = None
     """Since then it is unreachable and only cached content is served; None: it is reachable."""
@@ -397,7 +397,7 @@ class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
     """The evicted images, the least recently used first."""
     freed: int
     """Bytes that are freed."""
-    held: int
+    cached: int = msgspec.field(name="held")
     """Cached bytes before the eviction."""
     goal: int
     """Cached bytes after which eviction stops."""
@@ -502,7 +502,7 @@ class RuleMatch(Snapshot, frozen=True, kw_only=True):
     credential_set: str | None
     pull: str | None
     """The name by which a client pulls it: ``127.0.0.1:5000/library/nginx:1.27``."""
-    holding: CachedState
+    cached_state: CachedState = msgspec.field(name="holding")
     """How much of the named tag or digest is cached; without either, ``whole`` says that something
     of the repository is."""
     why_not: str | None = None

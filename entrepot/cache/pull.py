@@ -175,7 +175,7 @@ class _Layer:
         size = self._size
         if fill is None:
             state, received, clients, resumed_at = (
-                (LayerState.HELD, size, 0, None)
+                (LayerState.CACHED, size, 0, None)
                 if self.cached_before
                 else (LayerState.WAITING, 0, 0, None)
             )

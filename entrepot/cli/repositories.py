@@ -184,7 +184,7 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
             image_name(image, detail),
             short_digest(image.digest),
             "-" if image.size is None else size(image.size),
-            CACHED_LABELS[image.holding],
+            CACHED_LABELS[image.cached_state],
             ago(image.last_used, now),
         )
         for image in detail.images
@@ -323,7 +323,7 @@ def _print_eviction(eviction: EvictionSnapshot) -> None:
     print_table(
         _EVICTION_COLUMNS,
         rows,
-        empty=f"Nothing to evict: {size(eviction.held)} of {size(eviction.limit)} are cached, "
+        empty=f"Nothing to evict: {size(eviction.cached)} of {size(eviction.limit)} are cached, "
         f"and the goal is {size(eviction.goal)}.",
     )
     if eviction.images:

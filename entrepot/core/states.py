@@ -39,7 +39,7 @@ class LayerState(StrEnum):
     """Running again after the source cut the connection."""
     VERIFIED = "verified"
     """Complete, its digest is right, and it is cached."""
-    HELD = "held"
+    CACHED = "held"
     """It was cached before this pull began."""
     FAILED = "failed"
 

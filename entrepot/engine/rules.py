@@ -227,7 +227,7 @@ class RuleService:
             pull=f"{self._endpoints.registry}/{name}{reference}"
             if name is not None and route is not None
             else None,
-            holding=await self._cached_state(name, lookup.digest or lookup.tag)
+            cached_state=await self._cached_state(name, lookup.digest or lookup.tag)
             if name is not None
             else CachedState.NOT_CACHED,
             why_not=lookup.why_not,

@@ -89,7 +89,7 @@ def test_the_state_of_a_match(tag: str | None, holding: CachedState, state: str)
         source_repository="docker.io/library/nginx",
         credential_set=None,
         pull=None,
-        holding=holding,
+        cached_state=holding,
     )
     assert labels.match_state(match) == state
 
@@ -110,7 +110,7 @@ def test_what_shares_a_blob(
         digest=f"sha256:{'1' * 64}",
         media_type="application/vnd.oci.image.layer.v1.tar+gzip",
         size=1,
-        held=True,
+        cached=True,
         shared_images=images,
         shared_repositories=repositories,
         shared_with=examples,
@@ -124,8 +124,8 @@ def test_an_attestation_is_named_by_the_platform_of_its_image() -> None:
         media_type="application/vnd.oci.image.manifest.v1+json",
         platform="linux/arm64",
         size=1,
-        held_size=1,
-        holding=CachedState.CACHED,
+        cached_size=1,
+        cached_state=CachedState.CACHED,
         last_used=None,
     )
     attestation = msgspec.structs.replace(

@@ -234,7 +234,7 @@ async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
         planned.dry_run,
         planned.freed,
         planned.images[0].freed,
-        planned.held,
+        planned.cached,
         planned.shortfall,
     ) == (True, a.size, a.size, a.size + b.size, 0)
     assert planned.images[0].last_used == pytest.approx(clock.now - 2 * HOUR)
@@ -807,13 +807,13 @@ async def test_manifests_count_within_the_limit_and_go_with_the_use(
             )
             clock.now += HOUR
         before = await engine.maintenance.evict(dry_run=True)
-        assert before.held > limit
-        assert (await engine.status.get()).blobs_size == before.held
+        assert before.cached > limit
+        assert (await engine.status.get()).blobs_size == before.cached
         await engine.maintenance.evict()
         kept = await names(engine)
         assert kept == [f"r{number}" for number in range(8 - len(kept), 8)]
         assert 0 < len(kept) < 6
-        assert (await engine.maintenance.evict(dry_run=True)).held <= limit
+        assert (await engine.maintenance.evict(dry_run=True)).cached <= limit
         await engine.maintenance.evict(target=0)
         assert await names(engine) == []
         assert (await engine.status.get()).blobs_size == 0

@@ -278,9 +278,9 @@ async def test_the_rate_limit_of_docker_hub_is_read_and_shown_with_its_window(
     await registry.get(TAG)
     registry_status = upstream_of(engine)
     assert (
-        registry_status.allowance_remaining,
-        registry_status.allowance_limit,
-        registry_status.allowance_window,
+        registry_status.rate_limit_remaining,
+        registry_status.rate_limit_limit,
+        registry_status.rate_limit_window,
     ) == (
         76,
         100,
@@ -698,7 +698,7 @@ async def test_f50_a_sign_in_without_headers_about_limits_is_healthy(
     source.sign_in = TokenSignIn({"ann": "s3cret"}, anonymous=False)
     await engine.credential_sets.verify("example-set")
     assert engine.credential_sets.health("example-set").status.value == "Healthy"
-    assert upstream_of(engine).allowance_remaining is None
+    assert upstream_of(engine).rate_limit_remaining is None
 
 
 @pytest.mark.parametrize(

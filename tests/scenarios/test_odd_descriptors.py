@@ -102,13 +102,13 @@ async def check_accounts(engine: Engine) -> None:
     [image] = detail.images
     assert image.config is not None
     assert [each.size for each in (image.config, *image.layers)] == sizes
-    assert (image.holding, image.size) == (CachedState.CACHED, image.held_size)
-    assert image.held_size is not None
-    assert image.held_size > sum(sizes)
+    assert (image.cached_state, image.size) == (CachedState.CACHED, image.cached_size)
+    assert image.cached_size is not None
+    assert image.cached_size > sum(sizes)
     [repository] = await engine.repositories.list()
     assert (repository.size, detail.tag.size) == (detail.own_size + detail.shared_size,) * 2
     assert await engine.catalog.blobs_size() == sum(sizes)
-    assert (await engine.rules.match(f"{REPOSITORY}:1")).holding is CachedState.CACHED
+    assert (await engine.rules.match(f"{REPOSITORY}:1")).cached_state is CachedState.CACHED
 
 
 SIZES: dict[str, Any] = {
@@ -458,7 +458,7 @@ async def test_f82_a_size_is_shown_as_unknown_until_the_blob_is_cached(
     add_image(source, size=None)
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
     [image] = (await engine.repositories.get_tag(REPOSITORY, "1")).images
-    assert (image.size, [each.size for each in image.layers], image.holding) == (
+    assert (image.size, [each.size for each in image.layers], image.cached_state) == (
         None,
         [None, None],
         CachedState.NOT_CACHED,

@@ -31,7 +31,7 @@ _FOREIGN_LAYERS = ("foreign", "nondistributable")
 def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) -> Row:
     """The row of an image: platform, state, size, cached size and last use."""
     name = image_name(image, detail)
-    word, tone = CACHED_LABELS[image.holding], CACHED_TONES[image.holding]
+    word, tone = CACHED_LABELS[image.cached_state], CACHED_TONES[image.cached_state]
 
     def cells() -> tuple[Cell, ...]:
         return (
@@ -44,15 +44,15 @@ def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) ->
                 size(image.size) if image.size is not None else "unknown",
                 "" if image.size is not None else "dim",
             ),
-            Cell(size(image.held_size)),
+            Cell(size(image.cached_size)),
             Cell(ago(image.last_used, clock()) if image.last_used is not None else "-", "dim"),
         )
 
     order = (
         name,
-        tuple(CACHED_TONES).index(image.holding),
+        tuple(CACHED_TONES).index(image.cached_state),
         image.size or 0,
-        image.held_size,
+        image.cached_size,
         image.last_used or 0.0,
     )
     return Row(image.digest, cells, search=f"{name} {word} {image.digest}", order=order)
@@ -60,16 +60,16 @@ def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) ->
 
 def image_lines(image: TagImage, detail: TagDetail, now: float) -> tuple[str, ...]:
     """An image in sentences."""
-    word = CACHED_LABELS[image.holding]
+    word = CACHED_LABELS[image.cached_state]
     shared = shared_size(image)
     parts = [
         word
-        if image.holding is not CachedState.PARTLY_CACHED or image.size is None
-        else f"{word}: {size(image.held_size)} of {size(image.size)}",
+        if image.cached_state is not CachedState.PARTLY_CACHED or image.size is None
+        else f"{word}: {size(image.cached_size)} of {size(image.size)}",
         f"{size(shared)} of it shared"
         if shared
         else "nothing of it shared"
-        if image.held_size
+        if image.cached_size
         else "",
         f"used {since(image.last_used, now)}" if image.last_used is not None else "",
     ]
@@ -85,10 +85,10 @@ def image_facts(image: TagImage, detail: TagDetail, now: float) -> tuple[tuple[s
         ("Platform", image_name(image, detail)),
         ("Digest", image.digest),
         ("Media type", image.media_type),
-        ("State", CACHED_LABELS[image.holding]),
+        ("State", CACHED_LABELS[image.cached_state]),
         (
             "Size",
-            f"{size(image.held_size)} of {size(image.size)}"
+            f"{size(image.cached_size)} of {size(image.size)}"
             if image.size is not None
             else "unknown until it is pulled",
         ),
@@ -111,7 +111,7 @@ def image_facts(image: TagImage, detail: TagDetail, now: float) -> tuple[tuple[s
 
 def shared_size(image: TagImage) -> int:
     """Cached bytes of an image that other images have too."""
-    return sum(blob.size or 0 for blob in blobs(image) if blob.held and is_shared(blob))
+    return sum(blob.size or 0 for blob in blobs(image) if blob.cached and is_shared(blob))
 
 
 def blobs(image: TagImage) -> tuple[ImageBlob, ...]:
@@ -141,12 +141,14 @@ def blob_row(blob: ImageBlob, image: TagImage, number: int) -> Row:
         Cell(short_digest(blob.digest), "accent"),
         Cell(kind, "dim"),
         Cell(_size_of(blob)),
-        Cell(blob_cached(blob), "good" if blob.held else "dim"),
+        Cell(blob_cached(blob), "good" if blob.cached else "dim"),
         Cell(sharers(blob), "" if is_shared(blob) else "dim"),
     )
     # An image may have the same layer twice.
     return Row(
-        f"{number}", cells, order=(blob.digest, kind, blob.size or 0, blob.held, blob.shared_images)
+        f"{number}",
+        cells,
+        order=(blob.digest, kind, blob.size or 0, blob.cached, blob.shared_images),
     )
 
 

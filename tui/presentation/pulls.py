@@ -38,7 +38,7 @@ _ENDED = {
     PullState.FAILED: ("failed", "bad"),
     PullState.CANCELLED: ("cancelled", "warn"),
 }
-WHOLE = {LayerState.VERIFIED, LayerState.HELD}
+WHOLE = {LayerState.VERIFIED, LayerState.CACHED}
 
 
 def under_way_first(pulls: Sequence[PullSnapshot]) -> list[PullSnapshot]:
@@ -237,7 +237,7 @@ def layer_progress(layer: LayerSnapshot, *, width: int = 11) -> Row:
     words = {
         LayerState.WAITING: Cell("waiting", "dim"),
         LayerState.VERIFIED: Cell("verified", "good"),
-        LayerState.HELD: Cell("cached", "good"),
+        LayerState.CACHED: Cell("cached", "good"),
         LayerState.FAILED: Cell("failed", "bad"),
     }
     resumed = f"resumed at {size(layer.resumed_at)}" if layer.resumed_at is not None else ""

@@ -181,7 +181,7 @@ def eviction_lines(eviction: EvictionSnapshot, now: float, *, limit: int = 6) ->
     if len(eviction.images) > limit:
         images.append(f"  and {counted(len(eviction.images) - limit, 'more image')}")
     lines = [
-        f"{size(eviction.held)} are cached. {size(eviction.freed)} are evicted, "
+        f"{size(eviction.cached)} are cached. {size(eviction.freed)} are evicted, "
         "the least recently used images:",
         *images,
     ]
@@ -196,7 +196,7 @@ def nothing_to_evict(plan: EvictionSnapshot) -> str:
     reason = (
         what_stays(plan.locked, plan.in_use, plan.recent)
         if plan.shortfall
-        else f"{size(plan.held)} are cached, which is no more than that"
+        else f"{size(plan.cached)} are cached, which is no more than that"
     )
     return f"Nothing to evict: {reason}."
 

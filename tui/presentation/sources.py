@@ -52,7 +52,7 @@ def source_row(registry: SourceRegistrySnapshot, now: float) -> Row:
             registry.sign_in.value,
             registry.rules,
             word,
-            registry.allowance_remaining if registry.allowance_remaining is not None else -1,
+            registry.rate_limit_remaining if registry.rate_limit_remaining is not None else -1,
         ),
     )
 
@@ -68,7 +68,7 @@ def source_state(registry: SourceRegistrySnapshot, now: float) -> tuple[str, str
         return "unknown", "dim"
     if not registry.reachable:
         return word, "bad"
-    if registry.allowance_remaining == 0:
+    if registry.rate_limit_remaining == 0:
         return "rate limited", "bad"
     if registry.problem is not None:
         return "has a problem", "warn"
@@ -93,15 +93,15 @@ def remaining_pulls(registry: SourceRegistrySnapshot, now: float) -> str:
 
     Empty where the registry does not tell.
     """
-    if registry.allowance_remaining is None:
+    if registry.rate_limit_remaining is None:
         return ""
-    limit = f" of {registry.allowance_limit:,}" if registry.allowance_limit is not None else ""
+    limit = f" of {registry.rate_limit_limit:,}" if registry.rate_limit_limit is not None else ""
     reset = (
-        f", {duration(registry.allowance_resets - now)}"
-        if registry.allowance_resets is not None and registry.allowance_resets - now >= 60
+        f", {duration(registry.rate_limit_resets - now)}"
+        if registry.rate_limit_resets is not None and registry.rate_limit_resets - now >= 60
         else ""
     )
-    return f"{registry.allowance_remaining:,}{limit} left{reset}"
+    return f"{registry.rate_limit_remaining:,}{limit} left{reset}"
 
 
 def source_detail(
@@ -136,9 +136,9 @@ def source_detail(
         ]
     if remaining := remaining_pulls(registry, now):
         facts.append(("Pulls", remaining))
-    if registry.allowance_limit is not None and registry.allowance_window is not None:
+    if registry.rate_limit_limit is not None and registry.rate_limit_window is not None:
         facts.append(
-            ("Limit", f"{registry.allowance_limit:,} in {duration(registry.allowance_window)}")
+            ("Limit", f"{registry.rate_limit_limit:,} in {duration(registry.rate_limit_window)}")
         )
     facts += [
         ("Declared", "in settings.toml" if registry.declared else "by Entrepot"),
@@ -186,8 +186,8 @@ def doctor_report_cells(report: DoctorReport) -> list[Cell]:
 
 
 def _is_low(registry: SourceRegistrySnapshot) -> bool:
-    return registry.allowance_remaining is not None and registry.allowance_remaining <= LOW * (
-        registry.allowance_limit or 100
+    return registry.rate_limit_remaining is not None and registry.rate_limit_remaining <= LOW * (
+        registry.rate_limit_limit or 100
     )
 
 
@@ -201,7 +201,7 @@ def _condition(registry: SourceRegistrySnapshot, now: float) -> str:
         return "It has not been contacted since the engine started."
     if not registry.reachable:
         return "Unreachable. Cached content is served."
-    if registry.allowance_remaining == 0:
+    if registry.rate_limit_remaining == 0:
         return "Its rate limit is reached. Cached content is served."
     return "" if registry.problem is not None else "Healthy."
 
@@ -218,11 +218,11 @@ def _rate_limit(registry: SourceRegistrySnapshot, now: float) -> str:
     parts = []
     if remaining := remaining_pulls(registry, now):
         parts.append(f"{remaining.partition(' left')[0]} pulls left")
-    if registry.allowance_limit is not None and registry.allowance_window is not None:
+    if registry.rate_limit_limit is not None and registry.rate_limit_window is not None:
         parts.append(
-            f"the limit is {registry.allowance_limit:,} in {duration(registry.allowance_window)}"
+            f"the limit is {registry.rate_limit_limit:,} in {duration(registry.rate_limit_window)}"
         )
-    if registry.allowance_resets is not None and registry.allowance_resets > now:
-        parts.append(f"it resets at {moment(registry.allowance_resets, now)}")
+    if registry.rate_limit_resets is not None and registry.rate_limit_resets > now:
+        parts.append(f"it resets at {moment(registry.rate_limit_resets, now)}")
     sentence = ", ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""

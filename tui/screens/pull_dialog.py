@@ -130,7 +130,7 @@ class PullDialog(Dialog[bool]):
             match is None
             or match.repository is None
             or match.tag is None
-            or match.holding is CachedState.NOT_CACHED
+            or match.cached_state is CachedState.NOT_CACHED
         ):
             return None
         try:
@@ -144,7 +144,7 @@ class PullDialog(Dialog[bool]):
         for image in detail.images if detail is not None else ():
             # An index may have several versions of Windows of one name: a pull takes the first.
             if image.attests is None and image.platform and image.platform not in rows:
-                state, tone = CACHED_LABELS[image.holding], CACHED_TONES[image.holding]
+                state, tone = CACHED_LABELS[image.cached_state], CACHED_TONES[image.cached_state]
                 rows[image.platform] = Row(
                     image.platform, (Cell(image.platform), Cell(state, tone))
                 )

@@ -89,7 +89,7 @@ def test_docker_hub_counts_what_is_fetched_and_not_what_is_asked_for(
         for each in engine.manage(lambda client: client.system.source_registries())
         if each.login_server == "docker.io"
     )
-    assert (hub_status.allowance_limit, hub_status.allowance_remaining) == (
+    assert (hub_status.rate_limit_limit, hub_status.rate_limit_remaining) == (
         hub.profile.allowance,
         hub.api.remaining,
     )

@@ -24,25 +24,25 @@ CONFIG = ImageBlob(
     digest="sha256:" + "1" * 64,
     media_type="application/vnd.oci.image.config.v1+json",
     size=1_000,
-    held=True,
+    cached=True,
 )
 BASE = ImageBlob(
-    digest="sha256:" + "2" * 64, media_type="application/vnd.oci.image.layer.v1.tar+gzip", size=59_000_000, held=True, shared_images=3,
+    digest="sha256:" + "2" * 64, media_type="application/vnd.oci.image.layer.v1.tar+gzip", size=59_000_000, cached=True, shared_images=3,
     shared_repositories=2, shared_with=("library/debian:12",),
 )  # fmt: skip
 TOP = ImageBlob(
     digest="sha256:" + "3" * 64,
     media_type="application/vnd.docker.image.rootfs.diff.tar.gzip",
     size=12_000_000,
-    held=False,
+    cached=False,
 )
 AMD64 = TagImage(
-    digest="sha256:" + "a" * 64, media_type="application/vnd.oci.image.manifest.v1+json", platform="linux/amd64", size=71_002_000, held_size=59_002_000,
-    holding=CachedState.PARTLY_CACHED, last_used=NOW - 120, config=CONFIG, layers=(BASE, TOP),
+    digest="sha256:" + "a" * 64, media_type="application/vnd.oci.image.manifest.v1+json", platform="linux/amd64", size=71_002_000, cached_size=59_002_000,
+    cached_state=CachedState.PARTLY_CACHED, last_used=NOW - 120, config=CONFIG, layers=(BASE, TOP),
 )  # fmt: skip
 ARM64 = TagImage(
-    digest="sha256:" + "b" * 64, media_type="application/vnd.oci.image.manifest.v1+json", platform="linux/arm64", size=None, held_size=0,
-    holding=CachedState.NOT_CACHED, last_used=None,
+    digest="sha256:" + "b" * 64, media_type="application/vnd.oci.image.manifest.v1+json", platform="linux/arm64", size=None, cached_size=0,
+    cached_state=CachedState.NOT_CACHED, last_used=None,
 )  # fmt: skip
 ATTESTATION = msgspec.structs.replace(
     ARM64, digest="sha256:" + "d" * 64, platform="unknown/unknown", attests=AMD64.digest

@@ -10,7 +10,7 @@ from tui.presentation.matches import match_lines, rule_to_show
 
 FOUND = RuleMatch(
     image="library/nginx:1.27", repository="library/nginx", tag="1.27", digest=None, rule="hub-library", source_repository="docker.io/library/nginx",
-    credential_set="hub-login", pull="cache:5000/library/nginx:1.27", holding=CachedState.CACHED,
+    credential_set="hub-login", pull="cache:5000/library/nginx:1.27", cached_state=CachedState.CACHED,
 )  # fmt: skip
 
 
@@ -26,12 +26,12 @@ def test_the_rule_that_answers_is_told_with_its_source_sign_in_and_what_is_held(
 def test_of_a_repository_it_is_told_whether_anything_is_cached() -> None:
     whole = msgspec.structs.replace(FOUND, tag=None)
     assert match_lines(whole)[1].endswith("   repository cached")
-    assert match_lines(msgspec.structs.replace(whole, holding=CachedState.NOT_CACHED))[1].endswith(
-        "   repository not cached"
-    )
-    assert match_lines(msgspec.structs.replace(FOUND, holding=CachedState.NOT_CACHED))[1].endswith(
-        "   not cached"
-    )
+    assert match_lines(msgspec.structs.replace(whole, cached_state=CachedState.NOT_CACHED))[
+        1
+    ].endswith("   repository not cached")
+    assert match_lines(msgspec.structs.replace(FOUND, cached_state=CachedState.NOT_CACHED))[
+        1
+    ].endswith("   not cached")
 
 
 def test_where_no_rule_answers_the_reason_and_what_comes_near_are_told_and_the_nearest_is_gone_to() -> (

@@ -164,7 +164,7 @@ def test_a_layer_tells_its_state_by_word() -> None:
     for state, word in (
         (LayerState.WAITING, "waiting"),
         (LayerState.VERIFIED, "verified"),
-        (LayerState.HELD, "cached"),
+        (LayerState.CACHED, "cached"),
         (LayerState.FAILED, "failed"),
     ):
         assert texts(layer_progress(changed(LAYER, state=state)))[0] == word

@@ -28,10 +28,10 @@ DOWN = changed(
 )
 LIMITED = changed(
     UPSTREAM,
-    allowance_remaining=73,
-    allowance_limit=100,
-    allowance_window=21_600.0,
-    allowance_resets=NOW + 4 * 3600,
+    rate_limit_remaining=73,
+    rate_limit_limit=100,
+    rate_limit_window=21_600.0,
+    rate_limit_resets=NOW + 4 * 3600,
 )
 RULE = RuleSnapshot(
     name="hub-library",
@@ -56,7 +56,7 @@ RULE = RuleSnapshot(
             changed(UPSTREAM, problem="docker.io answers with a web page."),
             ("has a problem", "warn"),
         ),
-        (changed(LIMITED, allowance_remaining=0), ("rate limited", "bad")),
+        (changed(LIMITED, rate_limit_remaining=0), ("rate limited", "bad")),
     ],
 )
 def test_a_source_registry_is_well_or_says_by_word_what_it_is(
@@ -67,9 +67,9 @@ def test_a_source_registry_is_well_or_says_by_word_what_it_is(
 
 def test_an_allowance_says_what_is_left_and_when_it_counts_anew() -> None:
     assert remaining_pulls(LIMITED, NOW) == "73 of 100 left, 4 h"
-    assert remaining_pulls(changed(LIMITED, allowance_resets=None), NOW) == "73 of 100 left"
+    assert remaining_pulls(changed(LIMITED, rate_limit_resets=None), NOW) == "73 of 100 left"
     assert (
-        remaining_pulls(changed(LIMITED, allowance_limit=None, allowance_resets=NOW + 30), NOW)
+        remaining_pulls(changed(LIMITED, rate_limit_limit=None, rate_limit_resets=NOW + 30), NOW)
         == "73 left"
     )
     assert remaining_pulls(UPSTREAM, NOW) == ""
@@ -77,8 +77,8 @@ def test_an_allowance_says_what_is_left_and_when_it_counts_anew() -> None:
 
 def test_the_overview_tells_an_allowance_only_of_what_is_well() -> None:
     assert source_summary(LIMITED, NOW) == Cell("73 of 100 left, 4 h")
-    assert source_summary(changed(LIMITED, allowance_remaining=9), NOW).tone == "warn"
-    assert source_summary(changed(DOWN, allowance_remaining=3), NOW) == Cell(
+    assert source_summary(changed(LIMITED, rate_limit_remaining=9), NOW).tone == "warn"
+    assert source_summary(changed(DOWN, rate_limit_remaining=3), NOW) == Cell(
         "down 3 min, serving from cache", "bad"
     )
     assert source_summary(UPSTREAM, NOW) == Cell("healthy", "good")

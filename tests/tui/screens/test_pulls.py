@@ -184,7 +184,7 @@ async def test_an_opened_pull_looks_as_agreed(size: tuple[int, int]) -> None:
             digest="sha256:" + "1" * 64,
             size=29_100_000,
             received=29_100_000,
-            state=LayerState.HELD,
+            state=LayerState.CACHED,
         ),
         changed(
             LAYER,

@@ -27,10 +27,10 @@ SIZES = ((60, 15), (80, 24), (120, 40))
 UPSTREAMS = (
     changed(
         UPSTREAM,
-        allowance_remaining=73,
-        allowance_limit=100,
-        allowance_window=21_600.0,
-        allowance_resets=NOW + 3 * 3600,
+        rate_limit_remaining=73,
+        rate_limit_limit=100,
+        rate_limit_window=21_600.0,
+        rate_limit_resets=NOW + 3 * 3600,
     ),
     SourceRegistrySnapshot(
         name="Microsoft Artifact Registry",
