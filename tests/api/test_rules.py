@@ -23,7 +23,7 @@ CREDENTIAL_SET = CredentialSetSnapshot(
 )
 
 
-class Engine:
+class FakeEngine:
     """An engine with one rule and one credential set; *is_old* lacks the routes of one of them."""
 
     def __init__(self, *, is_old: bool = False) -> None:
@@ -49,7 +49,7 @@ class Engine:
 
 
 async def test_one_rule_is_one_request() -> None:
-    engine = Engine()
+    engine = FakeEngine()
     async with client_of(engine) as client:
         assert await client.rules.get("acme-api") == RULE
         assert await client.credential_sets.get("hub-login") == CREDENTIAL_SET
@@ -57,7 +57,7 @@ async def test_one_rule_is_one_request() -> None:
 
 
 async def test_an_engine_without_the_route_is_asked_for_the_listing() -> None:
-    engine = Engine(is_old=True)
+    engine = FakeEngine(is_old=True)
     async with client_of(engine) as client:
         assert await client.rules.get("ACME-api") == RULE
         assert await client.credential_sets.get("HUB-login") == CREDENTIAL_SET
@@ -66,7 +66,7 @@ async def test_an_engine_without_the_route_is_asked_for_the_listing() -> None:
 
 @pytest.mark.parametrize("is_old", [False, True])
 async def test_a_rule_that_does_not_exist_is_refused(is_old: bool) -> None:
-    async with client_of(Engine(is_old=is_old)) as client:
+    async with client_of(FakeEngine(is_old=is_old)) as client:
         with pytest.raises(EngineRefused) as refused:
             await client.rules.get("none-such")
     assert refused.value.code == "CacheRuleNotFound"
@@ -74,7 +74,7 @@ async def test_a_rule_that_does_not_exist_is_refused(is_old: bool) -> None:
 
 @pytest.mark.parametrize("is_old", [False, True])
 async def test_a_deletion_is_one_request(is_old: bool) -> None:
-    engine = Engine(is_old=is_old)
+    engine = FakeEngine(is_old=is_old)
     async with client_of(engine) as client:
         await client.rules.delete("acme-api")
     [request] = engine.requests
@@ -82,7 +82,7 @@ async def test_a_deletion_is_one_request(is_old: bool) -> None:
 
 
 async def test_a_deletion_of_nothing_is_refused() -> None:
-    engine = Engine()
+    engine = FakeEngine()
     engine.deleted = {"Entrepot-Deleted": "0"}
     async with client_of(engine) as client:
         for delete in (client.rules.delete, client.credential_sets.delete):

@@ -11,7 +11,7 @@ from entrepot.cli.main import cli
 from tests.documents import CHECKOUT
 
 
-def _shown() -> dict[str, set[str]]:
+def _options_on_the_page() -> dict[str, set[str]]:
     """The options of each command on the page, by the words that call it."""
     sections = re.split(r"^### entrepot ", PAGE.read_text(), flags=re.MULTILINE)[1:]
     return {
@@ -30,7 +30,9 @@ def test_the_reference_of_commands_is_up_to_date() -> None:
 
 
 def test_the_reference_has_each_command_with_each_of_its_options_and_no_other() -> None:
-    assert _shown() == {" ".join(words): _long_options(command) for words, command in commands()}
+    assert _options_on_the_page() == {
+        " ".join(words): _long_options(command) for words, command in commands()
+    }
 
 
 def test_the_options_before_a_command_are_explained_in_sentences() -> None:

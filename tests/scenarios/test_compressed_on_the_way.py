@@ -1,4 +1,4 @@
-"""F85: what a proxy in front of a source compresses reaches clients and the disk as it was stored."""
+"""F85: what a proxy compresses on the way reaches clients and the disk as it was stored."""
 
 from __future__ import annotations
 

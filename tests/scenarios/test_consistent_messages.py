@@ -34,7 +34,7 @@ from tui.presentation.sources import doctor_report_cells, source_detail
 
 
 @dataclass
-class Fault:
+class MachineFault:
     """What a fault looks like where the machine is set up so that it happens."""
 
     code: str
@@ -44,7 +44,9 @@ class Fault:
     """The check of doctor that finds it."""
 
 
-async def wrong_everywhere(directories: Directories, settings: Settings, fault: Fault) -> None:
+async def wrong_everywhere(
+    directories: Directories, settings: Settings, fault: MachineFault
+) -> None:
     """Cause a fault by a pull, and check all places that report it."""
     async with Engine.open(directories, settings) as engine:
         secret = f"file:{directories.data}/secret"
@@ -143,7 +145,7 @@ async def late(authority: CertificateAuthority) -> AsyncIterator[FakeRegistry]:
 async def test_a_clock_that_is_behind(
     directories: Directories, authority: CertificateAuthority, late: FakeRegistry
 ) -> None:
-    fault = Fault(
+    fault = MachineFault(
         "clock-wrong",
         f"This machine's clock is 400 days behind ({datetime.now(UTC):%Y-%m-%d}), so the certificate of {LOGIN_SERVER} (127.0.0.1) counts as not yet valid.",
         "Set the clock of this machine (of its host, if this is a container or a virtual machine), and let chrony or systemd-timesyncd keep it right.",
@@ -162,7 +164,7 @@ async def test_an_issuer_that_is_not_trusted(
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(variable, raising=False)
     async with FakeRegistry(tls=authority.server()) as source:
-        fault = Fault(
+        fault = MachineFault(
             "certificate-untrusted",
             f"{LOGIN_SERVER} (127.0.0.1) can't be reached safely: this machine does not trust the issuer of its certificate, Example Root.",
             "If it is your company's or a proxy's, name its certificate as ca_file in settings.toml or add it to the system's.",
@@ -179,7 +181,7 @@ async def test_a_proxy_that_takes_no_connections(
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = f"127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("https_proxy", f"http://{place}")
-    fault = Fault(
+    fault = MachineFault(
         "proxy-unreachable",
         f"The proxy {place} (the engine's https_proxy) accepts no connections, so {LOGIN_SERVER} can't be reached.",
         f"Start it, correct https_proxy where the engine is started, or put {LOGIN_SERVER} into NO_PROXY if a direct way leads there.",

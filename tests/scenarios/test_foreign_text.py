@@ -31,7 +31,7 @@ LINES = 128
 """Headers of a request at the most; those of one name are joined."""
 
 BOUND = 1.0
-"""Seconds, on a machine that is busy with other tests. Each of them is read in some milliseconds."""
+"""Seconds, on a machine that is busy with other tests. One text takes a few milliseconds."""
 
 UNITS = [
     "; ",

@@ -32,7 +32,7 @@ SHORT_SHUTDOWN_GRACE = "import entrepot.server.run as run; run.SHUTDOWN_GRACE = 
 Writer = asyncio.StreamWriter
 
 
-class Engine:
+class EngineProcess:
     """A running engine with its source, and clients that speak to it byte by byte."""
 
     def __init__(self, process: Entrepot, source: FakeRegistry, image: FakeImage) -> None:
@@ -88,7 +88,7 @@ class Engine:
 
 
 @asynccontextmanager
-async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterator[Engine]:
+async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterator[EngineProcess]:
     """A running engine, started by the program *prefix*, with a source that has one image."""
     async with FakeRegistry() as source:
         image = source.add_image("library/app", "1", layers=[20_000_000], platforms=["linux/amd64"])
@@ -101,7 +101,7 @@ async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterato
             await asyncio.to_thread(
                 process.create_rule, "example-library", "library/*", "library/*"
             )
-            engine = Engine(process, source, image)
+            engine = EngineProcess(process, source, image)
             try:
                 yield engine
             finally:
@@ -109,12 +109,12 @@ async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterato
 
 
 @pytest.fixture
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineProcess]:
     async with running(tmp_path_factory.mktemp("e")) as engine:
         yield engine
 
 
-async def healthy(engine: Engine) -> None:
+async def healthy(engine: EngineProcess) -> None:
     """It answers a supervisor within a second."""
     seconds = []
     for _ in range(5):
@@ -125,7 +125,7 @@ async def healthy(engine: Engine) -> None:
     assert statistics.median(seconds) < WITHIN
 
 
-async def answers(engine: Engine, path: str) -> bool:
+async def answers(engine: EngineProcess, path: str) -> bool:
     """Whether it answers with 200, and does not reset a connection that comes while too many others
     are being refused."""
     try:
@@ -134,14 +134,14 @@ async def answers(engine: Engine, path: str) -> bool:
         return False
 
 
-async def hostile_accept(engine: Engine) -> None:
+async def hostile_accept(engine: EngineProcess) -> None:
     for unit in ("; ", ';a="', "a/b;q=", ","):
         await engine.client(
             f"GET /v2/library/app/manifests/1 HTTP/1.1\r\nHost: x\r\nAccept: a/b{unit * (8000 // len(unit))}@\r\n\r\n".encode()
         )
 
 
-async def huge_headers(engine: Engine) -> None:
+async def huge_headers(engine: EngineProcess) -> None:
     for name in ("Accept", "Range", "X", "If-None-Match"):
         lines = "".join(f"{name}: {'a/b;0-,' * 1100}\r\n" for _ in range(120))
         await engine.client(
@@ -149,38 +149,38 @@ async def huge_headers(engine: Engine) -> None:
         )
 
 
-async def absurd_numbers(engine: Engine) -> None:
+async def absurd_numbers(engine: EngineProcess) -> None:
     for path in ("_catalog?n=", "library/app/tags/list?n="):
         await engine.client(f"GET /v2/{path}{'1' * 6000} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
 
-async def slow_bodies(engine: Engine) -> None:
+async def slow_bodies(engine: EngineProcess) -> None:
     for _ in range(20):
         await engine.client(
             b"POST /v2/library/app/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx"
         )
 
 
-async def stalled_readers(engine: Engine) -> None:
+async def stalled_readers(engine: EngineProcess) -> None:
     for _ in range(30):
         await engine.client(
             f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
         )
 
 
-async def pipelining(engine: Engine) -> None:
+async def pipelining(engine: EngineProcess) -> None:
     """S12: what a client asks for before it has read an answer is not all taken into memory."""
     blob = f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     for _ in range(4):
         await engine.client(blob + b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n" * 30_000)
 
 
-async def half_a_header(engine: Engine) -> None:
+async def half_a_header(engine: EngineProcess) -> None:
     for _ in range(100):
         await engine.client(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 
 
-async def aborted_tls(engine: Engine) -> None:
+async def aborted_tls(engine: EngineProcess) -> None:
     for _ in range(50):
         writer = await engine.client(
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(200)
@@ -188,13 +188,13 @@ async def aborted_tls(engine: Engine) -> None:
         writer.transport.abort()
 
 
-async def silent_source(engine: Engine) -> None:
+async def silent_source(engine: EngineProcess) -> None:
     engine.source.hold("/manifests/silent", method="GET")
     for _ in range(50):
         await engine.client(b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-async def bad_targets(engine: Engine) -> None:
+async def bad_targets(engine: EngineProcess) -> None:
     for target in (
         b"http://[",
         b"/v2/\xff\xfe",
@@ -206,7 +206,7 @@ async def bad_targets(engine: Engine) -> None:
         await engine.client(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
 
 
-SITUATIONS: list[Callable[[Engine], Awaitable[None]]] = [
+SITUATIONS: list[Callable[[EngineProcess], Awaitable[None]]] = [
     hostile_accept,
     huge_headers,
     absurd_numbers,
@@ -221,7 +221,7 @@ SITUATIONS: list[Callable[[Engine], Awaitable[None]]] = [
 
 
 async def test_whatever_is_in_flight_it_reports_its_health_and_sigterm_ends_it(
-    engine: Engine,
+    engine: EngineProcess,
 ) -> None:
     """S01, S09, S25, L06: the supervisor's view."""
     assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(
@@ -238,7 +238,7 @@ async def test_whatever_is_in_flight_it_reports_its_health_and_sigterm_ends_it(
     assert "Traceback" not in finished.output
 
 
-async def disconnect_while_waiting(engine: Engine, clients: int) -> None:
+async def disconnect_while_waiting(engine: EngineProcess, clients: int) -> None:
     """S06: ask for the end of a blob that does not come, with large headers, and disconnect."""
     engine.source.hold("/manifests/silent", method="GET")
     padding = "".join(f"X-{number}: {'x' * 8000}\r\n" for number in range(3))
@@ -252,7 +252,7 @@ async def disconnect_while_waiting(engine: Engine, clients: int) -> None:
         engine.abort_all()
 
 
-async def stalling(engine: Engine, clients: int) -> None:
+async def stalling(engine: EngineProcess, clients: int) -> None:
     """S09, L06: ask for a large blob, and read nothing of it."""
     for _ in range(clients):
         await engine.client(
@@ -262,7 +262,7 @@ async def stalling(engine: Engine, clients: int) -> None:
     engine.abort_all()
 
 
-async def asking_for_what_is_not_there(engine: Engine, clients: int) -> None:
+async def asking_for_what_is_not_there(engine: EngineProcess, clients: int) -> None:
     for number in range(clients):
         path = (
             "library/app/manifests/none",
@@ -273,7 +273,7 @@ async def asking_for_what_is_not_there(engine: Engine, clients: int) -> None:
         assert b" 404 " in await engine.ask(f"/v2/{path}")
 
 
-async def test_after_a_flood_memory_and_descriptors_come_back(engine: Engine) -> None:
+async def test_after_a_flood_memory_and_descriptors_come_back(engine: EngineProcess) -> None:
     """S06, S09, S10, L11: 1,500 clients that disconnected took 88 MB while the source was
     silent."""
     assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(

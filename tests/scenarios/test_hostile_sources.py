@@ -197,7 +197,7 @@ async def test_s07_a_blob_that_came_twice_counts_once(
 async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_shows_them(
     client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
-    """Six blobs at a byte a second occupied all places of a source for good, and nothing said so."""
+    """Six blobs at a byte a second occupied all places of a source for good, without a sign."""
     now = 0.0
     served.fills._clock = served.health._clock = lambda: now
     slow = [

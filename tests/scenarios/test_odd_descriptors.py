@@ -1,4 +1,4 @@
-"""Manifests that are a little odd, and that clients use all the same (F82), and platforms as people
+"""Manifests that are a little odd, and that clients use nevertheless (F82), and platforms as people
 name them (F74): through a real engine."""
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ async def test_f82_wrong_bytes_are_refused_whatever_the_size_says(
 async def test_f82_a_blob_whose_size_is_stated_nowhere_is_explained_in_one_sentence(
     client: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
-    """No answer goes without a length: containerd and older docker stop at one (containerd #3110)."""
+    """Each answer has a length: containerd and older docker stop without (containerd #3110)."""
     add_image(source, size=-1)
     source.fault("/blobs/", NoContentLength())
     source.fault("/blobs/", IgnoreRange())

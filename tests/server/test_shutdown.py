@@ -79,7 +79,7 @@ async def test_afterwards_signals_do_what_they_did_before(terminal: None) -> Non
     assert [signal.getsignal(each) for each in numbers] == before
 
 
-class Left:
+class ProcessEnd:
     """What a deadline calls instead of ending the test."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Left:
 def test_f79_an_end_that_takes_too_long_is_cut_and_says_why(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    process_end, log_texts = Left(), []
+    process_end, log_texts = ProcessEnd(), []
     deadline = Deadline(0, end_process=process_end)
     deadline.reason = lambda: "The disk of /data has not answered for 30 s."
     deadline.flush_log = lambda: log_texts.append(caplog.text)
@@ -108,7 +108,7 @@ def test_f79_an_end_that_takes_too_long_is_cut_and_says_why(
 
 
 def test_f79_asked_again_an_engine_has_less_time(caplog: pytest.LogCaptureFixture) -> None:
-    process_end = Left()
+    process_end = ProcessEnd()
     deadline = Deadline(10_000, end_process=process_end)
     deadline.begin()
     deadline.begin(20_000)
@@ -117,7 +117,7 @@ def test_f79_asked_again_an_engine_has_less_time(caplog: pytest.LogCaptureFixtur
 
 
 def test_f79_before_its_end_has_begun_an_engine_has_all_the_time() -> None:
-    process_end = Left()
+    process_end = ProcessEnd()
     Deadline(0, end_process=process_end)
     assert not [each for each in threading.enumerate() if each.name == "entrepot-deadline"]
     assert not process_end.happened.is_set()

@@ -107,7 +107,7 @@ def client(request: pytest.FixtureRequest) -> ContainerClient:
 def shared(
     source: DockerRegistry, app: FakeImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Entrepot]:
-    """One running engine for tests that change nothing; it holds ``library/app:1`` for linux/amd64."""
+    """One engine for tests that change nothing; ``library/app:1`` is cached for linux/amd64."""
     with Entrepot(tmp_path_factory.mktemp("e"), source.url) as engine:
         engine.start()
         engine.create_rule("example-library", "library/*", "library/*")

@@ -20,7 +20,7 @@ CHUNK = 1024 * 1024
 def read_blob(
     address: str, repository: str, tag: str, digest: str, together: threading.Barrier
 ) -> dict[str, object]:
-    """What one client gets: it asks for the manifest, waits for the others, and asks for the blob."""
+    """Ask for the manifest, wait for the other clients, ask for the blob; give what came."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=120)
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.processes import tied
 
 STARTING = 60.0
-"""Seconds that a program has to say that it is ready, on a machine that is busy with other tests."""
+"""Seconds until a program says that it is ready, on a machine that is busy with other tests."""
 
 ENDING = 60.0
 """Seconds that a program has to end when it is asked to."""

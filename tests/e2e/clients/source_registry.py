@@ -24,7 +24,7 @@ _ACCESS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class LoggedRequest:
     """A line of the access log. *sent* is the bytes of the body."""
 
     method: str
@@ -51,7 +51,7 @@ class DockerRegistry:
         self._proxy_of = proxy_of
         self._process: Process | None = None
         self._pid_before: int | None = None
-        self._earlier: list[Access] = []
+        self._earlier: list[LoggedRequest] = []
         self.address = "127.0.0.1:0"
 
     @property
@@ -112,7 +112,7 @@ class DockerRegistry:
         finally:
             self.start()
 
-    def accesses(self, *, settle: bool = True) -> list[Access]:
+    def accesses(self, *, settle: bool = True) -> list[LoggedRequest]:
         """All requests so far.
 
         It writes the line of a request before the last bytes of a short answer go out, so once the
@@ -128,7 +128,7 @@ class DockerRegistry:
             self._process.wait_for_line(re.escape(marker))
         matches = [_ACCESS.search(line) for line in self._process.lines()]
         return self._earlier + [
-            Access(
+            LoggedRequest(
                 each["method"],
                 each["target"],
                 int(each["status"]),
@@ -139,13 +139,15 @@ class DockerRegistry:
             if each and "?marker=" not in each["target"]
         ]
 
-    def asked(self, since: int = 0) -> list[tuple[str, str]]:
+    def requests_since(self, since: int = 0) -> list[tuple[str, str]]:
         """Method and address of each request after the first *since* ones."""
         return [(each.method, each.target) for each in self.accesses()[since:]]
 
     def count(self, method: str, part: str, since: int = 0) -> int:
         """How many requests had this method and this part in their address."""
-        return sum(asked == method and part in target for asked, target in self.asked(since))
+        return sum(
+            asked == method and part in target for asked, target in self.requests_since(since)
+        )
 
     def mark(self) -> int:
         """How many requests there were so far."""

@@ -65,7 +65,7 @@ def test_a_malformed_or_unknown_address_is_refused(
 ) -> None:
     before = source.mark()
     _assert_refused(shared.get(path), status, code)
-    assert source.asked(before) == []
+    assert source.requests_since(before) == []
 
 
 @pytest.mark.parametrize(

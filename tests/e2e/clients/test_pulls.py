@@ -44,7 +44,7 @@ def test_a_warm_pull_asks_the_source_for_nothing(
     before = source.mark()
     client.pull(reference)
     client.assert_holds(reference, app)
-    assert source.asked(before) == []
+    assert source.requests_since(before) == []
 
 
 def test_after_the_freshness_one_look_at_the_tag_is_all_that_the_source_sees(
@@ -57,7 +57,7 @@ def test_after_the_freshness_one_look_at_the_tag_is_all_that_the_source_sees(
     before = source.mark()
     client.pull(reference)
     client.assert_holds(reference, app)
-    assert source.asked(before) == [("HEAD", "/v2/library/app/manifests/1")]
+    assert source.requests_since(before) == [("HEAD", "/v2/library/app/manifests/1")]
 
 
 def test_with_the_source_gone_a_cached_image_is_pulled(
@@ -105,7 +105,7 @@ def test_only_the_platform_that_was_asked_for_comes_into_the_cache(
     client.pull(reference, ARM64)
     client.assert_holds(reference, app, ARM64)
     entrepot.wait_for_pull("library/app:1 linux/arm64")
-    requested_paths = " ".join(target for _, target in source.asked(before))
+    requested_paths = " ".join(target for _, target in source.requests_since(before))
     for content in (app.platforms[AMD64].manifest, *app.platforms[AMD64].blobs):
         assert str(content.digest) not in requested_paths
     assert entrepot.cached_blobs() == {str(each.digest) for each in app.platforms[ARM64].blobs}

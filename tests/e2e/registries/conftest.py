@@ -20,7 +20,7 @@ from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.processes import Finished, run
 from tests.e2e.registries.namespace import Namespace
 from tests.e2e.registries.profiles import PROFILES, Profile
-from tests.e2e.registries.sources import Source, World
+from tests.e2e.registries.sources import RegistryWithHosts, World
 
 WRONG = "wrong-horse-battery-staple"
 
@@ -182,6 +182,6 @@ def skopeo(world: World, tmp_path_factory: pytest.TempPathFactory) -> SkopeoInNa
 
 
 @pytest.fixture(params=[each.login_server for each in PROFILES])
-def source(request: pytest.FixtureRequest, world: World) -> Source:
+def source(request: pytest.FixtureRequest, world: World) -> RegistryWithHosts:
     """Each source registry in turn."""
     return world.sources[request.param]

@@ -66,7 +66,7 @@ class Profile:
     allowance: int | None = None
     """Manifests that it gives for nothing more than this."""
     manifests: str = ""
-    """The host and path to which a request for a manifest is redirected; empty: it answers itself."""
+    """Host and path to which a request for a manifest is redirected; empty for no redirect."""
 
     @property
     def name(self) -> str:

@@ -16,19 +16,19 @@ from tests.fakes.sign_in import basic_credentials
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class _IssuedToken:
     user: str | None
     scopes: frozenset[str]
 
 
 class TokenService:
-    """Gives tokens and knows them again; *exists* returns whether there is a repository of a name."""
+    """Issues tokens and checks them; *exists* returns whether there is a repository of a name."""
 
     def __init__(self, profile: Profile, exists: Callable[[str], bool]) -> None:
         self.profile = profile
         self.realm = profile.realm
         self._exists = exists
-        self._tokens: dict[str, _Token] = {}
+        self._tokens: dict[str, _IssuedToken] = {}
         self.given: list[str] = []
         """All tokens ever given."""
 
@@ -87,7 +87,7 @@ class TokenService:
         ):
             return error(401, "UNAUTHORIZED")
         value = secrets.token_urlsafe(profile.token_size)[: profile.token_size]
-        self._tokens[value] = _Token(user, frozenset(scopes))
+        self._tokens[value] = _IssuedToken(user, frozenset(scopes))
         self.given.append(value)
         document: dict[str, object] = dict.fromkeys(profile.token_fields, value)
         if profile.expires_in is not None:

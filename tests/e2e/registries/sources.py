@@ -26,7 +26,7 @@ class Part(Protocol):
         """None: this is another part's."""
 
 
-class Host(FakeRegistry):
+class NamedHost(FakeRegistry):
     """One host. What its parts don't answer is 404, and so is what was meant for another host."""
 
     def __init__(self, name: str, address: str, authority: Authority) -> None:
@@ -157,10 +157,10 @@ class Front:
         return Answer(307, (("Location", to), ("Content-Type", "text/html; charset=utf-8")))
 
 
-class Source:
+class RegistryWithHosts:
     """A source registry with all of its hosts."""
 
-    def __init__(self, profile: Profile, hosts: dict[str, Host], namespace: Namespace) -> None:
+    def __init__(self, profile: Profile, hosts: dict[str, NamedHost], namespace: Namespace) -> None:
         self.profile = profile
         self._namespace = namespace
         self.hosts = [hosts[each] for each in profile.hosts]
@@ -184,7 +184,7 @@ class Source:
         prefix = f"{self.profile.manifests.partition('/v2/')[2]}/" if self.profile.manifests else ""
         return self.api.content.add_image(prefix + repository, tag, layers=[40_000, 9_000, 200])
 
-    def asked(self, since: int = 0) -> list[tuple[str, str, str]]:
+    def requests_since(self, since: int = 0) -> list[tuple[str, str, str]]:
         """Host, method and path of each request for a manifest or blob after the first *since*."""
         requests = [
             (host.name, each.method, each.path) for host in self.hosts for each in host.requests
@@ -254,13 +254,15 @@ class World:
         host_addresses = addresses(extra)
         self.namespace = Namespace(host_addresses)
         self._hosts = {
-            name: Host(name, address, self.authority) for name, address in host_addresses.items()
+            name: NamedHost(name, address, self.authority)
+            for name, address in host_addresses.items()
         }
         self.sources = {
-            each.login_server: Source(each, self._hosts, self.namespace) for each in PROFILES
+            each.login_server: RegistryWithHosts(each, self._hosts, self.namespace)
+            for each in PROFILES
         }
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> NamedHost:
         """One of the hosts."""
         return self._hosts[name]
 

@@ -12,7 +12,7 @@ import pytest
 from entrepot.api.client import CacheClient
 from tests.e2e.registries.conftest import EngineInNamespace, SkopeoInNamespace
 from tests.e2e.registries.profiles import PROFILES
-from tests.e2e.registries.sources import Source, World
+from tests.e2e.registries.sources import RegistryWithHosts, World
 
 PRESIGNED = [each.login_server for each in PROFILES if each.query]
 
@@ -41,7 +41,7 @@ def ask(
 
 @pytest.mark.parametrize("source", PRESIGNED, indirect=True)
 def test_a_presigned_address_refuses_credentials_heads_and_a_changed_query(
-    world: World, source: Source
+    world: World, source: RegistryWithHosts
 ) -> None:
     url = f"https://{source.profile.blobs}{source.blobs.address('sha256:some', b'content')}"
     assert ask(world, url).content == b"content"

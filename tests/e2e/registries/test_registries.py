@@ -11,7 +11,7 @@ from entrepot.core.states import SignIn
 from tests.e2e.clients.container_clients import AMD64, PullFailed
 from tests.e2e.registries.conftest import WRONG, EngineInNamespace, SkopeoInNamespace, sign_in_of
 from tests.e2e.registries.profiles import PROFILES
-from tests.e2e.registries.sources import Source
+from tests.e2e.registries.sources import RegistryWithHosts
 
 TAKING_CREDENTIALS = [each.login_server for each in PROFILES if sign_in_of(each) is not SignIn.NONE]
 OPEN_TO_ALL = [each.login_server for each in PROFILES if sign_in_of(each) is not SignIn.REQUIRED]
@@ -31,7 +31,9 @@ def assert_nowhere(secrets: list[str], engine: EngineInNamespace) -> None:
     ] == []
 
 
-def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source: Source) -> None:
+def test_a_rule_can_be_made_as_the_policy_says(
+    engine: EngineInNamespace, source: RegistryWithHosts
+) -> None:
     profile = source.profile
     number = PROFILES.index(profile)
     repository = f"{profile.login_server}/policy/test"
@@ -72,7 +74,7 @@ def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source
 
 
 def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(
-    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: RegistryWithHosts
 ) -> None:
     profile = source.profile
     image = source.add_image(profile.public, "cold")
@@ -94,7 +96,7 @@ def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(
 
 
 def test_nothing_that_lets_us_in_reaches_the_host_of_the_blobs(
-    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: RegistryWithHosts
 ) -> None:
     profile = source.profile
     image = source.add_image(profile.public, "redirected")
@@ -125,7 +127,7 @@ def test_nothing_that_lets_us_in_reaches_the_host_of_the_blobs(
 
 @pytest.mark.parametrize("source", TAKING_CREDENTIALS, indirect=True)
 def test_with_the_right_credentials_what_is_private_is_pulled(
-    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: RegistryWithHosts
 ) -> None:
     profile = source.profile
     image = source.add_image(profile.private, "right")
@@ -153,7 +155,7 @@ def test_with_the_right_credentials_what_is_private_is_pulled(
 
 @pytest.mark.parametrize("source", TAKING_CREDENTIALS, indirect=True)
 def test_wrong_credentials_are_reported_to_the_client_and_the_administrator(
-    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: RegistryWithHosts
 ) -> None:
     profile = source.profile
     image = source.add_image(profile.private, "wrong")
@@ -174,7 +176,7 @@ def test_wrong_credentials_are_reported_to_the_client_and_the_administrator(
 
 
 @pytest.mark.parametrize("source", OPEN_TO_ALL, indirect=True)
-def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source) -> None:
+def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: RegistryWithHosts) -> None:
     profile = source.profile
     source.add_image(profile.public, "there")
     engine.manage(
@@ -189,7 +191,7 @@ def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source)
 
 
 def test_a_second_pull_sends_no_request_and_a_stale_tag_costs_one_head(
-    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: RegistryWithHosts
 ) -> None:
     profile = source.profile
     image = source.add_image(profile.public, "again")
@@ -199,7 +201,7 @@ def test_a_second_pull_sends_no_request_and_a_stale_tag_costs_one_head(
     source.forget_requests()
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
-    assert source.asked() == []
+    assert source.requests_since() == []
     engine.go_on(FRESHNESS + 1)
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
@@ -207,11 +209,11 @@ def test_a_second_pull_sends_no_request_and_a_stale_tag_costs_one_head(
     if profile.manifests:
         host, _, prefix = profile.manifests.partition("/")
         heads.append((host, "HEAD", f"/{prefix}/{profile.public}/manifests/again"))
-    assert source.asked() == heads
+    assert source.requests_since() == heads
 
 
 def test_with_the_source_gone_a_cached_image_is_pulled(
-    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: RegistryWithHosts
 ) -> None:
     profile = source.profile
     image = source.add_image(profile.public, "gone")

@@ -133,7 +133,7 @@ BROKEN = st.one_of(
 DOCUMENTS = st.one_of(DOCUMENT, DOCUMENT, BROKEN)
 
 
-def _told(error: EntrepotError) -> None:
+def _check_message(error: EntrepotError) -> None:
     assert error.message
     assert error.code
 
@@ -147,7 +147,7 @@ def test_settings_are_taken_or_refused(tmp_path: Path, watch: Watch, content: by
         try:
             Settings.load(file)
         except EntrepotError as error:
-            _told(error)
+            _check_message(error)
 
 
 @examples(100)

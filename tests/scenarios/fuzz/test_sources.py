@@ -1,4 +1,4 @@
-"""What source registries answer: manifests, listings, tokens, redirects, and headers of all kinds."""
+"""Answers of source registries: manifests, listings, tokens, redirects, headers of all kinds."""
 
 from __future__ import annotations
 

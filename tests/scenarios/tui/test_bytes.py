@@ -31,8 +31,8 @@ class Watcher(Program):
     def __init__(
         self, folder: Path, under_way: int, ended: int, looks_of_a_pull: int, **environment: str
     ) -> None:
-        self._told = folder / "looks"
-        self._told.touch()
+        self._polls = folder / "looks"
+        self._polls.touch()
         program = Path(__file__).parent / "watched_pulls.py"
         variables = {
             "PATH": os.environ["PATH"],
@@ -48,14 +48,14 @@ class Watcher(Program):
                 str(under_way),
                 str(ended),
                 str(looks_of_a_pull),
-                str(self._told),
+                str(self._polls),
             ],
             variables,
         )
 
     @property
     def looks(self) -> int:
-        return self._told.stat().st_size
+        return self._polls.stat().st_size
 
     def after(self, looks: int) -> None:
         """Wait for further looks."""

@@ -19,7 +19,7 @@ ESCAPE = "\x1b"
 STATUS_QUERY, STATUS_REPLY = b"\x1b[5n", "\x1b[0n"
 
 
-async def asked(program: Program, mark: int) -> None:
+async def status_query_sent(program: Program, mark: int) -> None:
     """Wait until it has asked the terminal, which answers all that came before."""
     await asyncio.to_thread(
         program.until, lambda: STATUS_QUERY in program.since(mark), "a question to the terminal"
@@ -46,7 +46,7 @@ async def test_an_arrow_in_two_pieces_is_an_arrow(
     for _ in range(3):
         mark = program.mark()
         program.type(ESCAPE)
-        await asked(program, mark)
+        await status_query_sent(program, mark)
         program.type("[")
         await asyncio.to_thread(program.keys_read)
         program.type("B")
@@ -55,7 +55,7 @@ async def test_an_arrow_in_two_pieces_is_an_arrow(
     assert "Which source registry does it pull from?" in program.picture.text()
     mark = program.mark()
     program.type(ESCAPE)
-    await asked(program, mark)
+    await status_query_sent(program, mark)
     program.type(STATUS_REPLY)
     await sees(program, "> another-rule", gone="Which source registry")
 

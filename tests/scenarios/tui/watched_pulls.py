@@ -21,7 +21,7 @@ from tui.screens import base
 SIZE = 700_000_000
 
 
-class Watched(ScriptedEngine):
+class PolledEngine(ScriptedEngine):
     """Pulls that come as far at each look as the script says, each at a speed of its own."""
 
     def __init__(self, under_way: int, ended: int, looks: int, file: str) -> None:
@@ -70,4 +70,4 @@ not be waited for."""
 if __name__ == "__main__":
     vars(base)["POLL_INTERVAL"] = polling.IDLE_POLL_INTERVAL = LOOK_INTERVAL
     under_way, ended, looks = (int(each) for each in sys.argv[1:4])
-    Dashboard(Watched(under_way, ended, looks, sys.argv[4]).client()).run()
+    Dashboard(PolledEngine(under_way, ended, looks, sys.argv[4]).client()).run()
