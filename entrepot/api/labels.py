@@ -10,6 +10,7 @@ from typing import Final
 from entrepot.api.models import (
     CredentialSetSnapshot,
     EvictedImage,
+    Finding,
     ImageBlob,
     RefreshedTag,
     RuleMatch,
@@ -38,6 +39,11 @@ LOCKED: Final = "yes: neither evicted nor deleted"
 
 EXAMPLES: Final = 2
 """Images that are named as examples where several share a blob."""
+
+
+def check_name(finding: Finding) -> str:
+    """The name of a check of ``entrepot doctor``; JSON keeps ``allowance`` for the rate limit."""
+    return "rate limit" if finding.check == "allowance" else finding.check
 
 
 def tag_state(tag: TagSnapshot, now: float) -> str:

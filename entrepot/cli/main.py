@@ -15,6 +15,7 @@ import click
 
 from entrepot import __version__
 from entrepot.api.errors import EngineUnreachable
+from entrepot.api.labels import check_name
 from entrepot.api.models import ActivityCounts, EngineStatus
 from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
@@ -306,7 +307,7 @@ def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
         print_json(findings)
     else:
         for finding in findings:
-            text = f"{finding.about}: {finding.check}: {finding.what} {finding.advice}"
+            text = f"{finding.about}: {check_name(finding)}: {finding.what} {finding.advice}"
             print_text(f"{finding.outcome.value:<4}  {printable(text)}")
     failed = [finding for finding in findings if finding.outcome is Outcome.FAILED]
     if failed:

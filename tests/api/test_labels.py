@@ -9,6 +9,7 @@ from entrepot.api import labels
 from entrepot.api.models import (
     CredentialSetSnapshot,
     EvictedImage,
+    Finding,
     ImageBlob,
     RefreshedTag,
     RuleMatch,
@@ -16,7 +17,7 @@ from entrepot.api.models import (
     TagImage,
     TagSnapshot,
 )
-from entrepot.core.states import CachedState, HealthStatus
+from entrepot.core.states import CachedState, HealthStatus, Outcome
 
 NOW = 1_780_000_000.0
 TAG = TagSnapshot(
@@ -116,6 +117,12 @@ def test_what_shares_a_blob(
         shared_with=examples,
     )
     assert labels.sharers(blob) == label
+
+
+def test_the_check_of_the_rate_limit_has_the_name_that_people_use() -> None:
+    finding = Finding(about="docker.io", check="allowance", outcome=Outcome.OK, what="100 left")
+    assert labels.check_name(finding) == "rate limit"
+    assert labels.check_name(msgspec.structs.replace(finding, check="sign-in")) == "sign-in"
 
 
 def test_an_attestation_is_named_by_the_platform_of_its_image() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from entrepot.api.labels import check_name
 from entrepot.api.models import DoctorReport, RuleSnapshot, SourceRegistrySnapshot
 from entrepot.core.states import Outcome, SignIn
 from entrepot.formatting import ago, counted, duration, moment
@@ -170,7 +171,7 @@ def doctor_report_cells(report: DoctorReport) -> list[Cell]:
         place = f"{finding.about}, " if finding.about == "this machine" else ""
         lines.append(
             Cell(
-                f"{finding.outcome.value:<5} {place}{finding.check}: {finding.what}",
+                f"{finding.outcome.value:<5} {place}{check_name(finding)}: {finding.what}",
                 _TONES[finding.outcome] if finding.outcome is not Outcome.OK else "",
             )
         )
