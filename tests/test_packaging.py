@@ -153,3 +153,16 @@ def test_the_hook_of_the_build_can_be_read_by_older_pythons() -> None:
 def test_the_types_of_the_package_can_be_used_by_others() -> None:
     assert (CHECKOUT / "entrepot/py.typed").is_file()
     assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
+
+
+def test_a_wheel_has_every_module_of_the_product() -> None:
+    """Without ``tui`` and ``widgets`` a wheel installs a command that can't open its dashboard."""
+    builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(CHECKOUT))
+    packed = {file.distribution_path for file in builder.recurse_included_files()}
+    modules = {
+        str(path.relative_to(CHECKOUT))
+        for package in ("entrepot", "tui", "widgets")
+        for path in (CHECKOUT / package).rglob("*.py")
+    }
+    assert {name for name in packed if name.endswith(".py")} == modules
+    assert "entrepot/py.typed" in packed

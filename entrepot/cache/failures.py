@@ -117,7 +117,7 @@ class SourceFailures:
             )
         return RepositoryUnknown(
             f"No cache rule answers for {repository}.",
-            "Create one in the dashboard, or with: entrepot rule create",
+            "Create one in the dashboard or with: entrepot rule create",
         )
 
     def remember(

@@ -49,8 +49,9 @@ def events(follow: bool, limit: int, as_json: bool) -> None:
 
 
 async def _recent(client: CacheClient, limit: int) -> list[Event]:
-    # The engine takes 0 for all of them.
-    return await client.system.recent_events(limit) if limit else []
+    # The engine takes 0 for all of them; it is asked also for none, to say where none answers.
+    recent_events = await client.system.recent_events(max(limit, 1))
+    return recent_events if limit else []
 
 
 async def _follow(client: CacheClient, limit: int, *, as_json: bool) -> None:

@@ -131,8 +131,8 @@ class DocumentFile(Generic[Row]):
             # comment at the head of the file, which the engine writes too.
             state = "is gone" if content is None else "is empty"
             self._add_problem(
-                f"The file {state}, so the {kind}s that it held stay in force. To have none, write "
-                "a line that begins with # into it."
+                f"The file {state}, so the {kind}s that it listed stay in force. "
+                "To have none, write a line that begins with # into it."
             )
             return
         try:

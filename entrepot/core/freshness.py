@@ -49,7 +49,9 @@ def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
             return ALWAYS if text == "always" else NEVER
         interval = _INTERVAL.fullmatch(text)
         if interval is None or (interval["unit"] and interval["unit"] not in _UNITS):
-            raise FreshnessInvalid(f"{quoted(value)} is not a tag lifetime.", _HINT, field=field)
+            raise FreshnessInvalid(
+                f"{quoted(value)} is not a tag lifetime (freshness).", _HINT, field=field
+            )
         seconds = float(interval["number"]) * _UNITS.get(interval["unit"], 1)
     else:
         seconds = float(value)

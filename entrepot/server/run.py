@@ -306,7 +306,7 @@ async def _ensure_socket(
         message = (
             error.message
             if isinstance(error, EngineError)
-            else f"The management socket {owned.path} can't be made again: {error.strerror}."
+            else f"The management socket {owned.path} can't be created again: {error.strerror}."
         )
         if message != engine.endpoints.socket_problem:
             engine.endpoints.socket_problem = message

@@ -120,7 +120,7 @@ class OwnedSocket:
                 directory.chmod(0o700)
         except OSError as error:
             what = (
-                f"The directory {directory} of the management socket is gone and can't be made "
+                f"The directory {directory} of the management socket is gone and can't be created "
                 f"again: {error.strerror}."
             )
             raise EngineError(what, _lingering(directory)) from error
@@ -141,7 +141,7 @@ def owned_socket(path: Path) -> Iterator[OwnedSocket]:
 
 
 def _lingering(directory: Path) -> str:
-    again = "It is made again as soon as that is possible."
+    again = "It is created again as soon as that is possible."
     if directory.is_relative_to("/run/user"):
         return (
             f"{again} A logout removed it: with loginctl enable-linger, or as a system service "
@@ -164,7 +164,7 @@ def _bind(path: Path) -> tuple[socket.socket, _Identity]:
             raise
     except OSError as error:
         raise EngineError(
-            f"The management socket {path} can't be made: {error.strerror or error}.",
+            f"The management socket {path} can't be created: {error.strerror or error}.",
             "Look at its directory and its rights.",
         ) from error
     return listener, (status.st_dev, status.st_ino)
@@ -189,7 +189,7 @@ def _remove_dead_socket(path: Path) -> None:
         return
     except OSError as error:
         raise EngineError(
-            f"The management socket {path} can't be made: {error.strerror or error}.",
+            f"The management socket {path} can't be created: {error.strerror or error}.",
             "Look at its directory and its rights.",
         ) from error
 

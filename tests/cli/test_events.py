@@ -92,3 +92,7 @@ async def test_ctrl_c_ends_the_stream_without_a_message(
 async def test_follow_without_an_engine_ends_with_status_3(alone: CommandLine) -> None:
     result = await alone.run("events", "--follow")
     assert (result.status, "(EngineUnreachable)" in result.errors) == (3, True)
+
+
+async def test_no_recent_events_without_an_engine_is_status_3_as_well(alone: CommandLine) -> None:
+    assert (await alone.run("events", "-n", "0")).status == 3

@@ -16,13 +16,14 @@ from entrepot.errors import EngineError
 def test_every_directory_follows_the_variables_of_xdg(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Short names: the path of a socket has at most 107 bytes.
     for variable in ("CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"):
-        monkeypatch.setenv(f"XDG_{variable}", str(tmp_path / variable))
+        monkeypatch.setenv(f"XDG_{variable}", str(tmp_path / variable[0]))
     directories = Directories.of_user()
-    assert directories.config == tmp_path / "CONFIG_HOME" / "entrepot"
-    assert directories.data == tmp_path / "DATA_HOME" / "entrepot"
-    assert directories.runtime == tmp_path / "RUNTIME_DIR" / "entrepot"
-    assert directories.log.is_relative_to(tmp_path / "STATE_HOME" / "entrepot")
+    assert directories.config == tmp_path / "C" / "entrepot"
+    assert directories.data == tmp_path / "D" / "entrepot"
+    assert directories.runtime == tmp_path / "R" / "entrepot"
+    assert directories.log.is_relative_to(tmp_path / "S" / "entrepot")
     directories.make()
     assert directories.runtime.is_dir()
 

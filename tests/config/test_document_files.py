@@ -71,7 +71,7 @@ def test_a_missing_file_has_no_rules_and_one_that_is_gone_is_a_problem(tmp_path:
     assert messages(rules(tmp_path / "rules.toml")) == []
     [(line, entry, message)] = messages(rules(tmp_path / "rules.toml", had_entries=True))
     assert (line, entry) == (None, None)
-    assert message.startswith("The file is gone, so the rules that it held stay in force.")
+    assert message.startswith("The file is gone, so the rules that it listed stay in force.")
 
 
 def test_a_link_into_a_directory_that_is_not_there_is_a_problem(tmp_path: Path) -> None:

@@ -288,7 +288,9 @@ def test_f68_a_directory_that_can_not_be_made_again_is_named_and_tried_again(
     with owned_socket(path) as owned:
         remove_parent(path)
         (tmp_path / "run").write_text("in the way")
-        with pytest.raises(EngineError, match="is gone and can't be made again: Not a directory"):
+        with pytest.raises(
+            EngineError, match="is gone and can't be created again: Not a directory"
+        ):
             owned.ensure()
         (tmp_path / "run").unlink()
         assert owned.ensure() is not None

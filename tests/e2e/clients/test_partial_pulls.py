@@ -21,6 +21,11 @@ FILES = 60
 """Of 20 kB each that nothing compresses. Every third differs between the two images."""
 
 
+IMAGES = 12
+"""Images pulled at most until podman asks for parts: at random it takes a whole layer, also one of
+which it has most files (podman 4.3)."""
+
+
 class PartialPodman(Podman):
     """podman with storage of the kind overlay, which is the only one that takes parts of layers."""
 
@@ -82,7 +87,7 @@ def test_f72_podman_pulls_only_the_parts_of_a_layer_that_it_lacks(
 ) -> None:
     maker, podman = podmen
     served = [0]
-    for number in (1, 2):
+    for number in range(1, IMAGES + 1):
         image = f"library/chunked:{number}"
         succeed(
             maker.run("import", archive(tmp_path / f"{number}.tar", number), f"localhost/{number}")
@@ -105,6 +110,8 @@ def test_f72_podman_pulls_only_the_parts_of_a_layer_that_it_lacks(
             assert Path(mounted, "files", f"{at:03}").read_bytes() == data
         succeed(podman.run("image", "unmount", f"{entrepot.address}/{image}"))
         served.append(entrepot.ask("status")["served"])
-    # A third of the files and what describes them; the whole layer has 1.2 MB.
+        # A third of the files and what describes them; the whole layer has 1.2 MB.
+        if served[-1] - served[-2] < FILES * 20_000 / 2:
+            break
     assert served[1] > FILES * 20_000
-    assert served[2] - served[1] < FILES * 20_000 / 2
+    assert served[-1] - served[-2] < FILES * 20_000 / 2

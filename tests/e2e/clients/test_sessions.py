@@ -49,7 +49,7 @@ def test_f68_until_it_can_be_made_again_commands_name_the_pid_and_the_way_out(
     # As a directory below /run is, that only root can make.
     (engine.root / "r").write_text("in the way")
     engine.process.wait_for_line(
-        r"ERROR The directory \S+ of the management socket is gone and can't be made again: Not a directory"
+        r"ERROR The directory \S+ of the management socket is gone and can't be created again: Not a directory"
     )
     refused = engine.run("status", check=False)
     assert refused.status == 3
@@ -61,7 +61,7 @@ def test_f68_until_it_can_be_made_again_commands_name_the_pid_and_the_way_out(
     (engine.root / "r").unlink()
     engine.process.wait_for_line(AGAIN)
     assert engine.ask("status")["notices"] == []
-    assert engine.process.output.count("can't be made again") == 1
+    assert engine.process.output.count("can't be created again") == 1
 
 
 def test_f68_a_second_engine_shows_the_pid_of_the_first(engine: Entrepot) -> None:

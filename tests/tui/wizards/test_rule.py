@@ -348,7 +348,7 @@ async def test_the_freshness_is_chosen_and_each_choice_says_what_it_costs_at_doc
     await person.sees("Write a number with s, min, h or d")
     await person.press("enter")
     await person.type("soon")
-    await person.sees("Not possible: 'soon' is not a tag lifetime.", "FreshnessInvalid")
+    await person.sees("Not possible: 'soon' is not a tag lifetime (freshness).", "FreshnessInvalid")
     await person.press("enter", "ctrl+u")
     await person.sees("How long is a tag trusted")
     await person.type("90 min")
