@@ -30,8 +30,11 @@ PATIENCE = 20.0
 VISIT: tuple[tuple[str, str, float], ...] = (
     # What the screen has to show first, what is typed then, and seconds to look at it before.
     ("Last events", "p", 2.5),
-    ("Pull an image into the cache", "library/postgres:17\r\r", 0.8),
-    ("library/postgres:17", "\r", 2.5),
+    ("Pull an image into the cache", "library/postgres:17", 0.8),
+    # Two enters in one moment count as pasted text.
+    ("gets it from", "\r", 0.6),
+    ("gets it from", "\r", 0.6),
+    ("6 blobs", "\r", 2.5),
     ("from the source", "\x1b", 3.5),
     ("library/postgres:17", "4", 1.0),
     ("Cached repositories", "\r", 2.0),
