@@ -1,4 +1,7 @@
-"""Files and file systems: where a file is, and how one is replaced in one step."""
+"""Files and file systems: where a file is, and how one is replaced in one step.
+
+Blobs are fsynced and renamed into place in `entrepot.store.blobs`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The areas of the dashboard, in the order of their number keys."""
+"""The areas of the dashboard, in the order of their number keys.
+
+Their screens are registered in `tui.app.Dashboard.MODES`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """All keys of the dashboard, and the user's own keys.
 
-Both are read from the bindings themselves, so that no list of keys can be out of date.
+Both are read from the bindings themselves, so that no list of keys can be out of date. A pressed
+key is handled in `tui.key_queue`, the bytes of a terminal in `tui.terminal_input`.
 """
 
 from __future__ import annotations

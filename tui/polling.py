@@ -1,5 +1,7 @@
 """Polling the engine: how often, and what is shown while it does not answer.
 
+The poll itself is `tui.screens.base.EngineScreen.poll`.
+
 The dashboard polls also for events, and does not subscribe to the engine's event stream. Each poll
 asks for the engine's status anyway, so the stream would save one small answer every two seconds,
 and only on two screens. It has no replay: after each broken connection the list must be fetched

@@ -53,7 +53,7 @@ class HealthStatus(StrEnum):
 
 
 class CachedState(StrEnum):
-    """How much of an image or a repository is cached."""
+    """How much of an image or a repository is cached; `entrepot.api.labels` has the words."""
 
     CACHED = "whole"
     PARTLY_CACHED = "part"
