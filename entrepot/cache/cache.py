@@ -101,7 +101,7 @@ class ArtifactCache:
             catalog=catalog,
             index=self.index,
             lifetime=settings.negative_freshness,
-            monotonic=monotonic,
+            clock=monotonic,
         )
         self._manifests = ManifestResolver(
             catalog=catalog,

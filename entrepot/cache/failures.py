@@ -26,10 +26,10 @@ REVALIDATION_TIMEOUT = 2.0
 that it gets the copy."""
 
 
-class SourceFailures:
-    """Turns failures of sources into errors for clients.
+class SourceFailures(Failures):
+    """Turns failures of sources into errors for clients, and remembers them.
 
-    They are remembered for *lifetime* seconds. *monotonic* is in seconds.
+    *lifetime* and *clock* are those of `Failures`.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class SourceFailures:
         catalog: Catalog,
         index: CacheIndex,
         lifetime: float,
-        monotonic: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
+        super().__init__(lifetime=lifetime, clock=clock)
         self._catalog = catalog
         self._index = index
-        self._recent = Failures(lifetime=lifetime, clock=monotonic)
 
     def timeout(self, client: SourceClient) -> float:
         """Seconds that a client with a copy waits for a source.
@@ -120,28 +120,6 @@ class SourceFailures:
             "Create one in the dashboard or with: entrepot rule create",
         )
 
-    def remember(
-        self,
-        repository: Repository,
-        reference: str,
-        error: EntrepotError,
-        *,
-        has_copy: bool = False,
-    ) -> None:
-        """Remember a failure.
-
-        With *has_copy* something is cached that can be served meanwhile.
-        """
-        self._recent.remember(repository, reference, error, has_copy=has_copy)
-
-    def forget(self, repository: Repository, reference: str) -> None:
-        """Forget a failure: *reference* succeeded."""
-        self._recent.forget(repository, reference)
-
-    def check(self, repository: Repository, reference: str) -> None:
-        """Raise the failure of *reference* that is remembered, if one is."""
-        self._recent.check(repository, reference)
-
     def check_without_copy(self, repository: Repository, reference: Tag | Digest) -> None:
         """Raise the remembered failure of a manifest of which nothing is cached.
 
@@ -151,15 +129,7 @@ class SourceFailures:
             isinstance(reference, Digest)
             or self._index.tag_in_memory(repository, reference) is None
         ):
-            self._recent.check(repository, manifest_key(reference), without_copy=True)
-
-    def drop_expired(self) -> None:
-        """Drop the failures whose time is over."""
-        self._recent.drop_expired()
-
-    def clear(self) -> None:
-        """Forget all failures: a rule or credential set has changed."""
-        self._recent.clear()
+            self.check(repository, manifest_key(reference), without_copy=True)
 
 
 def manifest_key(reference: Tag | Digest) -> str:
