@@ -39,15 +39,12 @@ class CredentialSetsClient:
 
     async def get(self, name: str) -> CredentialSetSnapshot:
         """One credential set, its name without regard to case."""
-        credential_set = await self._session.get_if_routed(_path(name), CredentialSetSnapshot)
-        if credential_set is not None:
-            return credential_set
-        # An engine of an older version: ACR's route refuses what does not exist.
-        await self._session.change("GET", resource_path("credentialSets", name))
-        return next(
-            credential_set
-            for credential_set in await self.list()
-            if credential_set.name.casefold() == name.casefold()
+        return await self._session.get_named(
+            _path(name),
+            CredentialSetSnapshot,
+            name,
+            resource=resource_path("credentialSets", name),
+            listing=self.list,
         )
 
     async def wait_for_sign_in(
@@ -107,14 +104,11 @@ class CredentialSetsClient:
 
         Fields that are None are not judged.
         """
-        draft = {
-            "name": name,
-            "loginServer": login_server,
-            "usernameId": username_id,
-            "passwordId": password_id,
-        }
         return await self._session.send(
-            "POST", "/entrepot/v1/checks/credentialSet", CheckedCredentialSet, draft
+            "POST",
+            "/entrepot/v1/checks/credentialSet",
+            CheckedCredentialSet,
+            _draft(name, login_server, username_id, password_id),
         )
 
     async def preview_delete(self, name: str) -> DeletionPlan:
@@ -125,14 +119,12 @@ class CredentialSetsClient:
         self, name: str, login_server: str, username_id: str, password_id: str
     ) -> TriedSignIn:
         """Sign in with the values of an unsaved credential set; nothing is stored."""
-        draft = {
-            "name": name,
-            "loginServer": login_server,
-            "usernameId": username_id,
-            "passwordId": password_id,
-        }
         return await self._session.send(
-            "POST", "/entrepot/v1/signIn", TriedSignIn, draft, read_timeout=SIGN_IN_TIMEOUT
+            "POST",
+            "/entrepot/v1/signIn",
+            TriedSignIn,
+            _draft(name, login_server, username_id, password_id),
+            read_timeout=SIGN_IN_TIMEOUT,
         )
 
     async def sign_in(self, name: str) -> CredentialSetSnapshot:
@@ -144,6 +136,17 @@ class CredentialSetsClient:
 
 def _path(name: str) -> str:
     return f"/entrepot/v1/credentialSets/{path_segment(name)}"
+
+
+def _draft(
+    name: str | None, login_server: str | None, username_id: str | None, password_id: str | None
+) -> dict[str, str | None]:
+    return {
+        "name": name,
+        "loginServer": login_server,
+        "usernameId": username_id,
+        "passwordId": password_id,
+    }
 
 
 def _auth_credential(username_id: str | None, password_id: str | None) -> dict[str, str]:

@@ -25,12 +25,13 @@ class RulesClient:
 
     async def get(self, name: str) -> RuleSnapshot:
         """One cache rule, its name without regard to case."""
-        rule = await self._session.get_if_routed(_path(name), RuleSnapshot)
-        if rule is not None:
-            return rule
-        # An engine of an older version: ACR's route refuses what does not exist.
-        await self._session.change("GET", resource_path("cacheRules", name))
-        return next(rule for rule in await self.list() if rule.name.casefold() == name.casefold())
+        return await self._session.get_named(
+            _path(name),
+            RuleSnapshot,
+            name,
+            resource=resource_path("cacheRules", name),
+            listing=self.list,
+        )
 
     async def create(
         self,

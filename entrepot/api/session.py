@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -37,6 +37,14 @@ NO_SUCH_ROUTE: Final = "NotFound"
 """The code of an engine that has no such route; a resource that is missing has another code."""
 
 T = TypeVar("T")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
 
 
 class _Error(msgspec.Struct):
@@ -86,14 +94,27 @@ class ApiSession:
         """The JSON document at *path*."""
         return await self.send("GET", path, kind)
 
-    async def get_if_routed(self, path: str, kind: type[T]) -> T | None:
-        """The JSON document at *path*; None if the engine is older than this route."""
+    async def get_named(
+        self,
+        path: str,
+        kind: type[N],
+        name: str,
+        *,
+        resource: str,
+        listing: Callable[[], Awaitable[Iterable[N]]],
+    ) -> N:
+        """The rule or credential set of that name at *path*, without regard to case.
+
+        An engine that is older than this route is asked for the ACR *resource*, which refuses what
+        does not exist, and for the *listing*.
+        """
         try:
             return await self.get(path, kind)
         except EngineRefused as error:
             if error.code != NO_SUCH_ROUTE:
                 raise
-            return None
+        await self.change("GET", resource)
+        return next(item for item in await listing() if item.name.casefold() == name.casefold())
 
     async def listing(self, path: str, kind: type[T]) -> T:
         """A listing; the very same object as the last time if the engine answers 304."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import msgspec
 import pytest
 
 from entrepot.api.errors import EngineAnswerInvalid, EngineRefused
@@ -15,6 +16,12 @@ from entrepot.api.session import (
     resource_path,
 )
 from entrepot.api.transport import HttpxTransport
+
+
+class Item(msgspec.Struct):
+    """Something with a name."""
+
+    name: str
 
 
 def session(handler: httpx.MockTransport, token: str | None = None) -> ApiSession:
@@ -77,12 +84,22 @@ async def test_a_route_that_is_missing_differs_from_a_resource_that_is(
     code: str, is_missing: bool
 ) -> None:
     document = {"error": {"code": code, "message": "No."}}
-    api = session(httpx.MockTransport(lambda _: httpx.Response(404, json=document)))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/x":
+            return httpx.Response(404, json=document)
+        return httpx.Response(200, json={})
+
+    async def listing() -> list[Item]:
+        return [Item("one"), Item("Two")]
+
+    api = session(httpx.MockTransport(answer))
     if is_missing:
-        assert await api.get_if_routed("/x", str) is None
+        item = await api.get_named("/x", Item, "two", resource="/acr/two", listing=listing)
+        assert item == Item("Two")
     else:
         with pytest.raises(EngineRefused):
-            await api.get_if_routed("/x", str)
+            await api.get_named("/x", Item, "two", resource="/acr/two", listing=listing)
     await api.close()
 
 
