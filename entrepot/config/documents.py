@@ -373,33 +373,23 @@ class Documents:
         self, *, current: _State | None, existing_repositories: Collection[str]
     ) -> _State | _Unusable:
         """Read both documents as one whole."""
+        rules_before = current.rules if current is not None else None
+        sets_before = current.credential_sets if current is not None else None
         rules_file = DocumentFile(
-            self._rules_file,
-            "rules",
-            "rule",
-            RuleRow,
-            had_entries=current is not None and len(current.rules) > 0,
+            self._rules_file, "rules", "rule", RuleRow, had_entries=bool(rules_before)
         )
         credentials_file = DocumentFile(
             self._credentials_file,
             "credential_sets",
             "credential set",
             CredentialSetRow,
-            had_entries=current is not None and len(current.credential_sets) > 0,
+            had_entries=bool(sets_before),
         )
         now = to_the_second(datetime.now(UTC))
         credential_sets = CredentialBook(self._registries)
         try:
             credential_sets = CredentialBook.read(
-                (
-                    (
-                        row.draft,
-                        row.created
-                        or (_created(row.name, current.credential_sets) if current else None)
-                        or now,
-                    )
-                    for row in credentials_file.rows
-                ),
+                ((row.draft, _created(row, sets_before, now)) for row in credentials_file.rows),
                 self._registries,
             )
         except CredentialSetsInvalid as invalid:
@@ -410,18 +400,10 @@ class Documents:
         if not credentials_file.problems:
             try:
                 rules = RuleBook.read(
-                    (
-                        (
-                            row.draft,
-                            row.created
-                            or (_created(row.name, current.rules) if current else None)
-                            or now,
-                        )
-                        for row in rules_file.rows
-                    ),
+                    ((row.draft, _created(row, rules_before, now)) for row in rules_file.rows),
                     self._registries,
                     credential_sets,
-                    current=current.rules if current is not None else None,
+                    current=rules_before,
                     existing_repositories=existing_repositories,
                 )
             except RulesInvalid as invalid:
@@ -432,7 +414,11 @@ class Documents:
         return _State(rules, credential_sets, signatures)
 
 
-def _created(name: str, book: RuleBook | CredentialBook) -> datetime | None:
-    """The time of creation of an entry without ``created``, if it is in a book."""
-    item = book.find(name)
-    return item.created if item is not None else None
+def _created(
+    row: RuleRow | CredentialSetRow, before: RuleBook | CredentialBook | None, now: datetime
+) -> datetime:
+    """The time of creation that an entry states, else that of the entry in force, else *now*."""
+    if row.created is not None:
+        return row.created
+    item = before.find(row.name) if before is not None else None
+    return item.created if item is not None else now

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
@@ -317,6 +318,8 @@ def _percentage(text: str) -> float | None:
 
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST_DURATION)]
 
+Table = TypeVar("Table", bound=Struct)
+
 
 class _RegistryTable(Struct, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
@@ -408,20 +411,9 @@ def _management(document: TomlDocument, values: object, path: Path) -> Managemen
             "management",
             example,
         )
-    for key, what in unknown_keys(values, _ManagementTable.__struct_fields__):
-        raise _invalid(
-            path, document.line_of_key(key, below=head) or head, f"In management: {what}", key
-        )
-    try:
-        table = convert(values, _ManagementTable)
-    except TomlInvalid as error:
-        raise _invalid(
-            path,
-            document.line_of_key(error.key or "", below=head) or head,
-            f"In management: {error.what}",
-            error.key,
-            example,
-        ) from None
+    table = _convert_table(
+        document, values, _ManagementTable, path, head=head, place="management", hint=example
+    )
     try:
         host, _ = parse_listen(table.listen)
         if (table.certificate is None) != (table.key is None):
@@ -588,19 +580,7 @@ def _declared_registries(
                 "upstreams",
                 example,
             )
-        for key, what in unknown_keys(values, _RegistryTable.__struct_fields__):
-            raise _invalid(
-                path, document.line_of_key(key, below=head) or head, f"In {place}: {what}", key
-            )
-        try:
-            table = convert(values, _RegistryTable)
-        except TomlInvalid as error:
-            raise _invalid(
-                path,
-                document.line_of_key(error.key or "", below=head) or head,
-                f"In {place}: {error.what}",
-                error.key,
-            ) from None
+        table = _convert_table(document, values, _RegistryTable, path, head=head, place=place)
         declaration = DeclaredRegistry(
             login_server, table.name, table.sign_in, table.endpoint, table.realms
         )
@@ -621,6 +601,36 @@ def _declared_registries(
             )
         declared[name] = declaration
     return tuple(declared.values())
+
+
+def _convert_table(
+    document: TomlDocument,
+    values: Mapping[str, Any],
+    table: type[Table],
+    path: Path,
+    *,
+    head: int | None,
+    place: str,
+    hint: str = "",
+) -> Table:
+    """The table that begins at the line *head*, as a struct; raises `SettingsInvalid`.
+
+    *place* names it in messages, *hint* is for values that do not fit.
+    """
+    for key, what in unknown_keys(values, table.__struct_fields__):
+        raise _invalid(
+            path, document.line_of_key(key, below=head) or head, f"In {place}: {what}", key
+        )
+    try:
+        return convert(values, table)
+    except TomlInvalid as error:
+        raise _invalid(
+            path,
+            document.line_of_key(error.key or "", below=head) or head,
+            f"In {place}: {error.what}",
+            error.key,
+            hint,
+        ) from None
 
 
 def _invalid(
