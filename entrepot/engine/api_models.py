@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from entrepot.api.models import (
     CheckedCredentialSet,
     CheckedRule,
     EvictedImage,
     EvictionSnapshot,
-    ImageBlob,
     ImportEntry,
     ImportPlan,
     ImportProblem,
-    LayerSnapshot,
     NearRule,
     Problem,
     PullSnapshot,
@@ -26,7 +26,7 @@ from entrepot.core.rule_lookup import NearbyRule
 from entrepot.core.rules import RuleVerdict
 from entrepot.errors import Refusal
 from entrepot.store.eviction import EvictionPlan, PlannedImage
-from entrepot.store.records import ImageBlobRecord, ImageRecord
+from entrepot.store.records import ImageRecord
 
 
 def problems_model(refusals: Iterable[Refusal]) -> tuple[Problem, ...]:
@@ -107,74 +107,13 @@ def _import_entry_model(entry: RuleEntryResult | CredentialSetEntryResult) -> Im
 
 
 def pull_snapshot(progress: PullProgress) -> PullSnapshot:
-    """The API's model of a pull's progress."""
-    return PullSnapshot(
-        id=progress.id,
-        repository=progress.repository,
-        tag=progress.tag,
-        digest=progress.digest,
-        platform=progress.platform,
-        rule=progress.rule,
-        login_server=progress.login_server,
-        source_repository=progress.source_repository,
-        state=progress.state,
-        started=progress.started,
-        ended=progress.ended,
-        layers=tuple(
-            LayerSnapshot(
-                digest=layer.digest,
-                media_type=layer.media_type,
-                size=layer.size,
-                received=layer.received,
-                state=layer.state,
-                waiting_clients=layer.waiting_clients,
-                resumed_at=layer.resumed_at,
-            )
-            for layer in progress.layers
-        ),
-        size=progress.size,
-        received=progress.received,
-        speed=progress.speed,
-        time_left=progress.time_left,
-        from_source=progress.from_source,
-        to_clients=progress.to_clients,
-        waiting_clients=progress.waiting_clients,
-        layer_count=progress.layer_count,
-        asked_by=progress.asked_by,
-        error_code=progress.error_code,
-        error_message=progress.error_message,
-        error_cause=progress.error_cause,
-    )
+    """The API's model of a pull's progress: its fields have the same names."""
+    return msgspec.convert(progress, PullSnapshot, from_attributes=True)
 
 
 def tag_image(image: ImageRecord) -> TagImage:
-    """The API's model of a manifest behind a tag."""
-    return TagImage(
-        digest=image.digest,
-        media_type=image.media_type,
-        platform=image.platform,
-        size=image.size,
-        cached_size=image.cached_size,
-        cached_state=image.state,
-        last_used=image.last_used,
-        locked=image.locked,
-        attests=image.attests,
-        config=image_blob(image.config) if image.config is not None else None,
-        layers=tuple(image_blob(layer) for layer in image.layers),
-    )
-
-
-def image_blob(blob: ImageBlobRecord) -> ImageBlob:
-    """The API's model of a layer or a config."""
-    return ImageBlob(
-        digest=blob.digest,
-        media_type=blob.media_type,
-        size=blob.size,
-        cached=blob.cached,
-        shared_images=blob.shared_images,
-        shared_repositories=blob.shared_repositories,
-        shared_with=blob.shared_with,
-    )
+    """The API's model of a manifest behind a tag: its fields have the same names."""
+    return msgspec.convert(image, TagImage, from_attributes=True)
 
 
 def eviction_snapshot(

@@ -140,7 +140,7 @@ class ImageRecord:
     platform: str | None
     size: int | None
     cached_size: int
-    state: CachedState
+    cached_state: CachedState
     last_used: float | None
     locked: bool = False
     attests: str | None = None

@@ -380,7 +380,7 @@ def _image(
         platform=(link.platform if link is not None else None) or getattr(row, "platform", None),
         size=None if link is None or blobs_size is None else link.size + blobs_size,
         cached_size=0 if link is None else link.size + sum(blob.cached_size for blob in cached),
-        state=state,
+        cached_state=state,
         last_used=max(used, default=None),
         locked=link is not None and bool(link.locked),
         attests=attested.get(row.digest),

@@ -71,7 +71,7 @@ def test_an_image_record_becomes_the_json_of_the_api() -> None:
         platform="linux/amd64",
         size=110,
         cached_size=10,
-        state=CachedState.PARTLY_CACHED,
+        cached_state=CachedState.PARTLY_CACHED,
         last_used=5.0,
         locked=True,
         layers=(LAYER,),

@@ -112,7 +112,7 @@ async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
         ("linux/amd64",),
     )
     first, second = contents.images
-    assert (first.digest, first.platform, first.state) == (
+    assert (first.digest, first.platform, first.cached_state) == (
         str(amd.digest),
         "linux/amd64",
         CachedState.CACHED,
@@ -128,7 +128,13 @@ async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
         (str(digest("a")), True),
         (str(digest("b")), True),
     ]
-    assert (second.digest, second.platform, second.state, second.size, second.cached_size) == (
+    assert (
+        second.digest,
+        second.platform,
+        second.cached_state,
+        second.size,
+        second.cached_size,
+    ) == (
         str(arm.digest),
         "linux/arm64",
         CachedState.NOT_CACHED,
@@ -153,10 +159,10 @@ async def test_an_image_without_an_index_is_the_only_one(catalog: Catalog) -> No
 
 async def test_an_image_without_some_of_its_layers_is_partly_cached(catalog: Catalog) -> None:
     partly = await keep(catalog, NGINX, image("partly", "a", "b"), "1", with_blobs=False)
-    assert (await behind(catalog, NGINX, "1")).images[0].state is CachedState.NOT_CACHED
+    assert (await behind(catalog, NGINX, "1")).images[0].cached_state is CachedState.NOT_CACHED
     await catalog.add_blob(digest("a"), LAYER, now=1.0)
     [contents] = (await behind(catalog, NGINX, "1")).images
-    assert (contents.state, contents.cached_size) == (
+    assert (contents.cached_state, contents.cached_size) == (
         CachedState.PARTLY_CACHED,
         len(partly.content) + LAYER,
     )
@@ -314,7 +320,7 @@ async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is
     )
     await catalog.add_blob(digest("c"), 1000, now=1.0)
     contents = await behind(catalog, NGINX, "1")
-    assert (contents.images[0].size, contents.tag.size, contents.images[0].state) == (
+    assert (contents.images[0].size, contents.tag.size, contents.images[0].cached_state) == (
         len(odd.content) + 1108,
         len(odd.content) + 1108,
         CachedState.CACHED,
