@@ -279,9 +279,8 @@ async def test_f10_eight_ranges_at_once_of_a_cold_blob_come_from_one_request(
     assert served.blobs.size(layer.digest) == layer.size
 
 
-async def test_f11_a_head_of_an_uncached_blob_gives_its_size_and_fetches_no_body(
-    client: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, layer: Content
-) -> None:
+async def check_heads(client: httpx.AsyncClient, image: FakeImage, layer: Content) -> None:
+    """A HEAD of a manifest and of a blob has the size and the digest."""
     for path, content in (
         (f"manifests/{image.tag}", image.manifest),
         (f"blobs/{layer.digest}", layer),
@@ -290,6 +289,12 @@ async def test_f11_a_head_of_an_uncached_blob_gives_its_size_and_fetches_no_body
         assert answer.status_code == 200
         assert answer.headers["content-length"] == str(content.size)
         assert answer.headers["docker-content-digest"] == str(content.digest)
+
+
+async def test_f11_a_head_of_an_uncached_blob_gives_its_size_and_fetches_no_body(
+    client: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, layer: Content
+) -> None:
+    await check_heads(client, image, layer)
     assert {request.method for request in source.requests} == {"HEAD"}
 
 
@@ -310,14 +315,7 @@ async def test_f12_a_head_is_complete_where_the_head_of_the_source_is_not(
     layer: Content,
 ) -> None:
     source.fault("", fault, method="HEAD")
-    for path, content in (
-        (f"manifests/{image.tag}", image.manifest),
-        (f"blobs/{layer.digest}", layer),
-    ):
-        answer = await client.head(f"/v2/{REPOSITORY}/{path}")
-        assert answer.status_code == 200
-        assert answer.headers["content-length"] == str(content.size)
-        assert answer.headers["docker-content-digest"] == str(content.digest)
+    await check_heads(client, image, layer)
     assert source.bytes_sent <= image.manifest.size + 1
 
 
