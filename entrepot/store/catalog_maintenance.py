@@ -1,6 +1,6 @@
 """Periodic maintenance of the catalog.
 
-Backups, free pages, the write-ahead log, and the disk reserve.
+Backups, free pages, the write-ahead log, indexes that are new, and the disk reserve.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class CatalogMaintenance:
         self._backed_up = clock() - BACKUP_INTERVAL + FIRST_BACKUP
         self._backed_up_state = catalog.changes, catalog.uses
         self._failure: str | None = None
+        self._has_all_indexes = False
 
     async def watch(self) -> None:
         """Run rounds of maintenance until cancelled."""
@@ -60,6 +61,9 @@ class CatalogMaintenance:
         try:
             await asyncio.to_thread(self._reserve.allocate)
             await self._catalog.release_free_pages()
+            if not self._has_all_indexes:
+                await self._catalog.create_missing_indexes()
+                self._has_all_indexes = True
             if self.backup_is_due():
                 await self.back_up()
         except (CatalogFailed, OSError, sqlite3.Error) as error:
