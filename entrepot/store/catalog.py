@@ -9,7 +9,6 @@ know its size, its origins and its last use.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +22,8 @@ from entrepot.store.database import CatalogDatabase, frees_space
 from entrepot.store.eviction import EvictionPlan, Inventory, InventoryManifest, PlannedImage
 from entrepot.store.inventory import read_inventory, read_repository_inventory
 from entrepot.store.listings import read_manifests, read_tags
-from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
+from entrepot.store.lookups import Lookup, read_blob, read_manifest, read_source, read_tag
+from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.reconciliation import (
     RemoveDamaged,
     StatSize,
@@ -45,7 +45,7 @@ from entrepot.store.removal import (
     evict_images,
     remove_empty_repository,
 )
-from entrepot.store.rows import insert_missing, is_link, reference_rows, stated_size, tag_entry
+from entrepot.store.rows import insert_missing, is_link, reference_rows
 from entrepot.store.tag_contents import (
     RepositoryContents,
     TagContents,
@@ -74,15 +74,22 @@ class Catalog(CatalogDatabase):
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
-        query = select(schema.tags).where(
-            schema.tags.c.repository == repository, schema.tags.c.name == tag
-        )
+        return (await self.lookup_tag(repository, tag)).value
 
-        def read(connection: Connection) -> TagEntry | None:
-            row = connection.execute(query).one_or_none()
-            return tag_entry(row) if row else None
+    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagEntry]:
+        """Look up where a tag points."""
+        return await self._read(lambda connection: read_tag(connection, repository, tag))
 
-        return await self._read(read)
+    async def lookup_manifest(self, repository: Repository, digest: Digest) -> Lookup[Manifest]:
+        """Look up a manifest of a repository.
+
+        It has the media type that the source of the repository gave.
+        """
+        return await self._read(lambda connection: read_manifest(connection, repository, digest))
+
+    async def lookup_blob(self, repository: Repository, digest: Digest) -> Lookup[Descriptor]:
+        """Look up a blob to which manifests of a repository refer, cached or not."""
+        return await self._read(lambda connection: read_blob(connection, repository, digest))
 
     async def manifest(
         self, digest: Digest, repository: Repository | None = None
@@ -118,56 +125,8 @@ class Catalog(CatalogDatabase):
             )
         )
 
-    async def media_types_of(self, repository: Repository) -> dict[Digest, str]:
-        """The manifests of a repository, with the media types that its source gave."""
-        links = schema.repository_manifests.c
-        query = select(links.digest, links.media_type).where(links.repository == repository)
-        # A few media types stand in many rows: each text is kept once.
-        return await self._read(
-            lambda connection: {
-                Digest.parse(row.digest): sys.intern(row.media_type)
-                for row in connection.execute(query)
-            }
-        )
-
-    async def blobs_of(self, repository: Repository) -> dict[Digest, Descriptor]:
-        """The blobs that manifests of a repository refer to, cached or not."""
-        query = (
-            select(
-                schema.references.c.digest,
-                schema.references.c.kind,
-                schema.references.c.media_type,
-                schema.references.c.size,
-            )
-            .join(
-                schema.repository_manifests,
-                schema.repository_manifests.c.digest == schema.references.c.manifest,
-            )
-            .where(
-                schema.repository_manifests.c.repository == repository,
-                schema.references.c.kind != ReferenceKind.MANIFEST,
-            )
-            .distinct()
-            # Where only some manifests state a size, a stated one comes last and wins.
-            .order_by(schema.references.c.size)
-        )
-
-        def read(connection: Connection) -> dict[Digest, Descriptor]:
-            return {
-                digest: Descriptor(
-                    digest=digest,
-                    kind=ReferenceKind(row.kind),
-                    media_type=row.media_type,
-                    size=stated_size(row.size),
-                )
-                for row in connection.execute(query)
-                for digest in (Digest.parse(row.digest),)
-            }
-
-        return await self._read(read)
-
-    async def images_with(self, repository: Repository, blob: Digest) -> list[Digest]:
-        """The image manifests of a repository that refer to a blob, the latest first."""
+    async def latest_image_with(self, repository: Repository, blob: Digest) -> Digest | None:
+        """The latest image manifest of a repository that refers to a blob."""
         query = (
             select(schema.repository_manifests.c.digest)
             .join(
@@ -179,17 +138,14 @@ class Catalog(CatalogDatabase):
                 schema.references.c.digest == str(blob),
             )
             .order_by(schema.repository_manifests.c.cached.desc())
+            .limit(1)
         )
-        return await self._read(
-            lambda connection: [Digest.parse(text) for text in connection.execute(query).scalars()]
-        )
+        text = await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+        return Digest.parse(text) if text is not None else None
 
     async def is_cached(self, repository: Repository) -> bool:
         """Whether anything of the repository is cached."""
-        query = select(schema.repositories.c.name).where(schema.repositories.c.name == repository)
-        return await self._read(
-            lambda connection: connection.execute(query).one_or_none() is not None
-        )
+        return await self.source_of(repository) is not None
 
     async def repository_names(self) -> list[Repository]:
         """All cached repositories, by name."""
@@ -484,8 +440,7 @@ class Catalog(CatalogDatabase):
 
     async def source_of(self, repository: Repository) -> str | None:
         """The source of a repository, with its login server; None when not cached."""
-        query = select(schema.repositories.c.source).where(schema.repositories.c.name == repository)
-        return await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+        return await self._read(lambda connection: read_source(connection, repository))
 
     async def record_usage(self, usage: Usage) -> None:
         """Write what was used since the last call.

@@ -10,7 +10,7 @@ from typing import Any
 from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
 from entrepot.store.catalog import Catalog
-from entrepot.store.manifests import Manifest
+from entrepot.store.manifests import Descriptor, Manifest
 
 NGINX = Repository("library/nginx")
 DEBIAN = Repository("library/debian")
@@ -54,6 +54,19 @@ def index(**images: Manifest) -> Manifest:
 def sizes_of(manifest: Manifest) -> dict[Digest, int]:
     """The blobs of a manifest whose sizes it states."""
     return {blob.digest: blob.size for blob in manifest.blobs if blob.size is not None}
+
+
+async def blobs_of(catalog: Catalog, repository: Repository) -> dict[Digest, Descriptor]:
+    """The blobs that the manifests of a repository refer to, each as a look-up has it."""
+    blobs = {}
+    for digest in await catalog.manifests_of(repository):
+        manifest = await catalog.manifest(digest, repository)
+        assert manifest is not None
+        for blob in manifest.blobs:
+            descriptor = (await catalog.lookup_blob(repository, blob.digest)).value
+            assert descriptor is not None
+            blobs[blob.digest] = descriptor
+    return blobs
 
 
 class RemovedBlobs(list[Digest]):
