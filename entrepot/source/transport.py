@@ -60,9 +60,9 @@ _CAUGHT = tuple(kind for kind, _ in _ERRORS)
 class SourceTransport(httpx.AsyncBaseTransport):
     """Sends httpx's requests with aiohttp, through the proxies of the environment.
 
-    Each pool has at most *connections* open at once; *reach* bounds where they may go, and a name
-    is looked up for *lookup_timeout* seconds at the most. Besides httpx's errors it raises
-    `AddressRefused` and `ProxyUnusable`.
+    Each pool has at most *connections* open at once; *reach* bounds where they may go. *lookups*
+    looks names up, or one of its own does for *lookup_timeout* seconds at the most. Besides httpx's
+    errors it raises `AddressRefused` and `ProxyUnusable`.
     """
 
     def __init__(
@@ -72,11 +72,12 @@ class SourceTransport(httpx.AsyncBaseTransport):
         connections: int,
         reach: Reach | None = None,
         lookup_timeout: float = 10.0,
+        lookups: Lookups | None = None,
     ) -> None:
         self._tls = tls
         self._connections = connections
         self._reach = reach if reach is not None else Reach()
-        self._lookups = Lookups(lookup_timeout)
+        self._lookups = lookups if lookups is not None else Lookups(lookup_timeout)
         self._sessions: dict[tuple[bool, Proxy | None], aiohttp.ClientSession] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
