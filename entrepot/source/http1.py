@@ -14,7 +14,7 @@ import httpx
 
 from entrepot.source.connection import Connection
 
-HEAD_LIMIT = 128 * 1024
+HEAD_LIMIT = 64 * 1024
 """Bytes of a head, or of the trailer of a chunked body, at most: presigned addresses have some 4 kB
 each, and content security policies are long."""
 
