@@ -18,6 +18,7 @@ from entrepot.core.reference import Repository, Tag
 from entrepot.source import blob_transport
 from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
+from entrepot.source.blobs import ThreadedBody
 from entrepot.source.dns import Lookups, LookupsBusy
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.proxies import BehindProxyUnreachable, ProxyFailed
@@ -108,6 +109,35 @@ async def test_an_image_is_pulled_through_a_proxy_that_looks_the_names_up(
     # Connections are kept alive, also within a tunnel.
     assert len(proxy.destinations) < len(source.requests)
     assert all("proxy-authorization" not in request.headers for request in source.requests)
+
+
+async def test_a_thread_reads_a_blob_through_every_proxy(
+    request: pytest.FixtureRequest,
+    opened: Callable[..., Sources],
+    authority: Authority,
+    proxy: FakeProxy,
+    source: FakeRegistry,
+    image: FakeImage,
+) -> None:
+    """With a proxy that speaks TLS itself, in two layers of TLS."""
+    client = opened(ca_file=authority.path).client(registry(f"https://{HOST}", HOST), None)
+    layer = next(iter(image.platforms.values())).blobs[-1]
+
+    def read_half(body: ThreadedBody) -> bytes:
+        received = bytearray()
+        buffer = memoryview(bytearray(50_000))
+        while len(received) < layer.size // 2:
+            received += buffer[: body.read_into(buffer, lambda: None)]
+        return bytes(received)
+
+    for _ in range(2):
+        async with client.blob(NGINX, layer.digest) as blob:
+            assert (blob.body is not None) == (
+                request.node.callspec.params["each_transport"] == "blobs"
+            )
+            begin = b"" if blob.body is None else await asyncio.to_thread(read_half, blob.body)
+            assert begin + b"".join([chunk async for chunk in blob]) == layer.content
+    assert set(proxy.destinations) == {(HOST, 443)}
 
 
 async def test_a_proxy_that_wants_another_password_is_at_fault_and_not_the_source(
