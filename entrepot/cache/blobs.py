@@ -205,7 +205,11 @@ class BlobResolver:
         size = await self._size_to_fetch(repository, route, descriptor)
         self._copies.record_fetch(digest, _blob_origin(route))
         return await self._fills.join(
-            digest, size, self._source(route, digest, size), origin=route.registry.login_server
+            digest,
+            size,
+            self._source(route, digest, size),
+            origin=route.registry.login_server,
+            repository=str(route.repository),
         )
 
     async def size_or_fill(self, repository: Repository, descriptor: Descriptor) -> Fill | int:

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from entrepot.cache.fair_turns import TurnRequest
 from entrepot.cache.fetch_queue import FetchQueue
 from entrepot.cache.fill_buffer import BYPASS_BUFFER, FillBuffer, FillReaders, StorageFailed
 from entrepot.core.reference import Digest
@@ -205,6 +206,7 @@ class Fill:
         *,
         origin: str,
         queue: FetchQueue,
+        repository: str = "",
         clock: Callable[[], float],
         disk_refused: Callable[[OSError], None] = lambda _: None,
     ) -> None:
@@ -227,6 +229,9 @@ class Fill:
         self.finished = asyncio.Event()
         """Set at the end: the blob is stored, or *error* says why not."""
         self.source = source
+        self.turn_request = TurnRequest(repository)
+        """Its request for turns at the source, on behalf of the source repositories that need it.
+        """
         self._store = store
         self._queue = queue
         self._clock = clock
@@ -611,7 +616,10 @@ class Fill:
         waits_since = self._clock()
         pace = self._pace
         try:
-            async with asyncio.timeout(None) as self._turn_timeout, self._queue.turn():
+            async with (
+                asyncio.timeout(None) as self._turn_timeout,
+                self._queue.turn(self.turn_request),
+            ):
                 await self._open_part()
                 # How long other fills and the disk take is not the source's fault.
                 now = self._clock()

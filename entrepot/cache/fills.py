@@ -154,12 +154,15 @@ class Fills:
                 f"meanwhile, and after {duration(MAX_CRAWL_TIME)} it is given up."
             )
 
-    async def join(self, digest: Digest, size: int, source: BlobSource, *, origin: str) -> Fill:
+    async def join(
+        self, digest: Digest, size: int, source: BlobSource, *, origin: str, repository: str = ""
+    ) -> Fill:
         """Join or begin the fill of a digest from the login server *origin*.
 
         The fill under way is joined if it is for the same size; else a new one reads from *source*.
-        It waits while too many fills of that source exist. Raises `TooManyFills`, and
-        `StorageFailed` when the engine is stopping.
+        It waits while too many fills of that source exist. *repository* names the one at the source
+        that the blob is requested of: turns at the source go round by it. Raises `TooManyFills`,
+        and `StorageFailed` when the engine is stopping.
         """
         queue = self._queues.get(origin)
         if queue is None:
@@ -169,23 +172,30 @@ class Fills:
             if fill is not None and (fill.state is FillState.FAILED or fill.is_ending):
                 await fill.finished.wait()
             elif fill is not None and fill.can_be_joined:
+                queue.add_repository(fill.turn_request, repository)
                 # Another repository may name a blob that it does not have: the refusal that it gets
                 # is none for this one.
                 if fill.source == source or await fill.is_granted():
                     return fill
             else:
-                await queue.enter()
+                await queue.enter(repository)
                 try:
                     if self.get(digest, origin, size) is None:
-                        return self._begin(digest, size, source, origin, queue)
+                        return self._begin(digest, size, source, origin, repository, queue)
                 except BaseException:
-                    queue.release()
+                    queue.leave(repository)
                     raise
                 # Another request has begun the fill meanwhile.
-                queue.release()
+                queue.leave(repository)
 
     def _begin(
-        self, digest: Digest, size: int, source: BlobSource, origin: str, queue: FetchQueue
+        self,
+        digest: Digest,
+        size: int,
+        source: BlobSource,
+        origin: str,
+        repository: str,
+        queue: FetchQueue,
     ) -> Fill:
         if not self._owned.open:
             raise StorageFailed("The engine is stopping.", "Pull again when it runs.")
@@ -195,6 +205,7 @@ class Fills:
             source,
             self._store,
             origin=origin,
+            repository=repository,
             queue=queue,
             clock=self._clock,
             disk_refused=self._disk_refused,
@@ -202,7 +213,7 @@ class Fills:
         self._fills.setdefault(digest, {})[origin, size] = fill
         task = self._tasks[fill] = self._owned.start(self._run(fill), f"fill {digest}")
         # Not at the end of _run: a task that is cancelled before its first step never gets there.
-        task.add_done_callback(lambda _: self._finish(fill, queue))
+        task.add_done_callback(lambda _: self._finish(fill, repository, queue))
         return fill
 
     def _disk_refused(self, error: OSError) -> None:
@@ -229,7 +240,7 @@ class Fills:
             )
             _log.debug("%s", fill.digest, exc_info=error)
 
-    def _finish(self, fill: Fill, queue: FetchQueue) -> None:
+    def _finish(self, fill: Fill, repository: str, queue: FetchQueue) -> None:
         """End a fill whose task has ended, in whatever way, for all that wait for it."""
         if not fill.ended:
             fill.fail(
@@ -238,7 +249,7 @@ class Fills:
                 )
             )
         fill.finished.set()
-        queue.release()
+        queue.leave(repository)
         self._fetched_before += fill.fetched
         del self._tasks[fill]
         of_digest = self._fills[fill.digest]

@@ -97,9 +97,13 @@ class Place:
     store: BlobStore
     clock: Clock
 
-    async def join(self, source: Drip, origin: str = ORIGIN) -> Fill:
+    async def join(self, source: Drip, origin: str = ORIGIN, repository: str = "") -> Fill:
         return await self.fills.join(
-            Digest.of(source.content), len(source.content), source, origin=origin
+            Digest.of(source.content),
+            len(source.content),
+            source,
+            origin=origin,
+            repository=repository,
         )
 
     async def join_queue(self, source: Drip) -> Fill:
@@ -506,6 +510,60 @@ async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_
     await until(lambda: len(place.fills.under_way) == 1)
     assert len(list(place.fills.notices())) == 1
     pulls[2].cancel()
+
+
+async def test_the_only_blob_of_a_repository_does_not_wait_behind_fifty_of_another(
+    place: Place,
+) -> None:
+    large = drips(50, 100)
+    for source in large:
+        await place.join(source, repository="library/large")
+    await until(lambda: large[1].open == 1)
+    [small] = drips(1, 100)
+    fill = await place.join(small, repository="library/small")
+    await until(lambda: place.fills._queues[ORIGIN].waiting == 49)
+    large[0].send(100)
+    await until(lambda: small.open == 1)
+    assert [source.offsets for source in large[2:]] == [[]] * 48
+    small.send(100)
+    await fill.wait()
+
+
+async def test_a_blob_that_two_repositories_need_has_the_turn_of_the_one_that_comes_first(
+    place: Place,
+) -> None:
+    large = drips(50, 100)
+    for source in large:
+        await place.join(source, repository="library/large")
+    await until(lambda: large[1].open == 1)
+    shared = await place.join(large[-1], repository="library/small")
+    large[0].send(100)
+    await until(lambda: large[-1].open == 1)
+    assert [source.offsets for source in large[2:-1]] == [[]] * 47
+    large[-1].send(100)
+    await shared.wait()
+    await until(lambda: large[2].open == 1)
+
+
+async def test_s10_a_repository_with_all_fills_of_a_source_does_not_keep_another_from_its_own(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "FILLS_PER_SOURCE", 3)
+    large = drips(10, 100)
+    joining = [
+        asyncio.create_task(place.join(source, repository="library/large")) for source in large
+    ]
+    await until(lambda: len(place.fills.under_way) == 3)
+    [small] = drips(1, 100)
+    joins = asyncio.create_task(place.join(small, repository="library/small"))
+    await until(lambda: place.fills._queues[ORIGIN]._places.waiting == 8)
+    for source in (*large[:2], small):
+        source.send(100)
+    await (await joins).wait()
+    assert sum(bool(source.offsets) for source in large) <= 4
+    for task in joining:
+        task.cancel()
+    await asyncio.wait(joining)
 
 
 async def test_turns_are_given_in_order() -> None:
