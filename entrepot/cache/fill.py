@@ -48,7 +48,8 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
+from entrepot.store.blobs import READ_SIZE, BlobStore
+from entrepot.store.partial_blob import PART_SIZE, FilePart, NotWritten, PartialBlob
 from entrepot.tasks import where_raised
 
 TAIL = 64 * 1024

@@ -41,7 +41,8 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store import blobs as blobs_module
-from entrepot.store.blobs import MIN_RESUMABLE_SIZE, BlobStore, FilePart, PartialBlob
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE, BlobStore
+from entrepot.store.partial_blob import FilePart, PartialBlob
 from tests.store.full_disk import no_file_above
 
 CHUNK = 64 * 1024
