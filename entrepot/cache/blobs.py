@@ -14,8 +14,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from entrepot.cache.blob_copies import BlobCopies
+from entrepot.cache.blob_source import BlobSource
 from entrepot.cache.failures import SourceFailures
-from entrepot.cache.fill import BlobSource, Fill
+from entrepot.cache.fill import Fill
 from entrepot.cache.fills import Fills
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.proof import proves

@@ -25,19 +25,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Protocol
 
+from entrepot.cache.blob_source import BlobSource, BlobStreamLike
 from entrepot.cache.fair_turns import TurnRequest
 from entrepot.cache.fetch_queue import FetchQueue
 from entrepot.cache.fill_buffer import BYPASS_BUFFER, FillBuffer, FillReaders, StorageFailed
+from entrepot.cache.pace import MIN_RATE, Pace, SpeedMeter
+from entrepot.cache.transfer import Transfer, TransferThreads
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.formatting import duration, rate
+from entrepot.source.blobs import ThreadedBody
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -63,59 +64,11 @@ the digest decides at the end."""
 ATTEMPTS_WITHOUT_PROGRESS = 5
 """How often a source is asked again without a single new byte before the fill fails."""
 
-SPEED_WINDOW = 5.0
-"""Seconds over which the speed of a fill is measured."""
-
-SAMPLE_INTERVAL = 0.25
-"""Seconds between two measurements of it, at least."""
-
-MIN_RATE = 1000.0
-"""Bytes per second, over `RATE_WINDOW`, that a source has to send. A fill that gets less yields its
-turn to others that wait for one."""
-
-RATE_WINDOW = 60.0
-"""Seconds over which the pace of a fill is judged. Longer than the read time-out: a source that
-falls silent ends otherwise."""
-
-MAX_CRAWL_TIME = 600.0
-"""Seconds in turns at the source, without one `RATE_WINDOW` that was fast enough, after which a
-fill fails."""
-
 MAX_UNWANTED_TIME = 60.0
 """Seconds for which a fill goes on that no client reads and no pull waits for. The received
 bytes are kept for the next one."""
 
 _log = logging.getLogger("entrepot.fill")
-
-
-class BlobSource(Protocol):
-    """A repository of a source registry, which a fill reads from.
-
-    Equal sources send the same bytes.
-    """
-
-    def __call__(
-        self, *, offset: int, validator: str | None
-    ) -> AbstractAsyncContextManager[BlobStreamLike]:
-        """Open the blob at *offset*, if it is still the one that *validator* names."""
-
-
-class BlobStreamLike(Protocol):
-    """A blob as a source sends it: see `entrepot.source.blobs.BlobStream`."""
-
-    @property
-    def offset(self) -> int:
-        """The position of the stream's first byte in the blob."""
-
-    @property
-    def size(self) -> int | None:
-        """The size of the whole blob in bytes, if the source states it."""
-
-    @property
-    def validator(self) -> str | None:
-        """The entity tag to resume with."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
 class FillCancelled(EntrepotError):
@@ -163,36 +116,8 @@ class FillState(Enum):
     FAILED = auto()
 
 
-@dataclass(slots=True)
-class _Sample:
-    time: float
-    received: int
-
-
 class _TurnYielded(EntrepotError):
     """The source sends this blob too slowly, and other fills wait for its turn."""
-
-
-class _Pace:
-    """The pace of a fill since the moment *since*.
-
-    *fetched* is the number of bytes received at that moment. *since* moves on by the time that is
-    not the source's fault. *slow_for* are the seconds since the fill was last fast enough.
-    """
-
-    __slots__ = ("fetched", "since", "slow_for", "turn_since")
-
-    def __init__(self, now: float) -> None:
-        self.since = now
-        self.fetched = 0
-        self.slow_for = 0.0
-        self.turn_since: float | None = None
-        """When the fill got the turn that it has; None while it has none."""
-
-    def restart(self, now: float, fetched: int) -> None:
-        """Judge from this moment on."""
-        self.since = now
-        self.fetched = fetched
 
 
 class Fill:
@@ -208,6 +133,7 @@ class Fill:
         origin: str,
         queue: FetchQueue,
         repository: str = "",
+        threads: TransferThreads | None = None,
         clock: Callable[[], float],
         disk_refused: Callable[[OSError], None] = lambda _: None,
     ) -> None:
@@ -242,8 +168,7 @@ class Fill:
         self._holds_part = False
         self._readers = FillReaders()
         self._buffer = FillBuffer(self._readers, clock=clock)
-        self._samples: deque[_Sample] = deque(maxlen=int(SPEED_WINDOW / SAMPLE_INTERVAL) + 2)
-        self._next_sample = self.last_progress
+        self._speed = SpeedMeter(self.last_progress)
         self._waiting: set[asyncio.Future[None]] = set()
         self._awaited = 0
         self._validator: str | None = None
@@ -254,7 +179,12 @@ class Fill:
         """Whether it is about to end without the blob: new requests wait for the next fill."""
         self._turn_timeout: asyncio.Timeout | None = None
         self._interruption: EntrepotError | None = None
-        self._pace = _Pace(self.last_progress)
+        self._pace = Pace(self.last_progress)
+        self._threads = threads
+        self._transfer: Transfer | None = None
+        """What its thread does, while it has one."""
+        self._storage_error: BaseException | None = None
+        """Why its thread could not write."""
         self._unwanted_since: float | None = None
 
     @property
@@ -307,13 +237,7 @@ class Fill:
     @property
     def speed(self) -> float:
         """Bytes per second from the source, over the last `SPEED_WINDOW` seconds."""
-        now = self._clock()
-        while self._samples and now - self._samples[0].time > SPEED_WINDOW:
-            self._samples.popleft()
-        if self.ended or not self._samples:
-            return 0.0
-        first = self._samples[0]
-        return (self.received - first.received) / max(now - first.time, SAMPLE_INTERVAL)
+        return 0.0 if self.ended else self._speed.speed(self._clock(), self.received)
 
     async def wait_beyond(self, offset: int) -> None:
         """Wait until clients may have the byte at *offset*.
@@ -532,7 +456,7 @@ class Fill:
             self._release_part()
             self._partial = None
             self._buffer = FillBuffer(self._readers, clock=self._clock)
-            self._samples.clear()
+            self._speed.clear()
             self._validator = self.resumed_at = None
             self.state = FillState.WAITING
             await self._fetch_and_verify(pause)
@@ -572,6 +496,7 @@ class Fill:
                 if self.received == self.size:
                     return
                 # The disk took no more: its error is the reason why this fill ends.
+                self._raise_storage_error()
                 await writing
             except _TurnYielded as error:
                 _log.info("%s", error.what)
@@ -582,7 +507,7 @@ class Fill:
                 # would only make the clients wait for the same answer.
                 if self.received == 0 and not isinstance(error, SourceBrokeOff):
                     raise
-                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.slow_for >= MAX_CRAWL_TIME:
+                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.is_crawling:
                     raise
                 _log.info(
                     "%s broke off at byte %d of %d: %s",
@@ -592,6 +517,7 @@ class Fill:
                     error.what,
                 )
                 wait = random.uniform(0.5, 1.0) * 0.2 * 2**failures
+            self._raise_storage_error()
             # A fill that waits costs no file descriptor. How long the disk takes is not the
             # source's fault.
             writes_since = self._clock()
@@ -606,6 +532,10 @@ class Fill:
                 await pause(wait)
             self.last_progress = self._clock()
             self.resumed_at = self.received
+
+    def _raise_storage_error(self) -> None:
+        if self._storage_error is not None:
+            raise self._storage_error
 
     async def _fetch_in_turn(self) -> None:
         """Wait for a turn at the source and read from it.
@@ -722,39 +652,108 @@ class Fill:
             )
         self.state = FillState.RESUMED if self.received else FillState.RUNNING
         self._record_progress(self._clock())
-        async for chunk in stream:
-            self.fetched += len(chunk)
-            if skip:
-                chunk, skip = chunk[skip:], max(0, skip - len(chunk))
-            # Without a Content-Length only the end shows whether the manifest is a little wrong.
-            if self.received + len(chunk) > self.size + (EXCESS if stream.size is None else 0):
-                raise SourceAnswerInvalid(
-                    f"The source sends more than the {self.size:,} bytes of {self.digest}.",
-                    "Nothing was cached. Pull again.",
-                )
-            if chunk:
-                self._buffer.add(chunk)
-                now = self.last_progress = self._clock()
-                if now >= self._next_sample:
-                    self._next_sample = now + SAMPLE_INTERVAL
-                    self._samples.append(_Sample(now, self.received))
-                if self._waiting:
-                    self._wake()
-            if not await self._buffer.wait_for_space():
-                return
+        # Without a Content-Length only the end shows whether the manifest is a little wrong.
+        limit = self.size + (EXCESS if stream.size is None else 0)
+        transfer = await self._transfer_in_thread(stream.body, skip, limit)
+        if self._storage_error is not None:
+            return
+        if transfer is not None:
+            skip = transfer.skip
+        if (transfer is None or self._buffer.bypassing) and not await self._receive_chunks(
+            stream, skip, limit
+        ):
+            return
         if self.received != self.size and await self._matches_digest():
             # Readers that began with another size get an error: see `read`.
             self.size = self.received
         if self.received > self.size:
-            raise SourceAnswerInvalid(
-                f"The source sends more than the {self.size:,} bytes of {self.digest}.",
-                "Nothing was cached. Pull again.",
-            )
+            raise self._too_large()
         if self.received < self.size:
             raise SourceBrokeOff(
                 f"The source ended {self.digest} after {self.received:,} of {self.size:,} bytes.",
                 "Pull again.",
             )
+
+    async def _receive_chunks(self, stream: BlobStreamLike, skip: int, limit: int) -> bool:
+        """Receive through memory to the end; False when the disk takes no more.
+
+        The first *skip* bytes are dropped. *limit* is the size in bytes beyond which the blob is
+        refused.
+        """
+        async for chunk in stream:
+            self.fetched += len(chunk)
+            if skip:
+                chunk, skip = chunk[skip:], max(0, skip - len(chunk))
+            if self.received + len(chunk) > limit:
+                raise self._too_large()
+            if chunk:
+                self._buffer.add(chunk)
+                now = self.last_progress = self._clock()
+                self._speed.record(now, self.received)
+                if self._waiting:
+                    self._wake()
+            if not await self._buffer.wait_for_space():
+                return False
+        return True
+
+    async def _transfer_in_thread(
+        self, body: ThreadedBody | None, skip: int, limit: int
+    ) -> Transfer | None:
+        """Receive in a thread to the end, or until the disk takes no more.
+
+        None where there is no thread for it, or no file. Raises an error of the source.
+        """
+        if body is None or self._threads is None or not self._threads.free:
+            return None
+        # Only one thread writes the file.
+        await self._buffer.wait_until_written()
+        partial = self._partial
+        if (
+            partial is None
+            or self._buffer.bypassing
+            or not partial.written == self._buffer.acknowledged == self.received
+        ):
+            return None
+        seen = 0
+
+        def record(transfer: Transfer) -> None:
+            nonlocal seen
+            self.fetched += transfer.fetched - seen
+            seen = transfer.fetched
+            self._buffer.skip_to(transfer.position)
+            self._speed.record(now := self._clock(), self.received)
+            self._record_progress(now)
+
+        transfer = self._transfer = Transfer(
+            body, self._store, partial, skip=skip, limit=limit, on_progress=record
+        )
+        try:
+            await self._threads.run(transfer)
+        finally:
+            self._transfer = None
+            self._storage_error = transfer.storage_error
+        if isinstance(self._storage_error, NotWritten):
+            try:
+                await self._bypass_disk(self._storage_error)
+            except OSError as error:
+                self._storage_error = error
+                return transfer
+            self._storage_error = None
+            # It is hashed already.
+            self._buffer.add(transfer.unwritten)
+            self._buffer.acknowledge(len(transfer.unwritten))
+            self._record_progress(self._clock())
+        if transfer.exceeds_limit:
+            raise self._too_large()
+        if transfer.source_error is not None:
+            raise transfer.source_error
+        return transfer
+
+    def _too_large(self) -> SourceAnswerInvalid:
+        return SourceAnswerInvalid(
+            f"The source sends more than the {self.size:,} bytes of {self.digest}.",
+            "Nothing was cached. Pull again.",
+        )
 
     async def _matches_digest(self) -> bool:
         """Whether the bytes received have the right digest."""
@@ -790,20 +789,12 @@ class Fill:
         pace = self._pace
         if pace.turn_since is None:
             return False
-        if self._buffer.is_full:
+        if self._buffer.is_full or (self._transfer is not None and self._transfer.is_writing):
             # The source waits for the disk, or for clients.
             pace.restart(now, self.fetched)
             return False
-        seconds = now - pace.since
-        if seconds >= RATE_WINDOW:
-            # An engine that was stopped for a while (SIGSTOP) must not blame that on its sources.
-            pace.slow_for = (
-                0.0
-                if (self.fetched - pace.fetched) / seconds >= MIN_RATE
-                else pace.slow_for + min(seconds, 2 * RATE_WINDOW)
-            )
-            pace.restart(now, self.fetched)
-        if pace.slow_for >= MAX_CRAWL_TIME:
+        pace.judge(now, self.fetched)
+        if pace.is_crawling:
             self._interrupt(
                 SourceBrokeOff(
                     f"{self.origin} sends {self.digest} at less than {rate(MIN_RATE)}, for "
@@ -815,9 +806,7 @@ class Fill:
         # Before the first byte the time-outs of the connection count: a source that is silent is
         # reported as that, and not asked again and again.
         has_begun = self.state is not FillState.WAITING
-        yields_turn = (
-            others_wait and has_begun and pace.slow_for > 0 and now - pace.turn_since >= RATE_WINDOW
-        )
+        yields_turn = others_wait and has_begun and pace.may_yield(now)
         if yields_turn:
             self._interrupt(
                 _TurnYielded(
@@ -853,20 +842,26 @@ class Fill:
             try:
                 await self._store.append(partial, pieces)
             except NotWritten as error:
-                # The readers still get everything: first what is in the file, and then what passes
-                # through memory. A small file is taken into memory whole.
-                start = self._buffer.start
-                self._buffer.bypass_disk(
-                    await self._store.read_partial(partial, 0, start)
-                    if start <= BYPASS_BUFFER
-                    else b""
-                )
-                self.error = await self._storage_failed(error)
-                self._disk_refused(error)
-                await self._store.discard(partial)
+                await self._bypass_disk(error)
         self._buffer.acknowledge(sum(map(len, pieces)))
         if self._buffer.bypassing:
             await self._buffer.wait_for_readers()
+
+    async def _bypass_disk(self, error: NotWritten) -> None:
+        """Write nothing any more, because of *error*.
+
+        The readers still get everything: first what is in the file, and then what passes through
+        memory. A small file is taken into memory whole.
+        """
+        partial = self._partial
+        assert partial is not None
+        start = self._buffer.start
+        self._buffer.bypass_disk(
+            await self._store.read_partial(partial, 0, start) if start <= BYPASS_BUFFER else b""
+        )
+        self.error = await self._storage_failed(error)
+        self._disk_refused(error)
+        await self._store.discard(partial)
 
     def _record_progress(self, now: float) -> None:
         self.last_progress = now

@@ -7,16 +7,12 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 
+from entrepot.cache.blob_source import BlobSource
 from entrepot.cache.fetch_queue import FetchQueue
-from entrepot.cache.fill import (
-    MAX_CRAWL_TIME,
-    MIN_RATE,
-    BlobSource,
-    Fill,
-    FillCancelled,
-    FillState,
-)
+from entrepot.cache.fill import Fill, FillCancelled, FillState
 from entrepot.cache.fill_buffer import StorageFailed
+from entrepot.cache.pace import MAX_CRAWL_TIME, MIN_RATE
+from entrepot.cache.transfer import TransferThreads
 from entrepot.core.reference import Digest
 from entrepot.formatting import counted, duration, rate
 from entrepot.store.blobs import BlobStore
@@ -63,6 +59,7 @@ class Fills:
         self._queues: dict[str, FetchQueue] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._owned = OwnedTasks()
+        self._threads = TransferThreads()
         self._fetched_before = 0
 
     @asynccontextmanager
@@ -71,9 +68,12 @@ class Fills:
 
         At its end those under way are cancelled, and what they wrote is kept for the next engine.
         """
-        async with self._owned:
-            self._owned.start(self._watch_pace(), "checking the pace of fills")
-            yield self
+        try:
+            async with self._owned:
+                self._owned.start(self._watch_pace(), "checking the pace of fills")
+                yield self
+        finally:
+            self._threads.close()
 
     async def _watch_pace(self) -> None:
         while True:
@@ -207,6 +207,7 @@ class Fills:
             origin=origin,
             repository=repository,
             queue=queue,
+            threads=self._threads,
             clock=self._clock,
             disk_refused=self._disk_refused,
         )

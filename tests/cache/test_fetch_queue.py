@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +20,10 @@ from hypothesis import strategies as st
 
 from entrepot.cache import fetch_queue as queue_module
 from entrepot.cache.fetch_queue import FetchQueue, TooManyFills
-from entrepot.cache.fill import (
-    MAX_CRAWL_TIME,
-    MAX_UNWANTED_TIME,
-    MIN_RATE,
-    RATE_WINDOW,
-    TAIL,
-    Fill,
-    FillState,
-    FillUnwanted,
-)
+from entrepot.cache.fill import MAX_UNWANTED_TIME, TAIL, Fill, FillState, FillUnwanted
 from entrepot.cache.fills import PACE_INTERVAL, Fills
+from entrepot.cache.pace import MAX_CRAWL_TIME, MIN_RATE, RATE_WINDOW
+from entrepot.cache.transfer import MAX_TRANSFERS
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import (
@@ -40,6 +34,8 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store.blobs import MIN_RESUMABLE_SIZE, BlobStore
+from entrepot.store.partial_blob import PartialBlob
+from tests.fakes.threaded_body import ThreadedChunks
 
 ORIGIN = "slow.example"
 CHUNK = 64 * 1024
@@ -53,11 +49,27 @@ class Clock:
 
 
 class Stream:
+    is_threaded = False
+
     def __init__(self, offset: int, size: int | None, chunks: AsyncIterator[bytes]) -> None:
         self.offset, self.size, self.validator, self._chunks = offset, size, None, chunks
+        self.body = ThreadedChunks(chunks) if self.is_threaded else None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._chunks
+        return self._chunks if self.body is None else aiter(self.body)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["loop", "thread"])
+def is_threaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Each test of this file runs twice: its sources are read through the event loop, and in a
+    thread."""
+    threaded: bool = request.param
+    monkeypatch.setattr(Stream, "is_threaded", threaded)
+    return threaded
+
+
+through_the_loop = pytest.mark.parametrize("is_threaded", [False], indirect=True, ids=["loop"])
+in_a_thread = pytest.mark.parametrize("is_threaded", [True], indirect=True, ids=["thread"])
 
 
 @dataclass
@@ -385,6 +397,7 @@ async def test_l05_a_source_that_sends_a_byte_and_breaks_off_does_not_escape_the
         await fill.wait()
 
 
+@through_the_loop
 async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +421,79 @@ async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(
     assert not fill.is_too_slow
     going_on.set()
     await pull
+
+
+@in_a_thread
+async def test_l05_a_disk_that_has_a_thread_wait_is_not_blamed_on_the_source(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thaws, has_begun = threading.Event(), threading.Event()
+    append = PartialBlob.append
+
+    def slow(partial: PartialBlob, pieces: Sequence[bytes]) -> None:
+        has_begun.set()
+        thaws.wait(60)
+        append(partial, pieces)
+
+    monkeypatch.setattr(PartialBlob, "append", slow)
+    [source] = drips(1)
+    fill = await place.join(source)
+    pull = waits(fill)
+    source.send(CHUNK * 4)
+    await until(has_begun.is_set)
+    for _ in range(20):
+        place.look_after(RATE_WINDOW)
+        await asyncio.sleep(0)
+    assert not fill.is_too_slow
+    thaws.set()
+    await pull
+
+
+@in_a_thread
+async def test_l05_a_fill_without_a_turn_has_no_thread(place: Place) -> None:
+    slow = drips(2)
+    pulls = [waits(await place.join(each)) for each in slow]
+    for source in slow:
+        source.send(60)
+    await until(lambda: place.fills.fetched == 120)
+    quick = drips(2)
+    for source in quick:
+        pulls.append(waits(await place.join_queue(source)))
+    assert place.fills._threads.free == MAX_TRANSFERS - 2
+    place.look_after(RATE_WINDOW)
+    await until(lambda: all(each.open for each in quick))
+    assert [each.open for each in slow] == [0, 0]
+    await until(lambda: place.fills._threads.free == MAX_TRANSFERS - 2)
+    for source in (*slow, *quick):
+        source.send(CHUNK * 4)
+    await asyncio.gather(*pulls)
+    assert place.fills._threads.free == MAX_TRANSFERS
+    # Each went on where it stood.
+    assert [each.offsets for each in slow] == [[0, 60], [0, 60]]
+
+
+@in_a_thread
+async def test_l05_blobs_that_trickle_from_many_sources_leave_the_loop_to_another(
+    place: Place,
+) -> None:
+    place.fills._threads.free = 4
+    slow = drips(6)
+    pulls = [
+        waits(await place.join(source, f"slow{number // 2}.example"))
+        for number, source in enumerate(slow)
+    ]
+    await until(lambda: all(each.open for each in slow))
+    for source in slow:
+        source.send(60)
+    await until(lambda: place.fills.fetched == 6 * 60)
+    assert place.fills._threads.free == 0
+    [quick] = drips(1)
+    quick.send(CHUNK * 4)
+    await (await place.join(quick, "quick.example")).wait()
+    for source in slow:
+        source.send(CHUNK * 4)
+    await asyncio.gather(*pulls)
+    assert place.fills._threads.free == 4
 
 
 async def test_a_fill_that_gave_its_turn_away_costs_no_file_descriptor_and_its_reader_reads_on(
