@@ -414,7 +414,7 @@ async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(
     pull = waits(fill)
     source.send(CHUNK * 64)
     source.send(CHUNK * 64)
-    await until(lambda: fill._buffer.is_full)
+    await until(lambda: fill._storage.buffer.is_full)
     for _ in range(20):
         place.look_after(RATE_WINDOW)
         await asyncio.sleep(0)

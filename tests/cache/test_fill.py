@@ -772,7 +772,7 @@ async def test_memory_waits_for_the_disk_and_not_the_other_way_round(
     fill = await place.join(source)
     await fill.wait()
     assert max(waiting) <= WRITE_AHEAD + CHUNK
-    assert fill._buffer.start == fill._buffer.end == fill.size
+    assert fill._storage.buffer.start == fill._storage.buffer.end == fill.size
 
 
 @through_the_loop
