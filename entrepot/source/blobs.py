@@ -132,7 +132,13 @@ async def open_blob(
             headers["If-Range"] = validator
     accepted = {200, 206, 416} if offset else {200}
     async with api.request(
-        "GET", f"{repository}/blobs/{digest}", repository, headers, about=about, accepted=accepted
+        "GET",
+        f"{repository}/blobs/{digest}",
+        repository,
+        headers,
+        about=about,
+        accepted=accepted,
+        for_blob=True,
     ) as response:
         if response.status != 416:
             api.refuse_page(response, about, unless=digest)
@@ -158,6 +164,7 @@ async def open_blob(
                         offset=start,
                         size=stated_size,
                         validator=_strong_validator(response.headers.get("etag")),
+                        body=response if response.is_threaded and response.status != 416 else None,
                     )
                 except SourceBrokeOff as error:
                     api.condition.record(error)

@@ -14,7 +14,7 @@ from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.registries import DeclaredRegistry, SourceRegistries, SourceRegistry
 from entrepot.core.states import SignIn
-from entrepot.source import transport
+from entrepot.source import sockets
 from entrepot.source.addresses import AddressRefused, Reach, is_local, parse_address
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.sources import Sources
@@ -335,7 +335,7 @@ async def test_of_several_addresses_only_the_permitted_ones_are_tried(
         tried.append(address[4][0])  # type: ignore[index]
         raise OSError("not here")
 
-    monkeypatch.setattr(transport, "_socket", make)
+    monkeypatch.setattr(sockets, "open_socket", make)
     sends = SourceTransport(ssl.create_default_context(), connections=2)
     async with httpx.AsyncClient(transport=sends, trust_env=False) as http:
         with pytest.raises(httpx.ConnectError):

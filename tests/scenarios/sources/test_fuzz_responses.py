@@ -29,7 +29,7 @@ from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag, parse_tag
 from entrepot.core.secret_identifiers import SecretIdentifier
-from entrepot.source import decoding, transport
+from entrepot.source import decoding, sockets
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.circuit_breaker import CircuitBreakers
 from entrepot.source.client import SourceClient
@@ -498,7 +498,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise OSError("refused")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(transport, "_socket", refused)
+    monkeypatch.setattr(sockets, "open_socket", refused)
     return addresses
 
 
