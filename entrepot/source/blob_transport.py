@@ -191,11 +191,11 @@ class _Body(ThreadedStream):
         self._connection.interrupt()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        buffer = memoryview(bytearray(READ_SIZE))
         if self._remaining is None:
-            while chunk := await self._exchange.read(buffer):
+            while chunk := await self._exchange.read():
                 yield chunk
             return
+        buffer = memoryview(bytearray(READ_SIZE))
         while self._remaining:
             piece = buffer[: self._remaining]
             count = self._take_received(piece)

@@ -14,15 +14,16 @@ import httpx
 
 from entrepot.source.connection import Connection
 
-HEAD_LIMIT = 128 * 1024
+HEAD_LIMIT = 64 * 1024
 """Bytes of a head, or of the trailer of a chunked body, at most: presigned addresses have some 4 kB
 each, and content security policies are long."""
 
 MAX_INTERIM_RESPONSES = 16
 """Responses with a status below 200 that may come before the one that counts."""
 
-READ_SIZE = 16 * 1024
-"""Bytes of a head that are read at once."""
+READ_SIZE = 32 * 1024
+"""Bytes of a head, or of a body whose length is not stated, that are read at once: `HEAD_LIMIT` is
+exceeded by less than that."""
 
 
 class EndedWithoutResponse(httpx.RemoteProtocolError):
@@ -39,6 +40,7 @@ class Exchange:
         self._connection = connection
         self._read_timeout = read_timeout
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+        self._buffer = memoryview(bytearray(READ_SIZE))
         self._has_begun = False
         self._error: httpx.RemoteProtocolError | None = None
 
@@ -67,12 +69,11 @@ class Exchange:
                 await self._connection.send(message)
         except OSError as error:
             raise self._failure(error) from error
-        buffer = memoryview(bytearray(READ_SIZE))
         interim_responses = 0
         while True:
             event = self._next_event()
             if event is h11.NEED_DATA:
-                await self._receive(buffer)
+                await self._receive()
                 continue
             if isinstance(event, h11.Response):
                 return event
@@ -88,17 +89,17 @@ class Exchange:
         """The bytes that came along with the head of the response."""
         return bytes(self._parser.trailing_data[0])
 
-    async def read(self, buffer: memoryview) -> bytes:
-        """The next bytes of a body whose length is not stated, received through *buffer*.
+    async def read(self) -> bytes:
+        """The next bytes of a body whose length is not stated; b"" at its end.
 
-        b"" at its end. The bytes of many small chunks come together.
+        The bytes of many small chunks come together.
         """
         while not (data := self._take_body()):
             if self._parser.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._receive(buffer)
+            await self._receive()
         return data
 
     def discard(self) -> bool:
@@ -127,8 +128,9 @@ class Exchange:
         except h11.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(str(error)) from error
 
-    async def _receive(self, buffer: memoryview) -> None:
+    async def _receive(self) -> None:
         """Wait for bytes, or for the end of the connection."""
+        buffer = self._buffer
         try:
             async with asyncio.timeout(self._read_timeout):
                 count = await self._connection.read(buffer)
