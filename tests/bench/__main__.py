@@ -17,9 +17,9 @@ import click
 import pytest
 
 from tests.bench import scenarios
+from tests.bench.bench import MEGABYTE, Bench
 from tests.bench.dashboard import dashboard
 from tests.bench.measurement import summary
-from tests.bench.scenarios import MEGABYTE, Bench
 from tests.bench.targets import report
 
 Scenario = Callable[[Bench], object]
@@ -32,6 +32,8 @@ FULL: dict[str, Scenario] = {
     "one-client": lambda bench: scenarios.cold_blobs(bench, 1, 200 * MEGABYTE),
     "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 200 * MEGABYTE),
     "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 100 * MEGABYTE, blobs=8),
+    "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, 400 * MEGABYTE, tls=True),
+    "tls-image": lambda bench: scenarios.image_pull(bench, [64 * MEGABYTE] * 6, tls=True),
     "large-cache": lambda bench: scenarios.large_cache(bench, 10_000, 1_000),
     "dashboard": lambda bench: dashboard(bench, 10_000),
 }
@@ -44,6 +46,8 @@ QUICK: dict[str, Scenario] = {
     "one-client": lambda bench: scenarios.cold_blobs(bench, 1, 50 * MEGABYTE),
     "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 20 * MEGABYTE),
     "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 10 * MEGABYTE, blobs=8),
+    "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, 100 * MEGABYTE, tls=True),
+    "tls-image": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6, tls=True),
     "large-cache": lambda bench: scenarios.large_cache(bench, 1_000, 1_000),
     "dashboard": lambda bench: dashboard(bench, 1_000),
 }
@@ -66,11 +70,36 @@ QUICK: dict[str, Scenario] = {
     type=click.Choice(list(FULL)),
     help="A scenario to run; may be repeated.  [default: all]",
 )
-def main(rounds: int | None, quick: bool, chosen: tuple[str, ...]) -> None:
+@click.option(
+    "--against",
+    "baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PYTHON",
+    help="The Python of another environment, whose Entrepot is measured in turn with this one.",
+)
+@click.option(
+    "--distribution",
+    envvar="BENCH_DISTRIBUTION",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The program of distribution 3, measured in turn with docker-registry.",
+)
+def main(
+    rounds: int | None,
+    quick: bool,
+    chosen: tuple[str, ...],
+    baseline: Path | None,
+    distribution: Path | None,
+) -> None:
     """Run the benchmark and print its tables."""
     rounds = rounds or (1 if quick else 5)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        bench = Bench(Path(directory), rounds, progress=lambda line: click.echo(line, err=True))
+        bench = Bench(
+            Path(directory),
+            rounds,
+            progress=lambda line: click.echo(line, err=True),
+            baseline=baseline,
+            distribution=distribution,
+        )
         try:
             for name, scenario in (QUICK if quick else FULL).items():
                 if not chosen or name in chosen:

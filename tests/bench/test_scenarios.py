@@ -3,15 +3,16 @@ is, is for the benchmark itself."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.bench.measurement import ENTREPOT, NGINX, PROXY, SOURCE, Measurement
+from tests.bench.bench import Bench
+from tests.bench.measurement import BASELINE, ENTREPOT, NGINX, PROXY, SOURCE, Measurement
 from tests.bench.scenarios import (
-    Bench,
     cold_blobs,
     image_pull,
     large_cache,
@@ -55,6 +56,24 @@ def test_an_image_is_pulled_cold_and_warm_through_all_and_fetched_once(
         2 * manifests_and_blobs
     }
     assert measurements[cold, PROXY].source_bytes > 2 * size
+
+
+def test_over_tls_this_engine_and_another_one_fetch_every_blob_once(bench: Bench) -> None:
+    bench.baseline = Path(sys.executable)
+    image = by_name(image_pull(bench, [SMALL, 20_000], tls=True))
+    blob = by_name(cold_blobs(bench, clients=1, size=SMALL, tls=True))
+    for scenario, measurements in (
+        ("cold image over TLS: 2 layers of 0.3 MB, 1 client", image),
+        ("cold blob of 0.3 MB over TLS, 1 client", blob),
+    ):
+        assert set(measurements) == {(scenario, through) for through in (ENTREPOT, BASELINE, PROXY)}
+        for through in (ENTREPOT, BASELINE):
+            measurement = measurements[scenario, through]
+            assert 0 < measurement.source_bytes - measurement.expected < 5_000
+            assert measurement.load.received == measurement.expected
+            assert measurement.loop_seconds is not None
+            assert len(measurement.load.first_bytes) == 1
+        assert measurements[scenario, PROXY].loop_seconds is None
 
 
 def test_all_read_the_same_held_blob_and_the_source_is_not_asked(bench: Bench) -> None:
