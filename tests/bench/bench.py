@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tests.bench.contenders import (
     Contender,
@@ -32,6 +33,8 @@ from tests.e2e.clients.container_clients import AMD64, ARM64
 from tests.fakes.images import FakeImage, build_image
 
 MEGABYTE = 1_000_000
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -69,7 +72,7 @@ class Bench:
     def caches_and_source(self) -> dict[str, Start]:
         return self.caches | {SOURCE: straight}
 
-    def in_turn(self, contenders: dict[str, Start]) -> Iterator[tuple[str, Start]]:
+    def in_turn(self, contenders: dict[str, T]) -> Iterator[tuple[str, T]]:
         """All rounds: each contender once in each, so that none always has the warmer machine."""
         for number in range(self.rounds):
             first = number % len(contenders)
@@ -117,12 +120,14 @@ class Bench:
         act: Callable[[], Load],
         *,
         expected: int = 0,
+        complete: bool = True,
     ) -> Measurement:
         """The time is the clients' time; processor time and requests at the source count until the
-        cache has kept everything."""
+        cache has kept everything, or with *complete* false until the clients have ended."""
         before, meter = source.mark(), ProcessMeter(contender.pid)
         load = act()
-        contender.complete()
+        if complete:
+            contender.complete()
         processor_seconds, peak_memory = meter.processor_seconds, meter.peak_memory
         loop_seconds = meter.main_thread_seconds if contender.name in self.engines else None
         accesses = source.accesses(before)

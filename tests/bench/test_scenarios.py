@@ -4,14 +4,11 @@ is, is for the benchmark itself."""
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.bench.bench import Bench
 from tests.bench.measurement import BASELINE, ENTREPOT, NGINX, PROXY, SOURCE, Measurement
+from tests.bench.misses import misses
 from tests.bench.scenarios import (
     cold_blobs,
     image_pull,
@@ -19,16 +16,9 @@ from tests.bench.scenarios import (
     warm_blob,
     warm_manifest,
 )
+from tests.bench.tls_pull import pull_without_client
 
 SMALL = 300_000
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    # The path of a Unix socket has to be short, and that of pytest's own directories is not where
-    # tests run side by side.
-    with tempfile.TemporaryDirectory(prefix="b-") as root:
-        yield Bench(Path(root), rounds=1)
 
 
 def by_name(measurements: list[Measurement]) -> dict[tuple[str, str], Measurement]:
@@ -143,3 +133,34 @@ def test_a_large_cache_starts_whole_and_finds_a_rule_for_every_repository(
     ]
     assert (start.source_gets, routing.load.requests) == (0, 12)
     assert start.load.seconds > 0
+
+
+def test_misses_are_counted_and_a_remembered_one_is_asked_of_the_source_once(
+    bench: Bench,
+) -> None:
+    measurements = by_name(misses(bench, 1.0))
+    tag, repository, distinct = (
+        f"404 of {what}, 16 connections"
+        for what in (
+            "an unknown tag",
+            "an unknown repository",
+            "unknown repositories, each once",
+        )
+    )
+    assert set(measurements) == {
+        (scenario, through)
+        for scenario in (tag, repository, distinct)
+        for through in (ENTREPOT, PROXY)
+    }
+    assert measurements[tag, ENTREPOT].source_requests == 1
+    assert measurements[repository, ENTREPOT].source_requests == 1
+    one_by_one = measurements[distinct, ENTREPOT]
+    assert one_by_one.source_requests >= one_by_one.load.requests > 0
+    assert measurements[tag, PROXY].source_requests > 1
+
+
+def test_a_pull_without_a_client_fetches_every_byte_once(bench: Bench) -> None:
+    [pull] = pull_without_client(bench, [SMALL])
+    assert pull.scenario == "entrepot pull over TLS: 1 layer of 0.3 MB"
+    assert pull.load.received == pull.expected
+    assert 0 < pull.source_bytes - pull.expected < 5_000
