@@ -19,8 +19,12 @@ import pytest
 from tests.bench import scenarios
 from tests.bench.bench import MEGABYTE, Bench
 from tests.bench.dashboard import dashboard
+from tests.bench.fairness import Crowd, fairness
+from tests.bench.growth import growth
 from tests.bench.measurement import summary
+from tests.bench.misses import misses
 from tests.bench.targets import report
+from tests.bench.tls_pull import pull_without_client
 
 Scenario = Callable[[Bench], object]
 
@@ -34,9 +38,18 @@ FULL: dict[str, Scenario] = {
     "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 100 * MEGABYTE, blobs=8),
     "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, 400 * MEGABYTE, tls=True),
     "tls-image": lambda bench: scenarios.image_pull(bench, [64 * MEGABYTE] * 6, tls=True),
+    "tls-pull": lambda bench: pull_without_client(bench, [400 * MEGABYTE]),
+    "fairness": lambda bench: fairness(bench, Crowd()),
+    "misses": lambda bench: misses(bench, 3.0),
     "large-cache": lambda bench: scenarios.large_cache(bench, 10_000, 1_000),
     "dashboard": lambda bench: dashboard(bench, 10_000),
 }
+
+GROWTH = [1_000, 10_000, 100_000]
+"""Repositories of the catalogs of ``--growth``."""
+
+GROWTH_TAGS = 10_000
+"""Tags of the large repository of ``--growth``."""
 
 QUICK: dict[str, Scenario] = {
     "warm-blob": lambda bench: scenarios.warm_blob(bench, 32 * MEGABYTE, [1, 16]),
@@ -48,6 +61,11 @@ QUICK: dict[str, Scenario] = {
     "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 10 * MEGABYTE, blobs=8),
     "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, 100 * MEGABYTE, tls=True),
     "tls-image": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6, tls=True),
+    "tls-pull": lambda bench: pull_without_client(bench, [100 * MEGABYTE]),
+    "fairness": lambda bench: fairness(
+        bench, Crowd(duration=2.0, cold=tuple(n * MEGABYTE for n in range(1, 21)))
+    ),
+    "misses": lambda bench: misses(bench, 1.0),
     "large-cache": lambda bench: scenarios.large_cache(bench, 1_000, 1_000),
     "dashboard": lambda bench: dashboard(bench, 1_000),
 }
@@ -62,6 +80,17 @@ QUICK: dict[str, Scenario] = {
 )
 @click.option(
     "--quick", is_flag=True, help="Smaller blobs and a single round: a look, not a result."
+)
+@click.option(
+    "--growth",
+    "is_growth",
+    is_flag=True,
+    help="Measure how the engine grows with its catalog, in place of everything else.",
+)
+@click.option(
+    "--growth-data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the catalogs of --growth are written, and kept for the next time.",
 )
 @click.option(
     "--only",
@@ -87,6 +116,8 @@ def main(
     rounds: int | None,
     quick: bool,
     chosen: tuple[str, ...],
+    is_growth: bool,
+    growth_data: Path | None,
     baseline: Path | None,
     distribution: Path | None,
 ) -> None:
@@ -101,8 +132,11 @@ def main(
             distribution=distribution,
         )
         try:
+            if is_growth:
+                repositories, tags = ([1_000], 1_000) if quick else (GROWTH, GROWTH_TAGS)
+                growth(bench, repositories, tags, data=growth_data)
             for name, scenario in (QUICK if quick else FULL).items():
-                if not chosen or name in chosen:
+                if name in chosen or not (chosen or is_growth):
                     scenario(bench)
         except (pytest.skip.Exception, pytest.fail.Exception) as missing:
             raise click.ClickException(str(missing)) from None

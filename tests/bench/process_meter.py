@@ -21,17 +21,17 @@ class ProcessMeter:
         for directory in self._all:
             # 5 resets the peak of the resident memory.
             (directory / "clear_refs").write_text("5")
-        self._before = _processor_seconds(self._all)
-        self._main_thread_before = _processor_seconds([self._main_thread])
+        self._before = used_seconds(self._all)
+        self._main_thread_before = used_seconds([self._main_thread])
 
     @property
     def processor_seconds(self) -> float:
-        return _processor_seconds(self._all) - self._before
+        return used_seconds(self._all) - self._before
 
     @property
     def main_thread_seconds(self) -> float:
         """Processor time of the main thread, which runs the event loop of an engine."""
-        return _processor_seconds([self._main_thread]) - self._main_thread_before
+        return used_seconds([self._main_thread]) - self._main_thread_before
 
     @property
     def peak_memory(self) -> int:
@@ -52,7 +52,7 @@ class ProcessMeter:
         return sum(int(line.split()[1]) for line in lines) * 1024
 
 
-def _processor_seconds(directories: Sequence[Path]) -> float:
+def used_seconds(directories: Sequence[Path]) -> float:
     """Processor time of processes or threads, each a directory of proc(5)."""
     # The name of the program stands in parentheses and may hold anything; utime and stime are the
     # 12th and 13th word after it.
