@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.bench import Bench
-from tests.bench.growth_catalogs import Size, copied, engine_on, prepare, write
+from tests.bench.growth_catalogs import CACHED_MANIFEST, Size, copied, engine_on, prepare, write
 from tests.bench.growth_trial import Trial
 from tests.bench.measurement import BASELINE, ENTREPOT, Measurement
 from tests.bench.probe import Probe
@@ -38,7 +38,7 @@ def growth(
                 with (
                     copied(prepared[name], root / "x") as copy,
                     engine_on(copy, python) as engine,
-                    Probe(engine.address, size.image, PROBE_INTERVAL, bench.home) as probe,
+                    Probe(engine.address, CACHED_MANIFEST, PROBE_INTERVAL, bench.home) as probe,
                 ):
                     Trial(bench, size, name, engine, probe).run()
             if data is None:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from tests.bench import growth_data
 from tests.bench.contenders import write_rules
-from tests.bench.growth_data import LARGE, RULES, repository_name, tag_name
+from tests.bench.growth_data import RULES, repository_name
 from tests.bench.process_meter import used_seconds
 from tests.e2e.clients.entrepot import Entrepot
 from tests.processes import reserved_port
+
+CACHED_MANIFEST = f"/v2/{repository_name(0)}/manifests/latest"
+"""The path of a manifest that is in every catalog, the one used last."""
 
 NOWHERE = "http://127.0.0.1:9"
 """A source registry that never answers. No tag needs it: they are trusted for ever."""
@@ -43,13 +46,6 @@ class Size:
 
     def __str__(self) -> str:
         return f"{self.count:,} {self.what}"
-
-    @property
-    def image(self) -> str:
-        """The path of the manifest of one of its images, by tag."""
-        if self.what == "tags":
-            return f"/v2/{LARGE}/manifests/{tag_name(0)}"
-        return f"/v2/{repository_name(0)}/manifests/latest"
 
 
 def write(size: Size, directory: Path, python: Path | None) -> None:

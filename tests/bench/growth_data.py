@@ -1,9 +1,9 @@
 """A data directory as if very much had been pulled.
 
 ``python growth_data.py ROOT repositories COUNT`` writes COUNT repositories, and
-``python growth_data.py ROOT tags COUNT`` the repository `LARGE` with as many tags. It is a program
-of its own that needs nothing but an installed Entrepot, whose tables it fills in bulk: an earlier
-version can write what a later one then opens. *ROOT* has the directories of
+``python growth_data.py ROOT tags COUNT`` the repository `LARGE` with as many tags, and one more. It
+is a program of its own that needs nothing but an installed Entrepot, whose tables it fills in bulk:
+an earlier version can write what a later one then opens. *ROOT* has the directories of
 `tests.e2e.clients.entrepot.Entrepot`.
 """
 
@@ -182,6 +182,7 @@ def _repositories(catalog: Catalog, count: int) -> None:
 
 
 def _tags(catalog: Catalog, count: int) -> None:
+    _repositories(catalog, 1)
     # Its size is counted at the end: the shared blobs count once.
     catalog.repository(LARGE, catalog.now, tags=count, manifests=count, size=0)
     for number in range(count):

@@ -64,16 +64,16 @@ def test_all_requests_are_answered_and_half_of_the_images_evicted(
     assert 4 <= evicted < 8
 
 
-@pytest.mark.parametrize("what", ["repositories", "tags"])
+@pytest.mark.parametrize(("what", "images"), [("repositories", 5), ("tags", 5 + 1)])
 def test_a_written_catalog_agrees_with_its_files_and_its_counters(
-    tmp_path: Path, what: str
+    tmp_path: Path, what: str, images: int
 ) -> None:
     write(tmp_path, what, 5)
     catalog, blobs = tmp_path / "d/entrepot/catalog.sqlite", tmp_path / "d/entrepot/blobs"
     files = {
         f"sha256:{file.name}": file.read_bytes() for file in blobs.rglob("*") if file.is_file()
     }
-    assert len(files) == 5 * 2 + 3
+    assert len(files) == images * 2 + 3
     assert all(str(Digest.of(content)) == digest for digest, content in files.items())
     with closing(sqlite3.connect(catalog)) as connection:
         rows = connection.execute("SELECT digest, size FROM blobs").fetchall()
