@@ -23,6 +23,8 @@ from tests.bench.fairness import Crowd, fairness
 from tests.bench.growth import growth
 from tests.bench.measurement import summary
 from tests.bench.misses import misses
+from tests.bench.page import page
+from tests.bench.results_file import ResultsFile, load, save
 from tests.bench.targets import report
 from tests.bench.tls_pull import pull_without_client
 
@@ -112,6 +114,19 @@ QUICK: dict[str, Scenario] = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The program of distribution 3, measured in turn with docker-registry.",
 )
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that gets all measurements (JSON).",
+)
+@click.option(
+    "--markdown",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Print the tables of docs/benchmarks.md from such a file, and measure nothing; may be "
+    "repeated.",
+)
 def main(
     rounds: int | None,
     quick: bool,
@@ -120,8 +135,14 @@ def main(
     growth_data: Path | None,
     baseline: Path | None,
     distribution: Path | None,
+    output: Path | None,
+    files: tuple[Path, ...],
 ) -> None:
     """Run the benchmark and print its tables."""
+    if files:
+        measurements = load(files)
+        click.echo(f"{page(measurements)}\n\n{report(measurements)}")
+        return
     rounds = rounds or (1 if quick else 5)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         bench = Bench(
@@ -142,6 +163,8 @@ def main(
             raise click.ClickException(str(missing)) from None
         finally:
             # What was measured until then took a quarter of an hour.
+            if output is not None:
+                save(output, ResultsFile(rounds, os.cpu_count() or 0, bench.found))
             click.echo(
                 f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, "
                 "contender and clients.\n"
@@ -149,6 +172,8 @@ def main(
             click.echo(summary(bench.found))
             click.echo()
             click.echo(report(bench.found))
+            if tables := page(bench.found):
+                click.echo(f"\n{tables}")
 
 
 if __name__ == "__main__":

@@ -171,6 +171,11 @@ def source_share(of: Measurement) -> float | None:
     return of.source_bytes / of.expected if of.expected else None
 
 
+def source_requests(of: Measurement) -> float:
+    """Requests of any method that reached the source."""
+    return of.source_requests
+
+
 def peak_memory(of: Measurement) -> float | None:
     """Bytes."""
     return of.peak_memory or None
