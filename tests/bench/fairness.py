@@ -20,7 +20,7 @@ from tests.bench.probe import Probe
 from tests.bench.process_meter import ProcessMeter
 from tests.bench.readers import WrongAnswer
 from tests.bench.scenarios import digest_of
-from tests.bench.sinks import Plan, Taken, launch, result
+from tests.bench.sinks import Plan, Totals, launch, result
 from tests.bench.stalls import longest_loop_lag
 from tests.bench.wrk import ACCEPT
 from tests.e2e.clients.container_clients import AMD64
@@ -133,12 +133,14 @@ def _measure(
         time.sleep(crowd.duration)
         processor_seconds, loop_seconds = meter.processor_seconds, meter.main_thread_seconds
         peak_memory = meter.peak_memory
-        taken = [result(process, plan) for plan, process in plans]
+        totals = [result(process, plan) for plan, process in plans]
         probed = probe.load(start, start + crowd.duration)
     lag = longest_loop_lag(
         Directories(*(contender.root / part / "entrepot" for part in "cdrs")).socket
     )
-    for measured in taken:
+    for measured in totals:
+        for failure in measured.failures:
+            bench.progress(f"{contender.name}: {failure}")
         for path in measured.complete:
             if digest_of(contender.address, path) != path.rpartition("/")[2]:
                 raise WrongAnswer(f"{contender.name} has another blob at {path}")
@@ -156,7 +158,7 @@ def _measure(
         loop_lag=lag,
     )
     bench.found_out(whole)
-    for what, measured in zip(("cached", "cold"), taken, strict=True):
+    for what, measured in zip(("cached", "cold"), totals, strict=True):
         bench.found_out(
             replace(
                 whole,
@@ -168,10 +170,10 @@ def _measure(
         )
 
 
-def _load(taken: Taken) -> Load:
+def _load(totals: Totals) -> Load:
     return replace(
-        Load.of_requests(taken.first_bytes, seconds=taken.seconds, failed=taken.failed),
-        received=taken.received,
-        requests=taken.blobs,
-        first_bytes=tuple(taken.first_bytes),
+        Load.of_requests(totals.first_bytes, seconds=totals.seconds, failed=totals.failed),
+        received=totals.received,
+        requests=totals.blobs,
+        first_bytes=tuple(totals.first_bytes),
     )

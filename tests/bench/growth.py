@@ -16,16 +16,13 @@ PROBE_INTERVAL = 0.01
 """Seconds."""
 
 
-def growth(
-    bench: Bench, repositories: Sequence[int], tags: int, *, data: Path | None = None
-) -> list[Measurement]:
-    """Catalogs of some numbers of repositories, and one repository with many tags. They are written
-    below *data*, unless they are there already."""
+def growth(bench: Bench, sizes: Sequence[Size], *, data: Path | None = None) -> list[Measurement]:
+    """Catalogs of some sizes. They are written below *data*, unless they are there already."""
     since = len(bench.found)
     pythons: dict[str, Path | None] = {ENTREPOT: None}
     if bench.baseline is not None:
         pythons[BASELINE] = bench.baseline
-    for size in (*(Size("repositories", count) for count in repositories), Size("tags", tags)):
+    for size in sizes:
         with bench.directory() as root:
             original = (data or root) / f"{size.what}-{size.count}"
             if not original.is_dir():

@@ -64,18 +64,18 @@ class Trial:
         started = time.monotonic()
         process = self.engine.launch()
         meter = ProcessMeter(process.pid)
-        answered = self.probe.first_answer()
+        first_answer = self.probe.first_answer()
         process.wait_for_line("answers container clients")
         settle(process.pid, idle=IDLE_AFTER_START)
         settled = time.monotonic()
         self._record(
             "start: first answer",
-            Load(answered - started),
+            Load(first_answer - started),
             processor_seconds=meter.processor_seconds,
             peak_memory=meter.peak_memory,
             memory=meter.memory,
         )
-        after = self.probe.load(answered, settled)
+        after = self.probe.load(first_answer, settled)
         assert after.longest is not None
         self._record(
             "start: longest wait of another client afterwards",

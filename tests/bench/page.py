@@ -1,5 +1,4 @@
-"""The tables of ``docs/benchmarks.md``, in Markdown: medians, with the least and the greatest of all
-rounds behind them."""
+"""The tables of ``docs/benchmarks.md``, in Markdown: medians, and the range of all rounds."""
 
 from __future__ import annotations
 
@@ -74,6 +73,9 @@ BESIDE_READERS = (
     ("cached blobs,", Column("cached blobs, MB/s", throughput, 1e-6)),
     ("cold blobs,", Column("cold blobs, MB/s", throughput, 1e-6)),
     ("cold blobs,", Column("the same, first byte, p50, ms", half_within, 1e3)),
+    ("manifest beside", Column("failed requests for it", lambda of: of.load.failed)),
+    ("cached blobs,", Column("failed requests for cached blobs", lambda of: of.load.failed)),
+    ("cold blobs,", Column("failed requests for cold blobs", lambda of: of.load.failed)),
     ("manifest beside", Column("processor, % of one", lambda of: _share(of), 100)),
     ("manifest beside", Column("of it the event loop, %", lambda of: _loop_share(of), 100)),
     ("manifest beside", Column("peak memory, MB", peak_memory, 1e-6)),

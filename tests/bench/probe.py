@@ -35,7 +35,7 @@ def ask_regularly(address: str, path: str, interval: float) -> None:
     connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT)
     due = time.monotonic()
     while True:
-        asked = time.monotonic()
+        sent_at = time.monotonic()
         try:
             connection.request("GET", path, headers={"Accept": ACCEPT})
             answer = connection.getresponse()
@@ -46,7 +46,7 @@ def ask_regularly(address: str, path: str, interval: float) -> None:
         except (OSError, http.client.HTTPException):
             connection.close()
             status = 0
-        print(f"{asked:.6f} {time.monotonic() - asked:.6f} {status}", flush=True)  # noqa: T201
+        print(f"{sent_at:.6f} {time.monotonic() - sent_at:.6f} {status}", flush=True)  # noqa: T201
         due = max(due + interval, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
 
@@ -86,13 +86,15 @@ class Probe:
         while True:
             mark = self._process.mark()
             samples = [_sample(line) for line in self._process.lines()]
-            if samples and samples[-1].asked >= until:
+            if samples and samples[-1].sent_at >= until:
                 break
             self._process.wait_for_line(r".", since=mark, timeout=TIMEOUT)
         overlapping = [
             sample
             for sample in samples
-            if sample.asked < until and sample.asked + sample.wait > since and sample.status >= 0
+            if sample.sent_at < until
+            and sample.sent_at + sample.wait > since
+            and sample.status >= 0
         ]
         return Load.of_requests(
             [sample.wait for sample in overlapping],
@@ -102,14 +104,14 @@ class Probe:
 
 
 class _Sample(NamedTuple):
-    asked: float
+    sent_at: float
     wait: float
     status: int
 
 
 def _sample(line: str) -> _Sample:
-    asked, wait, status = line.split()
-    return _Sample(float(asked), float(wait), int(status))
+    sent_at, wait, status = line.split()
+    return _Sample(float(sent_at), float(wait), int(status))
 
 
 if __name__ == "__main__":

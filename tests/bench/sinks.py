@@ -1,7 +1,7 @@
 """Many connections that take blobs one after the other and let the kernel discard the bytes: as
 clients that cost next to nothing, so that the engine and not they have the processors.
 
-``python -m tests.bench.sinks PLAN`` reads a `Plan` (JSON) and prints a `Taken`. Status and length
+``python -m tests.bench.sinks PLAN`` reads a `Plan` (JSON) and prints a `Totals`. Status and length
 of every answer are checked; what the bytes are is for others to find out.
 """
 
@@ -45,7 +45,7 @@ class Plan:
 
 
 @dataclass
-class Taken:
+class Totals:
     """What was taken until the time was over or, where each item is taken once, nothing was
     left."""
 
@@ -64,10 +64,10 @@ class Taken:
 class Sink:
     """A connection that takes one item after the other."""
 
-    def __init__(self, plan: Plan, items: Iterator[list[tuple[str, int]]], taken: Taken) -> None:
+    def __init__(self, plan: Plan, items: Iterator[list[tuple[str, int]]], totals: Totals) -> None:
         self._plan = plan
         self._items = items
-        self._taken = taken
+        self._totals = totals
         self._requests: list[tuple[str, int]] = []
         self._head = b""
         self._left = -1
@@ -83,9 +83,9 @@ class Sink:
 
     def reconnect(self, why: str) -> None:
         """Give the item up."""
-        self._taken.failed += 1
-        if len(self._taken.failures) < EXAMPLES:
-            self._taken.failures.append(why)
+        self._totals.failed += 1
+        if len(self._totals.failures) < EXAMPLES:
+            self._totals.failures.append(why)
         self.socket.close()
         self._requests = []
         self.socket = self._connect()
@@ -120,11 +120,11 @@ class Sink:
             self._check_head(head.decode("latin-1"), path, size)
             self._left = size - len(body)
             if is_blob:
-                self._taken.received += len(body)
+                self._totals.received += len(body)
             if not body:
                 return False
             if is_blob:
-                self._taken.first_bytes.append(time.monotonic() - self._asked)
+                self._totals.first_bytes.append(time.monotonic() - self._asked)
         else:
             # tcp(7): with MSG_TRUNC the kernel discards the bytes.
             count = self.socket.recv_into(buffer, min(BUFFER, self._left), socket.MSG_TRUNC)
@@ -132,16 +132,16 @@ class Sink:
                 raise WrongAnswer(f"{path} ended {self._left} bytes too early")
             if is_blob:
                 if self._left == size:
-                    self._taken.first_bytes.append(time.monotonic() - self._asked)
-                self._taken.received += count
+                    self._totals.first_bytes.append(time.monotonic() - self._asked)
+                self._totals.received += count
             self._left -= count
         if self._left:
             return False
         self._requests = self._requests[1:]
         if is_blob:
-            self._taken.blobs += 1
-            if len(self._taken.complete) < EXAMPLES:
-                self._taken.complete.append(path)
+            self._totals.blobs += 1
+            if len(self._totals.complete) < EXAMPLES:
+                self._totals.complete.append(path)
         return True
 
     @staticmethod
@@ -156,11 +156,11 @@ class Sink:
             raise WrongAnswer(f"{path}: {status}, length {lengths} instead of {size}")
 
 
-def take(plan: Plan) -> Taken:
+def take(plan: Plan) -> Totals:
     """Open all connections, and take what is planned."""
-    taken = Taken()
+    totals = Totals()
     items = _random(plan.items) if plan.again else iter(plan.items)
-    connections = [Sink(plan, items, taken) for _ in range(plan.connections)]
+    connections = [Sink(plan, items, totals) for _ in range(plan.connections)]
     buffer = memoryview(bytearray(BUFFER))
     time.sleep(max(0.0, plan.start - time.monotonic()))
     end = plan.start + plan.duration
@@ -168,8 +168,8 @@ def take(plan: Plan) -> Taken:
         for connection in connections:
             if connection.ask():
                 waiting.register(connection.socket, selectors.EVENT_READ, connection)
-        while waiting.get_map() and (left := end - time.monotonic()) > 0:
-            for key, _ in waiting.select(left):
+        while waiting.get_map() and (remaining := end - time.monotonic()) > 0:
+            for key, _ in waiting.select(remaining):
                 connection = key.data
                 try:
                     if not connection.take(buffer):
@@ -182,11 +182,11 @@ def take(plan: Plan) -> Taken:
                     continue
                 if not connection.ask():
                     waiting.unregister(connection.socket)
-    taken.seconds = time.monotonic() - plan.start
-    taken.first_bytes.sort()
+    totals.seconds = time.monotonic() - plan.start
+    totals.first_bytes.sort()
     for connection in connections:
         connection.socket.close()
-    return taken
+    return totals
 
 
 def _random(items: Sequence[list[tuple[str, int]]]) -> Iterator[list[tuple[str, int]]]:
@@ -207,12 +207,12 @@ def launch(plan: Plan, directory: Path, name: str) -> Process:
     )
 
 
-def result(process: Process, plan: Plan) -> Taken:
+def result(process: Process, plan: Plan) -> Totals:
     """Wait for the end of a plan; raises `WrongAnswer` where it failed."""
     finished = process.wait(plan.start - time.monotonic() + plan.duration + 60)
     if finished.status:
         raise WrongAnswer(finished.output)
-    return Taken(**json.loads(finished.output))
+    return Totals(**json.loads(finished.output))
 
 
 if __name__ == "__main__":

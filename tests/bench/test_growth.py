@@ -14,6 +14,7 @@ from entrepot.store import counters
 from tests.bench import growth_catalogs, growth_trial
 from tests.bench.bench import Bench
 from tests.bench.growth import growth
+from tests.bench.growth_catalogs import Size
 from tests.bench.growth_data import write
 from tests.bench.measurement import ENTREPOT
 
@@ -52,7 +53,7 @@ def test_all_requests_are_answered_and_half_of_the_images_evicted(
     monkeypatch.setattr(growth_catalogs, "IDLE_AFTER_PREPARATION", 0.25)
     monkeypatch.setattr(growth_trial, "IDLE_AFTER_START", 0.25)
     monkeypatch.setattr(growth_trial, "REPEATED_FOR", 0.01)
-    measurements = growth(bench, [8], 6)
+    measurements = growth(bench, [Size("repositories", 8), Size("tags", 6)])
     assert [measurement.scenario for measurement in measurements] == [
         *(f"{what}, with 8 repositories" for what in OF_REPOSITORIES),
         *(f"{what}, with 6 tags" for what in OF_TAGS),

@@ -90,6 +90,8 @@ def test_the_readers_of_cached_blobs_are_a_row_of_their_own() -> None:
         "| the same, p99, ms | 20.0 |",
         "| the same, longest, ms | 30.0 |",
         "| cached blobs, MB/s | 2,000 |",
+        "| failed requests for it | 0 |",
+        "| failed requests for cached blobs | 0 |",
         "| processor, % of one | 50 |",
         "| of it the event loop, % | 10 |",
         "| peak memory, MB | 100 |",
