@@ -108,6 +108,7 @@ class StatusService:
             freshness=freshness_text(self._settings.freshness),
             demo=self._demo,
             read_only=self._settings.read_only,
+            reconciliation=self._maintenance.reconciliation,
         )
 
     async def _count_repositories(self) -> int:

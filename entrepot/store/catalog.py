@@ -19,12 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters, schema
+from entrepot.store.blob_walk import BlobSlice
 from entrepot.store.database import CatalogDatabase, frees_space
 from entrepot.store.eviction import EvictionPlan, Inventory, InventoryManifest, PlannedImage
 from entrepot.store.inventory import read_inventory, read_repository_inventory
 from entrepot.store.listings import read_manifests, read_tags
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from entrepot.store.reconciliation import (
+    Reconciled,
     RemoveDamaged,
     StatSize,
     read_differences,
@@ -750,29 +752,27 @@ class Catalog(CatalogDatabase):
 
     async def reconcile(
         self,
-        file_sizes: Mapping[Digest, int],
+        blobs: BlobSlice,
         *,
         now: float,
-        stat_size: StatSize | None = None,
+        stat_size: StatSize,
         remove_damaged: RemoveDamaged = lambda _digest, _size: False,
-    ) -> tuple[int, int]:
-        """Make the rows of blobs agree with their files.
+    ) -> Reconciled:
+        """Make the rows of a slice of blobs agree with their files.
 
-        *file_sizes* are the files that a walk of the directories listed. Returns how many files
-        were adopted and how many rows deleted; see
+        Nothing is written where they agree. See
         `entrepot.store.reconciliation.resolve_differences`.
         """
-        differences = await self._read(lambda connection: read_differences(connection, file_sizes))
-        if not differences:
-            return 0, 0
-        async with self._change() as connection:
-            return await resolve_differences(
-                connection,
-                differences,
-                now=now,
-                stat_size=stat_size if stat_size is not None else file_sizes.get,
-                remove_damaged=remove_damaged,
-            )
+        differences = await self._read(
+            lambda connection: read_differences(connection, blobs), long=True
+        )
+        reconciled = Reconciled()
+        for part in differences.parts():
+            async with self._change() as connection:
+                reconciled += await resolve_differences(
+                    connection, part, now=now, stat_size=stat_size, remove_damaged=remove_damaged
+                )
+        return reconciled
 
 
 async def _add_origin(connection: AsyncConnection, digest: Digest, origin: BlobOrigin) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection, event, select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.schema import CreateIndex
 
 from entrepot.store import schema
 from entrepot.store.connections import (
@@ -235,6 +236,18 @@ class CatalogDatabase:
             )
         if self.health.problem is not None:
             raise self.health.problem.with_traceback(None)
+
+    async def create_missing_indexes(self) -> int:
+        """Create the indexes that an older version of Entrepot did not have; returns their number.
+
+        Each is one write, for some tenths of a second where there are 100,000 repositories, so it
+        is done after the start. Raises `CatalogFailed`.
+        """
+        indexes = await self._read(schema.missing_indexes)
+        for index in indexes:
+            async with self._write() as connection:
+                await connection.execute(CreateIndex(index, if_not_exists=True))
+        return len(indexes)
 
     async def size(self) -> int:
         """Bytes of the catalog on the disk.

@@ -82,6 +82,14 @@ def backup_of(catalog: Path) -> Path:
     return catalog.with_name(f"{catalog.name}.backup")
 
 
+def damage_note(catalog: Path) -> Path:
+    """The path of a note that a running engine met damage in a catalog.
+
+    The next start then checks the whole catalog before it answers, however large it is.
+    """
+    return catalog.with_name(f"{catalog.name}.damage")
+
+
 def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
     """What is wrong with a database, and whether all of it was checked within *seconds*.
 

@@ -30,7 +30,7 @@ from entrepot.errors import Locked
 from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
-from entrepot.store.blobs import BlobStore
+from entrepot.store.blob_walk import BlobSlice, BlobWalk
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
@@ -626,20 +626,35 @@ def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
 # Healing
 
 
+def after_the_walk(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Awaitable[None]]) -> None:
+    """Let something *happen* when all files are listed and none is compared yet."""
+    next_slice = BlobWalk.next_slice
+    listed: dict[BlobWalk, list[BlobSlice]] = {}
+
+    async def after_all(self: BlobWalk) -> BlobSlice | None:
+        if not listed and self.directories_walked == 0:
+            listed[self] = slices = []
+            while (blobs := await next_slice(self)) is not None:
+                slices.append(blobs)
+            await happen()
+        if (remaining := listed.get(self)) is None:
+            return await next_slice(self)
+        return remaining.pop(0) if remaining else None
+
+    monkeypatch.setattr(BlobWalk, "next_slice", after_all)
+
+
 async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row(
     engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was on the disk when the walk began is compared with the rows when it has ended, and
     clients are answered meanwhile."""
-    walk = BlobStore.sizes
 
-    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
-        blobs = await walk(self)
+    async def cache() -> None:
         await cached(engine, source, clock, "a")
-        return blobs
 
     with monkeypatch.context() as slow:
-        slow.setattr(BlobStore, "sizes", walked_slowly)
+        after_the_walk(slow, cache)
         await engine.maintenance.reconcile()
     sizes = await engine.blobs.sizes()
     assert len(sizes) == 2
@@ -656,17 +671,81 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
     engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cached(engine, source, clock, "a")
-    walk = BlobStore.sizes
 
-    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
-        blobs = await walk(self)
+    async def evict() -> None:
         await engine.maintenance.evict(target=0)
-        return blobs
 
     with monkeypatch.context() as slow:
-        slow.setattr(BlobStore, "sizes", walked_slowly)
+        after_the_walk(slow, evict)
         await engine.maintenance.reconcile()
     assert (await engine.blobs.sizes(), await engine.catalog.blobs_size()) == ({}, 0)
+
+
+async def test_the_status_tells_how_far_a_reconciliation_is(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress: dict[BlobWalk, list[tuple[int, int]]] = {}
+
+    async def count_rows() -> int:
+        return 64
+
+    next_slice = BlobWalk.next_slice
+
+    async def record(self: BlobWalk) -> BlobSlice | None:
+        reconciliation = (await engine.status.get()).reconciliation
+        assert reconciliation is not None
+        progress.setdefault(self, []).append((reconciliation.checked, reconciliation.directories))
+        return await next_slice(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BlobWalk, "next_slice", record)
+        # A catalog of so many rows has a slice for each eight directories.
+        patched.setattr("entrepot.store.blob_walk.BLOBS_PER_SLICE", 1)
+        patched.setattr(engine.catalog, "blobs_count", count_rows)
+        await engine.maintenance.reconcile()
+    # The start's own may have been under way.
+    assert [*progress.values()][-1] == [(checked, 512) for checked in range(0, 513, 8)]
+    assert (await engine.status.get()).reconciliation is None
+
+
+async def test_an_engine_that_ends_in_a_reconciliation_leaves_the_rest_to_the_next_one(
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
+) -> None:
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        [image] = await cached(engine, source, clock, "a")
+    for blob in image.blobs:
+        engine.blobs.path(blob.digest).unlink()
+    stray = [Digest.of(b"%d" % number) for number in range(40)]
+    for number, digest in enumerate(stray):
+        engine.blobs.path(digest).parent.mkdir(exist_ok=True)
+        engine.blobs.path(digest).write_bytes(b"%d" % number)
+    reached, checked = asyncio.Event(), 0
+    next_slice = BlobWalk.next_slice
+
+    async def hang_in_the_middle(self: BlobWalk) -> BlobSlice | None:
+        nonlocal checked
+        checked = self.directories_walked
+        if checked >= 128:
+            reached.set()
+            await asyncio.Event().wait()
+        return await next_slice(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BlobWalk, "next_slice", hang_in_the_middle)
+        patched.setattr("entrepot.store.blob_walk.BLOBS_PER_SLICE", 1)
+        async with limited(directories, settings, clock, 50 * LAYER) as engine:
+            await reached.wait()
+            rows = {digest for digest, _ in await engine.catalog.blobs_after(None, 100)}
+    assert 0 < len(rows & set(stray)) < len(stray)
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        async with event(engine, "catalog-healed"):
+            pass
+        rows = {digest for digest, _ in await engine.catalog.blobs_after(None, 100)}
+        assert rows == set(stray)
+        await engine.maintenance.reconcile()
+        assert (await engine.status.get()).blobs_size == sum(
+            len(b"%d" % number) for number in range(40)
+        )
 
 
 async def test_f84_foreign_names_do_not_end_healing_and_are_told(
