@@ -69,7 +69,12 @@ QUICK: dict[str, Scenario] = {
     "tls-image": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6, tls=True),
     "tls-pull": lambda bench: pull_without_client(bench, [100 * MEGABYTE]),
     "fairness": lambda bench: fairness(
-        bench, Crowd(duration=2.0, cold=tuple(n * MEGABYTE for n in range(1, 21)))
+        bench,
+        Crowd(
+            duration=2.0,
+            cached=tuple(n * MEGABYTE for n in (1, 10, 20)),
+            cold=tuple(n * MEGABYTE for n in range(1, 21)),
+        ),
     ),
     "misses": lambda bench: misses(bench, 1.0),
     "large-cache": lambda bench: scenarios.large_cache(bench, 1_000, 1_000),

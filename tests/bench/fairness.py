@@ -20,7 +20,7 @@ from tests.bench.probe import Probe
 from tests.bench.process_meter import ProcessMeter
 from tests.bench.readers import WrongAnswer
 from tests.bench.scenarios import digest_of
-from tests.bench.sinks import Plan, Totals, launch, result
+from tests.bench.sinks import Plan, Sinks, Totals
 from tests.bench.stalls import longest_loop_lag
 from tests.bench.wrk import ACCEPT
 from tests.e2e.clients.container_clients import AMD64
@@ -28,9 +28,6 @@ from tests.fakes.images import FakeImage, build_image
 
 PROBE_INTERVAL = 0.1
 """Seconds."""
-
-SETTLING = 1.5
-"""Seconds in which the programs of the clients start."""
 
 
 @dataclass
@@ -115,25 +112,23 @@ def _measure(
     cached: Blobs,
     cold: Blobs,
 ) -> None:
-    start = time.monotonic() + SETTLING
-    reading = Plan(
-        contender.address, crowd.cached_readers, cached.blobs, True, start, crowd.duration
-    )
-    pulling = Plan(contender.address, crowd.cold_readers, cold.items, False, start, crowd.duration)
+    plans = [
+        Plan(contender.address, crowd.cached_readers, cached.blobs, True, crowd.duration),
+        Plan(contender.address, crowd.cold_readers, cold.items, False, crowd.duration),
+    ]
     before = source.mark()
     with (
         bench.directory() as directory,
         Probe(contender.address, cached.items[0][0][0], PROBE_INTERVAL, directory / "h") as probe,
+        Sinks(plans, directory) as sinks,
     ):
-        plans = [(reading, launch(reading, directory, "reading"))]
-        plans.append((pulling, launch(pulling, directory, "pulling")))
         probe.first_answer()
-        time.sleep(max(0.0, start - time.monotonic()))
+        start = sinks.start()
         meter = ProcessMeter(contender.pid)
-        time.sleep(crowd.duration)
+        time.sleep(max(0.0, start + crowd.duration - time.monotonic()))
         processor_seconds, loop_seconds = meter.processor_seconds, meter.main_thread_seconds
         peak_memory = meter.peak_memory
-        totals = [result(process, plan) for plan, process in plans]
+        totals = sinks.totals()
         probed = probe.load(start, start + crowd.duration)
     lag = longest_loop_lag(
         Directories(*(contender.root / part / "entrepot" for part in "cdrs")).socket

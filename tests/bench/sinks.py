@@ -1,8 +1,9 @@
 """Many connections that take blobs one after the other and let the kernel discard the bytes: as
 clients that cost next to nothing, so that the engine and not they have the processors.
 
-``python -m tests.bench.sinks PLAN`` reads a `Plan` (JSON) and prints a `Totals`. Status and length
-of every answer are checked; what the bytes are is for others to find out.
+``python -m tests.bench.sinks PLAN START`` reads a `Plan` (JSON), says ``ready`` when its connections
+are open, waits for a file START that has the moment to start, and prints `Totals`. Status and
+length of every answer are checked; what the bytes are is for others to find out.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Self
 
 from tests.bench.readers import WrongAnswer
 from tests.e2e.clients.processes import Process, bare_environment
 
 BUFFER = 4 * 1024 * 1024
 """Bytes that one connection takes before the next one has its turn."""
+
+STARTING = 0.2
+"""Seconds in which all programs learn when they start."""
 
 EXAMPLES = 3
 """Failures that are told."""
@@ -33,14 +38,13 @@ class Plan:
     of its answer in bytes, the last one that of a blob.
 
     With *again* each connection takes random items until the time is over, else all connections
-    together take each item once. *start* is on the monotonic clock, *duration* in seconds.
+    together take each item once. *duration* is in seconds.
     """
 
     address: str
     connections: int
     items: list[list[tuple[str, int]]]
     again: bool
-    start: float
     duration: float
 
 
@@ -156,14 +160,15 @@ class Sink:
             raise WrongAnswer(f"{path}: {status}, length {lengths} instead of {size}")
 
 
-def take(plan: Plan) -> Totals:
-    """Open all connections, and take what is planned."""
+def take(plan: Plan, wait_for_start: Callable[[], float] = time.monotonic) -> Totals:
+    """Open all connections, and take what is planned; *wait_for_start* returns the moment from
+    which on the time counts, on the monotonic clock."""
     totals = Totals()
     items = _random(plan.items) if plan.again else iter(plan.items)
     connections = [Sink(plan, items, totals) for _ in range(plan.connections)]
     buffer = memoryview(bytearray(BUFFER))
-    time.sleep(max(0.0, plan.start - time.monotonic()))
-    end = plan.start + plan.duration
+    start = wait_for_start()
+    end = start + plan.duration
     with selectors.DefaultSelector() as waiting:
         for connection in connections:
             if connection.ask():
@@ -182,7 +187,7 @@ def take(plan: Plan) -> Totals:
                     continue
                 if not connection.ask():
                     waiting.unregister(connection.socket)
-    totals.seconds = time.monotonic() - plan.start
+    totals.seconds = time.monotonic() - start
     totals.first_bytes.sort()
     for connection in connections:
         connection.socket.close()
@@ -196,25 +201,65 @@ def _random(items: Sequence[list[tuple[str, int]]]) -> Iterator[list[tuple[str, 
         yield chooser.choice(items)
 
 
-def launch(plan: Plan, directory: Path, name: str) -> Process:
-    """Begin to carry out a plan, in a program of its own."""
-    file = directory / f"{name}.json"
-    file.write_text(json.dumps(asdict(plan)))
-    return Process(
-        [sys.executable, "-m", "tests.bench.sinks", file],
-        environment=bare_environment(directory / "h")
-        | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+class Sinks:
+    """Plans that are carried out at the same time, each in a program of its own."""
+
+    def __init__(self, plans: Sequence[Plan], directory: Path) -> None:
+        self._plans = plans
+        self._start_file = directory / "start"
+        environment = bare_environment(directory / "h") | {
+            "PYTHONPATH": str(Path(__file__).parents[2])
+        }
+        self._processes = []
+        for number, plan in enumerate(plans):
+            file = directory / f"plan-{number}.json"
+            file.write_text(json.dumps(asdict(plan)))
+            program: list[str | Path] = [sys.executable, "-m", "tests.bench.sinks"]
+            self._processes.append(
+                Process([*program, file, self._start_file], environment=environment)
+            )
+
+    def start(self) -> float:
+        """Let all start at the same moment, which is returned, once their connections are open."""
+        for process in self._processes:
+            process.wait_for_line("^ready$")
+        start = time.monotonic() + STARTING
+        new = self._start_file.with_suffix(".new")
+        new.write_text(str(start))
+        new.rename(self._start_file)
+        time.sleep(max(0.0, start - time.monotonic()))
+        return start
+
+    def totals(self) -> list[Totals]:
+        """Wait for the end of all plans; raises `WrongAnswer` where one failed."""
+        totals = []
+        for plan, process in zip(self._plans, self._processes, strict=True):
+            finished = process.wait(plan.duration + 60)
+            if finished.status:
+                raise WrongAnswer(finished.output)
+            totals.append(Totals(**json.loads(finished.output.splitlines()[-1])))
+        return totals
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
 
 
-def result(process: Process, plan: Plan) -> Totals:
-    """Wait for the end of a plan; raises `WrongAnswer` where it failed."""
-    finished = process.wait(plan.start - time.monotonic() + plan.duration + 60)
-    if finished.status:
-        raise WrongAnswer(finished.output)
-    return Totals(**json.loads(finished.output))
+def _carry_out(plan_file: Path, start_file: Path) -> None:
+    def wait_for_start() -> float:
+        print("ready", flush=True)  # noqa: T201
+        while not start_file.exists():
+            time.sleep(STARTING / 10)
+        start = float(start_file.read_text())
+        time.sleep(max(0.0, start - time.monotonic()))
+        return start
+
+    plan = Plan(**json.loads(plan_file.read_text()))
+    print(json.dumps(asdict(take(plan, wait_for_start))))  # noqa: T201
 
 
 if __name__ == "__main__":
-    document = json.loads(Path(sys.argv[1]).read_text())
-    json.dump(asdict(take(Plan(**document))), sys.stdout)
+    _carry_out(Path(sys.argv[1]), Path(sys.argv[2]))
