@@ -9,7 +9,6 @@ know its size, its origins and its last use.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,12 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters, schema
+from entrepot.store.blob_walk import BlobSlice
 from entrepot.store.database import frees_space
 from entrepot.store.eviction import EvictionPlan, Inventory, InventoryManifest, PlannedImage
 from entrepot.store.inventory import read_inventory, read_repository_inventory
 from entrepot.store.listings import ContentListings
-from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
+from entrepot.store.lookups import Lookup, read_blob, read_manifest, read_tag
+from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.reconciliation import (
+    Reconciled,
     RemoveDamaged,
     StatSize,
     read_differences,
@@ -33,6 +35,7 @@ from entrepot.store.reconciliation import (
 from entrepot.store.records import (
     BlobOrigin,
     BlobRecord,
+    TagEntry,
 )
 from entrepot.store.removal import (
     Evicted,
@@ -42,7 +45,7 @@ from entrepot.store.removal import (
     remove_empty_repository,
 )
 from entrepot.store.repository_listings import RepositoryListings
-from entrepot.store.rows import insert_missing, is_link, reference_rows, stated_size
+from entrepot.store.rows import insert_missing, is_link, reference_rows
 from entrepot.store.tag_contents import (
     RepositoryContents,
     TagContents,
@@ -68,6 +71,25 @@ class Locks:
 
 class Catalog(RepositoryListings, ContentListings):
     """The catalog of one engine: its database with the queries."""
+
+    async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Where a tag points; None when it is not cached."""
+        return (await self.lookup_tag(repository, tag)).value
+
+    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagEntry]:
+        """Look up where a tag points."""
+        return await self._read(lambda connection: read_tag(connection, repository, tag))
+
+    async def lookup_manifest(self, repository: Repository, digest: Digest) -> Lookup[Manifest]:
+        """Look up a manifest of a repository.
+
+        It has the media type that the source of the repository gave.
+        """
+        return await self._read(lambda connection: read_manifest(connection, repository, digest))
+
+    async def lookup_blob(self, repository: Repository, digest: Digest) -> Lookup[Descriptor]:
+        """Look up a blob to which manifests of a repository refer, cached or not."""
+        return await self._read(lambda connection: read_blob(connection, repository, digest))
 
     async def manifest(
         self, digest: Digest, repository: Repository | None = None
@@ -114,56 +136,8 @@ class Catalog(RepositoryListings, ContentListings):
             )
         )
 
-    async def media_types_of(self, repository: Repository) -> dict[Digest, str]:
-        """The manifests of a repository, with the media types that its source gave."""
-        links = schema.repository_manifests.c
-        query = select(links.digest, links.media_type).where(links.repository == repository)
-        # A few media types stand in many rows: each text is kept once.
-        return await self._read(
-            lambda connection: {
-                Digest.parse(row.digest): sys.intern(row.media_type)
-                for row in connection.execute(query)
-            }
-        )
-
-    async def blobs_of(self, repository: Repository) -> dict[Digest, Descriptor]:
-        """The blobs that manifests of a repository refer to, cached or not."""
-        query = (
-            select(
-                schema.references.c.digest,
-                schema.references.c.kind,
-                schema.references.c.media_type,
-                schema.references.c.size,
-            )
-            .join(
-                schema.repository_manifests,
-                schema.repository_manifests.c.digest == schema.references.c.manifest,
-            )
-            .where(
-                schema.repository_manifests.c.repository == repository,
-                schema.references.c.kind != ReferenceKind.MANIFEST,
-            )
-            .distinct()
-            # Where only some manifests state a size, a stated one comes last and wins.
-            .order_by(schema.references.c.size)
-        )
-
-        def read(connection: Connection) -> dict[Digest, Descriptor]:
-            return {
-                digest: Descriptor(
-                    digest=digest,
-                    kind=ReferenceKind(row.kind),
-                    media_type=row.media_type,
-                    size=stated_size(row.size),
-                )
-                for row in connection.execute(query)
-                for digest in (Digest.parse(row.digest),)
-            }
-
-        return await self._read(read)
-
-    async def images_with(self, repository: Repository, blob: Digest) -> list[Digest]:
-        """The image manifests of a repository that refer to a blob, the latest first."""
+    async def latest_image_with(self, repository: Repository, blob: Digest) -> Digest | None:
+        """The latest image manifest of a repository that refers to a blob."""
         query = (
             select(schema.repository_manifests.c.digest)
             .join(
@@ -175,10 +149,10 @@ class Catalog(RepositoryListings, ContentListings):
                 schema.references.c.digest == str(blob),
             )
             .order_by(schema.repository_manifests.c.cached.desc())
+            .limit(1)
         )
-        return await self._read(
-            lambda connection: [Digest.parse(text) for text in connection.execute(query).scalars()]
-        )
+        text = await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+        return Digest.parse(text) if text is not None else None
 
     async def tag_contents(self, repository: Repository, tag: Tag) -> TagContents | None:
         """The contents of a tag, and what else needs them; None when the tag is not cached."""
@@ -667,29 +641,27 @@ class Catalog(RepositoryListings, ContentListings):
 
     async def reconcile(
         self,
-        file_sizes: Mapping[Digest, int],
+        blobs: BlobSlice,
         *,
         now: float,
-        stat_size: StatSize | None = None,
+        stat_size: StatSize,
         remove_damaged: RemoveDamaged = lambda _digest, _size: False,
-    ) -> tuple[int, int]:
-        """Make the rows of blobs agree with their files.
+    ) -> Reconciled:
+        """Make the rows of a slice of blobs agree with their files.
 
-        *file_sizes* are the files that a walk of the directories listed. Returns how many files
-        were adopted and how many rows deleted; see
+        Nothing is written where they agree. See
         `entrepot.store.reconciliation.resolve_differences`.
         """
-        differences = await self._read(lambda connection: read_differences(connection, file_sizes))
-        if not differences:
-            return 0, 0
-        async with self._change() as connection:
-            return await resolve_differences(
-                connection,
-                differences,
-                now=now,
-                stat_size=stat_size if stat_size is not None else file_sizes.get,
-                remove_damaged=remove_damaged,
-            )
+        differences = await self._read(
+            lambda connection: read_differences(connection, blobs), long=True
+        )
+        reconciled = Reconciled()
+        for part in differences.parts():
+            async with self._change() as connection:
+                reconciled += await resolve_differences(
+                    connection, part, now=now, stat_size=stat_size, remove_damaged=remove_damaged
+                )
+        return reconciled
 
 
 async def _add_origin(connection: AsyncConnection, digest: Digest, origin: BlobOrigin) -> None:

@@ -14,6 +14,7 @@ from entrepot.core.patterns import NameRange
 from entrepot.core.reference import Repository
 from entrepot.store import schema
 from entrepot.store.database import CatalogDatabase
+from entrepot.store.lookups import read_source
 from entrepot.store.records import CachedRepository, UsageTotals
 
 _column = schema.repositories.c
@@ -24,15 +25,11 @@ class RepositoryListings(CatalogDatabase):
 
     async def is_cached(self, repository: Repository) -> bool:
         """Whether anything of the repository is cached."""
-        query = select(_column.name).where(_column.name == repository)
-        return await self._read(
-            lambda connection: connection.execute(query).one_or_none() is not None
-        )
+        return await self.source_of(repository) is not None
 
     async def source_of(self, repository: Repository) -> str | None:
         """The source of a repository, with its login server; None when not cached."""
-        query = select(_column.source).where(_column.name == repository)
-        return await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+        return await self._read(lambda connection: read_source(connection, repository))
 
     async def repositories_count(self) -> int:
         """How many repositories are cached."""
