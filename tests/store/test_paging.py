@@ -130,8 +130,8 @@ async def test_a_page_after_a_name_begins_at_its_time(filled: Catalog) -> None:
     third = newest[2]
     page = Page(2, ListPosition(third.name), ListOrder.NEWEST)
     assert await filled.listed_tags(NGINX, page) == newest[3:5]
-    gone = Page(2, ListPosition("none"), ListOrder.NEWEST)
-    assert await filled.listed_tags(NGINX, gone) == []
+    after_no_tag = Page(2, ListPosition("none"), ListOrder.NEWEST)
+    assert await filled.listed_tags(NGINX, after_no_tag) == []
 
 
 async def test_names_of_repositories_come_a_page_at_a_time(catalog: Catalog) -> None:

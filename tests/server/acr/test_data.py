@@ -174,8 +174,8 @@ async def test_pages_in_the_order_of_time_go_on_though_entries_are_cached_or_del
         await engine.repositories.delete_tag("library/nginx", newest_first[0])
     await cache(engine, source, "library/nginx:4")
     names = newest_first[:1]
-    link = first.links["next"]["url"]
-    while link:
+    link: str | None = first.links["next"]["url"]
+    while link is not None:
         page = await management.get(link)
         names += [entry[key] for entry in page.json()[kind]]
         link = page.links["next"]["url"] if "next" in page.links else None
