@@ -158,7 +158,20 @@ async def test_only_the_tags_of_one_digest(catalog: Catalog) -> None:
     assert [tag.name for tag in tags] == ["1", "3"]
     [statement] = statements
     assert statement.rows() == 2
-    assert not any(step.startswith("SCAN") for step in statement.plan())
+    assert statement.plan() == [
+        "SEARCH tags USING INDEX tags_of_digest (repository=? AND digest=?)"
+    ]
+
+
+async def test_other_tags_of_the_same_digest_are_looked_up_by_the_digest(catalog: Catalog) -> None:
+    await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1"), Tag("2")], now=1.0)
+    with recorded_reads(catalog) as statements:
+        contents = await catalog.tag_contents(NGINX, Tag("1"))
+    assert contents is not None
+    assert contents.also_tagged == ("2",)
+    assert statements[-1].plan() == [
+        "SEARCH tags USING COVERING INDEX tags_of_digest (repository=? AND digest=?)"
+    ]
 
 
 async def test_a_tag_leads_through_indexes_to_what_is_cached_of_its_own_repository(
