@@ -50,8 +50,8 @@ async def cache_index(tmp_path: Path) -> AsyncIterator[CacheIndex]:
 
 
 @pytest.fixture
-def reads(cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """An entry for each read of the catalog."""
+def reads(cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The reads of the catalog."""
     return counted_reads(cache_index._catalog, monkeypatch)
 
 
@@ -242,7 +242,7 @@ async def look_up_all(index: CacheIndex, repository: Repository = NGINX) -> list
 
 
 async def test_of_an_uncached_repository_the_catalog_is_asked_once(
-    cache_index: CacheIndex, reads: list[None]
+    cache_index: CacheIndex, reads: list[str]
 ) -> None:
     for _ in range(2):
         assert await look_up_all(cache_index) == [False] * 4
@@ -250,7 +250,7 @@ async def test_of_an_uncached_repository_the_catalog_is_asked_once(
 
 
 async def test_what_a_cached_repository_does_not_have_is_looked_up_once(
-    cache_index: CacheIndex, reads: list[None]
+    cache_index: CacheIndex, reads: list[str]
 ) -> None:
     await cache_index.add_manifest(NGINX, SOURCE, image("other"), tags=[Tag("2")], now=1.0)
     for _ in range(3):
@@ -259,7 +259,7 @@ async def test_what_a_cached_repository_does_not_have_is_looked_up_once(
 
 
 async def test_requests_at_the_same_time_share_one_read(
-    cache_index: CacheIndex, reads: list[None]
+    cache_index: CacheIndex, reads: list[str]
 ) -> None:
     entries = await asyncio.gather(*(cache_index.tag(NGINX, Tag("1")) for _ in range(100)))
     assert (entries, len(reads)) == ([None] * 100, 1)
@@ -370,7 +370,7 @@ async def test_s31_unknown_tags_and_repositories_are_remembered_within_bounds(
 
 
 async def test_an_unknown_tag_that_is_requested_often_survives_a_flood_of_others(
-    cache_index: CacheIndex, reads: list[None]
+    cache_index: CacheIndex, reads: list[str]
 ) -> None:
     await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=1.0)
     await cache_index.tag(NGINX, Tag("often"))
@@ -385,7 +385,7 @@ async def test_an_unknown_tag_that_is_requested_often_survives_a_flood_of_others
 
 
 async def test_one_thing_of_a_large_repository_is_one_read_of_a_few_rows(
-    cache_index: CacheIndex, reads: list[None], monkeypatch: pytest.MonkeyPatch
+    cache_index: CacheIndex, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten thousand manifests and their blobs were read for the first request (L14)."""
     monkeypatch.setattr(lookups_module, "FEW_MANIFESTS", 10)
