@@ -14,8 +14,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from entrepot.cache.blob_copies import BlobCopies
+from entrepot.cache.blob_source import BlobSource
 from entrepot.cache.failures import SourceFailures
-from entrepot.cache.fill import BlobSource, Fill
+from entrepot.cache.fill import Fill
 from entrepot.cache.fills import Fills
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.proof import proves
@@ -207,7 +208,11 @@ class BlobResolver:
         size = await self._size_to_fetch(repository, route, descriptor)
         self._copies.record_fetch(digest, _blob_origin(route))
         return await self._fills.join(
-            digest, size, self._source(route, digest, size), origin=route.registry.login_server
+            digest,
+            size,
+            self._source(route, digest, size),
+            origin=route.registry.login_server,
+            repository=str(route.repository),
         )
 
     async def size_or_fill(self, repository: Repository, descriptor: Descriptor) -> Fill | int:

@@ -22,6 +22,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
+from entrepot.source.blob_transport import BlobTransport
 from entrepot.source.transport import SourceTransport
 from entrepot.store.lookups import Lookup, TagTarget
 from tests.conftest import LOGIN_SERVER, Clock
@@ -100,14 +101,19 @@ async def test_s24_the_answers_of_requests_that_failed_are_released(
     registry: httpx.AsyncClient, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[weakref.ref[httpx.Response]] = []
-    send = SourceTransport.handle_async_request
 
-    async def noted(self: SourceTransport, request: httpx.Request) -> httpx.Response:
-        response = await send(self, request)
-        answers.append(weakref.ref(response))
-        return response
+    def note(transport: type[httpx.AsyncBaseTransport]) -> None:
+        send = transport.handle_async_request
 
-    monkeypatch.setattr(SourceTransport, "handle_async_request", noted)
+        async def noted(self: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
+            response = await send(self, request)
+            answers.append(weakref.ref(response))
+            return response
+
+        monkeypatch.setattr(transport, "handle_async_request", noted)
+
+    note(SourceTransport)
+    note(BlobTransport)
     source.fault("/9/", Status(500))
     for path in (
         "library/nginx/manifests/1",
