@@ -23,7 +23,7 @@ from entrepot.store.database import frees_space
 from entrepot.store.eviction import EvictionPlan, Inventory, InventoryManifest, PlannedImage
 from entrepot.store.inventory import read_inventory, read_repository_inventory
 from entrepot.store.listings import ContentListings
-from entrepot.store.lookups import Lookup, read_blob, read_manifest, read_tag
+from entrepot.store.lookups import Lookup, TagTarget, read_blob, read_manifest, read_tag
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.reconciliation import (
     Reconciled,
@@ -74,10 +74,11 @@ class Catalog(RepositoryListings, ContentListings):
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
-        return (await self.lookup_tag(repository, tag)).value
+        target = (await self.lookup_tag(repository, tag)).value
+        return target.entry if target is not None else None
 
-    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagEntry]:
-        """Look up where a tag points."""
+    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagTarget]:
+        """Look up where a tag points, and the manifest there."""
         return await self._read(lambda connection: read_tag(connection, repository, tag))
 
     async def lookup_manifest(self, repository: Repository, digest: Digest) -> Lookup[Manifest]:
