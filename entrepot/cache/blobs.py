@@ -29,7 +29,6 @@ from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Descriptor, ReferenceKind
 from entrepot.store.records import BlobOrigin
@@ -101,7 +100,6 @@ class BlobResolver:
     def __init__(
         self,
         *,
-        catalog: Catalog,
         blobs: BlobStore,
         fills: Fills,
         copies: BlobCopies,
@@ -112,7 +110,6 @@ class BlobResolver:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self._catalog = catalog
         self._blobs = blobs
         self._fills = fills
         self._copies = copies
@@ -158,17 +155,22 @@ class BlobResolver:
 
         Otherwise only the source says that the blob belongs to the repository.
         """
-        index = await self._index.of(repository)
-        descriptor = index.blobs.get(digest)
+        route = self._route(repository)
+        try:
+            descriptor = await self._index.blob_of(repository, digest)
+        except CatalogFailed:
+            # Its source may still have it.
+            if route is None:
+                raise
+            descriptor = None
         if descriptor is not None:
             return descriptor, True
         if self._recently_stated_size(repository, digest) is not None:
             return self._stated_sizes[repository, digest].descriptor, False
-        route = self._route(repository)
         if route is None:
-            if not index.manifests:
-                raise await self._failures.unknown(repository, digest)
-            raise self._not_cached(repository, digest)
+            if await self._index.is_cached(repository):
+                raise self._not_cached(repository, digest)
+            raise await self._failures.unknown(repository, digest)
         self._failures.check(repository, str(digest))
         size = await self._size_requests.join(
             (repository, digest), lambda: self._size_at_source(repository, route, digest)
@@ -300,7 +302,7 @@ class BlobResolver:
 
     async def _login_server_of(self, repository: Repository) -> str | None:
         """The source registry from which a repository was cached."""
-        source = await self._catalog.source_of(repository)
+        source = await self._index.source_of(repository)
         return source.partition("/")[0] if source is not None else None
 
     async def _is_servable(

@@ -233,19 +233,19 @@ class _Body(ThreadedStream):
         self._pool.release()
 
     def _is_read(self) -> bool:
-        """Whether nothing of the body is left, but what can be read at once and is little."""
+        """Whether the body was read, or its rest is short and can be read without waiting."""
         if self._remaining is None:
             return self._exchange.discard()
-        left = self._remaining - len(self._received)
-        if left > MAX_DISCARDED:
+        unread = self._remaining - len(self._received)
+        if unread > MAX_DISCARDED:
             return False
-        buffer = memoryview(bytearray(left))
+        buffer = memoryview(bytearray(unread))
         try:
-            while left and (count := self._connection.read_available(buffer[:left])):
-                left -= count
+            while unread and (count := self._connection.read_available(buffer[:unread])):
+                unread -= count
         except OSError:
             return False
-        return not left
+        return not unread
 
 
 def _failure(error: OSError) -> httpx.TransportError:

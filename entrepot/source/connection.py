@@ -22,7 +22,7 @@ RAW_BUFFER = 256 * 1024
 with 128 KiB 1.68, with 64 KiB 1.72 to 1.81, with both of 64 KiB 1.99."""
 
 FIRST_WAIT = 0.005
-"""Seconds that a thread waits for the network without a word."""
+"""Seconds that a thread waits for the network before it says so to its caller."""
 
 
 class _Readable(Protocol):
@@ -98,24 +98,24 @@ class _TlsLayer:
         return filled
 
     def encrypt(self, data: bytes) -> bytes:
-        """The bytes to send for *data*, and what TLS itself has to say."""
+        """The bytes to send for *data*, after those of TLS itself."""
         if data:
             self._tls.write(data)
         return self._outgoing.read()
 
-    def say_goodbye(self) -> None:
-        """Put the end of TLS into what is to be sent (RFC 8446, section 6.1)."""
+    def end(self) -> None:
+        """Prepare the message that ends TLS (RFC 8446, section 6.1), for `encrypt`."""
         with contextlib.suppress(OSError):
             self._tls.unwrap()
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes came that nobody read, encrypted or decrypted."""
+        """Whether there are unread bytes, encrypted or decrypted."""
         return self._incoming.pending > 0 or self._tls.pending() > 0
 
     @property
     def has_unsent(self) -> bool:
-        """Whether TLS itself has something to say."""
+        """Whether TLS itself has something to send."""
         return self._outgoing.pending > 0
 
     def release_buffer(self) -> None:
@@ -215,7 +215,7 @@ class Connection:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is open, and nothing came that nobody read."""
+        """Whether it is open, and has no unread bytes."""
         if self._interrupted or any(layer.has_unread for layer in self._layers):
             return False
         poll = select.poll()
@@ -230,7 +230,7 @@ class Connection:
     def close(self) -> None:
         """Close it at once. No thread may be reading."""
         if self._layers and not self._interrupted:
-            self._layers[-1].say_goodbye()
+            self._layers[-1].end()
             self._send_at_once()
         self._socket.close()
 
@@ -243,7 +243,7 @@ class Connection:
             await self.send(data)
 
     def _send_at_once(self) -> None:
-        """Send what TLS itself has to say, as far as the socket takes it; the rest goes later."""
+        """Send the messages of TLS itself as far as the socket takes them; the rest goes later."""
         data = b""
         for layer in reversed(self._layers):
             data = layer.encrypt(data)

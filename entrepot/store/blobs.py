@@ -23,10 +23,9 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from threading import Barrier
@@ -34,17 +33,15 @@ from typing import NamedTuple, TypeVar
 
 from entrepot.causes import Cause, disk_cause
 from entrepot.core.reference import Digest
-from entrepot.errors import DigestInvalid
 from entrepot.files import file_system, sync_directory
-from entrepot.formatting import counted, printable
+from entrepot.formatting import printable
+from entrepot.store.blob_walk import ALGORITHMS, PREFIX, BlobWalk, ForeignNames
 from entrepot.store.partial_blob import NotWritten, PartialBlob
 from entrepot.tasks import uninterrupted
 
 T = TypeVar("T")
 
 _REMOVED = "removed-"
-_ALGORITHMS = frozenset({"sha256", "sha512"})
-_DIRECTORY = re.compile(r"[0-9a-f]{2}")
 _PART_NAME = re.compile(r"[a-z0-9]+-[0-9a-f]+-[0-9a-f]{16}")
 """Digest, and a hash of its source and size.
 
@@ -84,9 +81,6 @@ REFUSAL_LOG_INTERVAL = 600.0
 
 On a read-only disk there would be one for each blob."""
 
-MAX_FOREIGN_EXAMPLES = 3
-"""Foreign names in the blob directory that a message shows."""
-
 WRITERS = 4
 """Threads that hash and write incoming bytes, for all blobs together."""
 
@@ -97,26 +91,6 @@ Clients must not wait for a disk that hangs: they can be served from memory."""
 
 
 _log = logging.getLogger("entrepot.blobs")
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignNames:
-    """Entries of the blob directory that are no blobs.
-
-    ``lost+found``, ``.DS_Store``, ``.nfs…``, or a directory that can't be listed.
-    """
-
-    count: int = 0
-    examples: tuple[str, ...] = ()
-    """At most `MAX_FOREIGN_EXAMPLES`, printable."""
-
-    def __str__(self) -> str:
-        more = (
-            f" and {counted(self.count - len(self.examples), 'more', 'more')}"
-            if self.count > len(self.examples)
-            else ""
-        )
-        return f"{', '.join(self.examples)}{more}"
 
 
 class CheckedFile(NamedTuple):
@@ -629,9 +603,9 @@ class BlobStore:
 
     def forbidden_directory(self) -> Path | None:
         """The first blob directory that this user can't read or write, if any. Blocks."""
-        algorithms = [self._root / name for name in sorted(_ALGORITHMS)]
+        algorithms = [self._root / name for name in ALGORITHMS]
         below = [path for directory in algorithms for path in _entries(directory)]
-        blobs = (path for path in below if _DIRECTORY.fullmatch(path.name))
+        blobs = (path for path in below if PREFIX.fullmatch(path.name))
         for directory in (self._fills, self._root, *algorithms, *blobs):
             if os.access(directory, os.R_OK | os.W_OK | os.X_OK):
                 continue
@@ -640,50 +614,18 @@ class BlobStore:
                     return directory
         return None
 
+    def walk(self, *, rows: int = 0) -> BlobWalk:
+        """A walk through all cached blobs, of which the catalog has about *rows*."""
+        return BlobWalk(self._root, rows=rows)
+
     async def sizes(self) -> dict[Digest, int]:
         """All cached blobs with their sizes, by a walk through the directories in a thread."""
-        return await asyncio.to_thread(self._walk)
-
-    def _walk(self) -> dict[Digest, int]:
-        blobs: dict[Digest, int] = {}
-        foreign: list[str] = []
-        count = 0
-
-        def skip(path: str) -> None:
-            nonlocal count
-            count += 1
-            if len(foreign) < MAX_FOREIGN_EXAMPLES:
-                foreign.append(printable(os.path.relpath(path, self._root), 80))
-
-        def scan(directory: str) -> Iterator[os.DirEntry[str]]:
-            try:
-                with os.scandir(directory) as entries:
-                    yield from entries
-            except OSError:
-                # A file in the place of a directory, or a directory that can't be listed.
-                skip(directory)
-
-        for algorithm in scan(str(self._root)):
-            if algorithm.name not in _ALGORITHMS:
-                skip(algorithm.path)
-                continue
-            for directory in scan(algorithm.path):
-                if not _DIRECTORY.fullmatch(directory.name):
-                    skip(directory.path)
-                    continue
-                for entry in scan(directory.path):
-                    try:
-                        digest = Digest.parse(f"{algorithm.name}:{entry.name}")
-                        status = entry.stat()
-                    except (DigestInvalid, OSError):
-                        skip(entry.path)
-                        continue
-                    if digest.hex[:2] == directory.name and stat.S_ISREG(status.st_mode):
-                        blobs[digest] = status.st_size
-                    else:
-                        skip(entry.path)
-        self.foreign = ForeignNames(count, tuple(foreign))
-        return blobs
+        walk = self.walk()
+        sizes: dict[Digest, int] = {}
+        while (blobs := await walk.next_slice()) is not None:
+            sizes.update((Digest.parse(digest), size) for digest, size in blobs.sizes.items())
+        self.foreign = walk.foreign
+        return sizes
 
     def free(self) -> int:
         """Free bytes of the file system."""

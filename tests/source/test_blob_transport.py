@@ -464,17 +464,17 @@ async def test_an_idle_connection_is_closed_after_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connection_pool, "KEEPALIVE_TIMEOUT", 0.0)
-    ended = asyncio.Event()
+    connection_ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(REQUEST_END)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         assert await reader.read() == b""
-        ended.set()
+        connection_ended.set()
 
     async with serving(serve) as url, connecting() as http:
         assert (await http.get(url)).content == b"ok"
-        await ended.wait()
+        await connection_ended.wait()
 
 
 async def test_only_so_many_connections_are_open_at_once() -> None:

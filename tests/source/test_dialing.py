@@ -84,20 +84,20 @@ async def test_a_silent_address_keeps_nobody_waiting(
 ) -> None:
     """RFC 8305: the next one is tried beside it, and the first answer counts."""
     monkeypatch.setattr(dialing, "HAPPY_EYEBALLS_DELAY", 0.01)
-    tried: list[str] = []
+    addresses_tried: list[str] = []
     with socket.socket() as full:
         # Its queue is full: what comes further is not answered.
         full.bind(("127.0.0.66", 0))
         full.listen(0)
         port = full.getsockname()[1]
         waiting = [socket.socket() for _ in range(4)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.66", port))
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.66", port))
         open_socket = sockets.open_socket
 
         def redirected(address: tuple[Any, ...], reach: Reach | None = None) -> socket.socket:
-            tried.append(str(address[4][0]))
+            addresses_tried.append(str(address[4][0]))
             return open_socket(address, reach)
 
         monkeypatch.setattr(sockets, "open_socket", redirected)
@@ -105,9 +105,9 @@ async def test_a_silent_address_keeps_nobody_waiting(
             other.files["/x"] = TEXT
             sends = transport("127.0.0.66", "127.0.0.1")
             assert await get(sends, f"http://{HOST}:{port}/x") == TEXT
-        for each in waiting:
-            each.close()
-    assert tried == ["127.0.0.66", "127.0.0.1"]
+        for client in waiting:
+            client.close()
+    assert addresses_tried == ["127.0.0.66", "127.0.0.1"]
 
 
 async def test_only_addresses_that_may_be_reached_are_tried(source: FakeRegistry) -> None:

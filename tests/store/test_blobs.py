@@ -16,10 +16,10 @@ import pytest
 
 from entrepot.core.reference import Digest
 from entrepot.store import blobs as blobs_module
+from entrepot.store.blob_walk import MAX_FOREIGN_EXAMPLES
 from entrepot.store.blobs import (
     CHECK_SIZE,
     LEASE_DURATION,
-    MAX_FOREIGN_EXAMPLES,
     MIN_RESUMABLE_SIZE,
     READ_SIZE,
     RESUMABLE_CLEANUP_INTERVAL,

@@ -21,6 +21,7 @@ from tests.store.samples import (
     cache_blobs,
     image,
     index,
+    reconcile,
     sizes_of,
 )
 
@@ -155,7 +156,7 @@ async def test_an_adopted_blob_stays_for_a_day_and_a_manifest_that_comes_uses_it
     async with Catalog.open(tmp_path / "catalog.sqlite", clock=lambda: now) as catalog:
         manifest = image("a")
         stray = Digest.of(b"stray")
-        assert await catalog.reconcile({stray: 7, **sizes_of(manifest)}, now=now) == (3, 0)
+        assert await reconcile(catalog, {stray: 7, **sizes_of(manifest)}, now=now) == (3, 0)
         assert await catalog.collect(lambda _: pytest.fail("an adopted blob was collected")) == 0
         await catalog.add_manifest(NGINX, SOURCE, manifest, now=now)
         [repository] = await catalog.repositories()
@@ -180,7 +181,7 @@ async def test_a_blob_that_was_adopted_while_the_clock_was_ahead_does_not_stay_f
     catalog: Catalog,
 ) -> None:
     stray = Digest.of(b"stray")
-    await catalog.reconcile({stray: 7}, now=time.time() + 10 * ADOPTED_STAYS)
+    await reconcile(catalog, {stray: 7}, now=time.time() + 10 * ADOPTED_STAYS)
     assert await catalog.collect(lambda _: True) == 0
     assert await catalog.blobs_size() == 0
 
@@ -190,7 +191,7 @@ async def test_adopted_blobs_go_first_when_room_is_needed(catalog: Catalog) -> N
     manifest, stray = image("a"), Digest.of(b"stray")
     now = time.time()
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=now - 1000)
-    await catalog.reconcile({stray: 7, **sizes_of(manifest)}, now=now - 1000)
+    await reconcile(catalog, {stray: 7, **sizes_of(manifest)}, now=now - 1000)
     eviction = plan_eviction(await catalog.inventory(), goal=110, now=now)
     assert (eviction.images, eviction.adopted, eviction.adopted_size, eviction.remaining) == (
         (),

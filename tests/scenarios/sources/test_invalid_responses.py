@@ -102,8 +102,8 @@ async def test_what_a_source_can_provoke_is_a_502_with_a_reason_that_is_remember
     assert len(source.requests) == 1, "one request for each client's would be a storm"
     assert not [each for each in caplog.records if each.exc_info or each.levelno >= logging.ERROR]
     assert all(each.getMessage().isprintable() for each in caplog.records)
-    index = await engine.cache.index.of(Repository("library/nginx"))
-    assert not index.manifests
+    assert not await engine.catalog.manifests_of(Repository("library/nginx"))
+    assert not engine.cache.index._repositories.entries
 
 
 @pytest.mark.parametrize(
