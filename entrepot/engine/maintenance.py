@@ -11,7 +11,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from entrepot.api.models import EvictionSnapshot
@@ -300,7 +300,7 @@ class MaintenanceService:
         Those that were leased within the last minute are removed a minute later.
         """
         async with self._collecting:
-            deferred = await self._catalog.collect(self._remove_blob)
+            deferred = await self._catalog.collect(self._remove_blobs)
             self._cache.index.invalidate_manifests()
             await self._sweep()
         if deferred:
@@ -327,13 +327,17 @@ class MaintenanceService:
         self._deferred_collection = None
         await self.collect()
 
-    def _remove_blob(self, digest: Digest) -> bool:
-        if digest in self._cache.pulls.needed() or self._fills.is_under_way(digest):
-            return False
-        if not self._blobs.remove(digest):
-            return False
-        self._cache.copies.invalidate(digest)
-        return True
+    async def _remove_blobs(self, digests: Sequence[Digest]) -> Sequence[Digest]:
+        """Remove blobs from the store, except those in use; returns the removed ones."""
+        needed = self._cache.pulls.needed()
+        removed = await self._blobs.remove_all(
+            digest
+            for digest in digests
+            if digest not in needed and not self._fills.is_under_way(digest)
+        )
+        for digest in removed:
+            self._cache.copies.invalidate(digest)
+        return removed
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         """Evict the least recently used images until at most *target* bytes are cached.
@@ -399,7 +403,7 @@ class MaintenanceService:
             await self._cache.usage.write()
             async with self._collecting:
                 eviction = await self._catalog.evict(
-                    part, is_used=self._is_used_now, remove_blob=self._remove_blob
+                    part, is_used=self._is_used_now, remove_blobs=self._remove_blobs
                 )
                 self._cache.index.invalidate_evicted(
                     {repository for repository, _ in eviction.manifests}

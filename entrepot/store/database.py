@@ -167,9 +167,7 @@ class CatalogDatabase:
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
         """A write transaction; raises `CatalogFailed`."""
-        if self.refusal is not None:
-            self.health.missed_writes += 1
-            raise CatalogFailed(self.refusal.what, self.refusal.hint, reason=self.refusal.reason)
+        self._check_writable()
         async with self._writing:
             self._write_began = time.monotonic()
             try:
@@ -178,6 +176,12 @@ class CatalogDatabase:
                 self.health.record_success(CatalogOperation.WRITING)
             finally:
                 self._write_began = None
+
+    def _check_writable(self) -> None:
+        """Raise `CatalogFailed` where nothing can be written now."""
+        if self.refusal is not None:
+            self.health.missed_writes += 1
+            raise CatalogFailed(self.refusal.what, self.refusal.hint, reason=self.refusal.reason)
 
     @asynccontextmanager
     async def _change(

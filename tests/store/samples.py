@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
+from entrepot.store.removal import RemoveBlobs
 
 NGINX = Repository("library/nginx")
 DEBIAN = Repository("library/debian")
@@ -59,9 +61,18 @@ def sizes_of(manifest: Manifest) -> dict[Digest, int]:
 class RemovedBlobs(list[Digest]):
     """The blobs that a collection removed, as the callback that the catalog asks."""
 
-    def remove_blob(self, digest: Digest) -> bool:
-        self.append(digest)
-        return True
+    async def remove_blobs(self, digests: Sequence[Digest]) -> Sequence[Digest]:
+        self.extend(digests)
+        return digests
+
+
+def removing(is_removable: Callable[[Digest], bool]) -> RemoveBlobs:
+    """The callback of a store in which some blobs can be removed."""
+
+    async def remove_blobs(digests: Sequence[Digest]) -> Sequence[Digest]:
+        return [digest for digest in digests if is_removable(digest)]
+
+    return remove_blobs
 
 
 async def cache_blobs(catalog: Catalog, manifest: Manifest) -> None:
