@@ -65,10 +65,10 @@ from entrepot.store.usage import Usage, write_usage
 ROWS_ON_LOOP = 200
 """Rows that are prepared on the event loop: that takes less time than to start a thread."""
 
-MANIFESTS_COLLECTED_AT_ONCE = 200
+MANIFESTS_COLLECTED_AT_ONCE = 500
 """Manifests that one transaction deletes: others write in between."""
 
-BLOBS_COLLECTED_AT_ONCE = 500
+BLOBS_COLLECTED_AT_ONCE = 1000
 """Blobs that one transaction removes."""
 
 T = TypeVar("T")
@@ -667,7 +667,7 @@ class Catalog(CatalogDatabase):
                 )
             deferred += still_used
             after = orphans[-1]
-        await self._try_to_release_free_pages()
+        await self.try_to_release_free_pages()
         return deferred
 
     @frees_space

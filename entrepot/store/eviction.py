@@ -54,7 +54,7 @@ ADOPTED_STAYS = 86_400.0
 
 
 class PlannedImage(msgspec.Struct, frozen=True, gc=False):
-    """An image to be evicted.
+    """An image to be evicted; its *manifest* is given without its blobs.
 
     *freed* is in bytes: a blob that several evicted images share counts for the last of them.
     """
@@ -236,7 +236,7 @@ class EvictionPlan:
         use, inventory = self.use, self.use.inventory
         return tuple(
             PlannedImage(
-                manifest=inventory.manifest(link),
+                manifest=inventory.manifest(link, with_blobs=False),
                 tags=use.tags_of(link),
                 last_used=use.last_used[link],
                 last_requested=use.last_requested[link],
@@ -280,16 +280,26 @@ class EvictionPlan:
                 use.last_used[link],
             )
 
+    def only(self, keys: Collection[Key]) -> EvictionPlan:
+        """The same plan with those images whose keys are among *keys*."""
+        links, freed = array("i"), array("q")
+        for link, size in zip(self.links, self.freed, strict=True):
+            if self.use.inventory.key(link) in keys:
+                links.append(link)
+                freed.append(size)
+        return replace(self, links=links, freed=freed)
+
     def parts(self, count: int) -> Iterator[EvictionPlan]:
-        """The same plan in parts of *count* images and as many empty manifests each."""
-        for start in range(0, max(1, len(self.links), len(self.empty_links)), count):
+        """The same plan in parts of *count* images, empty manifests and adopted blobs each."""
+        total = max(1, len(self.links), len(self.empty_links), len(self.adopted))
+        for start in range(0, total, count):
             part = slice(start, start + count)
             yield replace(
                 self,
                 links=self.links[part],
                 freed=self.freed[part],
                 empty_links=self.empty_links[part],
-                adopted=self.adopted if start == 0 else (),
+                adopted=self.adopted[part],
             )
 
 
@@ -480,13 +490,13 @@ def confirm(
     locked_keys = _locked_with_all_below(current)
     last_requested = _last_requested(current)
     evicted = {
-        image.manifest.key
-        for image in plan.images
-        if (manifest := current.get(image.manifest.key)) is not None
-        and manifest.key not in locked_keys
-        and not manifest.children
-        and last_requested[manifest.key] <= image.last_requested
-        and manifest.key not in used
+        key
+        for link in plan.links
+        if (key := plan.use.inventory.key(link)) in current
+        and key not in locked_keys
+        and not current[key].children
+        and last_requested[key] <= plan.use.last_requested[link]
+        and key not in used
     }
     evicted |= {
         key

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice, repeat
 from math import isnan, nan
+from sys import intern
 
 import msgspec
 
@@ -265,30 +266,30 @@ class Inventory:
 
     def blob_digest(self, blob: int) -> Digest:
         """The digest of a blob."""
-        return _digest(self.blob_digests[blob])
+        return digest_of_row(self.blob_digests[blob])
 
     def key(self, link: int) -> Key:
         """Repository and digest of a link."""
-        return self.repositories[link], _digest(self.content_digests[self.contents[link]])
+        return self.repositories[link], digest_of_row(self.content_digests[self.contents[link]])
 
     def tags_of(self, link: int) -> tuple[Tag, ...]:
         """The tags that point at a link, in their order."""
         return tuple(Tag(name) for name in sorted(self._tags[link].split()))
 
-    def manifest(self, link: int) -> InventoryManifest:
-        """All that is known of a link."""
+    def manifest(self, link: int, *, with_blobs: bool = True) -> InventoryManifest:
+        """All that is known of a link; *with_blobs* says whether its blobs are needed."""
         content = self.contents[link]
         return InventoryManifest(
             repository=self.repositories[link],
-            digest=_digest(self.content_digests[content]),
+            digest=digest_of_row(self.content_digests[content]),
             platform=self.platforms[link],
             last_requested=self.last_requested[link],
             locked=bool(self.locked[link]),
             tags=self.tags_of(link),
             children=tuple(
-                _digest(self.content_digests[child]) for child in self.children.get(link, ())
+                digest_of_row(self.content_digests[child]) for child in self.children.get(link, ())
             ),
-            blobs=tuple(map(self.blob_digest, self.blobs_of(content))),
+            blobs=tuple(map(self.blob_digest, self.blobs_of(content))) if with_blobs else (),
             size=self.content_sizes[content],
         )
 
@@ -312,7 +313,7 @@ class Inventory:
             )
 
 
-def _digest(text: str) -> Digest:
-    """A digest that was parsed before."""
+def digest_of_row(text: str) -> Digest:
+    """A digest that the catalog has: it was checked when it came in."""
     algorithm, _, value = text.partition(":")
-    return Digest(algorithm, value)
+    return Digest(intern(algorithm), value)

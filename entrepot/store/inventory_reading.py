@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Integer, Select, func, literal_column, select
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import schema
-from entrepot.store.inventory import Inventory, InventoryManifest, Key
+from entrepot.store.inventory import Inventory, InventoryManifest, Key, digest_of_row
 from entrepot.store.listed import keys_of, listed_digest, listed_keys, listed_repository
 from entrepot.store.manifests import ReferenceKind
 
@@ -232,11 +232,11 @@ def _read_manifests(
             locked.add((repository, digest))
     children: dict[tuple[str, str], list[Digest]] = {}
     for repository, parent, child in connection.execute(_listed_children_query, bound):
-        children.setdefault((repository, parent), []).append(Digest.parse(child))
+        children.setdefault((repository, parent), []).append(digest_of_row(child))
     return [
         InventoryManifest(
             repository=Repository(repository),
-            digest=Digest.parse(digest),
+            digest=digest_of_row(digest),
             platform=platform,
             last_requested=last_requested,
             locked=bool(is_locked or is_repository_locked) or (repository, digest) in locked,

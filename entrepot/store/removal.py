@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from entrepot.core.reference import Digest
 from entrepot.store import counters, schema
 from entrepot.store.eviction import ADOPTED_STAYS, EvictionPlan, Key, PlannedImage, confirm
+from entrepot.store.inventory import digest_of_row
 from entrepot.store.inventory_reading import read_lineage
 from entrepot.store.listed import list_of, listed
 
@@ -55,9 +56,7 @@ async def evict_images(
     """
     images = plan.images
     keys = [*(image.manifest.key for image in images), *plan.empty]
-    last_used = await connection.run_sync(
-        _read_last_used, [blob for image in images for blob in image.distinctive_blobs]
-    )
+    last_used = await connection.run_sync(_read_last_used, images)
     lineage = await connection.run_sync(read_lineage, keys)
     used = {
         image.manifest.key
@@ -83,9 +82,14 @@ async def evict_images(
     )
 
 
-def _read_last_used(connection: Connection, blobs: Collection[Digest]) -> dict[Digest, float]:
-    rows = connection.execute(_LAST_USED, {"blobs": list_of(set(blobs))})
-    return {Digest.parse(row.digest): row.last_used for row in rows}
+def _read_last_used(
+    connection: Connection, images: Collection[PlannedImage]
+) -> dict[Digest, float]:
+    """When distinctive blobs were used, if that was after the least recent use of the images."""
+    blobs = {blob for image in images for blob in image.distinctive_blobs}
+    since = min((image.last_used for image in images), default=0.0)
+    rows = connection.execute(_LAST_USED, {"blobs": list_of(blobs), "since": since})
+    return {digest_of_row(row.digest): row.last_used for row in rows}
 
 
 def delete_links(connection: Connection, keys: Collection[Key]) -> None:
@@ -145,7 +149,7 @@ def _delete_contents(
     rows = connection.execute(
         _ORPHANS, {"blobs": list_of(candidates), "since": now - ADOPTED_STAYS, "now": now}
     )
-    return {Digest.parse(row.digest): row.size for row in rows}
+    return {digest_of_row(row.digest): row.size for row in rows}
 
 
 def read_unlinked(connection: Connection, after: str, count: int) -> list[str]:
@@ -176,7 +180,9 @@ _is_removable = (
 _listed_manifests = schema.manifests.c.digest.in_(listed("manifests"))
 _listed_blobs = schema.blobs.c.digest.in_(listed("blobs"))
 
-_LAST_USED = select(schema.blobs.c.digest, schema.blobs.c.last_used).where(_listed_blobs)
+_LAST_USED = select(schema.blobs.c.digest, schema.blobs.c.last_used).where(
+    _listed_blobs, schema.blobs.c.last_used > bindparam("since")
+)
 _NOT_ADOPTED = update(schema.blobs).where(_listed_blobs).values(adopted=None)
 _DELETE_TAGS = delete(schema.tags).where(
     schema.tags.c.repository == bindparam("in_repository"),
