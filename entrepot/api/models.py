@@ -302,6 +302,27 @@ class Activity(Snapshot, frozen=True, kw_only=True):
     """The sums of all buckets."""
 
 
+class ReconciliationProgress(Snapshot, frozen=True, kw_only=True):
+    """How far the comparison of the catalog with the blobs on the disk is."""
+
+    started: float
+    checked: int = 0
+    """Directories of blobs that are compared."""
+    directories: int
+    """All of them."""
+
+
+class LoopLag(Snapshot, frozen=True, kw_only=True):
+    """How late the engine's event loop was, in seconds."""
+
+    max: float = 0.0
+    """The most within the last minute."""
+    p99: float = 0.0
+    """At most so late in 99 of 100 samples of the last minute."""
+    stalls: int = 0
+    """How often since the start something held the loop for long enough to be logged."""
+
+
 class EngineStatus(Snapshot, frozen=True, kw_only=True):
     """Figures and notices of the engine."""
 
@@ -339,6 +360,9 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     """The default tag lifetime: ``always``, ``never`` or ``5 min``."""
     demo: bool = False
     read_only: bool = False
+    reconciliation: ReconciliationProgress | None = None
+    """The comparison of the catalog with the disk that is under way, as after each start."""
+    loop_lag: LoopLag = LoopLag()
 
 
 class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from entrepot.api.models import EvictionProgress
+from entrepot.api.models import EvictionProgress, ReconciliationProgress
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
@@ -29,10 +29,12 @@ from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
+from entrepot.store.blob_walk import DIRECTORIES, BlobSlice, BlobWalk
 from entrepot.store.blobs import LEASE_DURATION, BlobStore
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.eviction import EvictionPlan, PlannedImage, plan_eviction
+from entrepot.store.reconciliation import Reconciled
 from entrepot.tasks import OwnedTasks, uninterrupted
 
 SPACE_CHECK_INTERVAL = 60.0
@@ -57,6 +59,12 @@ by those before."""
 
 CATALOG_SIZE_INTERVAL = 10.0
 """Seconds between two measurements of the catalog while blobs come in."""
+
+MAX_RECONCILIATION_PAUSE = 0.5
+"""Seconds between two slices of a reconciliation, at the most: as long as the slice took."""
+
+PROGRESS_LOG_INTERVAL = 10.0
+"""Seconds between two lines of the log that tell how far a reconciliation is."""
 
 RESERVE = 2**30
 """Bytes of the file system that the cache leaves free, but never more than a fiftieth of it: for
@@ -95,6 +103,9 @@ class MaintenanceService:
         self._events = events
         self._tasks = tasks
         self._clock = clock
+        self.reconciliation: ReconciliationProgress | None = None
+        """The reconciliation with the disk that is under way."""
+        self._reconciling = asyncio.Lock()
         self._collecting = asyncio.Lock()
         self._evicting = asyncio.Lock()
         self._previewing = asyncio.Lock()
@@ -263,6 +274,43 @@ class MaintenanceService:
         A file whose size is not the verified one is moved away. What comes or goes meanwhile is
         checked again.
         """
+        async with self._reconciling:
+            walk = self._blobs.walk(rows=await self._catalog.blobs_count())
+            try:
+                reconciled = await self._reconcile_slices(walk)
+            finally:
+                self.reconciliation = None
+            self._blobs.foreign = walk.foreign
+            self._cache.copies.invalidate_all()
+            self._record_reconciled(reconciled)
+        await self.collect()
+
+    async def _reconcile_slices(self, walk: BlobWalk) -> Reconciled:
+        reconciled = Reconciled()
+        started = self._clock()
+        logged = time.monotonic()
+        while True:
+            self.reconciliation = ReconciliationProgress(
+                started=started,
+                checked=walk.directories_walked,
+                directories=len(DIRECTORIES),
+            )
+            began = time.monotonic()
+            if (blobs := await walk.next_slice()) is None:
+                return reconciled
+            reconciled += await self._reconcile_slice(blobs)
+            now = time.monotonic()
+            if now - logged >= PROGRESS_LOG_INTERVAL:
+                logged = now
+                _log.info(
+                    "The catalog is compared with the disk: %d of %d directories are checked.",
+                    walk.directories_walked,
+                    len(DIRECTORIES),
+                )
+            # The disk, and the threads that read the catalog, belong to clients for as long.
+            await asyncio.sleep(min(now - began, MAX_RECONCILIATION_PAUSE))
+
+    async def _reconcile_slice(self, blobs: BlobSlice) -> Reconciled:
         damaged: dict[Digest, int] = {}
 
         def remove_damaged(digest: Digest, recorded_size: int) -> bool:
@@ -273,20 +321,29 @@ class MaintenanceService:
             damaged[digest] = recorded_size
             return True
 
-        sizes = await self._blobs.sizes()
-        adopted, dropped = await self._catalog.reconcile(
-            sizes, now=self._clock(), stat_size=self._blobs.stat_size, remove_damaged=remove_damaged
+        reconciled = await self._catalog.reconcile(
+            blobs,
+            now=self._clock(),
+            stat_size=self._blobs.stat_size,
+            remove_damaged=remove_damaged,
         )
-        self._cache.copies.invalidate_all()
+        if reconciled:
+            self._cache.copies.invalidate_all()
         for digest, recorded_size in damaged.items():
             self._cache.copies.record_damaged(
-                digest, f"its file had {sizes[digest]:,} bytes and should have {recorded_size:,}"
+                digest,
+                f"its file had {blobs.sizes[str(digest)]:,} bytes and should have "
+                f"{recorded_size:,}",
             )
-        if adopted or dropped:
+        return reconciled
+
+    def _record_reconciled(self, reconciled: Reconciled) -> None:
+        if reconciled.adopted or reconciled.dropped:
             self._events.record(
                 EventKind.CATALOG_HEALED,
-                f"The catalog was reconciled with the disk: {counted(adopted, 'blob')} added, "
-                f"{counted(dropped, 'missing blob')} removed.",
+                "The catalog was reconciled with the disk: "
+                f"{counted(reconciled.adopted, 'blob')} added, "
+                f"{counted(reconciled.dropped, 'missing blob')} removed.",
             )
         foreign = self._blobs.foreign
         if foreign.count:
@@ -297,7 +354,6 @@ class MaintenanceService:
                 f"{ignored} ignored: {foreign}.",
                 severity=Severity.WARNING,
             )
-        await self.collect()
 
     async def collect(self) -> None:
         """Remove the blobs that nothing refers to any more.

@@ -1,6 +1,6 @@
 """Periodic maintenance of the catalog.
 
-Backups, free pages, the write-ahead log, and the disk reserve.
+Backups, free pages, the write-ahead log, indexes that are new, and the disk reserve.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed, CatalogOperation, Reason
 from entrepot.store.disk_reserve import DiskReserve
-from entrepot.store.recovery import back_up, backup_of, check
+from entrepot.store.recovery import back_up, backup_of, check, damage_note
 
 MAINTENANCE_INTERVAL = 60.0
 """Seconds between two rounds of maintenance."""
@@ -44,6 +45,8 @@ class CatalogMaintenance:
         self._backed_up = clock() - BACKUP_INTERVAL + FIRST_BACKUP
         self._backed_up_state = catalog.changes, catalog.uses
         self._failure: str | None = None
+        self._has_all_indexes = False
+        self._has_noted_damage = False
 
     async def watch(self) -> None:
         """Run rounds of maintenance until cancelled."""
@@ -55,11 +58,15 @@ class CatalogMaintenance:
 
     async def once(self) -> None:
         """Run one round. A failure is logged once, and tried again in the next round."""
+        await self._note_damage()
         if self._catalog.refusal is not None and not await self._catalog.reopen():
             return
         try:
             await asyncio.to_thread(self._reserve.allocate)
             await self._catalog.release_free_pages()
+            if not self._has_all_indexes:
+                await self._catalog.create_missing_indexes()
+                self._has_all_indexes = True
             if self.backup_is_due():
                 await self.back_up()
         except (CatalogFailed, OSError, sqlite3.Error) as error:
@@ -96,6 +103,7 @@ class CatalogMaintenance:
 
     async def close(self) -> None:
         """Make a last backup where one is due, or where there is none yet."""
+        await self._note_damage()
         if self._catalog.refusal is not None or self._catalog.health.problem is not None:
             return
         changed = (self._catalog.changes, self._catalog.uses) != self._backed_up_state
@@ -104,6 +112,13 @@ class CatalogMaintenance:
                 await self.back_up()
             except (CatalogFailed, OSError, sqlite3.Error) as error:
                 _log.warning("The catalog could not be copied: %s", error)
+
+    async def _note_damage(self) -> None:
+        """Let the next start check the whole catalog, where a user of it met damage."""
+        if self._catalog.health.damage is not None and not self._has_noted_damage:
+            with suppress(OSError):
+                await asyncio.to_thread(damage_note(self._path).touch, 0o600)
+                self._has_noted_damage = True
 
     async def _check(self) -> None:
         """Check the whole of a catalog that was too large to be checked at the start."""

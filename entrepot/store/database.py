@@ -19,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection, event, select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.schema import CreateIndex
 
 from entrepot.store import schema
 from entrepot.store.connections import (
@@ -107,6 +108,8 @@ class CatalogDatabase:
         """Counts writes that change a listing of repositories or tags, except their use."""
         self.uses = 0
         """Counts writes that change how often a repository or a rule was used."""
+        self.confirmations = 0
+        """Counts writes of the time when a source confirmed where a tag points."""
 
     @classmethod
     @asynccontextmanager
@@ -217,6 +220,10 @@ class CatalogDatabase:
         """
         return await self._readers.read(read, long=long)
 
+    def _read_blocking(self, read: Callable[[Connection], T]) -> T:
+        """Read for another thread than that of the event loop; raises `CatalogFailed`."""
+        return self._readers.read_blocking(read)
+
     @property
     def is_stalled(self) -> bool:
         """Whether a read or a write is known to hang."""
@@ -247,6 +254,18 @@ class CatalogDatabase:
             )
         if self.health.problem is not None:
             raise self.health.problem.with_traceback(None)
+
+    async def create_missing_indexes(self) -> int:
+        """Create the indexes that an older version of Entrepot did not have; returns their number.
+
+        Each is one write, for some tenths of a second where there are 100,000 repositories, so it
+        is done after the start. Raises `CatalogFailed`.
+        """
+        indexes = await self._read(schema.missing_indexes)
+        for index in indexes:
+            async with self._write() as connection:
+                await connection.execute(CreateIndex(index, if_not_exists=True))
+        return len(indexes)
 
     async def size(self) -> int:
         """Bytes of the catalog on the disk.

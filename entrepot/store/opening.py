@@ -27,11 +27,26 @@ from entrepot.files import file_system
 from entrepot.store import counters, schema
 from entrepot.store.connections import JOURNAL_SIZE, CatalogFailed, Reason, reason_of
 from entrepot.store.disk_reserve import DiskReserve
-from entrepot.store.recovery import backup_of, check, prepare_new, restore_missing, salvage
+from entrepot.store.recovery import (
+    backup_of,
+    check,
+    damage_note,
+    prepare_new,
+    restore_missing,
+    salvage,
+)
 
-CHECK_TIME = 2.0
-"""Seconds for which a start checks for damage: enough for 2 GB in the page cache (50 MB take
-0.05 s). The rest of a larger catalog is checked later."""
+CHECK_SIZE = 100 * 2**20
+"""Bytes of a catalog up to which a start checks it for damage: 100 MB in the page cache take 0.1 s.
+A larger one is checked after the start, so that clients do not wait for it; damage that shows then
+is repaired at the next start."""
+
+CHECK_TIME = 0.5
+"""Seconds after which that check is put off too, as the disk is slow."""
+
+CHECK_TIME_AFTER_CRASH = 2.0
+"""Seconds for the check of a catalog of any size that the last engine, or the machine, did not
+close."""
 
 WRITABLE = (
     "journal_mode=WAL",
@@ -143,9 +158,11 @@ def _for_writing(path: Path, now: float) -> Opening:
                 # SQLite would apply the log of the missing file to the new one.
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
     make_private(path)
-    problem, is_checked = check(path, seconds=CHECK_TIME)
+    problem, is_checked = check(path, seconds=_check_time(path))
     if problem is not None:
         notices.append(salvage(path, problem, now=now))
+    if is_checked:
+        damage_note(path).unlink(missing_ok=True)
     try:
         _create_tables(path)
     except sqlite3.Error as error:
@@ -154,6 +171,17 @@ def _for_writing(path: Path, now: float) -> Opening:
         notices.append(salvage(path, str(error), now=now))
         _create_tables(path)
     return Opening(str(path), {}, notices=notices, is_checked=is_checked)
+
+
+def _check_time(path: Path) -> float | None:
+    """Seconds in which to check a catalog for damage; None for as long as it takes."""
+    if damage_note(path).exists():
+        return None
+    # SQLite removes its log when the last connection is closed.
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        return CHECK_TIME_AFTER_CRASH
+    return CHECK_TIME if path.stat().st_size <= CHECK_SIZE else 0.0
 
 
 def _create_tables(path: Path) -> None:

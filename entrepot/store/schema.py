@@ -50,6 +50,8 @@ repositories = Table(
     Column("tags", Integer, nullable=False, server_default="0"),
     Column("manifests", Integer, nullable=False, server_default="0"),
     Column("size", Integer, nullable=False, server_default="0"),
+    # The use of a rule is one range of it, without a look at the rows.
+    Index("repositories_by_usage", "name", "size", "pulls", "last_pull"),
 )
 manifests = Table(
     "manifests",
@@ -74,6 +76,8 @@ repository_manifests = Table(
     # bytes.
     Column("media_type", String(255), nullable=False, server_default=""),
     Index("repository_manifests_by_digest", "digest"),
+    # Pages of a repository's manifests in the order of time.
+    Index("repository_manifests_by_time", "repository", "cached", "digest"),
 )
 references = Table(
     "manifest_references",
@@ -100,6 +104,8 @@ tags = Table(
     Column("gone", Boolean, nullable=False, default=False),
     Column("locked", Boolean, nullable=False, server_default=false()),
     Index("tags_by_digest", "repository", "digest"),
+    # Pages of a repository's tags in the order of time.
+    Index("tags_by_time", "repository", "cached", "name"),
 )
 blobs = Table(
     "blobs",
@@ -191,6 +197,24 @@ def create(connection: Connection, count: Executable) -> None:
     if 0 < version < 4:
         fill_version_4(connection)
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def missing_indexes(connection: Connection) -> list[Index]:
+    """The indexes that this version of Entrepot has and an existing catalog does not have yet.
+
+    Every query works without them, but slower. They need no version of the schema: an older engine
+    can use a catalog with more indexes than it knows.
+    """
+    names = {
+        row[0]
+        for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'")
+    }
+    return [
+        index
+        for table in _schema.sorted_tables
+        for index in sorted(table.indexes, key=lambda index: str(index.name))
+        if index.name not in names
+    ]
 
 
 def fill_version_4(connection: Connection) -> None:

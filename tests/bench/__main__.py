@@ -11,16 +11,24 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 
 from tests.bench import scenarios
+from tests.bench.bench import MEGABYTE, Bench
 from tests.bench.dashboard import dashboard
+from tests.bench.fairness import Crowd, fairness
+from tests.bench.growth import growth
+from tests.bench.growth_catalogs import Size
 from tests.bench.measurement import summary
-from tests.bench.scenarios import MEGABYTE, Bench
+from tests.bench.misses import misses
+from tests.bench.page import page
+from tests.bench.results_file import ResultsFile, load, save
 from tests.bench.targets import report
+from tests.bench.tls_pull import pull_without_client
 
 Scenario = Callable[[Bench], object]
 
@@ -32,9 +40,22 @@ FULL: dict[str, Scenario] = {
     "one-client": lambda bench: scenarios.cold_blobs(bench, 1, 200 * MEGABYTE),
     "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 200 * MEGABYTE),
     "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 100 * MEGABYTE, blobs=8),
+    "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, 400 * MEGABYTE, tls=True),
+    "tls-image": lambda bench: scenarios.image_pull(bench, [64 * MEGABYTE] * 6, tls=True),
+    "tls-pull": lambda bench: pull_without_client(bench, [400 * MEGABYTE]),
+    "fairness": lambda bench: fairness(bench, Crowd()),
+    "misses": lambda bench: misses(bench, 3.0),
     "large-cache": lambda bench: scenarios.large_cache(bench, 10_000, 1_000),
     "dashboard": lambda bench: dashboard(bench, 10_000),
 }
+
+GROWTH = {
+    "growth-1000": Size("repositories", 1_000),
+    "growth-10000": Size("repositories", 10_000),
+    "growth-100000": Size("repositories", 100_000),
+    "growth-tags": Size("tags", 10_000),
+}
+"""What ``--growth`` measures."""
 
 QUICK: dict[str, Scenario] = {
     "warm-blob": lambda bench: scenarios.warm_blob(bench, 32 * MEGABYTE, [1, 16]),
@@ -44,6 +65,18 @@ QUICK: dict[str, Scenario] = {
     "one-client": lambda bench: scenarios.cold_blobs(bench, 1, 50 * MEGABYTE),
     "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 20 * MEGABYTE),
     "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 10 * MEGABYTE, blobs=8),
+    "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, 100 * MEGABYTE, tls=True),
+    "tls-image": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6, tls=True),
+    "tls-pull": lambda bench: pull_without_client(bench, [100 * MEGABYTE]),
+    "fairness": lambda bench: fairness(
+        bench,
+        Crowd(
+            duration=2.0,
+            cached=tuple(n * MEGABYTE for n in (1, 10, 20)),
+            cold=tuple(n * MEGABYTE for n in range(1, 21)),
+        ),
+    ),
+    "misses": lambda bench: misses(bench, 1.0),
     "large-cache": lambda bench: scenarios.large_cache(bench, 1_000, 1_000),
     "dashboard": lambda bench: dashboard(bench, 1_000),
 }
@@ -60,25 +93,90 @@ QUICK: dict[str, Scenario] = {
     "--quick", is_flag=True, help="Smaller blobs and a single round: a look, not a result."
 )
 @click.option(
+    "--growth",
+    "is_growth",
+    is_flag=True,
+    help="Measure how the engine grows with its catalog, and nothing else.",
+)
+@click.option(
+    "--growth-data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the catalogs of --growth are written, and kept for the next time.",
+)
+@click.option(
     "--only",
     "chosen",
     multiple=True,
-    type=click.Choice(list(FULL)),
-    help="A scenario to run; may be repeated.  [default: all]",
+    type=click.Choice([*FULL, *GROWTH]),
+    help="A scenario to run; may be repeated.  [default: all without growth]",
 )
-def main(rounds: int | None, quick: bool, chosen: tuple[str, ...]) -> None:
+@click.option(
+    "--against",
+    "baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PYTHON",
+    help="The Python of another environment, whose Entrepot is measured in turn with this one.",
+)
+@click.option(
+    "--distribution",
+    envvar="BENCH_DISTRIBUTION",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The program of distribution 3, measured in turn with docker-registry.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that gets all measurements (JSON).",
+)
+@click.option(
+    "--markdown",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Print the tables of docs/benchmarks.md from such a file, and measure nothing; may be "
+    "repeated.",
+)
+def main(
+    rounds: int | None,
+    quick: bool,
+    chosen: tuple[str, ...],
+    is_growth: bool,
+    growth_data: Path | None,
+    baseline: Path | None,
+    distribution: Path | None,
+    output: Path | None,
+    files: tuple[Path, ...],
+) -> None:
     """Run the benchmark and print its tables."""
+    if files:
+        measurements = load(files)
+        click.echo(f"{page(measurements)}\n\n{report(measurements)}")
+        return
     rounds = rounds or (1 if quick else 5)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        bench = Bench(Path(directory), rounds, progress=lambda line: click.echo(line, err=True))
+        bench = Bench(
+            Path(directory),
+            rounds,
+            progress=lambda line: click.echo(line, err=True),
+            baseline=baseline,
+            distribution=distribution,
+        )
         try:
             for name, scenario in (QUICK if quick else FULL).items():
-                if not chosen or name in chosen:
+                if name in chosen or not (chosen or is_growth):
                     scenario(bench)
+            sizes = {
+                name: replace(size, count=1_000) if quick else size for name, size in GROWTH.items()
+            }
+            for name, size in sizes.items():
+                if name in chosen or is_growth:
+                    growth(bench, [size], data=growth_data)
         except (pytest.skip.Exception, pytest.fail.Exception) as missing:
             raise click.ClickException(str(missing)) from None
         finally:
             # What was measured until then took a quarter of an hour.
+            if output is not None:
+                save(output, ResultsFile(rounds, os.cpu_count() or 0, bench.found))
             click.echo(
                 f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, "
                 "contender and clients.\n"
@@ -86,6 +184,8 @@ def main(rounds: int | None, quick: bool, chosen: tuple[str, ...]) -> None:
             click.echo(summary(bench.found))
             click.echo()
             click.echo(report(bench.found))
+            if tables := page(bench.found):
+                click.echo(f"\n{tables}")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.bench.bench import Bench
 from tests.bench.contenders import write_rules
 from tests.bench.measurement import ENTREPOT, Load, Measurement
-from tests.bench.scenarios import Bench, fill_catalog
+from tests.bench.scenarios import fill_catalog
 from tests.e2e.clients.entrepot import Entrepot
 from tests.tui.pty import Program
 

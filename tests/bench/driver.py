@@ -2,8 +2,8 @@
 at once, checks every digest and keeps nothing.
 
 ``python -m tests.bench.driver HOST:PORT REPOSITORY TAG PLATFORM CLIENTS`` prints how long it took,
-and the bytes of all blobs, as one JSON document: a program of its own, so that its work does not
-hold up the one that measures.
+when each client had the first byte of a blob, and the bytes of all blobs, as one JSON document: a
+program of its own, so that its work does not hold up the one that measures.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ CHUNK = 1024 * 1024
 ACCEPT = ", ".join((OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest))
 
 
-def pull(address: str, repository: str, tag: str, platform: str) -> int:
-    """Pull an image; returns the bytes of its blobs."""
+def pull(address: str, repository: str, tag: str, platform: str) -> tuple[int, float]:
+    """Pull an image; returns the bytes of its blobs, and the time of the first of them."""
+    first_bytes: list[float] = []
     connections = threading.local()
     opened: list[http.client.HTTPConnection] = []
 
@@ -62,6 +63,8 @@ def pull(address: str, repository: str, tag: str, platform: str) -> int:
         answer = get(f"blobs/{digest}")
         hasher, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK))
         while count := answer.readinto(buffer):
+            if not size:
+                first_bytes.append(time.perf_counter())
             hasher.update(buffer[:count])
             size += count
         if digest != f"sha256:{hasher.hexdigest()}":
@@ -77,11 +80,12 @@ def pull(address: str, repository: str, tag: str, platform: str) -> int:
         ]
         image = json.loads(manifest(child["digest"]))
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            return sum(
+            size = sum(
                 threads.map(
                     blob, [image["config"]["digest"], *(each["digest"] for each in image["layers"])]
                 )
             )
+        return size, min(first_bytes)
     finally:
         for connection in opened:
             connection.close()
@@ -109,17 +113,26 @@ def pull_together(
     if finished.status:
         raise WrongAnswer(finished.output)
     result = json.loads(finished.output)
-    return Load(seconds=result["seconds"], received=result["received"])
+    return Load(
+        seconds=result["seconds"],
+        received=result["received"],
+        first_bytes=tuple(result["first_bytes"]),
+    )
 
 
 def main(address: str, repository: str, tag: str, platform: str, clients: str) -> None:
     """Pull by all clients, and print what it took."""
     with ThreadPoolExecutor(int(clients)) as threads:
         started = time.perf_counter()
-        received = sum(
+        pulls = list(
             threads.map(lambda _: pull(address, repository, tag, platform), range(int(clients)))
         )
-        json.dump({"seconds": time.perf_counter() - started, "received": received}, sys.stdout)
+        result = {
+            "seconds": time.perf_counter() - started,
+            "received": sum(size for size, _ in pulls),
+            "first_bytes": sorted(first - started for _, first in pulls),
+        }
+        json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

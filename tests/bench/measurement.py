@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 
 from entrepot.formatting import TableColumn, table
 
 ENTREPOT = "entrepot"
+BASELINE = "entrepot before"
 PROXY = "docker-registry"
+DISTRIBUTION = "distribution"
 NGINX = "nginx"
 SOURCE = "source itself"
 """The contenders, as the tables name them."""
+
+CONTENDERS = (ENTREPOT, BASELINE, PROXY, DISTRIBUTION, NGINX, SOURCE)
+"""In the order of the tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,35 @@ class Load:
     """99 of 100 requests were."""
     first_bytes: tuple[float, ...] = ()
     """When each client had its first byte, in the order of these times."""
+    longest: float | None = None
+    """The longest that a request took."""
+    failed: int = 0
+    """Requests without the right answer."""
+
+    @classmethod
+    def of_requests(cls, waits: Sequence[float], *, seconds: float, failed: int = 0) -> Load:
+        """Requests that took *waits* seconds each, within *seconds*."""
+        ordered = sorted(waits)
+        return cls(
+            seconds,
+            requests=len(ordered),
+            half_within=percentile(ordered, 0.5),
+            most_within=percentile(ordered, 0.99),
+            longest=ordered[-1] if ordered else None,
+            failed=failed,
+        )
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The value that *share* of the *ordered* values do not exceed; None without any."""
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else None
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One run. *source_gets* and *source_bytes* are what the source registry was asked for and
-    sent; *expected* is the size of all that was asked for, each blob counted once."""
+    sent, *source_requests* counts its requests of any method; *expected* is the size of all that
+    was asked for, each blob counted once."""
 
     scenario: str
     through: str
@@ -46,42 +73,15 @@ class Measurement:
     source_bytes: int = 0
     processor_seconds: float = 0.0
     peak_memory: int = 0
-
-
-class ProcessMeter:
-    """Processor time and peak memory of a process and the children that it has then, since the
-    meter was made (proc(5)).
-
-    Memory that several of them share counts for each.
-    """
-
-    def __init__(self, pid: int) -> None:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        self._all = [Path(f"/proc/{process}") for process in (pid, *children)]
-        for directory in self._all:
-            # 5 resets the peak of the resident memory.
-            (directory / "clear_refs").write_text("5")
-        self._before = self._processor_seconds()
-
-    @property
-    def processor_seconds(self) -> float:
-        return self._processor_seconds() - self._before
-
-    @property
-    def peak_memory(self) -> int:
-        lines = [
-            line
-            for each in self._all
-            for line in (each / "status").read_text().splitlines()
-            if line.startswith("VmHWM:")
-        ]
-        return sum(int(line.split()[1]) for line in lines) * 1024
-
-    def _processor_seconds(self) -> float:
-        # The name of the program stands in parentheses and may hold anything; utime and stime are
-        # the 12th and 13th word after it.
-        words = [(each / "stat").read_text().rpartition(")")[2].split() for each in self._all]
-        return sum(int(each[11]) + int(each[12]) for each in words) / os.sysconf("SC_CLK_TCK")
+    source_requests: int = 0
+    loop_seconds: float | None = None
+    """Processor time of the thread of the event loop; None for other programs than Entrepot."""
+    memory: int = 0
+    """Resident memory at the end, in bytes."""
+    probe: Load | None = None
+    """What another client saw meanwhile, whose one request is answered from memory."""
+    loop_lag: float | None = None
+    """The longest that the event loop was late, as the engine says."""
 
 
 Figure = Callable[[Measurement], float | None]
@@ -132,6 +132,35 @@ def processor_seconds_per_gigabyte(of: Measurement) -> float | None:
     return of.processor_seconds / of.load.received * 1e9 if of.expected else None
 
 
+def loop_seconds_per_gigabyte(of: Measurement) -> float | None:
+    """Of the thread of the event loop, for each 10^9 bytes that the clients got."""
+    if of.loop_seconds is None or not of.expected:
+        return None
+    return of.loop_seconds / of.load.received * 1e9
+
+
+def longest(of: Measurement) -> float | None:
+    """Seconds of the slowest request."""
+    return of.load.longest
+
+
+def probe_half_within(of: Measurement) -> float | None:
+    return of.probe.half_within if of.probe is not None else None
+
+
+def probe_longest(of: Measurement) -> float | None:
+    return of.probe.longest if of.probe is not None else None
+
+
+def loop_lag(of: Measurement) -> float | None:
+    return of.loop_lag
+
+
+def memory(of: Measurement) -> float | None:
+    """Bytes."""
+    return of.memory or None
+
+
 def processor_seconds_per_request(of: Measurement) -> float | None:
     """Of the contender alone."""
     return of.processor_seconds / of.load.requests if of.load.requests else None
@@ -140,6 +169,11 @@ def processor_seconds_per_request(of: Measurement) -> float | None:
 def source_share(of: Measurement) -> float | None:
     """How often the source sent what was expected of it."""
     return of.source_bytes / of.expected if of.expected else None
+
+
+def source_requests(of: Measurement) -> float:
+    """Requests of any method that reached the source."""
+    return of.source_requests
 
 
 def peak_memory(of: Measurement) -> float | None:
@@ -164,20 +198,24 @@ class Results:
         return list(dict.fromkeys(scenario for scenario, _ in self.groups))
 
     def contenders(self, scenario: str) -> list[str]:
-        return [
-            through
-            for through in (ENTREPOT, PROXY, NGINX, SOURCE)
-            if (scenario, through) in self.groups
-        ]
+        return [through for through in CONTENDERS if (scenario, through) in self.groups]
+
+    def range(self, scenario: str, through: str, figure: Figure) -> tuple[float, float] | None:
+        """The least and the greatest; None without a measurement."""
+        values = self._values(scenario, through, figure)
+        return (min(values), max(values)) if values else None
 
     def figure(self, scenario: str, through: str, figure: Figure) -> float | None:
         """The median; None without a measurement."""
-        matching = [
+        values = self._values(scenario, through, figure)
+        return median(values) if values else None
+
+    def _values(self, scenario: str, through: str, figure: Figure) -> list[float]:
+        return [
             value
             for each in self.groups.get((scenario, through), ())
             if (value := figure(each)) is not None
         ]
-        return median(matching) if matching else None
 
     def ratio(self, scenario: str, figure: Figure, through: str, over: str) -> float | None:
         """How often the figure of one contender is that of another."""

@@ -11,12 +11,13 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from tests.authority import CertificateAuthority
 from tests.e2e.clients.processes import Process, bare_environment
 from tests.fakes.images import Content, FakeImage
 from tests.processes import reserved_port
@@ -42,9 +43,16 @@ http {{
     scgi_temp_path {root}/scgi;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
+{tls}
 {locations}
     }}
 }}
+"""
+
+_TLS = """\
+        listen 127.0.0.1:{port} ssl backlog=4096;
+        ssl_certificate {certificate};
+        ssl_certificate_key {certificate};
 """
 
 _SETTLING = 30.0
@@ -53,18 +61,29 @@ _SETTLING = 30.0
 
 class Nginx:
     """nginx on a free port of 127.0.0.1, with everything that it writes below *root*; *locations*
-    is the inside of its ``server``."""
+    is the inside of its ``server``.
+
+    With a *certificate*, a PEM file with its key, it answers over TLS on another port too.
+    """
 
     def __init__(
-        self, root: Path, locations: str, *, workers: str = "auto", log: str = "off"
+        self,
+        root: Path,
+        locations: str,
+        *,
+        workers: str = "auto",
+        log: str = "off",
+        certificate: Path | None = None,
     ) -> None:
         self._program = require_program("nginx")
         self._root = root
         self._locations = locations
         self._workers = workers
         self._log = log
+        self._certificate = certificate
         self._process: Process | None = None
         self.address = ""
+        self.tls_address = ""
 
     @classmethod
     def with_file(cls, root: Path, file: Path) -> Nginx:
@@ -87,9 +106,15 @@ class Nginx:
         # Started by root, its workers would run as a user who may not read below a temporary
         # directory.
         user = "user root;" if os.geteuid() == 0 else ""
+        tls = ""
+        if self._certificate is not None:
+            tls_port = reserved_port()
+            tls = _TLS.format(port=tls_port, certificate=self._certificate)
+            self.tls_address = f"127.0.0.1:{tls_port}"
         text = _CONFIGURATION.format(
             root=self._root,
             port=port,
+            tls=tls,
             user=user,
             workers=self._workers,
             log=self._log,
@@ -129,10 +154,22 @@ class Access:
 
 class Source(Nginx):
     """The images as a source registry has them, without a sign-in. One worker, so that its log is
-    in the order of its answers."""
+    in the order of its answers.
 
-    def __init__(self, root: Path, images: Sequence[FakeImage]) -> None:
+    With *tls* it is asked over TLS. Each image is forgotten when its files are written.
+    """
+
+    def __init__(self, root: Path, images: Iterable[FakeImage], *, tls: bool = False) -> None:
         self._access_log = root / "access.log"
+        self.authority: Path | None = None
+        """The certificate of the authority that has to be trusted, if any."""
+        certificate = None
+        if tls:
+            root.mkdir(parents=True, exist_ok=True)
+            authority = CertificateAuthority(root, "bench authority")
+            authority.server(["127.0.0.1"])
+            self.authority = authority.path
+            [certificate] = root.glob("server-*.pem")
         locations = [_location("/v2/", "application/json", 'return 200 "{}";')]
         blobs = root / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
@@ -158,7 +195,18 @@ class Source(Nginx):
                 f"{anything} {{ default_type application/octet-stream; "
                 f"add_header Docker-Content-Digest sha256:$1; alias {blobs}/$1; }}"
             )
-        super().__init__(root, "\n".join(locations), workers="1", log=f"{self._access_log} counted")
+        super().__init__(
+            root,
+            "\n".join(locations),
+            workers="1",
+            log=f"{self._access_log} counted",
+            certificate=certificate,
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """The address that caches ask."""
+        return self.url if self.authority is None else f"https://{self.tls_address}"
 
     def accesses(self, since: int = 0) -> list[Access]:
         """All requests so far, from a mark on. It logs in the order in which it ends its answers,

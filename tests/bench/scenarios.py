@@ -8,9 +8,8 @@ import hashlib
 import http.client
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -27,131 +26,35 @@ from entrepot.demo.images import GeneratedDescriptor, build_manifest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
-from tests.bench.contenders import (
-    CACHES,
-    CACHES_AND_SOURCE,
-    Contender,
-    Start,
-    through_entrepot,
-    through_proxy,
-    write_rules,
-)
+from tests.bench.bench import MEGABYTE, Bench, image_of
+from tests.bench.contenders import Contender, write_rules
 from tests.bench.driver import pull_together
-from tests.bench.measurement import ENTREPOT, NGINX, Load, Measurement, ProcessMeter
-from tests.bench.nginx import Nginx, Source
+from tests.bench.measurement import ENTREPOT, NGINX, Load, Measurement
+from tests.bench.nginx import Nginx
+from tests.bench.process_meter import ProcessMeter
 from tests.bench.readers import WrongAnswer, read_together
 from tests.bench.wrk import ACCEPT, ask_again_and_again
-from tests.e2e.clients.container_clients import AMD64, ARM64
+from tests.e2e.clients.container_clients import AMD64
 from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
-from tests.fakes.images import FakeImage, build_image
-
-MEGABYTE = 1_000_000
 
 
-@dataclass
-class Bench:
-    """Where and how often it is measured. *progress* is told of every measurement."""
-
-    root: Path
-    rounds: int
-    progress: Callable[[str], None] = lambda _: None
-    found: list[Measurement] = field(default_factory=list)
-
-    def in_turn(self, contenders: dict[str, Start]) -> Iterator[tuple[str, Start]]:
-        """All rounds: each contender once in each, so that none always has the warmer machine."""
-        for number in range(self.rounds):
-            first = number % len(contenders)
-            yield from [*contenders.items()][first:] + [*contenders.items()][:first]
-
-    @contextmanager
-    def source(self, image: FakeImage) -> Iterator[Source]:
-        with (
-            tempfile.TemporaryDirectory(prefix="s-", dir=self.root) as fresh,
-            Source(Path(fresh), [image]) as source,
-        ):
-            yield source
-
-    @contextmanager
-    def started(self, start: Start, source: Source, image: FakeImage) -> Iterator[Contender]:
-        """A contender with empty storage."""
-        with (
-            tempfile.TemporaryDirectory(prefix="r-", dir=self.root) as fresh,
-            start(Path(fresh), source, image) as contender,
-        ):
-            yield contender
-
-    @contextmanager
-    def directory(self) -> Iterator[Path]:
-        """An empty directory with a short path."""
-        with tempfile.TemporaryDirectory(prefix="d-", dir=self.root) as fresh:
-            yield Path(fresh)
-
-    @property
-    def home(self) -> Path:
-        """For the programs that ask."""
-        return self.root / "home"
-
-    def measure(
-        self,
-        scenario: str,
-        contender: Contender,
-        source: Source,
-        act: Callable[[], Load],
-        *,
-        expected: int = 0,
-    ) -> Measurement:
-        """The time is the clients' time; processor time and requests at the source count until the
-        cache has kept everything."""
-        before, meter = source.mark(), ProcessMeter(contender.pid)
-        load = act()
-        contender.complete()
-        processor_seconds, peak_memory = meter.processor_seconds, meter.peak_memory
-        gets = [each for each in source.accesses(before) if each.method == "GET"]
-        return self.found_out(
-            Measurement(
-                scenario=scenario,
-                through=contender.name,
-                load=load,
-                expected=expected,
-                source_gets=len(gets),
-                source_bytes=sum(each.sent for each in gets),
-                processor_seconds=processor_seconds,
-                peak_memory=peak_memory,
-            )
-        )
-
-    def found_out(self, measurement: Measurement) -> Measurement:
-        self.found.append(measurement)
-        self.progress(
-            f"{measurement.scenario}, {measurement.through}: {measurement.load.seconds:.3f} s"
-        )
-        return measurement
-
-    def ended(self, since: int) -> list[Measurement]:
-        """What a scenario found, in the order of its table."""
-        return self.found[since:]
-
-
-def image_of(name: str, layers: Sequence[int]) -> FakeImage:
-    """An image for two platforms, of which one is pulled; *layers* are its sizes in bytes, to the
-    next 10 KiB."""
-    return build_image(
-        f"library/{name}", "1", {AMD64: list(layers), ARM64: [10_000]}, [AMD64, ARM64], index=True
-    )
-
-
-def image_pull(bench: Bench, layers: Sequence[int], clients: int = 1) -> list[Measurement]:
-    """An image, cold and then warm, as docker pulls it."""
+def image_pull(
+    bench: Bench, layers: Sequence[int], clients: int = 1, *, tls: bool = False
+) -> list[Measurement]:
+    """An image, cold and then warm, as docker pulls it. With *tls* the source is asked over TLS,
+    and the image is pulled cold only."""
     since = len(bench.found)
     image = image_of("image", layers)
     size = sum({each.digest: each.size for each in image.platforms[AMD64].blobs}.values())
     what = f"{len(layers)} layers of {layers[0] / MEGABYTE:g} MB, {_counted(clients, 'client')}"
-    with bench.source(image) as source:
-        for _, start in bench.in_turn(CACHES_AND_SOURCE):
+    contenders = bench.caches if tls else bench.caches_and_source
+    over = " over TLS" if tls else ""
+    with bench.source(image, tls=tls) as source:
+        for _, start in bench.in_turn(contenders):
             with bench.started(start, source, image) as contender:
-                for state in ("cold", "warm"):
+                for state in ("cold",) if tls else ("cold", "warm"):
                     bench.measure(
-                        f"{state} image: {what}",
+                        f"{state} image{over}: {what}",
                         contender,
                         source,
                         lambda: pull_together(
@@ -175,7 +78,7 @@ def warm_blob(bench: Bench, size: int, connections: Sequence[int]) -> list[Measu
     with ExitStack() as running, bench.source(image) as source:
         caches = [
             running.enter_context(bench.started(start, source, image))
-            for start in (through_entrepot, through_proxy)
+            for start in bench.caches.values()
         ]
         [blob] = image.platforms[AMD64].layers
         for cache in caches:
@@ -192,7 +95,8 @@ def warm_blob(bench: Bench, size: int, connections: Sequence[int]) -> list[Measu
                 raise WrongAnswer(f"{contender.address}{where}")
         for number in range(bench.rounds):
             for count in connections:
-                for contender, where in contenders[number % 3 :] + contenders[: number % 3]:
+                first = number % len(contenders)
+                for contender, where in contenders[first:] + contenders[:first]:
                     bench.measure(
                         f"warm blob of {size / MEGABYTE:g} MB, {_counted(count, 'connection')}",
                         contender,
@@ -217,7 +121,7 @@ def warm_manifest(bench: Bench, connections: int, seconds: float) -> list[Measur
     with ExitStack() as running, bench.source(image) as source:
         caches = [
             running.enter_context(bench.started(start, source, image))
-            for start in (through_entrepot, through_proxy)
+            for start in bench.caches.values()
         ]
         for cache in caches:
             pull_together(cache.address, image.repository, image.tag, AMD64, 1, bench.home)
@@ -240,9 +144,11 @@ def warm_manifest(bench: Bench, connections: int, seconds: float) -> list[Measur
     return bench.ended(since)
 
 
-def cold_blobs(bench: Bench, clients: int, size: int, blobs: int = 1) -> list[Measurement]:
+def cold_blobs(
+    bench: Bench, clients: int, size: int, blobs: int = 1, *, tls: bool = False
+) -> list[Measurement]:
     """Many clients that ask for cold blobs of one image at the same moment, having read its
-    manifests."""
+    manifests. With *tls* the source is asked over TLS."""
     since = len(bench.found)
     image = image_of("crowd", [size] * blobs)
     platform = image.platforms[AMD64]
@@ -252,9 +158,9 @@ def cold_blobs(bench: Bench, clients: int, size: int, blobs: int = 1) -> list[Me
         f"cold blob of {size / MEGABYTE:g} MB"
         if blobs == 1
         else f"{blobs} cold blobs of {size / MEGABYTE:g} MB"
-    )
-    with bench.source(image) as source:
-        for _, start in bench.in_turn(CACHES):
+    ) + (" over TLS" if tls else "")
+    with bench.source(image, tls=tls) as source:
+        for _, start in bench.in_turn(bench.caches):
             with bench.started(start, source, image) as contender:
                 for reference in (image.tag, str(platform.digest)):
                     httpx.get(
@@ -275,6 +181,8 @@ def cold_blobs(bench: Bench, clients: int, size: int, blobs: int = 1) -> list[Me
                     ),
                     expected=expected,
                 )
+                if digest_of(contender.address, paths[0]) != str(platform.layers[0].digest):
+                    raise WrongAnswer(f"{contender.name} has another blob at {paths[0]}")
     return bench.ended(since)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from entrepot.formatting import TableColumn, table
 from tests.bench.measurement import (
+    BASELINE,
+    DISTRIBUTION,
     ENTREPOT,
     NGINX,
     PROXY,
@@ -15,10 +17,14 @@ from tests.bench.measurement import (
     Results,
     first_byte,
     last_first_byte,
+    loop_seconds_per_gigabyte,
+    most_within,
     peak_memory,
+    probe_longest,
     processor_seconds_per_gigabyte,
     rate,
     seconds,
+    source_requests,
     source_share,
     throughput,
 )
@@ -77,6 +83,46 @@ TARGETS = (
     Target("listing again", "answer when nothing changed", seconds, 0.02, unit="s"),
     Target("plan of an eviction", "answer", seconds, 3.0, unit="s"),
     Target("routing among", "for each request", _seconds_per_request, 10.0, unit="us", times=1e6),
+    Target(
+        "cold blob of 400 MB over TLS", "throughput", throughput, 1.8, DISTRIBUTION, at_least=True
+    ),
+    Target(
+        "cold blob of 400 MB over TLS", "CPU per GB", processor_seconds_per_gigabyte, 2.6, unit="s"
+    ),
+    Target(
+        "cold blob of 400 MB over TLS",
+        "CPU per GB, event loop",
+        loop_seconds_per_gigabyte,
+        0.8,
+        unit="s",
+    ),
+    Target("cold image over TLS", "throughput", throughput, 1.3, over=PROXY, at_least=True),
+    Target("cold image over TLS", "throughput", throughput, 1.3, over=DISTRIBUTION, at_least=True),
+    Target("entrepot pull over TLS", "throughput", throughput, 2.0, over=BASELINE, at_least=True),
+    Target(
+        "entrepot pull over TLS", "CPU per GB", processor_seconds_per_gigabyte, 0.5, over=BASELINE
+    ),
+    Target("manifest beside", "p99", most_within, 30.0, unit="ms", times=1e3),
+    Target("cached blobs,", "throughput", throughput, 0.85, over=BASELINE, at_least=True),
+    Target("404 of an", "requests per second", rate, 5_000.0, at_least=True, unit="/s"),
+    Target("404 of an", "requests to the source", source_requests, 1.0),
+    Target("_catalog?n=10,", "answer", seconds, 10.0, unit="ms", times=1e3),
+    *(
+        target
+        for what in ("tags/list?n=10", "_tags?n=10", "lock one tag", "one tag")
+        for target in (
+            Target(f"{what},", "answer", seconds, 20.0, unit="ms", times=1e3),
+            Target(f"{what},", "another client's wait", probe_longest, 50.0, unit="ms", times=1e3),
+        )
+    ),
+    Target("repository delete", "answer", seconds, 1.0, unit="s"),
+    Target("evict half", "images per second", rate, 5_000.0, at_least=True, unit="/s"),
+    Target("evict --dry-run", "answer", seconds, 3.0, unit="s"),
+    Target("evict --dry-run", "peak memory", peak_memory, 150.0, unit="MB", times=1e-6),
+    Target("start: first answer", "first answer", seconds, 1.0, unit="s"),
+    Target("start: first answer", "peak memory", peak_memory, 150.0, unit="MB", times=1e-6),
+    Target("start: longest wait", "longest", seconds, 100.0, unit="ms", times=1e3),
+    Target("rule show,", "answer", seconds, 50.0, unit="ms", times=1e3),
     Target("dashboard opens", "on the screen", seconds, 300.0, unit="ms", times=1e3),
     Target("dashboard opens with", "memory", peak_memory, 60.0, unit="MB", times=1e-6),
     Target("dashboard at rest", "sent", _sent_per_second, 0.0, unit="B/s"),

@@ -3,31 +3,22 @@ is, is for the benchmark itself."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
-import pytest
-
-from tests.bench.measurement import ENTREPOT, NGINX, PROXY, SOURCE, Measurement
+from tests.bench.bench import Bench
+from tests.bench.measurement import BASELINE, ENTREPOT, NGINX, PROXY, SOURCE, Measurement
+from tests.bench.misses import misses
 from tests.bench.scenarios import (
-    Bench,
     cold_blobs,
     image_pull,
     large_cache,
     warm_blob,
     warm_manifest,
 )
+from tests.bench.tls_pull import pull_without_client
 
 SMALL = 300_000
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    # The path of a Unix socket has to be short, and that of pytest's own directories is not where
-    # tests run side by side.
-    with tempfile.TemporaryDirectory(prefix="b-") as root:
-        yield Bench(Path(root), rounds=1)
 
 
 def by_name(measurements: list[Measurement]) -> dict[tuple[str, str], Measurement]:
@@ -55,6 +46,24 @@ def test_an_image_is_pulled_cold_and_warm_through_all_and_fetched_once(
         2 * manifests_and_blobs
     }
     assert measurements[cold, PROXY].source_bytes > 2 * size
+
+
+def test_over_tls_this_engine_and_another_one_fetch_every_blob_once(bench: Bench) -> None:
+    bench.baseline = Path(sys.executable)
+    image = by_name(image_pull(bench, [SMALL, 20_000], tls=True))
+    blob = by_name(cold_blobs(bench, clients=1, size=SMALL, tls=True))
+    for scenario, measurements in (
+        ("cold image over TLS: 2 layers of 0.3 MB, 1 client", image),
+        ("cold blob of 0.3 MB over TLS, 1 client", blob),
+    ):
+        assert set(measurements) == {(scenario, through) for through in (ENTREPOT, BASELINE, PROXY)}
+        for through in (ENTREPOT, BASELINE):
+            measurement = measurements[scenario, through]
+            assert 0 < measurement.source_bytes - measurement.expected < 5_000
+            assert measurement.load.received == measurement.expected
+            assert measurement.loop_seconds is not None
+            assert len(measurement.load.first_bytes) == 1
+        assert measurements[scenario, PROXY].loop_seconds is None
 
 
 def test_all_read_the_same_held_blob_and_the_source_is_not_asked(bench: Bench) -> None:
@@ -124,3 +133,34 @@ def test_a_large_cache_starts_whole_and_finds_a_rule_for_every_repository(
     ]
     assert (start.source_gets, routing.load.requests) == (0, 12)
     assert start.load.seconds > 0
+
+
+def test_misses_are_counted_and_a_remembered_one_is_asked_of_the_source_once(
+    bench: Bench,
+) -> None:
+    measurements = by_name(misses(bench, 1.0))
+    tag, repository, distinct = (
+        f"404 of {what}, 16 connections"
+        for what in (
+            "an unknown tag",
+            "an unknown repository",
+            "unknown repositories, each once",
+        )
+    )
+    assert set(measurements) == {
+        (scenario, through)
+        for scenario in (tag, repository, distinct)
+        for through in (ENTREPOT, PROXY)
+    }
+    assert measurements[tag, ENTREPOT].source_requests == 1
+    assert measurements[repository, ENTREPOT].source_requests == 1
+    one_by_one = measurements[distinct, ENTREPOT]
+    assert one_by_one.source_requests >= one_by_one.load.requests > 0
+    assert measurements[tag, PROXY].source_requests > 1
+
+
+def test_a_pull_without_a_client_fetches_every_byte_once(bench: Bench) -> None:
+    [pull] = pull_without_client(bench, [SMALL])
+    assert pull.scenario == "entrepot pull over TLS: 1 layer of 0.3 MB"
+    assert pull.load.received == pull.expected
+    assert 0 < pull.source_bytes - pull.expected < 5_000

@@ -30,8 +30,9 @@ from entrepot.errors import Locked
 from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
-from entrepot.store.blobs import BlobStore
+from entrepot.store.blob_walk import BlobSlice, BlobWalk
 from entrepot.store.connections import CatalogFailed
+from entrepot.store.lookups import Lookup
 from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
@@ -174,11 +175,14 @@ async def test_of_a_repository_only_the_old_image_goes(
     old, new = images
     await engine.maintenance.evict(target=LAYER + 5000)
     assert [tag.name for tag in (await engine.repositories.get("library/a")).tags] == ["2"]
-    index = await engine.cache.index.of(repository)
-    assert new.digest in index.manifests
-    assert old.digest not in index.manifests
-    assert index.blobs.keys() == {blob.digest for blob in new.blobs}
-    assert await engine.cache.index.tag(repository, Tag("1")) is None
+    index = engine.cache.index
+    assert await index.manifest_of(repository, new.digest) is not None
+    assert await index.manifest_of(repository, old.digest) is None
+    blobs = {blob.digest for image in images for blob in image.blobs}
+    assert {blob for blob in blobs if await index.blob_of(repository, blob) is not None} == {
+        blob.digest for blob in new.blobs
+    }
+    assert await index.tag(repository, Tag("1")) is None
 
 
 async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(
@@ -506,8 +510,7 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
-    index = await engine.cache.index.of(repository)
-    assert image.digest in index.manifests
+    assert await engine.cache.index.manifest_of(repository, image.digest) is not None
     # What a request sees that looked at the index just before the eviction was done.
     await engine.catalog.delete_manifest(repository, image.digest)
     await engine.maintenance.collect()
@@ -559,20 +562,22 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
     repository = Repository("library/a")
     engine.cache.index.invalidate(repository)
     read, go_on = asyncio.Event(), asyncio.Event()
-    really = engine.catalog.media_types_of
+    really = engine.catalog.lookup_manifest
 
-    async def slow(name: Repository) -> dict[Digest, str]:
-        found = await really(name)
+    async def slow(name: Repository, digest: Digest) -> Lookup[Manifest]:
+        found = await really(name, digest)
         read.set()
         await go_on.wait()
         return found
 
-    monkeypatch.setattr(engine.catalog, "media_types_of", slow)
-    asking = asyncio.create_task(engine.cache.index.of(repository))
+    monkeypatch.setattr(engine.catalog, "lookup_manifest", slow)
+    asking = asyncio.create_task(engine.cache.index.manifest_of(repository, image.digest))
     await read.wait()
     await engine.maintenance.evict(target=0)
     go_on.set()
-    assert image.digest not in (await asking).manifests
+    await asking
+    assert not engine.cache.index.is_manifest_in_memory(repository, image.digest)
+    assert await engine.cache.index.manifest_of(repository, image.digest) is None
 
 
 async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked_of_it(
@@ -626,20 +631,35 @@ def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
 # Healing
 
 
+def after_the_walk(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Awaitable[None]]) -> None:
+    """Let something *happen* when all files are listed and none is compared yet."""
+    next_slice = BlobWalk.next_slice
+    listed: dict[BlobWalk, list[BlobSlice]] = {}
+
+    async def after_all(self: BlobWalk) -> BlobSlice | None:
+        if not listed and self.directories_walked == 0:
+            listed[self] = slices = []
+            while (blobs := await next_slice(self)) is not None:
+                slices.append(blobs)
+            await happen()
+        if (remaining := listed.get(self)) is None:
+            return await next_slice(self)
+        return remaining.pop(0) if remaining else None
+
+    monkeypatch.setattr(BlobWalk, "next_slice", after_all)
+
+
 async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row(
     engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was on the disk when the walk began is compared with the rows when it has ended, and
     clients are answered meanwhile."""
-    walk = BlobStore.sizes
 
-    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
-        blobs = await walk(self)
+    async def cache() -> None:
         await cached(engine, source, clock, "a")
-        return blobs
 
     with monkeypatch.context() as slow:
-        slow.setattr(BlobStore, "sizes", walked_slowly)
+        after_the_walk(slow, cache)
         await engine.maintenance.reconcile()
     sizes = await engine.blobs.sizes()
     assert len(sizes) == 2
@@ -656,17 +676,81 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
     engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cached(engine, source, clock, "a")
-    walk = BlobStore.sizes
 
-    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
-        blobs = await walk(self)
+    async def evict() -> None:
         await engine.maintenance.evict(target=0)
-        return blobs
 
     with monkeypatch.context() as slow:
-        slow.setattr(BlobStore, "sizes", walked_slowly)
+        after_the_walk(slow, evict)
         await engine.maintenance.reconcile()
     assert (await engine.blobs.sizes(), await engine.catalog.blobs_size()) == ({}, 0)
+
+
+async def test_the_status_tells_how_far_a_reconciliation_is(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress: dict[BlobWalk, list[tuple[int, int]]] = {}
+
+    async def count_rows() -> int:
+        return 64
+
+    next_slice = BlobWalk.next_slice
+
+    async def record(self: BlobWalk) -> BlobSlice | None:
+        reconciliation = (await engine.status.get()).reconciliation
+        assert reconciliation is not None
+        progress.setdefault(self, []).append((reconciliation.checked, reconciliation.directories))
+        return await next_slice(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BlobWalk, "next_slice", record)
+        # A catalog of so many rows has a slice for each eight directories.
+        patched.setattr("entrepot.store.blob_walk.BLOBS_PER_SLICE", 1)
+        patched.setattr(engine.catalog, "blobs_count", count_rows)
+        await engine.maintenance.reconcile()
+    # The start's own may have been under way.
+    assert [*progress.values()][-1] == [(checked, 512) for checked in range(0, 513, 8)]
+    assert (await engine.status.get()).reconciliation is None
+
+
+async def test_an_engine_that_ends_in_a_reconciliation_leaves_the_rest_to_the_next_one(
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
+) -> None:
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        [image] = await cached(engine, source, clock, "a")
+    for blob in image.blobs:
+        engine.blobs.path(blob.digest).unlink()
+    stray = [Digest.of(b"%d" % number) for number in range(40)]
+    for number, digest in enumerate(stray):
+        engine.blobs.path(digest).parent.mkdir(exist_ok=True)
+        engine.blobs.path(digest).write_bytes(b"%d" % number)
+    reached, checked = asyncio.Event(), 0
+    next_slice = BlobWalk.next_slice
+
+    async def hang_in_the_middle(self: BlobWalk) -> BlobSlice | None:
+        nonlocal checked
+        checked = self.directories_walked
+        if checked >= 128:
+            reached.set()
+            await asyncio.Event().wait()
+        return await next_slice(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BlobWalk, "next_slice", hang_in_the_middle)
+        patched.setattr("entrepot.store.blob_walk.BLOBS_PER_SLICE", 1)
+        async with limited(directories, settings, clock, 50 * LAYER) as engine:
+            await reached.wait()
+            rows = {digest for digest, _ in await engine.catalog.blobs_after(None, 100)}
+    assert 0 < len(rows & set(stray)) < len(stray)
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        async with event(engine, "catalog-healed"):
+            pass
+        rows = {digest for digest, _ in await engine.catalog.blobs_after(None, 100)}
+        assert rows == set(stray)
+        await engine.maintenance.reconcile()
+        assert (await engine.status.get()).blobs_size == sum(
+            len(b"%d" % number) for number in range(40)
+        )
 
 
 async def test_f84_foreign_names_do_not_end_healing_and_are_told(

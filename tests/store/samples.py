@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
+from entrepot.store.blob_walk import BlobSlice
 from entrepot.store.catalog import Catalog
-from entrepot.store.manifests import Manifest
+from entrepot.store.manifests import Descriptor, Manifest
+from entrepot.store.reconciliation import RemoveDamaged, StatSize
 from entrepot.store.removal import RemoveBlobs
 
 NGINX = Repository("library/nginx")
@@ -58,6 +60,19 @@ def sizes_of(manifest: Manifest) -> dict[Digest, int]:
     return {blob.digest: blob.size for blob in manifest.blobs if blob.size is not None}
 
 
+async def blobs_of(catalog: Catalog, repository: Repository) -> dict[Digest, Descriptor]:
+    """The blobs that the manifests of a repository refer to, each as a look-up has it."""
+    blobs = {}
+    for digest in await catalog.manifests_of(repository):
+        manifest = await catalog.manifest(digest, repository)
+        assert manifest is not None
+        for blob in manifest.blobs:
+            descriptor = (await catalog.lookup_blob(repository, blob.digest)).value
+            assert descriptor is not None
+            blobs[blob.digest] = descriptor
+    return blobs
+
+
 class RemovedBlobs(list[Digest]):
     """The blobs that a collection removed, as the callback that the catalog asks."""
 
@@ -78,6 +93,27 @@ def removing(is_removable: Callable[[Digest], bool]) -> RemoveBlobs:
 async def cache_blobs(catalog: Catalog, manifest: Manifest) -> None:
     for digest, size in sizes_of(manifest).items():
         await catalog.add_blob(digest, size, now=1.0)
+
+
+async def reconcile(
+    catalog: Catalog,
+    file_sizes: Mapping[Digest, int],
+    *,
+    now: float,
+    stat_size: StatSize | None = None,
+    remove_damaged: RemoveDamaged = lambda _digest, _size: False,
+) -> tuple[int, int]:
+    """Reconcile all blobs as one slice; how many were adopted, and how many dropped."""
+    everything = BlobSlice(
+        "sha256:", "sha512:g", {str(digest): size for digest, size in file_sizes.items()}
+    )
+    reconciled = await catalog.reconcile(
+        everything,
+        now=now,
+        stat_size=stat_size if stat_size is not None else file_sizes.get,
+        remove_damaged=remove_damaged,
+    )
+    return reconciled.adopted, reconciled.dropped
 
 
 VERSION_1 = Path(__file__).parents[1] / "data/catalog-version-1.sql"

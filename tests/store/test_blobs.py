@@ -16,20 +16,19 @@ import pytest
 
 from entrepot.core.reference import Digest
 from entrepot.store import blobs as blobs_module
+from entrepot.store.blob_walk import MAX_FOREIGN_EXAMPLES
 from entrepot.store.blobs import (
     CHECK_SIZE,
     LEASE_DURATION,
-    MAX_FOREIGN_EXAMPLES,
     MIN_RESUMABLE_SIZE,
     READ_SIZE,
     RESUMABLE_CLEANUP_INTERVAL,
     RESUMABLE_SHARE,
     RESUMABLE_TTL,
     BlobStore,
-    NotWritten,
-    PartialBlob,
     part_name,
 )
+from entrepot.store.partial_blob import NotWritten, PartialBlob
 from tests.store.full_disk import no_file_above
 
 

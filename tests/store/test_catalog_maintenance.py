@@ -180,3 +180,21 @@ async def test_a_catalog_of_an_earlier_version_is_written_anew_when_much_of_it_i
         )
         assert await catalog.manifest(image("a").digest) == image("a")
     assert path.stat().st_size < 2**20
+
+
+async def test_the_first_round_creates_the_indexes_that_an_older_catalog_has_not(
+    maintained: MaintainedCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[int] = []
+    create = maintained.catalog.create_missing_indexes
+
+    async def counted() -> int:
+        rounds.append(await create())
+        return rounds[-1]
+
+    monkeypatch.setattr(maintained.catalog, "create_missing_indexes", counted)
+    async with maintained.catalog._write() as connection:
+        await connection.exec_driver_sql("DROP INDEX tags_by_time")
+    for _ in range(2):
+        await maintained.maintenance.once()
+    assert rounds == [1]

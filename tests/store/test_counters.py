@@ -20,7 +20,7 @@ from entrepot.store import counters
 from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import plan_eviction
 from entrepot.store.manifests import Manifest
-from tests.store.samples import removing
+from tests.store.samples import reconcile, removing
 
 REPOSITORIES = [Repository(f"library/{name}") for name in ("a", "b", "c")]
 TAGS = [Tag("1"), Tag("2"), Tag("latest")]
@@ -147,7 +147,7 @@ async def happen(catalog: Catalog, what: str, *with_what: object) -> None:
                 eviction, is_used=lambda _: False, remove_blobs=removing(lambda _: True)
             )
         case ("healed", set(on_disk), _):
-            await catalog.reconcile({digest(blob): size_of(blob) for blob in on_disk}, now=3.0)
+            await reconcile(catalog, {digest(blob): size_of(blob) for blob in on_disk}, now=3.0)
 
 
 @given(happenings)

@@ -10,14 +10,14 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.usage import Usage
-from tests.store.samples import NGINX, SOURCE, image, removing
+from tests.store.samples import NGINX, SOURCE, image, reconcile, removing
 
 
 async def test_only_what_is_written_counts_as_a_change(catalog: Catalog) -> None:
     await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
     await catalog.add_blob(Digest.of(b"both"), 8, now=1.0)
     before = catalog.changes, catalog.uses
-    assert await catalog.reconcile({Digest.of(b"both"): 8}, now=2.0) == (0, 0)
+    assert await reconcile(catalog, {Digest.of(b"both"): 8}, now=2.0) == (0, 0)
     assert await catalog.collect(removing(lambda _: False)) == 1
     await catalog.add_blob(Digest.of(b"both"), 8, now=2.0)
     assert not await catalog.delete_tag(NGINX, Tag("2"))
@@ -38,7 +38,7 @@ async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: P
         catalog._readers.close_idle()
         for ask in (
             catalog.repositories_count(),
-            catalog.map_repositories(lambda each: each),
+            catalog.repositories(),
             catalog.add_blob(Digest.of(b""), 0, now=1.0),
         ):
             with pytest.raises(

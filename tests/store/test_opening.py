@@ -25,7 +25,9 @@ from entrepot.store.catalog import Catalog
 from entrepot.store.catalog_maintenance import CatalogMaintenance
 from entrepot.store.connections import CatalogFailed, Reason
 from entrepot.store.disk_reserve import RESERVE_SIZE, DiskReserve
+from entrepot.store.recovery import damage_note
 from tests.programs import require_program, require_root
+from tests.store.damage import damage_table
 from tests.store.samples import NGINX, SOURCE, VERSION_1, image, removing
 
 
@@ -303,3 +305,50 @@ async def test_a_large_catalog_is_looked_at_later(
     async with Catalog.open(path) as catalog:
         assert not catalog.is_checked
         assert catalog.health.notices == ()
+
+
+async def large_catalog(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalog that is too large to be checked by the start."""
+    monkeypatch.setattr(opening, "CHECK_SIZE", 100_000)
+    async with Catalog.open(path) as catalog:
+        for number in range(200):
+            await catalog.add_manifest(
+                NGINX, SOURCE, image(*(f"{number} {layer}" for layer in range(20))), now=1.0
+            )
+
+
+async def test_damage_that_is_met_after_the_start_is_salvaged_at_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start of a large catalog does not wait for the check of all of it."""
+    path = tmp_path / "catalog.sqlite"
+    await large_catalog(path, monkeypatch)
+    damage_table(path, "manifest_references_by_digest")
+    async with Catalog.open(path) as catalog:
+        assert (catalog.is_checked, catalog.health.problem) == (False, None)
+        maintenance = CatalogMaintenance(catalog)
+        await maintenance._check()
+        assert catalog.health.problem is not None
+        await maintenance.close()
+    assert damage_note(path).exists()
+    async with Catalog.open(path) as catalog:
+        assert catalog.is_checked
+        [notice] = catalog.health.notices
+        assert notice.startswith("The catalog was damaged (")
+        assert len(await catalog.manifests_of(NGINX)) == 200
+    assert not damage_note(path).exists()
+
+
+async def test_after_a_crash_a_start_takes_more_time_for_its_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "catalog.sqlite"
+    await large_catalog(path, monkeypatch)
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("a"), now=2.0)
+        crashed = tmp_path / "crashed.sqlite"
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{path}{suffix}", f"{crashed}{suffix}")
+    async with Catalog.open(crashed) as catalog:
+        assert catalog.is_checked
+        assert len(await catalog.manifests_of(NGINX)) == 201

@@ -21,6 +21,7 @@ from tests.store.samples import (
     cache_blobs,
     image,
     index,
+    reconcile,
     removing,
     sizes_of,
 )
@@ -158,7 +159,7 @@ async def test_an_adopted_blob_stays_for_a_day_and_a_manifest_that_comes_uses_it
     async with Catalog.open(tmp_path / "catalog.sqlite", clock=lambda: now) as catalog:
         manifest = image("a")
         stray = Digest.of(b"stray")
-        assert await catalog.reconcile({stray: 7, **sizes_of(manifest)}, now=now) == (3, 0)
+        assert await reconcile(catalog, {stray: 7, **sizes_of(manifest)}, now=now) == (3, 0)
         assert (
             await catalog.collect(removing(lambda _: pytest.fail("an adopted blob was collected")))
             == 0
@@ -186,7 +187,7 @@ async def test_a_blob_that_was_adopted_while_the_clock_was_ahead_does_not_stay_f
     catalog: Catalog,
 ) -> None:
     stray = Digest.of(b"stray")
-    await catalog.reconcile({stray: 7}, now=time.time() + 10 * ADOPTED_STAYS)
+    await reconcile(catalog, {stray: 7}, now=time.time() + 10 * ADOPTED_STAYS)
     assert await catalog.collect(removing(lambda _: True)) == 0
     assert await catalog.blobs_size() == 0
 
@@ -196,7 +197,7 @@ async def test_adopted_blobs_go_first_when_room_is_needed(catalog: Catalog) -> N
     manifest, stray = image("a"), Digest.of(b"stray")
     now = time.time()
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=now - 1000)
-    await catalog.reconcile({stray: 7, **sizes_of(manifest)}, now=now - 1000)
+    await reconcile(catalog, {stray: 7, **sizes_of(manifest)}, now=now - 1000)
     eviction = plan_eviction(await catalog.inventory(), goal=110, now=now)
     assert (eviction.images, eviction.adopted, eviction.adopted_size, eviction.remaining) == (
         (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,33 @@ def test_names_are_put_into_statements_in_chunks() -> None:
     sizes = [len(chunk) for chunk in schema.chunks(range(2 * schema.CHUNK_SIZE + 1))]
     assert sizes == [schema.CHUNK_SIZE, schema.CHUNK_SIZE, 1]
     assert list(schema.chunks([])) == []
+
+
+def indexes_of(connection: Connection) -> set[str]:
+    query = "SELECT name FROM sqlite_master WHERE type = 'index' AND name NOT LIKE 'sqlite_%'"
+    return set(connection.exec_driver_sql(query).scalars())
+
+
+def test_a_new_catalog_has_all_indexes(connection: Connection) -> None:
+    schema.create(connection, NO_COUNT)
+    assert schema.missing_indexes(connection) == []
+    assert indexes_of(connection) >= {
+        "repositories_by_usage",
+        "repository_manifests_by_time",
+        "tags_by_time",
+    }
+
+
+async def test_an_older_catalog_gets_new_indexes_after_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP INDEX tags_by_time; DROP INDEX repositories_by_usage;")
+    async with Catalog.open(path) as catalog:
+        # Nothing waits for them.
+        assert [tag.name for tag in await catalog.tags(NGINX)] == ["1"]
+        assert await catalog.create_missing_indexes() == 2
+        assert await catalog.create_missing_indexes() == 0
+        await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("2")], now=2.0)
+        assert [tag.name for tag in await catalog.tags(NGINX)] == ["1", "2"]

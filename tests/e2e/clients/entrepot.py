@@ -26,6 +26,7 @@ class Entrepot:
     *source* is the endpoint of the source registry, and *login_server* its name, with a policy of
     its own unless *sign_in* is None. *settings* are further lines for the top of ``settings.toml``;
     *variables* go into the engine's environment. *program* is what Python runs as ``entrepot``.
+    *python* is the Python of another environment, whose own Entrepot runs in place of this one.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Entrepot:
         settings: str = "",
         variables: Mapping[str, str] | None = None,
         program: Sequence[str] = ("-m", "entrepot"),
+        python: Path | None = None,
     ) -> None:
         self.root = root
+        self.python = Path(sys.executable) if python is None else python
         self._program = program
         # Wherever pytest puts its temporary directories: a Unix socket's path may have 107 bytes at
         # the most, so its names are short here.
@@ -48,7 +51,8 @@ class Entrepot:
             "XDG_DATA_HOME": str(root / "d"),
             "XDG_RUNTIME_DIR": str(root / "r"),
             "XDG_STATE_HOME": str(root / "s"),
-            "PYTHONPATH": str(CHECKOUT),
+            # Without the current directory, which is a checkout too.
+            **({"PYTHONPATH": str(CHECKOUT)} if python is None else {"PYTHONSAFEPATH": "1"}),
         }
         self._variables = dict(variables or {})
         self.directories = Directories(*(root / part / "entrepot" for part in "cdrs"))
@@ -75,7 +79,7 @@ class Entrepot:
         it."""
         arguments = [
             *prefix,
-            sys.executable,
+            self.python,
             *self._program,
             "serve",
             "--listen",
@@ -98,7 +102,7 @@ class Entrepot:
 
     def run(self, *arguments: str, check: bool = True) -> Finished:
         """Run a command of ``entrepot``; with *check* it has to succeed."""
-        finished = run([sys.executable, "-m", "entrepot", *arguments], environment=self.environment)
+        finished = run([self.python, "-m", "entrepot", *arguments], environment=self.environment)
         assert not check or finished.status == 0, finished.output
         return finished
 
