@@ -373,11 +373,15 @@ class MaintenanceService:
             async with self._collecting:
                 _, deferred = await self._catalog.collect_contents(manifests, self._remove_blobs)
                 self._cache.index.invalidate_manifests()
-                await self._sweep()
+                self.cached_size = await self._catalog.blobs_size()
         except BaseException:
             # What is left is not known to any client, and is searched for.
             self._collect_soon()
             raise
+        finally:
+            if self._tasks.open:
+                # Nothing waits for it: the next requests find the blobs gone already.
+                self._tasks.start(self._blobs.sweep(), "freeing the space of deleted blobs")
         if deferred:
             self._collect_soon()
 

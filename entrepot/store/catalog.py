@@ -65,10 +65,10 @@ from entrepot.store.usage import Usage, write_usage
 ROWS_ON_LOOP = 200
 """Rows that are prepared on the event loop: that takes less time than to start a thread."""
 
-MANIFESTS_COLLECTED_AT_ONCE = 500
+MANIFESTS_COLLECTED_AT_ONCE = 1000
 """Manifests that one transaction deletes: others write in between."""
 
-BLOBS_COLLECTED_AT_ONCE = 1000
+BLOBS_COLLECTED_AT_ONCE = 2000
 """Blobs that one transaction removes."""
 
 T = TypeVar("T")

@@ -239,7 +239,7 @@ def _shared_query() -> Any:
         .where(_refers.digest == blob)
         .correlate(blob.table)
         .limit(bindparam("limit") + 1)
-        .subquery()
+        .subquery("some_references")
     )
     count = select(func.count()).select_from(references).scalar_subquery()
     return select(blob).where(count > bindparam("limit"))
