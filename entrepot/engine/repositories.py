@@ -210,7 +210,7 @@ class RepositoryService:
         self._events.record(
             EventKind.REPOSITORY_DELETED, f"The cached repository {name} is deleted.", name
         )
-        await self._maintenance.collect()
+        await self._maintenance.collect_contents(manifest.digest for manifest in manifests)
         return manifests
 
     async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
@@ -309,9 +309,8 @@ class RepositoryService:
         locks = await self._catalog.locks(repository)
         if locks.repository:
             raise _locked(name, name)
-        for above in locked_above(
-            await self._catalog.inventory_manifests(repository), (repository, digest)
-        ):
+        key = repository, digest
+        for above in locked_above(await self._catalog.lineage([key]), key):
             tag = next((each for each in above.tags if each in locks.tags), None)
             part = f"{name}:{tag}" if tag is not None else f"{name}@{above.digest}"
             raise _locked(
@@ -333,7 +332,7 @@ class RepositoryService:
             f"The manifest {name}@{digest} is deleted.",
             f"{name}@{digest}",
         )
-        await self._maintenance.collect()
+        await self._maintenance.collect_contents([digest])
 
     async def _cancel_pulls(self, concerns: Callable[[Pull], bool]) -> None:
         pulls = [
