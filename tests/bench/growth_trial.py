@@ -18,7 +18,6 @@ from tests.bench.growth_data import LARGE, repository_name, tag_name
 from tests.bench.measurement import Load, Measurement
 from tests.bench.probe import Probe
 from tests.bench.process_meter import ProcessMeter
-from tests.bench.stalls import longest_loop_lag
 from tests.e2e.clients.entrepot import Entrepot
 
 REPEATED = 10
@@ -49,7 +48,7 @@ class Trial:
     requests: EngineRequests = field(init=False)
 
     def __post_init__(self) -> None:
-        self.requests = EngineRequests.to(self.engine)
+        self.requests = EngineRequests.to(self.engine.address, self.engine.root)
 
     def run(self) -> None:
         """Start the engine, and ask it for everything that is measured."""
@@ -81,7 +80,7 @@ class Trial:
             "start: longest wait of another client afterwards",
             Load(after.longest, failed=after.failed),
             probe=after,
-            loop_lag=longest_loop_lag(self.engine.directories.socket),
+            loop_lag=self.requests.loop_lag(),
         )
 
     def _ask_about_repositories(self) -> None:
