@@ -50,8 +50,11 @@ class RepositoriesClient:
         return await self._session.listing("/entrepot/v1/repositories", _Repositories)
 
     async def get(self, name: str) -> RepositoryDetail:
-        """A cached repository with its tags."""
-        return await self._session.get(_path(name), RepositoryDetail)
+        """A cached repository with its tags.
+
+        Returns the same object as long as nothing has changed.
+        """
+        return await self._session.listing(_path(name), RepositoryDetail)
 
     async def get_tag(self, repository: str, tag: str) -> TagDetail:
         """A tag with the images behind it, their layers, and what shares these."""

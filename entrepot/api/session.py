@@ -27,6 +27,9 @@ from entrepot.api.transport import (
 READ_TIMEOUT: Final = 30.0
 """Seconds that the engine may take. It asks no source before it answers, but it may be busy."""
 
+LISTINGS: Final = 8
+"""Listings of which the last answer is kept, those that the engine sent last."""
+
 _REGISTRY: Final = (
     "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/local"
     "/providers/Microsoft.ContainerRegistry/registries/entrepot"
@@ -127,7 +130,10 @@ class ApiSession:
             return unchanged
         listing = decode(_accepted(response), kind)
         if response.etag is not None:
+            self._listings.pop(path, None)
             self._listings[path] = response.etag, listing
+            while len(self._listings) > LISTINGS:
+                del self._listings[next(iter(self._listings))]
         return listing
 
     async def send(

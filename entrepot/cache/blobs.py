@@ -14,8 +14,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from entrepot.cache.blob_copies import BlobCopies
+from entrepot.cache.blob_source import BlobSource
 from entrepot.cache.failures import SourceFailures
-from entrepot.cache.fill import BlobSource, Fill
+from entrepot.cache.fill import Fill
 from entrepot.cache.fills import Fills
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.proof import proves
@@ -28,7 +29,6 @@ from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Descriptor, ReferenceKind
 from entrepot.store.records import BlobOrigin
@@ -100,7 +100,6 @@ class BlobResolver:
     def __init__(
         self,
         *,
-        catalog: Catalog,
         blobs: BlobStore,
         fills: Fills,
         copies: BlobCopies,
@@ -111,7 +110,6 @@ class BlobResolver:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self._catalog = catalog
         self._blobs = blobs
         self._fills = fills
         self._copies = copies
@@ -157,17 +155,22 @@ class BlobResolver:
 
         Otherwise only the source says that the blob belongs to the repository.
         """
-        index = await self._index.of(repository)
-        descriptor = index.blobs.get(digest)
+        route = self._route(repository)
+        try:
+            descriptor = await self._index.blob_of(repository, digest)
+        except CatalogFailed:
+            # Its source may still have it.
+            if route is None:
+                raise
+            descriptor = None
         if descriptor is not None:
             return descriptor, True
         if self._recently_stated_size(repository, digest) is not None:
             return self._stated_sizes[repository, digest].descriptor, False
-        route = self._route(repository)
         if route is None:
-            if not index.manifests:
-                raise await self._failures.unknown(repository, digest)
-            raise self._not_cached(repository, digest)
+            if await self._index.is_cached(repository):
+                raise self._not_cached(repository, digest)
+            raise await self._failures.unknown(repository, digest)
         self._failures.check(repository, str(digest))
         size = await self._size_requests.join(
             (repository, digest), lambda: self._size_at_source(repository, route, digest)
@@ -205,7 +208,11 @@ class BlobResolver:
         size = await self._size_to_fetch(repository, route, descriptor)
         self._copies.record_fetch(digest, _blob_origin(route))
         return await self._fills.join(
-            digest, size, self._source(route, digest, size), origin=route.registry.login_server
+            digest,
+            size,
+            self._source(route, digest, size),
+            origin=route.registry.login_server,
+            repository=str(route.repository),
         )
 
     async def size_or_fill(self, repository: Repository, descriptor: Descriptor) -> Fill | int:
@@ -295,7 +302,7 @@ class BlobResolver:
 
     async def _login_server_of(self, repository: Repository) -> str | None:
         """The source registry from which a repository was cached."""
-        source = await self._catalog.source_of(repository)
+        source = await self._index.source_of(repository)
         return source.partition("/")[0] if source is not None else None
 
     async def _is_servable(

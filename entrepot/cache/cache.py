@@ -98,7 +98,6 @@ class ArtifactCache:
         self.usage = UsageTracker(catalog, clock)
         self.history = PullHistory(catalog, clock)
         self._failures = SourceFailures(
-            catalog=catalog,
             index=self.index,
             lifetime=settings.negative_freshness,
             clock=monotonic,
@@ -116,7 +115,6 @@ class ArtifactCache:
             monotonic=monotonic,
         )
         self._blobs = BlobResolver(
-            catalog=catalog,
             blobs=blobs,
             fills=fills,
             copies=self.copies,
@@ -150,6 +148,7 @@ class ArtifactCache:
         await self._listings.close()
         await self._blobs.close()
         await self.copies.close()
+        await self.index.close()
         await self.usage.write()
 
     def tag_lifetime(self, route: Route) -> float:
@@ -175,9 +174,9 @@ class ArtifactCache:
             self.hits += 1
         if (route := self._route(repository)) is not None:
             self.usage.record_answer(route.rule.name)
-        index = await self.index.of(repository)
-        tag = reference if not isinstance(reference, Digest) else index.tag_of.get(reference)
-        index.record_request(answer.manifest, tag)
+        requests = self.index.requests(repository)
+        tag = reference if not isinstance(reference, Digest) else requests.tag_of.get(reference)
+        requests.record_request(answer.manifest, tag)
         self.usage.record_manifest_use(repository, answer.manifest, tag)
         return answer
 
@@ -189,9 +188,9 @@ class ArtifactCache:
         """
         if self._route(repository) is None:
             raise await self._failures.unknown(repository, tag)
-        before = await self.index.tag(repository, tag)
+        before = await self.index.known_tag(repository, tag)
         answer = await self._manifests.resolve(repository, tag, refresh=True)
-        after = await self.index.tag(repository, tag)
+        after = await self.index.known_tag(repository, tag)
         return RefreshResult(
             digest=answer.manifest.digest,
             before=before.digest if before is not None else None,
@@ -309,11 +308,11 @@ class ArtifactCache:
         self, repository: Repository, layer: Digest, asked_by: str | None
     ) -> None:
         route = self._route(repository)
-        index = await self.index.of(repository)
+        requests = self.index.requests(repository)
         try:
-            digest = index.latest_image_with(layer)
+            digest = requests.latest_image_with(layer)
             if digest is None:
-                digest = next(iter(await self._catalog.images_with(repository, layer)), None)
+                digest = await self._catalog.latest_image_with(repository, layer)
             manifest = (
                 await self.index.manifest_of(repository, digest) if digest is not None else None
             )
@@ -325,9 +324,9 @@ class ArtifactCache:
             return
         self.pulls.begin(
             repository,
-            index.tag_of.get(manifest.digest),
+            requests.tag_of.get(manifest.digest),
             _pull_origin(route),
-            PullSubject(manifest, index.platform_of.get(manifest.digest)),
+            PullSubject(manifest, requests.platform_of.get(manifest.digest)),
             asked_by=asked_by,
         )
 

@@ -19,7 +19,6 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.store.catalog import Catalog
 
 REVALIDATION_TIMEOUT = 2.0
 """Seconds that a client waits for a source to revalidate something of which a copy is cached; after
@@ -35,13 +34,11 @@ class SourceFailures(Failures):
     def __init__(
         self,
         *,
-        catalog: Catalog,
         index: CacheIndex,
         lifetime: float,
         clock: Callable[[], float],
     ) -> None:
         super().__init__(lifetime=lifetime, clock=clock)
-        self._catalog = catalog
         self._index = index
 
     def timeout(self, client: SourceClient) -> float:
@@ -109,7 +106,7 @@ class SourceFailures(Failures):
 
     async def unknown(self, repository: Repository, reference: Tag | Digest) -> EntrepotError:
         """The error for a request to a repository for which no cache rule answers."""
-        if await self._catalog.is_cached(repository):
+        if await self._index.is_cached(repository):
             return ManifestUnknown(
                 f"{reference} of {repository} is not cached, and no cache rule answers for the "
                 "repository any more.",
@@ -125,10 +122,12 @@ class SourceFailures(Failures):
 
         That is known without a question to the catalog, which costs ten times as much.
         """
-        if (
-            isinstance(reference, Digest)
-            or self._index.tag_in_memory(repository, reference) is None
-        ):
+        is_cached = (
+            self._index.is_manifest_in_memory(repository, reference)
+            if isinstance(reference, Digest)
+            else self._index.tag_in_memory(repository, reference) is not None
+        )
+        if not is_cached:
             self.check(repository, manifest_key(reference), without_copy=True)
 
 

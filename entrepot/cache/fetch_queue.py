@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from entrepot.cache.fair_turns import FairTurns, TurnRequest
 from entrepot.errors import EntrepotError
 
 FILLS_PER_SOURCE = 500
@@ -27,46 +27,44 @@ class TooManyFills(EntrepotError):
 class FetchQueue:
     """The queue of one source registry: *count* fills fetch at once.
 
-    First come, first served (`asyncio.Semaphore` is fair).
+    Turns go round by repository: see `entrepot.cache.fair_turns`.
     """
 
     def __init__(self, count: int) -> None:
-        self.waiting = 0
+        self._turns = FairTurns(count)
+        self._places = FairTurns(FILLS_PER_SOURCE)
+
+    @property
+    def waiting(self) -> int:
         """Fills that wait for their turn."""
-        self._turns = asyncio.Semaphore(count)
-        self._places = asyncio.Semaphore(FILLS_PER_SOURCE)
-        self._waiting_requests = 0
+        return self._turns.waiting
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, request: TurnRequest | None = None) -> AsyncIterator[None]:
         """Wait for a turn, and have it for as long as the context lasts."""
-        self.waiting += 1
-        try:
-            await self._turns.acquire()
-        finally:
-            self.waiting -= 1
+        repository = await self._turns.acquire(request or TurnRequest())
         try:
             yield
         finally:
-            self._turns.release()
+            self._turns.release(repository)
 
-    async def enter(self) -> None:
-        """Wait until a fill may begin; raises `TooManyFills`.
+    def add_repository(self, request: TurnRequest, repository: str) -> None:
+        """Let the fill with *request* wait for its turn on behalf of *repository* too."""
+        self._turns.add_repository(request, repository)
 
-        The caller calls `release` when the fill has ended.
+    async def enter(self, repository: str = "") -> None:
+        """Wait until a fill of *repository* may begin; raises `TooManyFills`.
+
+        The caller calls `leave` when the fill has ended.
         """
-        if self._places.locked() and self._waiting_requests >= MAX_WAITING_REQUESTS:
+        if not self._places.free and self._places.waiting >= MAX_WAITING_REQUESTS:
             raise TooManyFills(
                 f"{FILLS_PER_SOURCE:,} blobs of one source registry are on their way, and "
-                f"{self._waiting_requests:,} requests wait for more.",
+                f"{self._places.waiting:,} requests wait for more.",
                 "Pull again later.",
             )
-        self._waiting_requests += 1
-        try:
-            await self._places.acquire()
-        finally:
-            self._waiting_requests -= 1
+        await self._places.acquire(TurnRequest(repository))
 
-    def release(self) -> None:
+    def leave(self, repository: str = "") -> None:
         """Free the place of a fill that has ended."""
-        self._places.release()
+        self._places.release(repository)

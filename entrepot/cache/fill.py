@@ -25,15 +25,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum, auto
-from typing import Protocol
 
+from entrepot.cache.blob_source import BlobSource, BlobStreamLike
+from entrepot.cache.fair_turns import TurnRequest
 from entrepot.cache.fetch_queue import FetchQueue
-from entrepot.cache.fill_buffer import BYPASS_BUFFER, FillBuffer, FillReaders, StorageFailed
+from entrepot.cache.fill_buffer import FillReaders, StorageFailed
+from entrepot.cache.fill_storage import FillStorage
+from entrepot.cache.pace import MIN_RATE, Pace, SpeedMeter
+from entrepot.cache.transfer import Transfer, TransferThreads
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.formatting import duration, rate
@@ -47,7 +48,8 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
+from entrepot.store.blobs import BlobStore
+from entrepot.store.partial_blob import FilePart
 from entrepot.tasks import where_raised
 
 TAIL = 64 * 1024
@@ -61,59 +63,11 @@ the digest decides at the end."""
 ATTEMPTS_WITHOUT_PROGRESS = 5
 """How often a source is asked again without a single new byte before the fill fails."""
 
-SPEED_WINDOW = 5.0
-"""Seconds over which the speed of a fill is measured."""
-
-SAMPLE_INTERVAL = 0.25
-"""Seconds between two measurements of it, at least."""
-
-MIN_RATE = 1000.0
-"""Bytes per second, over `RATE_WINDOW`, that a source has to send. A fill that gets less yields its
-turn to others that wait for one."""
-
-RATE_WINDOW = 60.0
-"""Seconds over which the pace of a fill is judged. Longer than the read time-out: a source that
-falls silent ends otherwise."""
-
-MAX_CRAWL_TIME = 600.0
-"""Seconds in turns at the source, without one `RATE_WINDOW` that was fast enough, after which a
-fill fails."""
-
 MAX_UNWANTED_TIME = 60.0
 """Seconds for which a fill goes on that no client reads and no pull waits for. The received
 bytes are kept for the next one."""
 
 _log = logging.getLogger("entrepot.fill")
-
-
-class BlobSource(Protocol):
-    """A repository of a source registry, which a fill reads from.
-
-    Equal sources send the same bytes.
-    """
-
-    def __call__(
-        self, *, offset: int, validator: str | None
-    ) -> AbstractAsyncContextManager[BlobStreamLike]:
-        """Open the blob at *offset*, if it is still the one that *validator* names."""
-
-
-class BlobStreamLike(Protocol):
-    """A blob as a source sends it: see `entrepot.source.blobs.BlobStream`."""
-
-    @property
-    def offset(self) -> int:
-        """The position of the stream's first byte in the blob."""
-
-    @property
-    def size(self) -> int | None:
-        """The size of the whole blob in bytes, if the source states it."""
-
-    @property
-    def validator(self) -> str | None:
-        """The entity tag to resume with."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
 class FillCancelled(EntrepotError):
@@ -161,36 +115,8 @@ class FillState(Enum):
     FAILED = auto()
 
 
-@dataclass(slots=True)
-class _Sample:
-    time: float
-    received: int
-
-
 class _TurnYielded(EntrepotError):
     """The source sends this blob too slowly, and other fills wait for its turn."""
-
-
-class _Pace:
-    """The pace of a fill since the moment *since*.
-
-    *fetched* is the number of bytes received at that moment. *since* moves on by the time that is
-    not the source's fault. *slow_for* are the seconds since the fill was last fast enough.
-    """
-
-    __slots__ = ("fetched", "since", "slow_for", "turn_since")
-
-    def __init__(self, now: float) -> None:
-        self.since = now
-        self.fetched = 0
-        self.slow_for = 0.0
-        self.turn_since: float | None = None
-        """When the fill got the turn that it has; None while it has none."""
-
-    def restart(self, now: float, fetched: int) -> None:
-        """Judge from this moment on."""
-        self.since = now
-        self.fetched = fetched
 
 
 class Fill:
@@ -205,6 +131,8 @@ class Fill:
         *,
         origin: str,
         queue: FetchQueue,
+        repository: str = "",
+        threads: TransferThreads | None = None,
         clock: Callable[[], float],
         disk_refused: Callable[[OSError], None] = lambda _: None,
     ) -> None:
@@ -227,17 +155,23 @@ class Fill:
         self.finished = asyncio.Event()
         """Set at the end: the blob is stored, or *error* says why not."""
         self.source = source
-        self._store = store
+        self.turn_request = TurnRequest(repository)
+        """Its request for turns at the source, on behalf of the source repositories that need it.
+        """
         self._queue = queue
         self._clock = clock
         self._disk_refused = disk_refused
-        self._partial: PartialBlob | None = None
-        """None before the first turn: a fill that waits for its turn costs no file descriptor."""
-        self._holds_part = False
         self._readers = FillReaders()
-        self._buffer = FillBuffer(self._readers, clock=clock)
-        self._samples: deque[_Sample] = deque(maxlen=int(SPEED_WINDOW / SAMPLE_INTERVAL) + 2)
-        self._next_sample = self.last_progress
+        self._storage = FillStorage(
+            digest,
+            origin,
+            store,
+            self._readers,
+            threads=threads,
+            clock=clock,
+            on_refusal=self._bypasses_disk,
+        )
+        self._speed = SpeedMeter(self.last_progress)
         self._waiting: set[asyncio.Future[None]] = set()
         self._awaited = 0
         self._validator: str | None = None
@@ -248,7 +182,7 @@ class Fill:
         """Whether it is about to end without the blob: new requests wait for the next fill."""
         self._turn_timeout: asyncio.Timeout | None = None
         self._interruption: EntrepotError | None = None
-        self._pace = _Pace(self.last_progress)
+        self._pace = Pace(self.last_progress)
         self._unwanted_since: float | None = None
 
     @property
@@ -259,12 +193,16 @@ class Fill:
     @property
     def received(self) -> int:
         """Bytes received, the withheld ones included."""
-        return self._buffer.end
+        return self._storage.received
 
     @property
     def can_be_joined(self) -> bool:
         """Whether a new reader can have the blob from its first byte on."""
-        return self.state is not FillState.FAILED and not self.is_ending and self._buffer.is_whole
+        return (
+            self.state is not FillState.FAILED
+            and not self.is_ending
+            and self._storage.buffer.is_whole
+        )
 
     @property
     def available(self) -> int:
@@ -286,7 +224,7 @@ class Fill:
 
         It is not stored when the disk was full and was bypassed.
         """
-        return self._partial is not None and self._partial.is_committed
+        return self._storage.is_stored
 
     @property
     def is_wanted(self) -> bool:
@@ -301,13 +239,7 @@ class Fill:
     @property
     def speed(self) -> float:
         """Bytes per second from the source, over the last `SPEED_WINDOW` seconds."""
-        now = self._clock()
-        while self._samples and now - self._samples[0].time > SPEED_WINDOW:
-            self._samples.popleft()
-        if self.ended or not self._samples:
-            return 0.0
-        first = self._samples[0]
-        return (self.received - first.received) / max(now - first.time, SAMPLE_INTERVAL)
+        return 0.0 if self.ended else self._speed.speed(self._clock(), self.received)
 
     async def wait_beyond(self, offset: int) -> None:
         """Wait until clients may have the byte at *offset*.
@@ -367,7 +299,7 @@ class Fill:
             return
         await self.wait_beyond(start)
         self._is_read = True
-        with self._readers.reading(start) as reader, self._reading(start) as partial:
+        with self._readers.reading(start) as reader, self._storage.reading(start) as partial:
             while start < end:
                 await self.wait_beyond(start)
                 if self.size != size:
@@ -375,44 +307,14 @@ class Fill:
                         f"{self.digest} has {self.size:,} bytes; its manifest says {size:,}.",
                         "Pull again: its size is known now.",
                     )
-                piece, count = self._next_part(partial, start, min(self.available, end) - start)
+                piece, count = self._storage.next_part(
+                    partial, start, min(self.available, end) - start
+                )
                 yield piece
                 start += count
                 self.served += count
                 reader.position = start
                 self._readers.notify()
-
-    def _next_part(
-        self, partial: PartialBlob, start: int, length: int
-    ) -> tuple[bytes | FilePart, int]:
-        if not self._buffer.bypassing and start < partial.written:
-            # The kernel sends a file for less than it sends our memory.
-            count = min(length, partial.written - start, PART_SIZE)
-            return FilePart(partial, start, count), count
-        piece = self._buffer.read(start, min(length, READ_SIZE))
-        if piece is not None:
-            return piece, len(piece)
-        if start >= partial.written or not partial.is_open:
-            raise StorageFailed(
-                "The disk is full, and this transfer was too slow to be fed from memory.",
-                "Pull again; free space in the data directory.",
-            )
-        count = min(length, partial.written - start, READ_SIZE)
-        return FilePart(partial, start, count), count
-
-    @contextmanager
-    def _reading(self, start: int) -> Iterator[PartialBlob]:
-        # There are bytes to read, so there was a turn.
-        assert self._partial is not None
-        if self._buffer.bypassing and start >= self._buffer.start and not self._partial.is_open:
-            # The file is gone, and the rest of the blob is in memory.
-            yield self._partial
-            return
-        try:
-            with self._partial.reading() as partial:
-                yield partial
-        except FileNotFoundError:
-            raise StorageFailed(f"The blob {self.digest} was not stored.", "Pull again.") from None
 
     async def run(
         self, *, pause: Callable[[float], Awaitable[None]], is_stopping: Callable[[], bool]
@@ -428,8 +330,7 @@ class Fill:
             await self._fetch_verified(pause)
             # Readers that wait for the last bytes get them now, before these are safe on the disk.
             self._end(FillState.VERIFIED)
-            if self._partial is not None and not self._buffer.bypassing:
-                await self._store.commit(self._partial)
+            await self._storage.commit()
         except asyncio.CancelledError:
             is_resumable = is_stopping()
             if not self.is_stored:
@@ -441,7 +342,7 @@ class Fill:
             raise
         except OSError as error:
             self._disk_refused(error)
-            self.fail(await self._storage_failed(error))
+            self.fail(await self._storage.failed(error))
         except EntrepotError as error:
             is_resumable = isinstance(error, _RESUMABLE)
             self.fail(error)
@@ -460,43 +361,11 @@ class Fill:
             if not isinstance(error, Exception):
                 raise
         finally:
-            await self._close_part(is_resumable)
+            await self._storage.close(is_resumable=is_resumable)
 
-    async def _storage_failed(self, error: OSError) -> StorageFailed:
-        cause = await self._store.cause(error)
-        failed = StorageFailed(
-            f"The blob {self.digest} can't be stored: {error.strerror or error}. {cause.what}",
-            cause.hint,
-        )
-        failed.cause = cause.code
-        return failed
-
-    async def _close_part(self, is_resumable: bool) -> None:
-        """Close the file of the blob.
-
-        An incomplete file is kept for the next fill if it *is resumable*, else removed.
-        """
-        partial = self._partial
-        if partial is None:
-            return
-        try:
-            if not partial.is_committed and partial.is_linked:
-                await (
-                    self._store.keep_for_resume
-                    if is_resumable and not self._buffer.bypassing
-                    else self._store.discard
-                )(partial)
-        except Exception as error:
-            _log.warning(
-                "The received part of %s could not be removed: %s", self.digest, where_raised(error)
-            )
-        finally:
-            self._release_part()
-
-    def _release_part(self) -> None:
-        if self._holds_part and self._partial is not None:
-            self._holds_part = False
-            self._partial.release()
+    def _bypasses_disk(self, error: OSError, failed: StorageFailed) -> None:
+        self.error = failed
+        self._disk_refused(error)
 
     async def _fetch_verified(self, pause: Callable[[float], Awaitable[None]]) -> None:
         """Fetch the blob and verify its digest.
@@ -507,13 +376,13 @@ class Fill:
         try:
             await self._fetch_and_verify(pause)
         except SourceAnswerInvalid as error:
-            partial = self._partial
+            partial = self._storage.partial
             # What was left over may be wrong, or bytes that were compressed on the way were misread
             # (F85).
             is_repeatable = partial is not None and (
                 partial.resumable_size or isinstance(error, SourceMisread)
             )
-            if partial is None or not is_repeatable or self._is_read or self._buffer.bypassing:
+            if not is_repeatable or self._is_read or self._storage.buffer.bypassing:
                 raise
             # No client has got any of it yet.
             _log.warning(
@@ -522,18 +391,15 @@ class Fill:
                 self.origin,
                 error.what,
             )
-            await self._store.discard(partial)
-            self._release_part()
-            self._partial = None
-            self._buffer = FillBuffer(self._readers, clock=self._clock)
-            self._samples.clear()
+            await self._storage.restart()
+            self._speed.clear()
             self._validator = self.resumed_at = None
             self.state = FillState.WAITING
             await self._fetch_and_verify(pause)
 
     async def _fetch_and_verify(self, pause: Callable[[float], Awaitable[None]]) -> None:
         # While one piece is hashed and written in a thread, the next is read.
-        writing = asyncio.create_task(self._write_all())
+        writing = asyncio.create_task(self._storage.write_all())
         try:
             await self._fetch_all(pause, writing)
         except asyncio.CancelledError:
@@ -542,13 +408,9 @@ class Fill:
         finally:
             # Also when the source breaks off: what was received is written in order. Not before,
             # because no thread may write any more.
-            self._buffer.close()
+            self._storage.buffer.close()
             await writing
-        if (
-            self._partial is None
-            or self.received != self.size
-            or not self._partial.digest_matches()
-        ):
+        if self.received != self.size or not self._storage.is_verified:
             raise SourceAnswerInvalid(
                 f"The source sent wrong bytes for {self.digest}: their digest is another.",
                 "Nothing was cached. Pull again; if it happens again, something between here and "
@@ -566,6 +428,7 @@ class Fill:
                 if self.received == self.size:
                     return
                 # The disk took no more: its error is the reason why this fill ends.
+                self._storage.raise_error()
                 await writing
             except _TurnYielded as error:
                 _log.info("%s", error.what)
@@ -576,7 +439,7 @@ class Fill:
                 # would only make the clients wait for the same answer.
                 if self.received == 0 and not isinstance(error, SourceBrokeOff):
                     raise
-                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.slow_for >= MAX_CRAWL_TIME:
+                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.is_crawling:
                     raise
                 _log.info(
                     "%s broke off at byte %d of %d: %s",
@@ -586,16 +449,15 @@ class Fill:
                     error.what,
                 )
                 wait = random.uniform(0.5, 1.0) * 0.2 * 2**failures
+            self._storage.raise_error()
             # A fill that waits costs no file descriptor. How long the disk takes is not the
             # source's fault.
             writes_since = self._clock()
-            await self._buffer.wait_until_written()
+            await self._storage.buffer.wait_until_written()
             self._pace.since += self._clock() - writes_since
             if writing.done():
                 await writing
-            if self._partial is not None and self._partial.is_linked:
-                # A file without a name could not be opened again.
-                self._release_part()
+            self._storage.release()
             if wait:
                 await pause(wait)
             self.last_progress = self._clock()
@@ -611,8 +473,11 @@ class Fill:
         waits_since = self._clock()
         pace = self._pace
         try:
-            async with asyncio.timeout(None) as self._turn_timeout, self._queue.turn():
-                await self._open_part()
+            async with (
+                asyncio.timeout(None) as self._turn_timeout,
+                self._queue.turn(self.turn_request),
+            ):
+                await self._storage.open(self.size, self._record_resumed)
                 # How long other fills and the disk take is not the source's fault.
                 now = self._clock()
                 pace.since += now - waits_since
@@ -628,30 +493,6 @@ class Fill:
             pace.turn_since = None
             self._turn_timeout = self._interruption = None
         self.is_ending = False
-
-    async def _open_part(self) -> None:
-        """Open the file, and hash what an earlier fill has left over.
-
-        Where the disk takes no new file, it is bypassed.
-        """
-        if self._partial is not None:
-            if not self._holds_part and not self._buffer.bypassing:
-                self._partial.acquire()
-                self._holds_part = True
-            return
-        try:
-            partial = await self._store.begin(self.digest, self.size, self.origin)
-        except OSError as error:
-            partial = PartialBlob.without_file(self.digest)
-            self._buffer.bypass_disk(b"")
-            self.error = await self._storage_failed(error)
-            self._disk_refused(error)
-        self._partial = partial
-        self._holds_part = True
-        while partial.resumable_size and await self._store.hash_resumable(partial):
-            self._buffer.skip_to(partial.written)
-            self.resumed_at = self.received
-            self._record_progress(self._clock())
 
     async def _read_source(self) -> None:
         try:
@@ -684,10 +525,10 @@ class Fill:
 
     async def _receive(self, stream: BlobStreamLike) -> None:
         if stream.size is not None and stream.size != self.size:
-            if stream.size == self.received and await self._matches_digest():
+            if stream.size == self.received and await self._storage.matches_digest():
                 self.size = self.received
                 return
-            if self._is_read or self._buffer.end:
+            if self._is_read or self.received:
                 raise SourceAnswerInvalid(
                     f"The source says that {self.digest} has {stream.size:,} bytes; before that it "
                     f"was {self.size:,}.",
@@ -713,47 +554,72 @@ class Fill:
             )
         self.state = FillState.RESUMED if self.received else FillState.RUNNING
         self._record_progress(self._clock())
-        async for chunk in stream:
-            self.fetched += len(chunk)
-            if skip:
-                chunk, skip = chunk[skip:], max(0, skip - len(chunk))
-            # Without a Content-Length only the end shows whether the manifest is a little wrong.
-            if self.received + len(chunk) > self.size + (EXCESS if stream.size is None else 0):
-                raise SourceAnswerInvalid(
-                    f"The source sends more than the {self.size:,} bytes of {self.digest}.",
-                    "Nothing was cached. Pull again.",
-                )
-            if chunk:
-                self._buffer.add(chunk)
-                now = self.last_progress = self._clock()
-                if now >= self._next_sample:
-                    self._next_sample = now + SAMPLE_INTERVAL
-                    self._samples.append(_Sample(now, self.received))
-                if self._waiting:
-                    self._wake()
-            if not await self._buffer.wait_for_space():
-                return
-        if self.received != self.size and await self._matches_digest():
+        # Without a Content-Length only the end shows whether the manifest is a little wrong.
+        limit = self.size + (EXCESS if stream.size is None else 0)
+        if not await self._receive_bytes(stream, skip, limit):
+            return
+        if self.received != self.size and await self._storage.matches_digest():
             # Readers that began with another size get an error: see `read`.
             self.size = self.received
         if self.received > self.size:
-            raise SourceAnswerInvalid(
-                f"The source sends more than the {self.size:,} bytes of {self.digest}.",
-                "Nothing was cached. Pull again.",
-            )
+            raise self._too_large()
         if self.received < self.size:
             raise SourceBrokeOff(
                 f"The source ended {self.digest} after {self.received:,} of {self.size:,} bytes.",
                 "Pull again.",
             )
 
-    async def _matches_digest(self) -> bool:
-        """Whether the bytes received have the right digest."""
-        await self._buffer.wait_until_written()
-        return (
-            self._partial is not None
-            and self._buffer.acknowledged == self.received
-            and self._partial.digest_matches()
+    async def _receive_bytes(self, stream: BlobStreamLike, skip: int, limit: int) -> bool:
+        """Receive to the end; False when the disk takes no more.
+
+        The first *skip* bytes are dropped. *limit* is the size in bytes beyond which the blob is
+        refused.
+        """
+        fetched_before = self.fetched
+
+        def record(transfer: Transfer) -> None:
+            self.fetched = fetched_before + transfer.fetched
+            now = self._clock()
+            self._speed.record(now, self.received)
+            self._record_progress(now)
+
+        transfer = await self._storage.transfer(
+            stream.body, skip=skip, limit=limit, on_progress=record
+        )
+        if transfer is None:
+            return await self._receive_chunks(stream, skip, limit)
+        if transfer.exceeds_limit:
+            raise self._too_large()
+        if transfer.source_error is not None:
+            raise transfer.source_error
+        if self._storage.error is not None:
+            return False
+        if self._storage.buffer.bypassing:
+            return await self._receive_chunks(stream, transfer.skip, limit)
+        return True
+
+    async def _receive_chunks(self, stream: BlobStreamLike, skip: int, limit: int) -> bool:
+        """Receive through memory to the end; False when the disk takes no more."""
+        async for chunk in stream:
+            self.fetched += len(chunk)
+            if skip:
+                chunk, skip = chunk[skip:], max(0, skip - len(chunk))
+            if self.received + len(chunk) > limit:
+                raise self._too_large()
+            if chunk:
+                self._storage.buffer.add(chunk)
+                now = self.last_progress = self._clock()
+                self._speed.record(now, self.received)
+                if self._waiting:
+                    self._wake()
+            if not await self._storage.buffer.wait_for_space():
+                return False
+        return True
+
+    def _too_large(self) -> SourceAnswerInvalid:
+        return SourceAnswerInvalid(
+            f"The source sends more than the {self.size:,} bytes of {self.digest}.",
+            "Nothing was cached. Pull again.",
         )
 
     def judge_pace(self, *, others_wait: bool) -> bool:
@@ -781,20 +647,11 @@ class Fill:
         pace = self._pace
         if pace.turn_since is None:
             return False
-        if self._buffer.is_full:
-            # The source waits for the disk, or for clients.
+        if self._storage.has_source_wait:
             pace.restart(now, self.fetched)
             return False
-        seconds = now - pace.since
-        if seconds >= RATE_WINDOW:
-            # An engine that was stopped for a while (SIGSTOP) must not blame that on its sources.
-            pace.slow_for = (
-                0.0
-                if (self.fetched - pace.fetched) / seconds >= MIN_RATE
-                else pace.slow_for + min(seconds, 2 * RATE_WINDOW)
-            )
-            pace.restart(now, self.fetched)
-        if pace.slow_for >= MAX_CRAWL_TIME:
+        pace.judge(now, self.fetched)
+        if pace.is_crawling:
             self._interrupt(
                 SourceBrokeOff(
                     f"{self.origin} sends {self.digest} at less than {rate(MIN_RATE)}, for "
@@ -806,9 +663,7 @@ class Fill:
         # Before the first byte the time-outs of the connection count: a source that is silent is
         # reported as that, and not asked again and again.
         has_begun = self.state is not FillState.WAITING
-        yields_turn = (
-            others_wait and has_begun and pace.slow_for > 0 and now - pace.turn_since >= RATE_WINDOW
-        )
+        yields_turn = others_wait and has_begun and pace.may_yield(now)
         if yields_turn:
             self._interrupt(
                 _TurnYielded(
@@ -824,40 +679,9 @@ class Fill:
             self._interruption = why
             self._turn_timeout.reschedule(asyncio.get_running_loop().time())
 
-    async def _write_all(self) -> None:
-        try:
-            while pieces := await self._buffer.next_pieces():
-                await self._write(pieces)
-        finally:
-            self._buffer.stop()
-
-    async def _write(self, pieces: Sequence[bytes]) -> None:
-        """Write pieces to the disk.
-
-        Where the disk is bypassed, only hash them and wait for the readers.
-        """
-        partial = self._partial
-        assert partial is not None
-        if self._buffer.bypassing:
-            await self._store.hash(partial, pieces)
-        else:
-            try:
-                await self._store.append(partial, pieces)
-            except NotWritten as error:
-                # The readers still get everything: first what is in the file, and then what passes
-                # through memory. A small file is taken into memory whole.
-                start = self._buffer.start
-                self._buffer.bypass_disk(
-                    await self._store.read_partial(partial, 0, start)
-                    if start <= BYPASS_BUFFER
-                    else b""
-                )
-                self.error = await self._storage_failed(error)
-                self._disk_refused(error)
-                await self._store.discard(partial)
-        self._buffer.acknowledge(sum(map(len, pieces)))
-        if self._buffer.bypassing:
-            await self._buffer.wait_for_readers()
+    def _record_resumed(self) -> None:
+        self.resumed_at = self.received
+        self._record_progress(self._clock())
 
     def _record_progress(self, now: float) -> None:
         self.last_progress = now

@@ -7,16 +7,12 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 
+from entrepot.cache.blob_source import BlobSource
 from entrepot.cache.fetch_queue import FetchQueue
-from entrepot.cache.fill import (
-    MAX_CRAWL_TIME,
-    MIN_RATE,
-    BlobSource,
-    Fill,
-    FillCancelled,
-    FillState,
-)
+from entrepot.cache.fill import Fill, FillCancelled, FillState
 from entrepot.cache.fill_buffer import StorageFailed
+from entrepot.cache.pace import MAX_CRAWL_TIME, MIN_RATE
+from entrepot.cache.transfer import TransferThreads
 from entrepot.core.reference import Digest
 from entrepot.formatting import counted, duration, rate
 from entrepot.store.blobs import BlobStore
@@ -63,6 +59,7 @@ class Fills:
         self._queues: dict[str, FetchQueue] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._owned = OwnedTasks()
+        self._threads = TransferThreads()
         self._fetched_before = 0
 
     @asynccontextmanager
@@ -71,9 +68,12 @@ class Fills:
 
         At its end those under way are cancelled, and what they wrote is kept for the next engine.
         """
-        async with self._owned:
-            self._owned.start(self._watch_pace(), "checking the pace of fills")
-            yield self
+        try:
+            async with self._owned:
+                self._owned.start(self._watch_pace(), "checking the pace of fills")
+                yield self
+        finally:
+            self._threads.close()
 
     async def _watch_pace(self) -> None:
         while True:
@@ -154,12 +154,15 @@ class Fills:
                 f"meanwhile, and after {duration(MAX_CRAWL_TIME)} it is given up."
             )
 
-    async def join(self, digest: Digest, size: int, source: BlobSource, *, origin: str) -> Fill:
+    async def join(
+        self, digest: Digest, size: int, source: BlobSource, *, origin: str, repository: str = ""
+    ) -> Fill:
         """Join or begin the fill of a digest from the login server *origin*.
 
         The fill under way is joined if it is for the same size; else a new one reads from *source*.
-        It waits while too many fills of that source exist. Raises `TooManyFills`, and
-        `StorageFailed` when the engine is stopping.
+        It waits while too many fills of that source exist. *repository* names the one at the source
+        that the blob is requested of: turns at the source go round by it. Raises `TooManyFills`,
+        and `StorageFailed` when the engine is stopping.
         """
         queue = self._queues.get(origin)
         if queue is None:
@@ -169,23 +172,30 @@ class Fills:
             if fill is not None and (fill.state is FillState.FAILED or fill.is_ending):
                 await fill.finished.wait()
             elif fill is not None and fill.can_be_joined:
+                queue.add_repository(fill.turn_request, repository)
                 # Another repository may name a blob that it does not have: the refusal that it gets
                 # is none for this one.
                 if fill.source == source or await fill.is_granted():
                     return fill
             else:
-                await queue.enter()
+                await queue.enter(repository)
                 try:
                     if self.get(digest, origin, size) is None:
-                        return self._begin(digest, size, source, origin, queue)
+                        return self._begin(digest, size, source, origin, repository, queue)
                 except BaseException:
-                    queue.release()
+                    queue.leave(repository)
                     raise
                 # Another request has begun the fill meanwhile.
-                queue.release()
+                queue.leave(repository)
 
     def _begin(
-        self, digest: Digest, size: int, source: BlobSource, origin: str, queue: FetchQueue
+        self,
+        digest: Digest,
+        size: int,
+        source: BlobSource,
+        origin: str,
+        repository: str,
+        queue: FetchQueue,
     ) -> Fill:
         if not self._owned.open:
             raise StorageFailed("The engine is stopping.", "Pull again when it runs.")
@@ -195,14 +205,16 @@ class Fills:
             source,
             self._store,
             origin=origin,
+            repository=repository,
             queue=queue,
+            threads=self._threads,
             clock=self._clock,
             disk_refused=self._disk_refused,
         )
         self._fills.setdefault(digest, {})[origin, size] = fill
         task = self._tasks[fill] = self._owned.start(self._run(fill), f"fill {digest}")
         # Not at the end of _run: a task that is cancelled before its first step never gets there.
-        task.add_done_callback(lambda _: self._finish(fill, queue))
+        task.add_done_callback(lambda _: self._finish(fill, repository, queue))
         return fill
 
     def _disk_refused(self, error: OSError) -> None:
@@ -229,7 +241,7 @@ class Fills:
             )
             _log.debug("%s", fill.digest, exc_info=error)
 
-    def _finish(self, fill: Fill, queue: FetchQueue) -> None:
+    def _finish(self, fill: Fill, repository: str, queue: FetchQueue) -> None:
         """End a fill whose task has ended, in whatever way, for all that wait for it."""
         if not fill.ended:
             fill.fail(
@@ -238,7 +250,7 @@ class Fills:
                 )
             )
         fill.finished.set()
-        queue.release()
+        queue.leave(repository)
         self._fetched_before += fill.fetched
         del self._tasks[fill]
         of_digest = self._fills[fill.digest]

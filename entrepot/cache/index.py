@@ -1,8 +1,10 @@
-"""The index: what each repository has in the cache, in memory.
+"""The index: what of the catalog is in memory.
 
-It holds what requests need again and again. All changes go through here, and reach the catalog
-before clients see them, except where the catalog fails or hangs: then clients get them from memory
-(S19, L02). A disk that is full, damaged or hangs stops no client whose source answers.
+A request asks memory first, also for what is known not to be cached, and then the catalog for the
+one thing that it needs: a repository may have ten thousand manifests. All changes go through here,
+and reach the catalog before clients see them, except where the catalog fails or hangs: then clients
+get them from memory (S19, L02). A disk that is full, damaged or hangs stops no client whose source
+answers.
 
 A new manifest waits for the catalog `WRITE_TIMEOUT` seconds at most. One that the catalog does not
 take stays in memory, and is written later. A moved tag is not written later: after a restart its
@@ -13,23 +15,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from entrepot.cache.bounded import BoundedMap, Tally
+from entrepot.cache.bounded import BoundedGroups, BoundedMap, Tally
+from entrepot.cache.recent_requests import RecentRequests
+from entrepot.cache.unwritten import Unwritten, UnwrittenManifests
 from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.source.singleflight import SingleFlight
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
+from entrepot.store.lookups import Lookup
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.records import TagEntry
 
 REPOSITORIES = 4_000
-"""Repositories whose index stays in memory, those used last."""
+"""Repositories of which something stays in memory, those used last."""
 
-TAGS = 50_000
-"""Tags that stay in memory, those used last."""
+ENTRIES = 100_000
+"""Tags, manifests and blobs of all repositories together: some 300 bytes each, and less where they
+are known not to be cached."""
+
+TAGS = 10_000
+"""Tags of one repository that stay in memory, those used last."""
+
+MANIFESTS = 10_000
+"""Manifests of one repository whose media type stays in memory, those used last."""
+
+BLOBS = 20_000
+"""Blobs of one repository that stay in memory, those used last."""
+
+ABSENT = 2_000
+"""Tags, manifests and blobs of one repository that are known not to be cached, those requested
+last: a client that asks for a million tags drops no others than these."""
+
+UNCACHED_REPOSITORIES = 10_000
+"""Repositories of which nothing is known to be cached, those requested last."""
 
 MANIFEST_BYTES = 32 * 1024 * 1024
 """Manifests that stay in memory, those used last, in bytes."""
@@ -37,25 +62,9 @@ MANIFEST_BYTES = 32 * 1024 * 1024
 REFERENCE_BYTES = 500
 """Bytes of memory that one parsed reference of a manifest takes, beside the manifest's content."""
 
-RESOLVED_TAGS = 500
-"""Uncached tags of one repository whose digest at the source is remembered."""
-
-DIGESTS = 1_000
-"""Digests of one repository whose tag, or whose platform, in the last request is remembered."""
-
-RECENT_BLOBS = 2_000
-"""Blobs of recently requested images of one repository that are remembered, to know for which image
-a client requests a layer."""
-
 MAX_REMEMBERED = 50_000
-"""All of these together, in all repositories: some 600 bytes each. Beyond it those of the
+"""Recent requests in all repositories together: some 600 bytes each. Beyond it those of the
 repositories whose last request is oldest are dropped."""
-
-MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
-"""Bytes of manifests that are in memory only, because the catalog fails."""
-
-MAX_UNWRITTEN_MANIFESTS = 2_000
-"""Such manifests."""
 
 WRITE_TIMEOUT = 2.0
 """Seconds that a client waits for the catalog to take its manifest; the write goes on without the
@@ -64,301 +73,286 @@ client."""
 STALLED_WRITE_TIMEOUT = 0.5
 """The same, in seconds, while an earlier write hangs."""
 
+T = TypeVar("T")
+
 _log = logging.getLogger("entrepot.cache")
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedTag:
-    """The source's answer to a HEAD on a tag.
-
-    *size* is in bytes, *time* in seconds of a monotonic clock.
-    """
-
-    digest: Digest
-    media_type: str
-    size: int
-    time: float
-
-
-@dataclass
 class RepositoryIndex:
-    """The manifests and blobs of one repository, and its recent requests."""
+    """What is in memory of one cached repository; *tally* counts for all repositories."""
 
-    manifests: dict[Digest, str]
-    """By digest: the media type that the source of this repository gives. Another source may give
-    the same bytes another one."""
-    blobs: dict[Digest, Descriptor]
-    tally: Tally = field(default_factory=Tally, repr=False)
-    """Counts what is remembered of requests, in all repositories together."""
-    is_current: bool = True
-    """False when something of it was evicted: manifests and blobs are read again at its next
-    request."""
+    __slots__ = ("_absent", "blobs", "manifests", "source", "tags")
 
-    def __post_init__(self) -> None:
-        self.resolved: BoundedMap[Tag | Digest, ResolvedTag] = BoundedMap(RESOLVED_TAGS, self.tally)
-        self.tag_of: BoundedMap[Digest, Tag] = BoundedMap(DIGESTS, self.tally)
-        """The tag of the last request for a manifest, or for the index above it."""
-        self.platform_of: BoundedMap[Digest, str] = BoundedMap(DIGESTS, self.tally)
-        self._recent: BoundedMap[Digest, frozenset[Digest]] = BoundedMap(
-            RECENT_BLOBS, self.tally, lambda blobs: 1 + len(blobs)
-        )
-        """The blobs of recently requested images. Not their manifests: some have megabytes."""
+    def __init__(self, tally: Tally) -> None:
+        self.source: str | None = None
+        """Its source, with the login server; None where the catalog was not asked yet."""
+        self.tags: BoundedMap[Tag, TagEntry] = BoundedMap(TAGS, tally)
+        self.manifests: BoundedMap[Digest, str] = BoundedMap(MANIFESTS, tally)
+        """By digest: the media type that the source of this repository gives. Another source may
+        give the same bytes another one."""
+        self.blobs: BoundedMap[Digest, Descriptor] = BoundedMap(BLOBS, tally)
+        self._absent: BoundedMap[Hashable, bool] = BoundedMap(ABSENT, tally)
 
     def add_manifest(self, manifest: Manifest) -> None:
-        """Add a manifest and its blobs."""
-        self.manifests[manifest.digest] = manifest.media_type
+        """Add a manifest that has just come, and its blobs."""
+        self._absent.clear()
+        self.manifests[manifest.digest] = sys.intern(manifest.media_type)
         for blob in manifest.blobs:
-            # Another manifest may state the size that this one does not.
-            if blob.size is not None or blob.digest not in self.blobs:
+            # Another manifest may state the size that this one does not. Where none in memory
+            # does, the catalog is asked.
+            if blob.size is not None:
                 self.blobs[blob.digest] = blob
 
-    def record_request(self, manifest: Manifest, tag: Tag | None) -> None:
-        """Record that a client got a manifest, by *tag* or by its digest."""
-        if tag is not None:
-            self.tag_of.note(manifest.digest, tag)
-        for child in manifest.children:
-            if tag is not None:
-                self.tag_of.note(child.digest, tag)
-            if child.platform is not None:
-                self.platform_of.note(child.digest, child.platform)
-        if not manifest.is_index:
-            blobs = self._recent.get(manifest.digest)
-            if blobs is None or next(reversed(self._recent)) != manifest.digest:
-                self._recent[manifest.digest] = (
-                    frozenset(blob.digest for blob in manifest.blobs) if blobs is None else blobs
-                )
+    def load_manifest(self, manifest: Manifest) -> None:
+        """Add a manifest that was read from the catalog, and its blobs.
 
-    def latest_image_with(self, blob: Digest) -> Digest | None:
-        """The manifest of the last requested image that has this blob."""
-        return next(
-            (digest for digest in reversed(self._recent) if blob in self._recent[digest]), None
-        )
+        Of two sizes that manifests state for a blob the larger one counts, as in
+        `entrepot.store.lookups.read_blob`.
+        """
+        self.manifests[manifest.digest] = sys.intern(manifest.media_type)
+        for blob in manifest.blobs:
+            before = self.blobs.get(blob.digest)
+            size_before = -1 if before is None or before.size is None else before.size
+            if blob.size is not None and blob.size > size_before:
+                self.blobs[blob.digest] = blob
 
-    def drop_requests(self) -> None:
-        """Drop the recent requests, and what the source answered to them."""
-        for requests in self._requests:
-            requests.clear()
+    def is_absent(self, what: Hashable) -> bool:
+        """Whether a tag, manifest or blob is known not to be cached."""
+        return self._absent.use(what) is not None
+
+    def record_absent(self, what: Hashable) -> None:
+        """Record that the catalog has no such tag, manifest or blob."""
+        self._absent[what] = True
+
+    def forget_absent(self, what: Hashable | None = None) -> None:
+        """Ask the catalog again for a tag, manifest or blob, or for any of them."""
+        if what is None:
+            self._absent.clear()
+        else:
+            self._absent.pop(what, None)
 
     def release(self) -> None:
         """Stop counting in the common tally: the index of this repository is dropped."""
-        for requests in self._requests:
-            requests.release()
-
-    @property
-    def _requests(self) -> tuple[BoundedMap[Any, Any], ...]:
-        return self.resolved, self.tag_of, self.platform_of, self._recent
-
-    def source_confirmed(
-        self, tag: Tag, digest: Digest, media_type: str, size: int, now: float
-    ) -> None:
-        """Record where a tag points by what the source answered to a HEAD."""
-        self.resolved[tag] = ResolvedTag(digest, media_type, size, now)
-        self.tag_of[digest] = tag
-
-    def tags_resolved_to(self, digest: Digest) -> list[Tag]:
-        """The tags that point at *digest* by the source's answers to HEAD.
-
-        containerd sends a HEAD for a tag and then a GET for the digest.
-        """
-        return [
-            tag
-            for tag, resolved in self.resolved.items()
-            if resolved.digest == digest and not isinstance(tag, Digest)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Unwritten:
-    """A manifest that the catalog has not taken yet, with the tags that point at it.
-
-    *time* is when it came.
-    """
-
-    repository: Repository
-    source: str
-    manifest: Manifest
-    tags: tuple[Tag, ...]
-    time: float
-
-
-class UnwrittenManifests:
-    """The manifests that are in memory only.
-
-    The latest ones, within `MAX_UNWRITTEN_BYTES` and `MAX_UNWRITTEN_MANIFESTS`.
-    """
-
-    def __init__(self) -> None:
-        self._entries: OrderedDict[tuple[Repository, Digest], Unwritten] = OrderedDict()
-        self._bytes = 0
-
-    def add(self, unwritten: Unwritten) -> Unwritten:
-        """Add a manifest; return what has to be written.
-
-        That includes the tags that pointed at it before.
-        """
-        key = (unwritten.repository, unwritten.manifest.digest)
-        before = self._entries.pop(key, None)
-        if before is not None:
-            self._bytes -= len(before.manifest.content)
-            unwritten = replace(
-                unwritten, tags=tuple(dict.fromkeys((*before.tags, *unwritten.tags)))
-            )
-        for other_key, other in list(self._entries.items()) if unwritten.tags else ():
-            if other.repository == unwritten.repository and set(other.tags) & set(unwritten.tags):
-                # A tag points at one manifest only.
-                self._entries[other_key] = replace(
-                    other, tags=tuple(tag for tag in other.tags if tag not in unwritten.tags)
-                )
-        self._entries[key] = unwritten
-        self._bytes += len(unwritten.manifest.content)
-        while self._bytes > MAX_UNWRITTEN_BYTES or len(self._entries) > MAX_UNWRITTEN_MANIFESTS:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= len(oldest.manifest.content)
-        return unwritten
-
-    def remove(self, written: Unwritten) -> None:
-        """Remove a manifest that the catalog has taken."""
-        entry = self._entries.pop((written.repository, written.manifest.digest), None)
-        if entry is not None:
-            self._bytes -= len(entry.manifest.content)
-
-    def first(self) -> Unwritten | None:
-        """The manifest that came first."""
-        return next(iter(self._entries.values()), None)
-
-    def of(self, repository: Repository) -> list[Unwritten]:
-        """The manifests of a repository."""
-        return [entry for entry in self._entries.values() if entry.repository == repository]
-
-    def manifest(self, digest: Digest) -> Manifest | None:
-        """A manifest of any repository."""
-        manifests = (entry.manifest for entry in self._entries.values())
-        return next((manifest for manifest in manifests if manifest.digest == digest), None)
-
-    def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """Where a tag points."""
-        return next(
-            (
-                TagEntry(entry.manifest.digest, entry.time, entry.time)
-                for entry in self.of(repository)
-                if tag in entry.tags
-            ),
-            None,
-        )
-
-    def point_tag(self, repository: Repository, tag: Tag, digest: Digest) -> bool:
-        """Point a tag at a manifest; False when the manifest is not among these."""
-        entry = self._entries.get((repository, digest))
-        if entry is None:
-            return False
-        self.add(replace(entry, tags=(tag,)))
-        return True
+        for entries in (self.tags, self.manifests, self.blobs, self._absent):
+            entries.release()
 
 
 class CacheIndex:
-    """The indexes of all repositories, each read from the catalog at its first request."""
+    """What is in memory of all repositories, read from the catalog at the first request."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._repositories: OrderedDict[Repository, RepositoryIndex] = OrderedDict()
-        self._tags: OrderedDict[tuple[Repository, Tag], TagEntry] = OrderedDict()
+        self._repositories: BoundedGroups[Repository, RepositoryIndex] = BoundedGroups(
+            RepositoryIndex, limit=REPOSITORIES, max_entries=ENTRIES
+        )
+        self._requests: BoundedGroups[Repository, RecentRequests] = BoundedGroups(
+            RecentRequests, limit=REPOSITORIES, max_entries=MAX_REMEMBERED
+        )
+        self._uncached: BoundedMap[Repository, bool] = BoundedMap(UNCACHED_REPOSITORIES, Tally())
         self._manifests: OrderedDict[Digest, Manifest] = OrderedDict()
         self._manifest_bytes = 0
-        self._tally = Tally()
         self._unwritten = UnwrittenManifests()
         self._hanging: set[asyncio.Future[bool]] = set()
         """Writes whose client waits no longer."""
-        self._invalidations = 0
-        """Counts invalidations: what was read from the catalog before one must not be stored after
-        it."""
-
-    async def of(self, repository: Repository) -> RepositoryIndex:
-        """The index of a repository; where the catalog fails, what is in memory of it."""
-        if self._tally.count > MAX_REMEMBERED:
-            self._drop_oldest_requests(repository)
-        index = self._repositories.get(repository)
-        if index is not None and index.is_current:
-            self._repositories.move_to_end(repository)
-            return index
-        is_current = True
-        while True:
-            before = self._invalidations
-            try:
-                manifests = await self._catalog.media_types_of(repository)
-                blobs = await self._catalog.blobs_of(repository)
-            except CatalogFailed:
-                is_current, manifests, blobs = False, {}, {}
-                break
-            if before == self._invalidations:
-                break
-        index = self._repositories.setdefault(
-            repository, RepositoryIndex(manifests, blobs, self._tally, is_current=is_current)
+        self._lookups: SingleFlight[Lookup[Any]] = SingleFlight(
+            limit=sys.maxsize, cancels_unawaited=True
         )
-        if not index.is_current and is_current:
-            index.manifests, index.blobs, index.is_current = manifests, blobs, True
-        for unwritten in self._unwritten.of(repository):
-            index.add_manifest(unwritten.manifest)
-        while len(self._repositories) > REPOSITORIES:
-            _, oldest = self._repositories.popitem(last=False)
-            oldest.release()
-        return index
+        self._changes = 0
+        """Counts what is added and invalidated: what was read from the catalog before a change must
+        not be stored after it."""
 
-    def _drop_oldest_requests(self, current: Repository) -> None:
-        """Drop the requests of the repositories whose last request is oldest.
+    async def close(self) -> None:
+        """Cancel what is being read."""
+        await self._lookups.close()
 
-        Those of the *current* repository stay.
+    # What clients requested
+
+    def requests(self, repository: Repository) -> RecentRequests:
+        """The recent requests to a repository, to record another one."""
+        return self._requests.of(repository)
+
+    def known_requests(self, repository: Repository) -> RecentRequests | None:
+        """The recent requests to a repository; None where there are none."""
+        return self._requests.get(repository)
+
+    # Look-ups
+
+    async def source_of(self, repository: Repository) -> str | None:
+        """The source of a repository, with its login server; None when it is not cached.
+
+        Raises `CatalogFailed` where that is not in memory.
         """
-        for repository, index in self._repositories.items():
-            if self._tally.count <= MAX_REMEMBERED * 3 // 4:
-                break
-            if repository != current:
-                index.drop_requests()
+        index = self._repositories.get(repository)
+        if index is not None and index.source is not None:
+            return index.source
+        if index is None and self._uncached.use(repository):
+            return None
+
+        async def read() -> Lookup[str]:
+            source = await self._catalog.source_of(repository)
+            return Lookup(source, source)
+
+        return (await self._read(repository, ("source",), read)).source
+
+    async def is_cached(self, repository: Repository) -> bool:
+        """Whether anything of a repository is cached.
+
+        Raises `CatalogFailed` where that is not in memory.
+        """
+        return (
+            self._repositories.get(repository) is not None
+            or await self.source_of(repository) is not None
+        )
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """Where a tag points; None when it is not cached."""
-        entry = self._tags.get((repository, tag))
-        if entry is not None:
-            self._tags.move_to_end((repository, tag))
-            return entry
-        before = self._invalidations
+        """Where a tag points; None when it is not cached.
+
+        Raises `CatalogFailed` where that is not in memory.
+        """
+        index = self._repositories.get(repository)
+        if index is not None:
+            entry = index.tags.use(tag)
+            if entry is not None:
+                return entry
+        if self._is_absent(repository, index, tag):
+            return None
         try:
-            entry = await self._catalog.tag(repository, tag)
+            lookup: Lookup[TagEntry] = await self._read(
+                repository,
+                tag,
+                lambda: self._catalog.lookup_tag(repository, tag),
+                lambda index, entry: index.tags.__setitem__(tag, entry),
+            )
         except CatalogFailed:
-            return self._unwritten.tag(repository, tag)
-        if entry is not None and before == self._invalidations:
-            self._store_tag(repository, tag, entry)
-        return entry
+            entry = self._unwritten.tag(repository, tag)
+            if entry is None:
+                raise
+            return entry
+        return lookup.value or self._unwritten.tag(repository, tag)
+
+    async def known_tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Where a tag points, as far as the catalog can tell."""
+        with suppress(CatalogFailed):
+            return await self.tag(repository, tag)
+        return None
 
     def tag_in_memory(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points, if that is in memory; the catalog is not read."""
-        return self._tags.get((repository, tag))
+        index = self._repositories.get(repository)
+        return index.tags.get(tag) if index is not None else None
 
-    async def manifest(self, digest: Digest) -> Manifest | None:
-        """A cached manifest of any repository, with a media type that one of them gave.
+    def is_manifest_in_memory(self, repository: Repository, digest: Digest) -> bool:
+        """Whether a manifest is known to be cached; the catalog is not read."""
+        index = self._repositories.get(repository)
+        return index is not None and digest in index.manifests
 
-        See `manifest_of`. Raises `CatalogFailed` for one that is not in memory.
-        """
-        manifest = self._manifests.get(digest) or self._unwritten.manifest(digest)
-        if manifest is not None:
-            if digest in self._manifests:
-                self._manifests.move_to_end(digest)
-            return manifest
-        before = self._invalidations
-        manifest = await self._catalog.manifest(digest)
-        if manifest is not None and before == self._invalidations:
-            self._store_manifest(manifest)
-        return manifest
+    async def has_manifest(self, repository: Repository, digest: Digest) -> bool:
+        """Whether a manifest of a repository is cached, as far as the catalog can tell."""
+        if self.is_manifest_in_memory(repository, digest):
+            return True
+        with suppress(CatalogFailed):
+            return await self.manifest_of(repository, digest) is not None
+        return False
 
     async def manifest_of(self, repository: Repository, digest: Digest) -> Manifest | None:
         """A cached manifest of a repository, with the media type that its source gave.
 
-        None when it is not cached there.
+        None when it is not cached there. Raises `CatalogFailed` for one that is not in memory.
         """
-        media_type = (await self.of(repository)).manifests.get(digest)
-        manifest = await self.manifest(digest) if media_type is not None else None
-        if manifest is None or media_type is None or manifest.media_type == media_type:
-            return manifest
-        return replace(manifest, media_type=media_type)
+        index = self._repositories.get(repository)
+        media_type = index.manifests.use(digest) if index is not None else None
+        if media_type is not None:
+            manifest = self._manifests.get(digest) or self._unwritten.manifest(digest)
+            if manifest is not None:
+                if digest in self._manifests:
+                    self._manifests.move_to_end(digest)
+                if manifest.media_type == media_type:
+                    return manifest
+                return replace(manifest, media_type=media_type)
+        unwritten = self._unwritten.manifest_of(repository, digest)
+        if unwritten is not None:
+            return unwritten
+        if media_type is None and self._is_absent(repository, index, digest):
+            return None
+        lookup: Lookup[Manifest] = await self._read(
+            repository,
+            digest,
+            lambda: self._catalog.lookup_manifest(repository, digest),
+            self._load_manifest,
+        )
+        if lookup.value is None and media_type is not None:
+            # It was evicted or deleted since.
+            self.invalidate_manifest(repository, digest)
+        return lookup.value
+
+    async def blob_of(self, repository: Repository, digest: Digest) -> Descriptor | None:
+        """A blob that a cached manifest of a repository names, whether itself cached or not.
+
+        None when none names it. Raises `CatalogFailed` where that is not in memory.
+        """
+        index = self._repositories.get(repository)
+        if index is not None:
+            blob = index.blobs.use(digest)
+            if blob is not None:
+                return blob
+        what = ("blob", digest)
+        if self._is_absent(repository, index, what):
+            return None
+        try:
+            lookup: Lookup[Descriptor] = await self._read(
+                repository,
+                what,
+                lambda: self._catalog.lookup_blob(repository, digest),
+                lambda index, blob: index.blobs.__setitem__(digest, blob),
+            )
+        except CatalogFailed:
+            blob = self._unwritten.blob_of(repository, digest)
+            if blob is None:
+                raise
+            return blob
+        return lookup.value or self._unwritten.blob_of(repository, digest)
+
+    def _is_absent(
+        self, repository: Repository, index: RepositoryIndex | None, what: Hashable
+    ) -> bool:
+        if index is None:
+            return self._uncached.use(repository) is not None
+        return index.is_absent(what)
+
+    async def _read(
+        self,
+        repository: Repository,
+        what: Hashable,
+        read: Callable[[], Awaitable[Lookup[T]]],
+        store: Callable[[RepositoryIndex, T], None] | None = None,
+    ) -> Lookup[T]:
+        """Read from the catalog, once for all requests, and store the answer in memory.
+
+        A request joins no read that began before a change.
+        """
+        before = self._changes
+        lookup: Lookup[T] = await self._lookups.join((before, repository, what), read)
+        if before != self._changes:
+            return lookup
+        if lookup.value is None and self._unwritten.of(repository):
+            return lookup
+        if lookup.source is None:
+            if self._repositories.get(repository) is None:
+                self._uncached[repository] = True
+            return lookup
+        index = self._repositories.of(repository)
+        index.source = lookup.source
+        if lookup.value is None:
+            index.record_absent(what)
+        elif store is not None:
+            store(index, lookup.value)
+        return lookup
+
+    def _load_manifest(self, index: RepositoryIndex, manifest: Manifest) -> None:
+        index.load_manifest(manifest)
+        self._store_manifest(manifest)
+
+    # Changes
 
     async def add_manifest(
         self,
@@ -390,12 +384,20 @@ class CacheIndex:
             # for it.
             self._hanging.add(writing)
             writing.add_done_callback(self._hanging.discard)
-        index = await self.of(repository)
+        index = self._changed(repository)
         index.add_manifest(manifest)
+        requests = self.known_requests(repository)
         for tag in tags:
-            index.resolved.pop(tag, None)
-            self._store_tag(repository, tag, TagEntry(manifest.digest, now, now))
+            if requests is not None:
+                requests.resolved.pop(tag, None)
+            index.tags[tag] = TagEntry(manifest.digest, now, now)
         self._store_manifest(manifest)
+
+    def _changed(self, repository: Repository) -> RepositoryIndex:
+        """The index of a repository to which something is added."""
+        self._changes += 1
+        self._uncached.pop(repository, None)
+        return self._repositories.of(repository)
 
     async def _write(self, unwritten: Unwritten) -> bool:
         """Write a manifest to the catalog; False when the catalog fails."""
@@ -421,6 +423,8 @@ class CacheIndex:
             self._unwritten.remove(unwritten)
             raise
         self._unwritten.remove(unwritten)
+        # A write that hung may succeed long after memory has forgotten its manifest.
+        self._changed(unwritten.repository).forget_absent()
         return True
 
     async def write_unwritten(self) -> int:
@@ -450,48 +454,50 @@ class CacheIndex:
             _log.debug(
                 "That %s:%s points at %s is in memory only: %s", repository, tag, digest, error
             )
-        before = self._tags.get((repository, tag))
+        index = self._changed(repository)
+        before = index.tags.get(tag)
         cached = before.cached if before is not None and before.digest == digest else now
-        self._store_tag(repository, tag, TagEntry(digest, cached, now))
+        index.tags[tag] = TagEntry(digest, cached, now)
+        index.forget_absent(tag)
         return True
 
     def invalidate_tag(self, repository: Repository, tag: Tag) -> None:
         """Read a tag from the catalog again at its next request."""
-        self._invalidations += 1
-        self._tags.pop((repository, tag), None)
+        self._changes += 1
+        index = self._repositories.get(repository)
+        if index is not None:
+            index.tags.pop(tag, None)
+            index.forget_absent(tag)
+
+    def invalidate_manifest(self, repository: Repository, digest: Digest) -> None:
+        """Read a manifest from the catalog again at its next request."""
+        self._changes += 1
+        index = self._repositories.get(repository)
+        if index is not None:
+            index.manifests.pop(digest, None)
+            index.forget_absent(digest)
 
     def invalidate(self, repository: Repository) -> None:
         """Read a repository from the catalog again at its next request."""
-        self._invalidations += 1
-        if (index := self._repositories.pop(repository, None)) is not None:
-            index.release()
-        for key in [key for key in self._tags if key[0] == repository]:
-            del self._tags[key]
+        self._changes += 1
+        self._repositories.drop(repository)
+        self._requests.drop(repository)
+        self._uncached.pop(repository, None)
 
     def invalidate_evicted(self, repositories: Collection[Repository]) -> None:
         """Read repositories again from which images were evicted.
 
         Their recent requests stay.
         """
-        self._invalidations += 1
         for repository in repositories:
-            if (index := self._repositories.get(repository)) is not None:
-                index.is_current = False
-        for key in [key for key in self._tags if key[0] in repositories]:
-            del self._tags[key]
+            self._repositories.drop(repository)
         self.invalidate_manifests()
 
     def invalidate_manifests(self) -> None:
-        """Read manifests from the catalog again: some were deleted."""
-        self._invalidations += 1
+        """Read the content of manifests from the catalog again: some were deleted."""
+        self._changes += 1
         self._manifests.clear()
         self._manifest_bytes = 0
-
-    def _store_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
-        self._tags[repository, tag] = entry
-        self._tags.move_to_end((repository, tag))
-        while len(self._tags) > TAGS:
-            self._tags.popitem(last=False)
 
     def _store_manifest(self, manifest: Manifest) -> None:
         if manifest.digest in self._manifests:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from entrepot.cache.failures import SourceFailures, manifest_key
-from entrepot.cache.index import CacheIndex, ResolvedTag
+from entrepot.cache.index import CacheIndex
+from entrepot.cache.recent_requests import ResolvedTag
 from entrepot.cache.results import ManifestAnswer, ManifestDescription, Origin
 from entrepot.cache.usage import UsageTracker
 from entrepot.core.reference import Digest, Repository, Tag
@@ -91,14 +92,20 @@ class ManifestResolver:
             return await self._resolve_digest(repository, route, reference)
         if route is not None and not refresh:
             self._failures.check_without_copy(repository, reference)
-        entry = await self._index.tag(repository, reference)
+        try:
+            entry = await self._index.tag(repository, reference)
+        except CatalogFailed:
+            # Its source may still have it.
+            if route is None:
+                raise
+            entry = None
         if entry is None:
             if route is None:
                 raise await self._failures.unknown(repository, reference)
             if not refresh:
                 self._failures.check(repository, reference)
-            resolved = (await self._index.of(repository)).resolved.get(reference)
-            if resolved is not None and not refresh and self._is_trusted(resolved, route):
+            resolved = self._resolved(repository, route, reference)
+            if resolved is not None and not refresh:
                 return await self._resolve_digest(repository, route, resolved.digest)
             # Another client may have fetched it while the catalog was asked.
             entry = None if refresh else self._index.tag_in_memory(repository, reference)
@@ -137,15 +144,14 @@ class ManifestResolver:
         route = self._route(repository)
         if route is not None:
             self._failures.check_without_copy(repository, reference)
-        index = await self._index.of(repository)
         is_cached = (
-            reference in index.manifests
+            await self._index.has_manifest(repository, reference)
             if isinstance(reference, Digest)
-            else await self._index.tag(repository, reference) is not None
+            else await self._index.known_tag(repository, reference) is not None
         )
         if not is_cached and route is not None:
-            resolved = index.resolved.get(reference)
-            if resolved is not None and self._is_trusted(resolved, route):
+            resolved = self._resolved(repository, route, reference)
+            if resolved is not None:
                 return ManifestDescription(
                     resolved.digest, resolved.media_type, resolved.size, Origin.UPSTREAM
                 )
@@ -173,9 +179,16 @@ class ManifestResolver:
         # now (RFC 9111, 4.2.3).
         return 0 <= self._clock() - entry.checked < self._tag_lifetime(route)
 
-    def _is_trusted(self, resolved: ResolvedTag, route: Route) -> bool:
+    def _resolved(
+        self, repository: Repository, route: Route, reference: Tag | Digest
+    ) -> ResolvedTag | None:
+        """The answer of the source to a HEAD, while it is trusted."""
+        requests = self._index.known_requests(repository)
+        resolved = requests.resolved.get(reference) if requests is not None else None
+        if resolved is None:
+            return None
         age = self._monotonic() - resolved.time
-        return age < min(self._tag_lifetime(route), RESOLVED_TAG_TTL)
+        return resolved if age < min(self._tag_lifetime(route), RESOLVED_TAG_TTL) else None
 
     async def _head(
         self, repository: Repository, route: Route, reference: Tag | Digest
@@ -192,8 +205,7 @@ class ManifestResolver:
             and head.media_type is not None
             and head.size is not None
         ):
-            index = await self._index.of(repository)
-            index.source_confirmed(
+            self._index.requests(repository).source_confirmed(
                 reference, head.digest, head.media_type, head.size, self._monotonic()
             )
         return head
@@ -203,9 +215,15 @@ class ManifestResolver:
     ) -> ManifestAnswer:
         if route is not None:
             self._failures.check_without_copy(repository, digest)
-        index = await self._index.of(repository)
-        if digest in index.manifests:
-            return await self._cached(repository, digest, Origin.CACHE)
+        try:
+            manifest = await self._index.manifest_of(repository, digest)
+        except CatalogFailed:
+            # Its source may still have it.
+            if route is None:
+                raise
+            manifest = None
+        if manifest is not None:
+            return ManifestAnswer(manifest, Origin.CACHE)
         if route is None:
             raise await self._failures.unknown(repository, digest)
         self._failures.check(repository, manifest_key(digest))
@@ -257,8 +275,7 @@ class ManifestResolver:
             )
         except SourceError as error:
             raise self._failures.failed(repository, tag, error, route, has_copy=True) from error
-        index = await self._index.of(repository)
-        if head.digest is None or head.digest not in index.manifests:
+        if head.digest is None or not await self._index.has_manifest(repository, head.digest):
             return await self._fetch_from_source(repository, route, tag, has_copy=True)
         if not await self._index.point_tag(repository, tag, head.digest, now=self._clock()):
             return await self._fetch_from_source(repository, route, tag, has_copy=True)
@@ -294,9 +311,8 @@ class ManifestResolver:
             raise self._failures.failed(
                 repository, manifest_key(reference), error, route, has_copy=has_copy
             ) from error
-        index = await self._index.of(repository)
         tags = (
-            index.tags_resolved_to(manifest.digest)
+            self._index.requests(repository).tags_resolved_to(manifest.digest)
             if isinstance(reference, Digest)
             else [reference]
         )
@@ -361,7 +377,7 @@ class ManifestResolver:
                 manifest = None
             if manifest is not None:
                 return manifest
-            self._index.invalidate(repository)
+            self._index.invalidate_manifest(repository, digest)
         if route is None:
             raise ManifestUnknown(f"The manifest {digest} of {repository} is not cached.")
         return (await self._fetch_once(repository, route, digest)).manifest

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import secrets
 
-from entrepot.cache.fill import BlobSource
+from entrepot.cache.blob_source import BlobSource
 from entrepot.core.reference import Digest
 from entrepot.store.blobs import BlobStore
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ from entrepot.core.credentials import (
     CredentialSetDraft,
     CredentialSetsInvalid,
 )
+from entrepot.core.patterns import ExistingRepositories
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rule_import import (
     CredentialSetRow,
@@ -132,7 +133,7 @@ class Documents:
         """Whether a hand edit has to be read, or a refused one read again (two stat(2))."""
         return await asyncio.to_thread(self._edited)
 
-    async def reload_if_changed(self, existing_repositories: Collection[str] = ()) -> bool:
+    async def reload_if_changed(self, existing_repositories: ExistingRepositories = ()) -> bool:
         """Put a hand edit in force; return whether the state in force changed.
 
         Where it is refused, `problem` says why and the state in force stays. The target of a new
@@ -141,7 +142,7 @@ class Documents:
         return await asyncio.to_thread(self._reload_if_changed, existing_repositories)
 
     async def create_rule(
-        self, draft: RuleDraft, existing_repositories: Collection[str] = ()
+        self, draft: RuleDraft, existing_repositories: ExistingRepositories = ()
     ) -> CacheRule:
         """Create a cache rule; raises a `Refusal`, and then nothing is changed."""
 
@@ -221,7 +222,7 @@ class Documents:
         return await self._change(delete)
 
     async def plan_import(
-        self, text: str, existing_repositories: Collection[str] = ()
+        self, text: str, existing_repositories: ExistingRepositories = ()
     ) -> ImportResult:
         """What an import of a TOML text would do; nothing is changed."""
         state = self._state
@@ -234,7 +235,7 @@ class Documents:
         )
 
     async def apply_import(
-        self, text: str, existing_repositories: Collection[str] = ()
+        self, text: str, existing_repositories: ExistingRepositories = ()
     ) -> ImportResult:
         """Create the rules and credential sets of a TOML text, all or none of them.
 
@@ -349,7 +350,7 @@ class Documents:
             != state.signatures
         )
 
-    def _reload_if_changed(self, existing_repositories: Collection[str]) -> bool:
+    def _reload_if_changed(self, existing_repositories: ExistingRepositories) -> bool:
         with self._lock:
             state = self._state
             if not self._edited():
@@ -370,7 +371,7 @@ class Documents:
             return False
 
     def _read(
-        self, *, current: _State | None, existing_repositories: Collection[str]
+        self, *, current: _State | None, existing_repositories: ExistingRepositories
     ) -> _State | _Unusable:
         """Read both documents as one whole."""
         rules_before = current.rules if current is not None else None

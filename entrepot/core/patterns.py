@@ -8,8 +8,9 @@ everything below a path. ACR documents ``*`` alone and as the last part of a pat
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from entrepot.core.hosts import looks_like_host
 from entrepot.core.reference import parse_repository, quoted
@@ -27,6 +28,28 @@ class WildcardInvalid(Refusal):
     """A wildcard is not alone and not the last part of a path."""
 
     code = "CacheRuleWildcardInvalid"
+
+
+class NameRange(NamedTuple):
+    """Names of repositories in their order: from *first* on, and before *before*."""
+
+    first: str
+    before: str
+
+
+@runtime_checkable
+class RepositoryLookup(Protocol):
+    """Looks existing repositories up, where they are too many to name all of them."""
+
+    def find_within(self, names: NameRange, limit: int) -> tuple[Sequence[str], int]:
+        """The first *limit* repositories within a range, and how many are within it.
+
+        Blocks the thread that calls it.
+        """
+
+
+ExistingRepositories: TypeAlias = Collection[str] | RepositoryLookup
+"""The repositories that exist already: their names, or what looks them up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +133,23 @@ class TargetRepository:
         if not self.wildcard:
             return repository == self.path
         return not self.path or repository.startswith(f"{self.path}/")
+
+    @property
+    def names(self) -> NameRange:
+        """The names that this target covers."""
+        # No character of a name sorts before a blank or after a tilde, and / comes before 0.
+        if not self.wildcard:
+            return NameRange(self.path, f"{self.path} ")
+        return NameRange(f"{self.path}/", f"{self.path}0") if self.path else NameRange("", "~")
+
+    def find_covered(
+        self, repositories: ExistingRepositories, limit: int
+    ) -> tuple[Sequence[str], int]:
+        """The first *limit* repositories that this target covers, by name, and their number."""
+        if isinstance(repositories, RepositoryLookup):
+            return repositories.find_within(self.names, limit)
+        covered = sorted(self.covered(repositories))
+        return covered[:limit], len(covered)
 
     def covered(self, repositories: Collection[str]) -> Iterator[str]:
         """The *repositories* that this target covers."""

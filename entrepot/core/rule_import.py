@@ -6,7 +6,6 @@ in force.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -15,6 +14,7 @@ from msgspec import Struct
 
 from entrepot.core.book import to_the_second
 from entrepot.core.credentials import CredentialBook, CredentialSet, CredentialSetDraft
+from entrepot.core.patterns import ExistingRepositories
 from entrepot.core.permitted_identifiers import PermittedIdentifiers, SecretKindNotAllowed
 from entrepot.core.rules import CacheRule, RuleBook, RuleDraft
 from entrepot.core.secret_identifiers import SecretIdentifier, SecretIdentifierInvalid
@@ -165,7 +165,7 @@ def read_import(
     text: str,
     rules: RuleBook,
     credential_sets: CredentialBook,
-    existing_repositories: Collection[str] = (),
+    existing_repositories: ExistingRepositories = (),
 ) -> ImportResult:
     """Check a text against the books in force.
 
@@ -275,7 +275,7 @@ def _import_rule(
     entry: TableEntry[RuleRow],
     rules_before: RuleBook,
     rules: RuleBook,
-    existing_repositories: Collection[str],
+    existing_repositories: ExistingRepositories,
     now: datetime,
 ) -> tuple[RuleEntryResult, RuleBook]:
     def result(

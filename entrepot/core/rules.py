@@ -9,7 +9,7 @@ a static target may lie inside a wildcard, where it wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import ClassVar, Final
@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 from entrepot.core.book import Book, Candidate, parse_name, to_the_second
 from entrepot.core.credentials import CredentialBook, CredentialSetInUse
 from entrepot.core.freshness import freshness_text, parse_optional_freshness
-from entrepot.core.patterns import SourceRepository, TargetRepository
+from entrepot.core.patterns import ExistingRepositories, SourceRepository, TargetRepository
 from entrepot.core.reference import REPOSITORY_LENGTH, Repository
 from entrepot.core.registries import (
     DOCKER_HUB,
@@ -242,7 +242,7 @@ class RuleBook(Book[CacheRule]):
         credential_sets: CredentialBook,
         *,
         current: RuleBook | None = None,
-        existing_repositories: Collection[str] = (),
+        existing_repositories: ExistingRepositories = (),
     ) -> RuleBook:
         """A book of drafts with their times of creation; raises `RulesInvalid`.
 
@@ -270,7 +270,7 @@ class RuleBook(Book[CacheRule]):
         self,
         draft: RuleDraft,
         *,
-        existing_repositories: Collection[str] = (),
+        existing_repositories: ExistingRepositories = (),
         complete: bool = True,
     ) -> RuleCandidate:
         """Read a draft against this book."""
@@ -282,7 +282,7 @@ class RuleBook(Book[CacheRule]):
         self,
         draft: RuleDraft,
         *,
-        existing_repositories: Collection[str] = (),
+        existing_repositories: ExistingRepositories = (),
         created: datetime | None = None,
     ) -> CacheRule:
         """The rule that *draft* describes; raises the first `Refusal`."""
@@ -291,7 +291,7 @@ class RuleBook(Book[CacheRule]):
         return candidate.rule(created or datetime.now(UTC))
 
     def validate(
-        self, draft: RuleDraft, *, existing_repositories: Collection[str] = ()
+        self, draft: RuleDraft, *, existing_repositories: ExistingRepositories = ()
     ) -> RuleVerdict:
         """Everything that is wrong with a draft of which parts may be missing.
 
@@ -530,7 +530,7 @@ class RuleBook(Book[CacheRule]):
         return None
 
     def _proposed_target(
-        self, source: SourceRepository, existing_repositories: Collection[str]
+        self, source: SourceRepository, existing_repositories: ExistingRepositories
     ) -> str | None:
         """A target that is free, or None.
 
@@ -546,7 +546,7 @@ class RuleBook(Book[CacheRule]):
             if (
                 len(path) <= REPOSITORY_LENGTH
                 and self._overlap(target) is None
-                and next(target.covered(existing_repositories), None) is None
+                and not target.find_covered(existing_repositories, 1)[1]
             ):
                 return str(target)
         return None
@@ -610,22 +610,22 @@ class RuleCandidate(Candidate):
             and self.freshness == rule.freshness
         )
 
-    def refuse_existing(self, repositories: Collection[str]) -> None:
+    def refuse_existing(self, repositories: ExistingRepositories) -> None:
         """Refuse a target that covers one of *repositories*, which exist already."""
         if self.target is None:
             return
-        covered = sorted(self.target.covered(repositories))
-        if not covered:
+        covered, count = self.target.find_covered(repositories, EXAMPLES_IN_MESSAGE)
+        if not count:
             return
         hint = (
-            f"Delete the {'repositories' if len(covered) > 1 else 'repository'} first, or choose "
+            f"Delete the {'repositories' if count > 1 else 'repository'} first, or choose "
             "another target. What a deleted rule had cached stays as a repository."
         )
         refusal: Refusal
         if self.target.wildcard:
             refusal = TargetPrefixPresent(
                 "There are one or more target repositories in the registry which match the target "
-                f"repository prefix '{self.target}': {_examples(covered)}.",
+                f"repository prefix '{self.target}': {_examples(covered, count=count)}.",
                 hint,
                 field="targetRepository",
             )
@@ -772,9 +772,14 @@ def _limit_reached(count: int) -> CacheRuleLimitReached:
     )
 
 
-def _examples(names: list[str], one: str = "", many: str = "") -> str:
-    """``rule a``, or ``rules a, b, c and 4 more``."""
-    more = len(names) - EXAMPLES_IN_MESSAGE
+def _examples(
+    names: Sequence[str], one: str = "", many: str = "", *, count: int | None = None
+) -> str:
+    """``rule a``, or ``rules a, b, c and 4 more``.
+
+    *count* is the number of all, where *names* are only the first of them.
+    """
+    more = (len(names) if count is None else count) - EXAMPLES_IN_MESSAGE
     listed = ", ".join(names[:EXAMPLES_IN_MESSAGE]) + (f" and {more:,} more" if more > 0 else "")
     noun = one if len(names) == 1 else many
     return f"{noun} {listed}" if noun else listed

@@ -111,7 +111,7 @@ class Bookkeeping:
         if not await self._documents.edited():
             return
         problem = self._documents.problem
-        if await self._documents.reload_if_changed(await self._catalog.repository_names()):
+        if await self._documents.reload_if_changed(self._catalog):
             self._cache.forget_failures()
             self._events.record(
                 EventKind.DOCUMENTS_READ,

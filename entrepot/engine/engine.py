@@ -35,6 +35,7 @@ from entrepot.engine.routing import Routing
 from entrepot.engine.rule_usage import RuleUsageCounter
 from entrepot.engine.rules import RuleService
 from entrepot.engine.source_events import SourceEvents
+from entrepot.engine.stall_watch import StallWatch
 from entrepot.engine.status import StatusService
 from entrepot.engine.traffic import Traffic
 from entrepot.engine.verification import Verification
@@ -103,6 +104,7 @@ class Engine:
         )
         sources.on_reachability = SourceEvents(self.cache, self.events).reachability_changed
         self._tasks = OwnedTasks()
+        self.stall_watch = StallWatch()
         self._upkeep = CatalogMaintenance(catalog)
         self.maintenance = MaintenanceService(
             directories=directories,
@@ -195,6 +197,7 @@ class Engine:
             traffic=self.traffic,
             revisions=self.revisions,
             endpoints=self.endpoints,
+            stall_watch=self.stall_watch,
             clock=clock,
             demo=demo,
         )
@@ -280,6 +283,7 @@ class Engine:
             async with self.fills.running(), self.cache.pulls.running():
                 try:
                     async with self._tasks as tasks:
+                        tasks.start(self.stall_watch.run(), "watching the event loop")
                         tasks.start(self.bookkeeping.run(), "bookkeeping")
                         tasks.start(self.maintenance.run(), "maintaining what is cached")
                         tasks.start(self.health.run(), "checking the engine's health")

@@ -46,6 +46,10 @@ class HasChangeCounts(Protocol):
     def uses(self) -> int:
         """Grows with every pull that is written down."""
 
+    @property
+    def confirmations(self) -> int:
+        """Grows whenever a source confirms where a tag points."""
+
 
 class HasOldCounts(Protocol):
     """The counter of the rules' use."""
@@ -101,6 +105,17 @@ class Revisions:
         """Of the listing of cached repositories."""
         self._update()
         return self._text(self._documents.revision, self._use_changes, self._catalog.changes)
+
+    @property
+    def tags(self) -> str:
+        """Of a cached repository with its tags, which say when their source confirmed them."""
+        self._update()
+        return self._text(
+            self._documents.revision,
+            self._use_changes,
+            self._catalog.changes,
+            self._catalog.confirmations,
+        )
 
     @property
     def whole(self) -> int:

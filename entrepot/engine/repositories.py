@@ -5,7 +5,7 @@ Their contents, their deletion and what it would remove, and their locks.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from entrepot.api.models import (
     DeletionPlan,
@@ -28,11 +28,15 @@ from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import locked_above
-from entrepot.store.records import CachedManifest as CachedManifest
-from entrepot.store.records import CachedRepository, CachedTag
+from entrepot.store.paging import ListPosition, Page
+from entrepot.store.records import CachedManifest, CachedRepository, CachedTag, ListedTag
 
 NAMES_IN_PREVIEW = 100
 """Names in the preview of a deletion; the rest is counted."""
+
+ENTRIES_AT_ONCE = 500
+"""Repositories or tags that a listing of all reads at once: they take the event loop a millisecond,
+and a reading thread some twenty."""
 
 
 class RepositoryService:
@@ -55,35 +59,96 @@ class RepositoryService:
         self._maintenance = maintenance
         self._events = events
 
-    async def names(self) -> Sequence[str]:
-        """The names of all cached repositories, in their order."""
-        return await self._catalog.repository_names()
+    async def names(self, *, after: str | None, limit: int) -> Sequence[str]:
+        """The names of at most *limit* cached repositories in order, those behind *after*."""
+        return await self._catalog.repository_names(after=after, limit=limit)
+
+    async def pages(self) -> AsyncGenerator[Sequence[RepositorySnapshot]]:
+        """All cached repositories, by name, a page at a time."""
+        rules = self._documents.rules
+        after: Repository | None = None
+        while True:
+            page = await self._catalog.repositories(after=after, limit=ENTRIES_AT_ONCE)
+            yield [_repository_snapshot(repository, rules) for repository in page]
+            if len(page) < ENTRIES_AT_ONCE:
+                break
+            after = page[-1].name
 
     async def list(self) -> Sequence[RepositorySnapshot]:
         """All cached repositories, by name."""
-        rules = self._documents.rules
-        return await self._catalog.map_repositories(
-            lambda repository: _repository_snapshot(repository, rules)
-        )
+        return [repository async for page in self.pages() for repository in page]
 
     async def get(self, name: str) -> RepositoryDetail:
-        """A cached repository with its tags; raises `NotFound`."""
+        """A cached repository with all its tags; raises `NotFound`."""
+        return RepositoryDetail(
+            repository=await self.summary(name),
+            tags=tuple([tag async for page in self.tag_pages(name) for tag in page]),
+        )
+
+    async def summary(self, name: str) -> RepositorySnapshot:
+        """A cached repository without its tags; raises `NotFound`."""
         repositories = await self._catalog.repositories(Repository(name))
         if not repositories:
             raise _no_repository(name)
-        tags = await self._catalog.tags(Repository(name))
-        return RepositoryDetail(
-            repository=_repository_snapshot(repositories[0], self._documents.rules),
-            tags=tuple(self._tag_snapshot(tag, self._documents.rules.route(name)) for tag in tags),
-        )
+        return _repository_snapshot(repositories[0], self._documents.rules)
 
-    async def manifests(self, name: str) -> Sequence[CachedManifest]:
-        """The manifests of a cached repository, by digest; raises `NotFound`."""
-        manifests = await self._catalog.manifests(Repository(name))
+    async def tag_pages(self, name: str) -> AsyncGenerator[Sequence[TagSnapshot]]:
+        """The tags of a cached repository, by name, a page at a time."""
+        route = self._documents.rules.route(name)
+        after: ListPosition | None = None
+        while True:
+            page = await self._catalog.tags(Repository(name), Page(ENTRIES_AT_ONCE, after))
+            yield [self._tag_snapshot(tag, route) for tag in page]
+            if len(page) < ENTRIES_AT_ONCE:
+                break
+            after = ListPosition(page[-1].name)
+
+    async def describe(self, name: str) -> tuple[CachedRepository, float]:
+        """A cached repository, and when a tag of it last moved; raises `NotFound`."""
+        repository = await self._catalog.repository_with_change(Repository(name))
+        if repository is None:
+            raise _no_repository(name)
+        return repository
+
+    async def listed_tags(
+        self, name: str, page: Page, *, digest: Digest | None = None
+    ) -> Sequence[ListedTag]:
+        """A page of the tags of a cached repository; raises `NotFound`.
+
+        With *digest*, only those that point there.
+        """
+        tags = await self._catalog.listed_tags(Repository(name), page, digest=digest)
+        if not tags:
+            await self._check_cached(name)
+        return tags
+
+    async def listed_tag(self, name: str, tag: Tag) -> ListedTag:
+        """A tag of a cached repository, without what is behind it; raises `NotFound`."""
+        listed = await self._catalog.listed_tag(Repository(name), tag)
+        if listed is None:
+            await self._check_cached(name)
+            raise not_in_repository(name, f"tag {tag}")
+        return listed
+
+    async def listed_manifests(self, name: str, page: Page) -> Sequence[CachedManifest]:
+        """A page of the manifests of a cached repository; raises `NotFound`."""
+        manifests = await self._catalog.manifests(Repository(name), page)
         if not manifests:
-            # Without manifests there is no repository, unless one has just come.
-            await self.get(name)
-        return sorted(manifests, key=lambda manifest: str(manifest.digest))
+            await self._check_cached(name)
+        return manifests
+
+    async def listed_manifest(self, name: str, digest: Digest) -> CachedManifest:
+        """A manifest of a cached repository; raises `NotFound`."""
+        manifest = await self._catalog.listed_manifest(Repository(name), digest)
+        if manifest is None:
+            await self._check_cached(name)
+            raise not_in_repository(name, f"manifest {digest}")
+        return manifest
+
+    async def _check_cached(self, name: str) -> None:
+        """Raise `NotFound` when nothing of a repository is cached."""
+        if not await self._catalog.is_cached(Repository(name)):
+            raise _no_repository(name)
 
     async def get_tag(self, name: str, tag: str) -> TagDetail:
         """A tag of a cached repository with its images and layers; raises `NotFound`."""
@@ -173,15 +238,15 @@ class RepositoryService:
         if not await self._catalog.is_cached(repository):
             raise _no_repository(name)
         refusal = await _refusal_of(self._check_unlocked(repository))
-        contents = await self._catalog.repository_contents(repository)
+        contents = await self._catalog.repository_contents(repository, NAMES_IN_PREVIEW)
         route = self._documents.rules.route(name)
         return DeletionPlan(
             kind="repository",
             name=name,
             refused_code=refusal.code if refusal else None,
             refused=refusal.message if refusal else None,
-            tags=contents.tags[:NAMES_IN_PREVIEW],
-            tag_count=len(contents.tags),
+            tags=contents.tags,
+            tag_count=contents.tag_count,
             manifest_count=contents.manifests,
             freed=contents.own,
             shared=contents.shared,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
 
@@ -22,7 +22,7 @@ from entrepot.engine.api_models import near_rule_model
 from entrepot.engine.credential_checks import CredentialChecks
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.repositories import NAMES_IN_PREVIEW
-from entrepot.engine.rule_usage import RuleUsage, RuleUsageCounter
+from entrepot.engine.rule_usage import RuleUsage, RuleUsageCounter, name_ranges
 from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 from entrepot.formatting import counted
@@ -73,7 +73,7 @@ class RuleService:
         """One cache rule, and how it is used; raises `CacheRuleNotFound`."""
         rules = self.book
         rule = rules.get(name)
-        return self._snapshot(rule, (await self._usage.count(rules))[rule.name])
+        return self._snapshot(rule, await self._usage.count_rule(rules, rule))
 
     def _snapshot(self, rule: CacheRule, usage: RuleUsage) -> RuleSnapshot:
         return RuleSnapshot(
@@ -96,7 +96,7 @@ class RuleService:
 
     async def create(self, draft: RuleDraft) -> CacheRule:
         """Create a cache rule; raises a refusal, and then nothing is changed."""
-        rule = await self._documents.create_rule(draft, await self._catalog.repository_names())
+        rule = await self._documents.create_rule(draft, self._catalog)
         self._cache.forget_failures()
         self._events.record(
             EventKind.RULE_CREATED,
@@ -110,8 +110,8 @@ class RuleService:
 
         The draft may be incomplete: only what is written so far is checked.
         """
-        return self.book.validate(
-            draft, existing_repositories=await self._catalog.repository_names()
+        return await asyncio.to_thread(
+            self.book.validate, draft, existing_repositories=self._catalog
         )
 
     async def update(
@@ -160,18 +160,20 @@ class RuleService:
         """
         rules = self.book
         rule = rules.get(name)
-        orphaned, next_rule = await asyncio.to_thread(
-            _judge_deletion, rules, rule, await self._catalog.repository_names()
+        repositories, count = await self._catalog.names_within(
+            name_ranges(rules, [rule])[rule.name], NAMES_IN_PREVIEW
         )
+        # Two wildcard rules do not overlap: another rule answers for all of them, or none does.
+        next_route = rules.without(rule.name).route(repositories[0]) if repositories else None
         problem = self._documents.problem
         return DeletionPlan(
             kind="rule",
             name=rule.name,
             refused_code=problem.code if problem is not None else None,
             refused=problem.message if problem is not None else None,
-            fetched_again_by=next_rule,
-            repositories=tuple(orphaned[:NAMES_IN_PREVIEW]),
-            repository_count=len(orphaned),
+            fetched_again_by=next_route.rule.name if next_route is not None else None,
+            repositories=tuple(repositories) if next_route is None else (),
+            repository_count=count if next_route is None else 0,
         )
 
     async def preview_import(self, text: str) -> ImportResult:
@@ -179,14 +181,14 @@ class RuleService:
 
         Nothing is changed.
         """
-        return await self._documents.plan_import(text, await self._catalog.repository_names())
+        return await self._documents.plan_import(text, self._catalog)
 
     async def apply_import(self, text: str) -> ImportResult:
         """Create the rules and credential sets of a TOML text, all or none of them.
 
         Raises `ImportRefused`, and then nothing is changed.
         """
-        plan = await self._documents.apply_import(text, await self._catalog.repository_names())
+        plan = await self._documents.apply_import(text, self._catalog)
         created = [entry for entry in plan.entries if entry.outcome is ImportOutcome.CREATE]
         if created:
             self._cache.forget_failures()
@@ -247,43 +249,19 @@ class RuleService:
             if entry is None:
                 return CachedState.NOT_CACHED
             reference = entry.digest
-        cached_manifests = await self._catalog.manifests_of(repository)
         pending, state = [reference], CachedState.NOT_CACHED
         while pending:
-            digest = pending.pop()
-            if digest not in cached_manifests:
-                continue
-            manifest = await self._catalog.manifest(digest, repository)
+            manifest = await self._catalog.manifest(pending.pop(), repository)
             if manifest is None:
                 continue
             state = CachedState.PARTLY_CACHED
-            pending += [child.digest for child in manifest.children]
+            children = [child.digest for child in manifest.children]
+            if children:
+                cached_children = await self._catalog.manifests_of(repository, children)
+                pending += [digest for digest in children if digest in cached_children]
             if not manifest.is_index and all(
                 blob.optional or self._blobs.size(blob.digest) is not None
                 for blob in manifest.blobs
             ):
                 return CachedState.CACHED
         return state
-
-
-def _judge_deletion(
-    rules: RuleBook, rule: CacheRule, repositories: Collection[str]
-) -> tuple[list[str], str | None]:
-    """How the deletion of *rule* changes which rule answers for its repositories.
-
-    Returns the repositories for which no rule answers without it, and a rule that answers for
-    another of them.
-    """
-    others = rules.without(rule.name)
-    orphaned: list[str] = []
-    next_rules: set[str] = set()
-    for repository in repositories:
-        route = rules.route(repository)
-        if route is None or route.rule is not rule:
-            continue
-        next_route = others.route(repository)
-        if next_route is None:
-            orphaned.append(repository)
-        else:
-            next_rules.add(next_route.rule.name)
-    return orphaned, min(next_rules, default=None)

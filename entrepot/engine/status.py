@@ -25,6 +25,7 @@ from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.maintenance import MaintenanceService
+from entrepot.engine.stall_watch import StallWatch
 from entrepot.engine.traffic import Traffic
 from entrepot.formatting import counted
 from entrepot.source.proxies import environment_problems
@@ -61,6 +62,7 @@ class StatusService:
         traffic: Traffic,
         revisions: Revisions,
         endpoints: Endpoints,
+        stall_watch: StallWatch,
         clock: Callable[[], float],
         demo: bool,
     ) -> None:
@@ -78,6 +80,7 @@ class StatusService:
         self._traffic = traffic
         self._revisions = revisions
         self._endpoints = endpoints
+        self._stall_watch = stall_watch
         self._demo = demo
         self._started = clock()
         # Each asks the file system, which may hang.
@@ -109,6 +112,7 @@ class StatusService:
             demo=self._demo,
             read_only=self._settings.read_only,
             reconciliation=self._maintenance.reconciliation,
+            loop_lag=self._stall_watch.lag(),
         )
 
     async def _count_repositories(self) -> int:

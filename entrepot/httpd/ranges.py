@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from entrepot.errors import RangeUnsatisfiable
 from entrepot.httpd.sendfile import SMALL_SPAN, FileSpan
-from entrepot.store.blobs import FilePart
+from entrepot.store.partial_blob import FilePart
 
 BlobPieces = AsyncIterator[bytes | FilePart | FileSpan]
 """Bytes of a blob, or parts of files with such bytes."""

@@ -391,8 +391,9 @@ class RegistryApp:
         if n == 0:
             await response.json(b'{"repositories":[]}')
             return
-        names = [name for name in await self._repositories.names() if last is None or name > last]
-        page = names[: n or PAGE_SIZE]
+        limit = n or PAGE_SIZE
+        names = await self._repositories.names(after=last, limit=limit + 1)
+        page = names[:limit]
         await response.json(
             msgspec.json.encode({"repositories": page}),
             _next_page("/v2/_catalog", n, page[-1] if len(page) < len(names) else None),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from entrepot.engine.etags import entity_tag, matches_any
 from entrepot.errors import EntrepotError, Locked
@@ -46,12 +47,65 @@ async def listing_response(
     Revisions are those of `entrepot.engine.etags`. Responds 304 without making the listing when the
     client has that revision (``If-None-Match``).
     """
+    headers, is_unchanged = _revalidation(request, revision)
+    if is_unchanged:
+        return Response(status_code=304, headers=headers)
+    return json_response(await load(), headers=headers)
+
+
+async def streamed_listing_response(
+    request: Request, revision: str, stream: Callable[[], AsyncGenerator[bytes]]
+) -> Response:
+    """The same for a listing of any length, which *stream* gives as chunks of JSON.
+
+    A listing of one chunk is sent with its length. A failure after the second chunk breaks the
+    transfer off.
+    """
+    headers, is_unchanged = _revalidation(request, revision)
+    if is_unchanged:
+        return Response(status_code=304, headers=headers)
+    chunks = stream()
+    first = await anext(chunks)
+    second = await anext(chunks, None)
+    if second is None:
+        return Response(first, headers=headers, media_type="application/json")
+
+    async def body() -> AsyncGenerator[bytes]:
+        async with aclosing(chunks):
+            yield first
+            yield second
+            async for chunk in chunks:
+                yield chunk
+
+    return StreamingResponse(body(), headers=headers, media_type="application/json")
+
+
+def _revalidation(request: Request, revision: str) -> tuple[Mapping[str, str], bool]:
+    """The headers of a listing of that revision, and whether the client has it."""
     etag = entity_tag(revision)
     # The cache of a browser may keep it, but must ask.
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    if matches_any(etag, request.headers.get("if-none-match", "")):
-        return Response(status_code=304, headers=headers)
-    return json_response(await load(), headers=headers)
+    return headers, matches_any(etag, request.headers.get("if-none-match", ""))
+
+
+async def json_array(
+    pages: AsyncGenerator[Sequence[object]], *, before: bytes = b"", after: bytes = b""
+) -> AsyncGenerator[bytes]:
+    """The entries of *pages* as one JSON array, a chunk for each page.
+
+    *before* and *after* are the JSON around it.
+    """
+    chunk, is_empty = before + b"[", True
+    async with aclosing(pages):
+        async for page in pages:
+            if not page:
+                continue
+            if not is_empty:
+                yield chunk
+                chunk = b","
+            chunk += msgspec.json.encode(page)[1:-1]
+            is_empty = False
+    yield chunk + b"]" + after
 
 
 def deletion_response(*, was_there: bool) -> Response:

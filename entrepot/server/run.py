@@ -202,6 +202,7 @@ async def _serve(
             # The objects of the start stay. A garbage collection of all of them takes tens of
             # milliseconds, in which no client gets a byte.
             gc.freeze()
+            gc.enable()
             if ready is not None:
                 ready(engine)
             await engine.stopping.wait()

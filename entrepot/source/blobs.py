@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from typing import Protocol
 
 from entrepot.core.reference import Digest, Repository
 from entrepot.formatting import printable
@@ -31,14 +32,40 @@ MAX_MISREAD = 1000
 _log = logging.getLogger("entrepot.source")
 
 
+class ThreadedBody(Protocol):
+    """The rest of a blob's body, read in a thread, by one thread at a time."""
+
+    def read_into(self, buffer: memoryview, before_waiting: Callable[[], None]) -> int:
+        """Read 1 to ``len(buffer)`` bytes as they come; 0 at the end of the body.
+
+        Blocks. It fills as much of *buffer* as has arrived (several TLS records), but does not
+        wait to fill it. It calls *before_waiting* once before it waits longer than a few
+        milliseconds for the network. Raises `SourceBrokeOff`.
+        """
+
+    def interrupt(self) -> None:
+        """Let a running or later `read_into` raise `SourceBrokeOff` soon.
+
+        Called in the thread of the event loop.
+        """
+
+
 class BlobStream:
     """A blob as a source sends it, to iterate over once.
 
-    Its bytes are not decoded, and their digest is not checked.
+    Its bytes are not decoded, and their digest is not checked. A reader may take some of them from
+    *body* in a thread, and then iterate over the rest. Who closes the stream first interrupts its
+    thread, and waits for it.
     """
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], *, offset: int, size: int | None, validator: str | None
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        offset: int,
+        size: int | None,
+        validator: str | None,
+        body: ThreadedBody | None = None,
     ) -> None:
         self.offset = offset
         """Where in the blob the first byte of the stream belongs; 0 when the source ignored the
@@ -47,6 +74,9 @@ class BlobStream:
         """The size of the whole blob in bytes, if the source states it."""
         self.validator = validator
         """The entity tag to resume with; None when the source gives none that is strong."""
+        self.body = body
+        """The same bytes for a thread; None where they must be decoded, or their length is not
+        stated."""
         self._chunks = chunks
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -102,7 +132,13 @@ async def open_blob(
             headers["If-Range"] = validator
     accepted = {200, 206, 416} if offset else {200}
     async with api.request(
-        "GET", f"{repository}/blobs/{digest}", repository, headers, about=about, accepted=accepted
+        "GET",
+        f"{repository}/blobs/{digest}",
+        repository,
+        headers,
+        about=about,
+        accepted=accepted,
+        for_blob=True,
     ) as response:
         if response.status != 416:
             api.refuse_page(response, about, unless=digest)
@@ -128,6 +164,7 @@ async def open_blob(
                         offset=start,
                         size=stated_size,
                         validator=_strong_validator(response.headers.get("etag")),
+                        body=response if response.is_threaded and response.status != 416 else None,
                     )
                 except SourceBrokeOff as error:
                     api.condition.record(error)

@@ -24,6 +24,7 @@ import httpx
 from entrepot import __version__
 from entrepot.formatting import printable
 from entrepot.source.addresses import LOCAL_ADDRESS, AddressRefused, Reach, is_local, parse_address
+from entrepot.source.bodies import ThreadedStream
 from entrepot.source.circuit_breaker import CircuitBreaker, CircuitBreakers
 from entrepot.source.content_encoding import (
     DECODED,
@@ -81,7 +82,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
     """A response whose body is still to come.
 
-    It must be closed, which ends the connection when the body was not read to its end.
+    It must be closed, which ends the connection when the body was not read to its end. The event
+    loop reads the body with `chunks` or `read`; a thread may read its beginning with `read_into`.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
         self._response = response
         self._name = name
         self._about = about
+        self._received = 0
 
     @property
     def media_type(self) -> str | None:
@@ -141,23 +144,45 @@ class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
 
         Raises `SourceBrokeOff` when the connection ends before the body does.
         """
-        received = 0
         try:
             # Not aiter_raw(): it would take each chunk apart and put it together again, to count
             # it.
             async for chunk in self._stream:
-                received += len(chunk)
+                self._received += len(chunk)
                 yield chunk
         except httpx.TransportError as error:
-            how = "fell silent" if isinstance(error, httpx.TimeoutException) else "broke off"
+            raise self._broke_off(error) from error
+        if self.length is not None and self._received < self.length:
             raise SourceBrokeOff(
-                f"{self._name} {how} after {received:,} bytes of {self._about}.", "Try again."
-            ) from error
-        if self.length is not None and received < self.length:
-            raise SourceBrokeOff(
-                f"{self._name} sent {received:,} of {self.length:,} bytes of {self._about}.",
+                f"{self._name} sent {self._received:,} of {self.length:,} bytes of {self._about}.",
                 "Try again.",
             )
+
+    @property
+    def is_threaded(self) -> bool:
+        """Whether a thread can read the body."""
+        return isinstance(self._stream, ThreadedStream) and self._stream.is_threaded
+
+    def read_into(self, buffer: memoryview, before_waiting: Callable[[], None]) -> int:
+        """Read the next bytes of the body in a thread: see `blobs.ThreadedBody`."""
+        assert isinstance(self._stream, ThreadedStream)
+        try:
+            count = self._stream.read_into(buffer, before_waiting)
+        except httpx.TransportError as error:
+            raise self._broke_off(error) from error
+        self._received += count
+        return count
+
+    def interrupt(self) -> None:
+        """Let a running or later `read_into` raise `SourceBrokeOff` soon."""
+        assert isinstance(self._stream, ThreadedStream)
+        self._stream.interrupt()
+
+    def _broke_off(self, error: httpx.TransportError) -> SourceBrokeOff:
+        how = "fell silent" if isinstance(error, httpx.TimeoutException) else "broke off"
+        return SourceBrokeOff(
+            f"{self._name} {how} after {self._received:,} bytes of {self._about}.", "Try again."
+        )
 
     async def read(self, limit: int) -> bytes:
         """Read the whole body, without a content coding that was added on the way (F85).
@@ -217,7 +242,8 @@ class SourceHttp:
     """HTTP requests to one source registry.
 
     *name* is its login server, for messages; *clock* gives seconds since the epoch; *reach* bounds
-    where its redirects may lead.
+    where its redirects may lead. *blob_transport* sends the requests for blobs; without it
+    *transport* sends all.
 
     It uses httpx's transport and not its client, which would log whole addresses, keep cookies, and
     look into redirects that are judged here.
@@ -235,7 +261,9 @@ class SourceHttp:
         reach: Reach | None = None,
         diagnosis: Diagnosis | None = None,
         via: Via | None = None,
+        blob_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self._blob_transport = blob_transport if blob_transport is not None else transport
         self._diagnosis = diagnosis if diagnosis is not None else Diagnosis()
         self._reach = reach if reach is not None else Reach()
         self._breakers = breakers if breakers is not None else CircuitBreakers(clock, clock)
@@ -257,12 +285,13 @@ class SourceHttp:
         about: str,
         redirects: int = MAX_REDIRECTS,
         authorize: Callable[[httpx.URL], Awaitable[str | None]] | None = None,
+        for_blob: bool = False,
     ) -> SourceResponse:
         """Make a request, in several attempts if need be, and follow its redirects.
 
         The caller closes the response. *about* says in messages what is requested. *authorize*
-        gives the Authorization header for another host to which a redirect leads. Every status is
-        a response.
+        gives the Authorization header for another host to which a redirect leads. *for_blob*: the
+        body may be large. Every status is a response.
 
         Raises `SourceUnreachable`, or `SourceAnswerInvalid` for an address that must not or can't
         be used.
@@ -272,7 +301,7 @@ class SourceHttp:
         while True:
             try:
                 response = await self._follow_redirects(
-                    method, url, headers, about, redirects, responses_before, authorize
+                    method, url, headers, about, redirects, responses_before, authorize, for_blob
                 )
             except AddressRefused as error:
                 raise self._address_refused(error) from None
@@ -332,6 +361,7 @@ class SourceHttp:
         redirects: int,
         responses_before: dict[CircuitBreaker, int],
         authorize: Callable[[httpx.URL], Awaitable[str | None]] | None,
+        for_blob: bool,
     ) -> SourceResponse:
         """Send a request, and again to each target of its redirects.
 
@@ -345,8 +375,10 @@ class SourceHttp:
             **self._via.headers,
             **headers,
         }
+        transport = self._blob_transport if for_blob else self._transport
         for _ in range(redirects + 1):
             response = await self._send(
+                transport,
                 httpx.Request(method, url, headers=headers, extensions=self._extensions),
                 responses_before,
             )
@@ -397,13 +429,16 @@ class SourceHttp:
         return target
 
     async def _send(
-        self, request: httpx.Request, responses_before: dict[CircuitBreaker, int]
+        self,
+        transport: httpx.AsyncBaseTransport,
+        request: httpx.Request,
+        responses_before: dict[CircuitBreaker, int],
     ) -> httpx.Response:
         breaker = self._breakers.of(self._name, request.url)
         breaker.check()
         responses_before.setdefault(breaker, breaker.responses)
         try:
-            response = await self._transport.handle_async_request(request)
+            response = await transport.handle_async_request(request)
         except httpx.TransportError as error:
             error.request = request
             raise

@@ -132,11 +132,12 @@ class RegistryApi:
         about: str,
         accepted: set[int],
         unsupported: bool = False,
+        for_blob: bool = False,
     ) -> AsyncGenerator[SourceResponse, None]:
         """Make a request, signing in where it is asked for.
 
-        *path* is below ``/v2/``. Every response with another status than those *accepted* becomes
-        an error.
+        *path* is below ``/v2/``. *for_blob*: the body is that of a blob. Every response with
+        another status than those *accepted* becomes an error.
         """
         kind = "blobs" if "/blobs/" in path else "manifests"
         pause_key = (self.login_server, self._login.identity, kind)
@@ -145,7 +146,9 @@ class RegistryApi:
             raise self.refusals.rate_limited(about, pause)
         url = httpx.URL(f"{self._login.registry.endpoint}/v2/{path}")
         try:
-            response = await self._request_signed_in(method, url, headers, repository, about)
+            response = await self._request_signed_in(
+                method, url, headers, repository, about, for_blob=for_blob
+            )
         except SourceError as error:
             self.condition.record(error)
             if isinstance(error, SourceUnreachable):
@@ -180,6 +183,8 @@ class RegistryApi:
         headers: Mapping[str, str],
         repository: Repository,
         about: str,
+        *,
+        for_blob: bool,
     ) -> SourceResponse:
         """Make a request, signed in as its registry asks for.
 
@@ -208,7 +213,12 @@ class RegistryApi:
         while True:
             sent_elsewhere.clear()
             response = await self._http.request(
-                method, url, _with(headers, authorization), about=about, authorize=authorize
+                method,
+                url,
+                _with(headers, authorization),
+                about=about,
+                authorize=authorize,
+                for_blob=for_blob,
             )
             challenges = response.headers.get_list("www-authenticate")
             origin = response.origin

@@ -3,7 +3,7 @@
 aiohttp-socks, which is maintained, small, and pure Python, implements the protocol. What it leaves
 to the system is done here as for every other connection of a source: `entrepot.source.dns` looks
 the proxy's own name up, its sockets detect a dead peer, and every failure is an error of aiohttp or
-of aiohttp-socks. The proxy looks the names of sources up.
+of python-socks. The proxy looks the names of sources up.
 """
 
 from __future__ import annotations
@@ -18,12 +18,65 @@ import aiohttp
 import aiohttp_socks
 import python_socks
 from aiohttp.client_proto import ResponseHandler
+from python_socks.async_.asyncio import Proxy as AsyncioProxy
 
 from entrepot.source.dns import Lookups, literal
 from entrepot.source.proxies import Proxy
+from entrepot.source.sockets import detect_dead_peer
 
 MAX_ADDRESSES = 4
 """How many addresses of a proxy are tried; they share the time-out of the connection."""
+
+
+async def connect_through(
+    proxy: Proxy, lookups: Lookups, host: str, port: int, *, connect_timeout: float | None
+) -> socket.socket:
+    """A socket that is connected to *host* through *proxy* within *connect_timeout* seconds.
+
+    Raises an error of `python_socks`, or `OSError`.
+    """
+    addresses = await _addresses(proxy, lookups)
+    failure: Exception = python_socks.ProxyConnectionError(f"{proxy.host} has no address")
+    for address in addresses:
+        client = AsyncioProxy(
+            python_socks.ProxyType.SOCKS5,
+            address,
+            proxy.port,
+            username=proxy.username,
+            password=proxy.password or None,
+            rdns=True,
+        )
+        try:
+            connection = await client.connect(
+                host, port, timeout=connect_timeout / len(addresses) if connect_timeout else None
+            )
+        except (python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
+            failure = error
+        except OSError:
+            raise
+        except (EOFError, ValueError) as error:
+            raise _no_socks(proxy) from error
+        else:
+            detect_dead_peer(connection)
+            return connection
+    raise failure
+
+
+async def _addresses(proxy: Proxy, lookups: Lookups) -> list[str]:
+    """The addresses of a proxy that are tried."""
+    try:
+        return list(dict.fromkeys(map(literal, await lookups.addresses(proxy.host))))[
+            :MAX_ADDRESSES
+        ]
+    except OSError as error:
+        raise python_socks.ProxyConnectionError(
+            f"the name of the proxy {proxy.place} is not known"
+        ) from error
+
+
+def _no_socks(proxy: Proxy) -> python_socks.ProxyError:
+    """The error of a handshake whose connection ended, or whose response was no SOCKS."""
+    return python_socks.ProxyError(f"{proxy.place} does not answer as a SOCKS5 proxy")
 
 
 class SocksConnector(aiohttp_socks.ProxyConnector):
@@ -70,14 +123,7 @@ class SocksConnector(aiohttp_socks.ProxyConnector):
         ssl: ssl.SSLContext | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - aiohttp-socks calls it so
     ) -> tuple[asyncio.Transport, ResponseHandler]:
-        try:
-            addresses = list(
-                dict.fromkeys(map(literal, await self._lookups.addresses(self._proxy.host)))
-            )[:MAX_ADDRESSES]
-        except OSError as error:
-            raise python_socks.ProxyConnectionError(
-                f"the name of the proxy {self._proxy.place} is not known"
-            ) from error
+        addresses = await _addresses(self._proxy, self._lookups)
         failure: Exception = python_socks.ProxyConnectionError(f"{self._proxy.host} has no address")
         for address in addresses:
             # aiohttp-socks reads it for each connection; nothing is awaited before it does.
@@ -91,10 +137,7 @@ class SocksConnector(aiohttp_socks.ProxyConnector):
             except OSError:
                 raise
             except (EOFError, ValueError) as error:
-                # The connection ended within the handshake, or the response was no SOCKS.
-                raise python_socks.ProxyError(
-                    f"{self._proxy.place} does not answer as a SOCKS5 proxy"
-                ) from error
+                raise _no_socks(self._proxy) from error
             else:
                 self._prepare(transport.get_extra_info("socket"))
                 return transport, protocol

@@ -22,6 +22,7 @@ from entrepot.source.blobs import MisreadBlobs
 from entrepot.source.circuit_breaker import CircuitBreaker, CircuitBreakers
 from entrepot.source.client import SourceClient
 from entrepot.source.diagnosis import Diagnosis
+from entrepot.source.dns import Lookups
 from entrepot.source.environment import ClockEvidence
 from entrepot.source.http import SourceHttp
 from entrepot.source.loop_detection import Via
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from entrepot.config.settings import Settings
     from entrepot.core.credentials import CredentialSet
     from entrepot.core.registries import SourceRegistry
+    from entrepot.source.blob_transport import BlobTransport
     from entrepot.source.transport import SourceTransport
 
 OTHER_CONNECTIONS = 20
@@ -64,6 +66,14 @@ class SourceState:
     None: it gets them as usual."""
     next_try: float | None = None
     """When it is next tried, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Transports:
+    """The connections to one source registry: for small requests, and for blobs."""
+
+    small: httpx.AsyncBaseTransport
+    blobs: httpx.AsyncBaseTransport
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
@@ -106,7 +116,7 @@ class Sources:
         self.on_reachability: Callable[[CircuitBreaker], None] = lambda _: None
         """Called when the breaker of a source's host opens, and when it closes."""
         self._misread = MisreadBlobs()
-        self._transports: dict[tuple[str, Reach], SourceTransport] = {}
+        self._transports: dict[tuple[str, Reach], _Transports] = {}
         self._conditions: dict[str, SourceCondition] = {}
         self._tls: ssl.SSLContext | None = None
         self.diagnosis = Diagnosis(
@@ -120,8 +130,9 @@ class Sources:
         await self.authorizer.close()
         await self.breakers.close()
         transports, self._transports = list(self._transports.values()), {}
-        for transport in transports:
-            await transport.aclose()
+        for pair in transports:
+            await pair.small.aclose()
+            await pair.blobs.aclose()
 
     def client(
         self, registry: SourceRegistry, credential_set: CredentialSet | None
@@ -131,8 +142,10 @@ class Sources:
         The secrets are read when a challenge asks for them.
         """
         reach = Reach.of(registry)
-        http = self._http(registry, self._transport_to(registry.endpoint, reach), reach)
-        http.public = self._http(registry, self._transport_to("", ON_THE_INTERNET), ON_THE_INTERNET)
+        http = self._http(registry, self._transports_to(registry.endpoint, reach), reach)
+        http.public = self._http(
+            registry, self._transports_to("", ON_THE_INTERNET), ON_THE_INTERNET
+        )
         login = Login(registry, credential_set)
         api = RegistryApi(
             login,
@@ -150,11 +163,9 @@ class Sources:
             manifest_limit=self._settings.manifest_limit,
         )
 
-    def _http(
-        self, registry: SourceRegistry, transport: httpx.AsyncBaseTransport, reach: Reach
-    ) -> SourceHttp:
+    def _http(self, registry: SourceRegistry, transports: _Transports, reach: Reach) -> SourceHttp:
         return SourceHttp(
-            transport,
+            transports.small,
             registry.login_server,
             timeout=self._timeout,
             clock=self.wall_clock,
@@ -163,6 +174,7 @@ class Sources:
             reach=reach,
             diagnosis=self.diagnosis,
             via=self.via,
+            blob_transport=transports.blobs,
         )
 
     @property
@@ -198,19 +210,19 @@ class Sources:
         """What all clients of a login server share."""
         return self._conditions.setdefault(login_server, SourceCondition())
 
-    def _transport_to(self, endpoint: str, reach: Reach) -> httpx.AsyncBaseTransport:
+    def _transports_to(self, endpoint: str, reach: Reach) -> _Transports:
         if self._fixed_transport is not None:
-            return self._fixed_transport
-        transport = self._transports.get((endpoint, reach))
-        if transport is None:
-            kind, tls = self._parts()
-            transport = self._transports[endpoint, reach] = kind(
-                tls,
-                connections=self._settings.parallel_per_source + OTHER_CONNECTIONS,
-                reach=reach,
-                lookup_timeout=self._settings.connect_timeout,
+            return _Transports(self._fixed_transport, self._fixed_transport)
+        transports = self._transports.get((endpoint, reach))
+        if transports is None:
+            small, blobs, tls = self._parts()
+            lookups = Lookups(self._settings.connect_timeout)
+            connections = self._settings.parallel_per_source + OTHER_CONNECTIONS
+            transports = self._transports[endpoint, reach] = _Transports(
+                small(tls, connections=connections, reach=reach, lookups=lookups),
+                blobs(tls, lookups, connections=connections, reach=reach),
             )
-        return transport
+        return transports
 
     async def prepare(self) -> None:
         """Prepare, in a thread, what the first request to a source would have to wait for.
@@ -222,10 +234,11 @@ class Sources:
         if self._fixed_transport is None:
             await asyncio.to_thread(self._parts)
 
-    def _parts(self) -> tuple[type[SourceTransport], ssl.SSLContext]:
+    def _parts(self) -> tuple[type[SourceTransport], type[BlobTransport], ssl.SSLContext]:
         # aiohttp takes 200 ms to import.
+        from entrepot.source.blob_transport import BlobTransport
         from entrepot.source.transport import SourceTransport
 
         if self._tls is None:
             self._tls = tls_context(self._settings)
-        return SourceTransport, self._tls
+        return SourceTransport, BlobTransport, self._tls

@@ -30,21 +30,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
-from entrepot.source.addresses import LOCAL_ADDRESS, AddressRefused, Reach
-from entrepot.source.dns import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
+from entrepot.source import sockets
+from entrepot.source.addresses import AddressRefused, Reach
+from entrepot.source.dns import Lookups, LookupsBusy, LookupTimedOut, literal
 from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, proxy_of
 from entrepot.source.socks import SocksConnector
 
 READ_AHEAD = 256 * 1024
 """Bytes of one response that are buffered; from twice as many on, reading pauses."""
-
-KEEPALIVE_TIMEOUT = 30.0
-"""Seconds that an idle connection is kept. Load balancers drop theirs after 60 or more, and
-firewalls forget them silently."""
-
-DEAD_PEER_TIMEOUT = 10
-"""Seconds after which a connection ends whose peer acknowledges nothing: a firewall that restarted
-drops the packets of connections that it has forgotten."""
 
 _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
@@ -64,16 +57,12 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
 _CAUGHT = tuple(kind for kind, _ in _ERRORS)
 
 
-class AddressForbidden(OSError):
-    """A local address, to which no connection is made."""
-
-
 class SourceTransport(httpx.AsyncBaseTransport):
     """Sends httpx's requests with aiohttp, through the proxies of the environment.
 
-    Each pool has at most *connections* open at once; *reach* bounds where they may go, and a name
-    is looked up for *lookup_timeout* seconds at the most. Besides httpx's errors it raises
-    `AddressRefused` and `ProxyUnusable`.
+    Each pool has at most *connections* open at once; *reach* bounds where they may go. *lookups*
+    looks names up, or one of its own does for *lookup_timeout* seconds at the most. Besides httpx's
+    errors it raises `AddressRefused` and `ProxyUnusable`.
     """
 
     def __init__(
@@ -83,11 +72,12 @@ class SourceTransport(httpx.AsyncBaseTransport):
         connections: int,
         reach: Reach | None = None,
         lookup_timeout: float = 10.0,
+        lookups: Lookups | None = None,
     ) -> None:
         self._tls = tls
         self._connections = connections
         self._reach = reach if reach is not None else Reach()
-        self._lookups = Lookups(lookup_timeout)
+        self._lookups = lookups if lookups is not None else Lookups(lookup_timeout)
         self._sessions: dict[tuple[bool, Proxy | None], aiohttp.ClientSession] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -152,19 +142,19 @@ class SourceTransport(httpx.AsyncBaseTransport):
         return _Connector(
             ssl=self._tls,
             limit=self._connections,
-            keepalive_timeout=KEEPALIVE_TIMEOUT,
+            keepalive_timeout=sockets.KEEPALIVE_TIMEOUT,
             resolver=_Resolver(self._lookups, reach),
-            socket_factory=lambda address: _socket(address, reach),
+            socket_factory=lambda address: sockets.open_socket(address, reach),
         )
 
     def _connector_through(self, proxy: Proxy) -> aiohttp.BaseConnector:
         return SocksConnector(
             proxy,
             self._lookups,
-            _detect_dead_peer,
+            sockets.detect_dead_peer,
             ssl=self._tls,
             limit=self._connections,
-            keepalive_timeout=KEEPALIVE_TIMEOUT,
+            keepalive_timeout=sockets.KEEPALIVE_TIMEOUT,
         )
 
     async def aclose(self) -> None:
@@ -206,63 +196,21 @@ class _Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        results: list[ResolveResult] = []
-        refused = False
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        for address in await self._lookups.addresses(host, family):
-            family_number, _, protocol, _, parts = address
-            if family_number not in (socket.AF_INET, socket.AF_INET6):
-                continue
-            if self._reach is not None and not self._reach.permits_address(str(parts[0])):
-                refused = True
-                continue
-            results.append(
-                ResolveResult(
-                    hostname=host,
-                    host=literal(address),
-                    port=port,
-                    family=family_number,
-                    proto=protocol,
-                    flags=numeric,
-                )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=literal(address),
+                port=port,
+                family=address[0],
+                proto=address[2],
+                flags=numeric,
             )
-        if not results and refused:
-            raise AddressForbidden(f"{host} is {LOCAL_ADDRESS}")
-        if not results:
-            raise socket.gaierror(socket.EAI_NONAME, f"{host} has no address")
-        return results
+            for address in await sockets.resolve(self._lookups, host, self._reach, family)
+        ]
 
     async def close(self) -> None:
         """Do nothing: it holds no resources."""
-
-
-def _socket(
-    address: AddressInfo | aiohttp.AddrInfoType, reach: Reach | None = None
-) -> socket.socket:
-    """A socket that detects a dead peer within seconds (tcp(7)).
-
-    With *reach*, only for an address that it permits.
-    """
-    family, kind, protocol, _, parts = address
-    if reach is not None and not reach.permits_address(str(parts[0])):
-        raise AddressForbidden(LOCAL_ADDRESS)
-    connection = socket.socket(family, kind, protocol)
-    _detect_dead_peer(connection)
-    return connection
-
-
-def _detect_dead_peer(connection: socket.socket) -> None:
-    """Let the system end a connection whose peer disappeared without a word."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", DEAD_PEER_TIMEOUT),
-        ("TCP_KEEPINTVL", 3),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", DEAD_PEER_TIMEOUT * 1000),
-    ):
-        # Not every system has all of them.
-        if (number := getattr(socket, option, None)) is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 _closing: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
@@ -330,7 +278,7 @@ def _as_httpx_errors(proxy: Proxy | None = None) -> Iterator[None]:
         yield
     except _CAUGHT as error:
         cause = getattr(error, "os_error", error)
-        if isinstance(cause, AddressForbidden):
+        if isinstance(cause, sockets.AddressForbidden):
             raise AddressRefused(str(cause)) from error
         if proxy is not None and _is_of_proxy(error, cause, proxy):
             reason = str(error) if isinstance(error, aiohttp_socks.ProxyError) else ""

@@ -23,13 +23,10 @@ import shutil
 import stat
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
 from io import FileIO
-from itertools import islice
 from pathlib import Path
 from threading import Barrier
 from typing import NamedTuple, TypeVar
@@ -39,6 +36,7 @@ from entrepot.core.reference import Digest
 from entrepot.files import file_system, sync_directory
 from entrepot.formatting import printable
 from entrepot.store.blob_walk import ALGORITHMS, PREFIX, BlobWalk, ForeignNames
+from entrepot.store.partial_blob import NotWritten, PartialBlob
 from entrepot.tasks import uninterrupted
 
 T = TypeVar("T")
@@ -51,15 +49,6 @@ Parts of earlier versions, whose names have no source, are not resumed."""
 
 READ_SIZE = 256 * 1024
 """Bytes in memory for one reader at a time."""
-
-PART_SIZE = 4 * 1024 * 1024
-"""Bytes of a growing file given out as one part; after each part the reader's progress is known."""
-
-PIECES_PER_WRITE = 512
-"""Pieces written in one call (IOV_MAX is 1,024)."""
-
-HASH_SIZE = 8 * 1024 * 1024
-"""Bytes of a resumable part hashed at a time."""
 
 MIN_RESUMABLE_SIZE = 1024 * 1024
 """Bytes from which on a part is kept for the next fill.
@@ -109,149 +98,6 @@ class CheckedFile(NamedTuple):
 
     status: os.stat_result
     digest_matches: bool
-
-
-class NotWritten(OSError):
-    """The disk did not accept all bytes (ENOSPC, EDQUOT, EIO, EROFS).
-
-    *rest* is what was not written; it was hashed already.
-    """
-
-    def __init__(self, cause: OSError, rest: Sequence[memoryview]) -> None:
-        super().__init__(cause.errno, cause.strerror)
-        self.rest = rest
-
-
-class PartialBlob:
-    """A partial blob: one fill writes it, and any number of clients read it.
-
-    Each client reads at its own place. Its file is closed when the writer and all readers have
-    released it; see `reading`. *resumable_size* is the number of bytes that an earlier fill left in
-    the file.
-    """
-
-    def __init__(
-        self, digest: Digest, path: Path, descriptor: int, *, resumable_size: int = 0
-    ) -> None:
-        self.digest = digest
-        self.path = path
-        self.resumable_size = resumable_size
-        self.is_linked = True
-        """Whether the file can be found by its path."""
-        self.is_committed = False
-        """Whether it has its final name: it is whole, verified and on the disk."""
-        self._descriptor = descriptor
-        self._users = 1
-        self._hasher = digest.hasher()
-        self.written = 0
-
-    @classmethod
-    def without_file(cls, digest: Digest) -> PartialBlob:
-        """A blob that is only hashed and relayed, because the disk takes no new file."""
-        partial = cls(digest, Path(os.devnull), -1)
-        partial.is_linked = False
-        return partial
-
-    def append(self, pieces: Sequence[bytes]) -> None:
-        """Hash *pieces* and write them at the end. Runs in a thread; raises `NotWritten`."""
-        self.hash(pieces)
-        self.write([memoryview(piece) for piece in pieces])
-
-    def hash(self, pieces: Sequence[bytes]) -> None:
-        """Hash the next *pieces*, whether or not they are written. Runs in a thread."""
-        for piece in pieces:
-            self._hasher.update(piece)
-
-    def write(self, pieces: Sequence[memoryview]) -> None:
-        """Write *pieces*, hashed already, at the end. Runs in a thread; raises `NotWritten`."""
-        unwritten = deque(pieces)
-        while unwritten:
-            try:
-                count = os.pwritev(
-                    self._descriptor, list(islice(unwritten, PIECES_PER_WRITE)), self.written
-                )
-            except OSError as error:
-                raise NotWritten(error, tuple(unwritten)) from error
-            self.written += count
-            while unwritten and count >= len(unwritten[0]):
-                count -= len(unwritten.popleft())
-            if count:
-                unwritten[0] = unwritten[0][count:]
-
-    def hash_resumable(self) -> bool:
-        """Hash the next bytes that an earlier fill left; False at their end.
-
-        Runs in a thread.
-        """
-        content = os.pread(
-            self._descriptor, min(HASH_SIZE, self.resumable_size - self.written), self.written
-        )
-        self._hasher.update(content)
-        self.written += len(content)
-        return bool(content)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the writer or a reader uses it.
-
-        Afterwards its descriptor may be that of another file.
-        """
-        return self._users > 0
-
-    def fileno(self) -> int:
-        """The descriptor of the file, for readers."""
-        return self._descriptor
-
-    def digest_matches(self) -> bool:
-        """Whether the hashed bytes have the requested digest."""
-        return self._hasher.hexdigest() == self.digest.hex
-
-    def sync(self) -> None:
-        """Flush the content to the disk. Runs in a thread."""
-        os.fdatasync(self._descriptor)
-
-    @contextmanager
-    def reading(self) -> Iterator[PartialBlob]:
-        """Keep the file open for a reader, even after the writer released it.
-
-        Raises FileNotFoundError for a blob that was removed meanwhile.
-        """
-        self.acquire()
-        try:
-            yield self
-        finally:
-            self.release()
-
-    def acquire(self) -> None:
-        """Add a user, for the first of whom the file is opened.
-
-        Raises OSError; FileNotFoundError for a blob that was removed meanwhile.
-        """
-        if not self.is_open:
-            if not self.is_linked:
-                # Its path may belong to a later blob by now.
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
-            # A writer may come back to a growing file that it released.
-            self._descriptor = os.open(self.path, os.O_RDONLY if self.is_committed else os.O_RDWR)
-        self._users += 1
-
-    def release(self) -> None:
-        """Remove a user; the last one closes the file."""
-        self._users -= 1
-        if self._users == 0 and self._descriptor >= 0:
-            os.close(self._descriptor)
-
-
-@dataclass(frozen=True, slots=True)
-class FilePart:
-    """*count* bytes of a file from *offset* on.
-
-    The file stays open until its reader requests the next part.
-    """
-
-    file: PartialBlob
-    offset: int
-    count: int
 
 
 class BlobStore:
@@ -582,17 +428,27 @@ class BlobStore:
     async def append(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
         """Hash and write *pieces* in a thread (both release the GIL).
 
+        See `append_blocking`.
+        """
+        await uninterrupted(
+            asyncio.get_running_loop().run_in_executor(
+                self._writers, self.append_blocking, partial, pieces
+            )
+        )
+
+    def append_blocking(
+        self, partial: PartialBlob, pieces: Sequence[bytes] | Sequence[memoryview]
+    ) -> None:
+        """Hash and write *pieces*, for a caller that has a thread of its own.
+
         On a full disk the resumable parts of other blobs are removed. Raises `NotWritten`.
         """
-        loop = asyncio.get_running_loop()
         try:
-            await uninterrupted(loop.run_in_executor(self._writers, partial.append, pieces))
+            partial.append(pieces)
         except NotWritten as full:
-            if not await uninterrupted(
-                loop.run_in_executor(self._writers, self._remove_resumable_parts)
-            ):
+            if not self._remove_resumable_parts():
                 raise
-            await uninterrupted(loop.run_in_executor(self._writers, partial.write, full.rest))
+            partial.write(full.rest)
 
     async def hash(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
         """Hash, in a thread, *pieces* that will not be written."""

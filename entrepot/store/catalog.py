@@ -9,8 +9,7 @@ know its size, its origins and its last use.
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,11 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters, schema
 from entrepot.store.blob_walk import BlobSlice
-from entrepot.store.database import CatalogDatabase, frees_space
+from entrepot.store.database import frees_space
 from entrepot.store.eviction import EvictionPlan, Inventory, InventoryManifest, PlannedImage
 from entrepot.store.inventory import read_inventory, read_repository_inventory
-from entrepot.store.listings import read_manifests, read_tags
-from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
+from entrepot.store.listings import ContentListings
+from entrepot.store.lookups import Lookup, read_blob, read_manifest, read_tag
+from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.reconciliation import (
     Reconciled,
     RemoveDamaged,
@@ -35,9 +35,6 @@ from entrepot.store.reconciliation import (
 from entrepot.store.records import (
     BlobOrigin,
     BlobRecord,
-    CachedManifest,
-    CachedRepository,
-    CachedTag,
     TagEntry,
 )
 from entrepot.store.removal import (
@@ -47,7 +44,8 @@ from entrepot.store.removal import (
     evict_images,
     remove_empty_repository,
 )
-from entrepot.store.rows import insert_missing, is_link, reference_rows, stated_size, tag_entry
+from entrepot.store.repository_listings import RepositoryListings
+from entrepot.store.rows import insert_missing, is_link, reference_rows
 from entrepot.store.tag_contents import (
     RepositoryContents,
     TagContents,
@@ -71,20 +69,27 @@ class Locks:
     manifests: frozenset[Digest]
 
 
-class Catalog(CatalogDatabase):
+class Catalog(RepositoryListings, ContentListings):
     """The catalog of one engine: its database with the queries."""
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
-        query = select(schema.tags).where(
-            schema.tags.c.repository == repository, schema.tags.c.name == tag
-        )
+        return (await self.lookup_tag(repository, tag)).value
 
-        def read(connection: Connection) -> TagEntry | None:
-            row = connection.execute(query).one_or_none()
-            return tag_entry(row) if row else None
+    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagEntry]:
+        """Look up where a tag points."""
+        return await self._read(lambda connection: read_tag(connection, repository, tag))
 
-        return await self._read(read)
+    async def lookup_manifest(self, repository: Repository, digest: Digest) -> Lookup[Manifest]:
+        """Look up a manifest of a repository.
+
+        It has the media type that the source of the repository gave.
+        """
+        return await self._read(lambda connection: read_manifest(connection, repository, digest))
+
+    async def lookup_blob(self, repository: Repository, digest: Digest) -> Lookup[Descriptor]:
+        """Look up a blob to which manifests of a repository refer, cached or not."""
+        return await self._read(lambda connection: read_blob(connection, repository, digest))
 
     async def manifest(
         self, digest: Digest, repository: Repository | None = None
@@ -109,67 +114,30 @@ class Catalog(CatalogDatabase):
 
         return await self._read(read)
 
-    async def manifests_of(self, repository: Repository) -> frozenset[Digest]:
-        """The manifests that belong to a repository."""
-        query = select(schema.repository_manifests.c.digest).where(
-            schema.repository_manifests.c.repository == repository
+    async def manifests_of(
+        self, repository: Repository, among: Collection[Digest] | None = None
+    ) -> frozenset[Digest]:
+        """The manifests that belong to a repository: all of them, or those *among* some."""
+        links = schema.repository_manifests.c
+        query = select(links.digest).where(links.repository == repository)
+        queries = (
+            [query]
+            if among is None
+            else [
+                query.where(links.digest.in_(chunk))
+                for chunk in schema.chunks([str(digest) for digest in among])
+            ]
         )
         return await self._read(
             lambda connection: frozenset(
-                Digest.parse(text) for text in connection.execute(query).scalars()
+                Digest.parse(text)
+                for query in queries
+                for text in connection.execute(query).scalars()
             )
         )
 
-    async def media_types_of(self, repository: Repository) -> dict[Digest, str]:
-        """The manifests of a repository, with the media types that its source gave."""
-        links = schema.repository_manifests.c
-        query = select(links.digest, links.media_type).where(links.repository == repository)
-        # A few media types stand in many rows: each text is kept once.
-        return await self._read(
-            lambda connection: {
-                Digest.parse(row.digest): sys.intern(row.media_type)
-                for row in connection.execute(query)
-            }
-        )
-
-    async def blobs_of(self, repository: Repository) -> dict[Digest, Descriptor]:
-        """The blobs that manifests of a repository refer to, cached or not."""
-        query = (
-            select(
-                schema.references.c.digest,
-                schema.references.c.kind,
-                schema.references.c.media_type,
-                schema.references.c.size,
-            )
-            .join(
-                schema.repository_manifests,
-                schema.repository_manifests.c.digest == schema.references.c.manifest,
-            )
-            .where(
-                schema.repository_manifests.c.repository == repository,
-                schema.references.c.kind != ReferenceKind.MANIFEST,
-            )
-            .distinct()
-            # Where only some manifests state a size, a stated one comes last and wins.
-            .order_by(schema.references.c.size)
-        )
-
-        def read(connection: Connection) -> dict[Digest, Descriptor]:
-            return {
-                digest: Descriptor(
-                    digest=digest,
-                    kind=ReferenceKind(row.kind),
-                    media_type=row.media_type,
-                    size=stated_size(row.size),
-                )
-                for row in connection.execute(query)
-                for digest in (Digest.parse(row.digest),)
-            }
-
-        return await self._read(read)
-
-    async def images_with(self, repository: Repository, blob: Digest) -> list[Digest]:
-        """The image manifests of a repository that refer to a blob, the latest first."""
+    async def latest_image_with(self, repository: Repository, blob: Digest) -> Digest | None:
+        """The latest image manifest of a repository that refers to a blob."""
         query = (
             select(schema.repository_manifests.c.digest)
             .join(
@@ -181,83 +149,10 @@ class Catalog(CatalogDatabase):
                 schema.references.c.digest == str(blob),
             )
             .order_by(schema.repository_manifests.c.cached.desc())
+            .limit(1)
         )
-        return await self._read(
-            lambda connection: [Digest.parse(text) for text in connection.execute(query).scalars()]
-        )
-
-    async def is_cached(self, repository: Repository) -> bool:
-        """Whether anything of the repository is cached."""
-        query = select(schema.repositories.c.name).where(schema.repositories.c.name == repository)
-        return await self._read(
-            lambda connection: connection.execute(query).one_or_none() is not None
-        )
-
-    async def repository_names(self) -> list[Repository]:
-        """All cached repositories, by name."""
-        query = select(schema.repositories.c.name).order_by(schema.repositories.c.name)
-        return await self._read(
-            lambda connection: [Repository(name) for name in connection.execute(query).scalars()],
-            long=True,
-        )
-
-    async def repositories_count(self) -> int:
-        """How many repositories are cached."""
-        query = select(func.count()).select_from(schema.repositories)
-        return await self._read(lambda connection: int(connection.execute(query).scalar_one()))
-
-    async def repositories(self, name: Repository | None = None) -> list[CachedRepository]:
-        """All cached repositories, or the one named, by name."""
-        if name is None:
-            return await self.map_repositories(lambda repository: repository)
-        query = _repositories_query.where(schema.repositories.c.name == name)
-        return await self._read(
-            lambda connection: [CachedRepository(*row) for row in connection.execute(query)]
-        )
-
-    async def map_repositories(self, convert: Callable[[CachedRepository], T]) -> list[T]:
-        """The results of *convert* for all cached repositories, by name.
-
-        *convert* is called in another thread.
-        """
-        return await self._read(
-            lambda connection: [
-                convert(CachedRepository(*row)) for row in connection.execute(_repositories_query)
-            ],
-            long=True,
-        )
-
-    async def aggregate_usage(self, aggregate: Callable[[Iterable[Any]], T]) -> T:
-        """Return the result of *aggregate*, called with a row for each repository.
-
-        It is called in another thread. A row has the name, the size in bytes, the number of pulls
-        and the time of the last one.
-        """
-        column = schema.repositories.c
-        query = select(column.name, column.size, column.pulls, column.last_pull)
-        return await self._read(lambda connection: aggregate(connection.execute(query)), long=True)
-
-    async def tags(self, repository: Repository) -> list[CachedTag]:
-        """The tags of a repository, by name, with the size and platforms cached behind each."""
-        return await self._read(lambda connection: read_tags(connection, repository), long=True)
-
-    async def tag_names(
-        self, repository: Repository, *, after: str | None = None, limit: int | None = None
-    ) -> list[str]:
-        """The names of a repository's tags in order, at most *limit* of them.
-
-        With *after*, only the names behind that one.
-        """
-        column = schema.tags.c
-        query = (
-            select(column.name)
-            .where(column.repository == repository)
-            .order_by(column.name)
-            .limit(limit)
-        )
-        if after is not None:
-            query = query.where(column.name > after)
-        return await self._read(lambda connection: list(connection.execute(query).scalars()))
+        text = await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+        return Digest.parse(text) if text is not None else None
 
     async def tag_contents(self, repository: Repository, tag: Tag) -> TagContents | None:
         """The contents of a tag, and what else needs them; None when the tag is not cached."""
@@ -265,16 +160,13 @@ class Catalog(CatalogDatabase):
             lambda connection: read_tag_contents(connection, repository, tag), long=True
         )
 
-    async def repository_contents(self, repository: Repository) -> RepositoryContents:
-        """The contents of a repository, and how much of them other repositories need too."""
-        return await self._read(
-            lambda connection: read_repository_contents(connection, repository), long=True
-        )
+    async def repository_contents(self, repository: Repository, limit: int) -> RepositoryContents:
+        """The contents of a repository, and how much of them other repositories need too.
 
-    async def manifests(self, repository: Repository) -> list[CachedManifest]:
-        """The manifests of a repository, oldest first."""
+        At most *limit* tags are named.
+        """
         return await self._read(
-            lambda connection: read_manifests(connection, repository), long=True
+            lambda connection: read_repository_contents(connection, repository, limit), long=True
         )
 
     async def blobs_size(self) -> int:
@@ -365,8 +257,10 @@ class Catalog(CatalogDatabase):
                     return False
                 moved = await _point_tag(connection, repository, tag, str(digest), now)
         finally:
-            # Mostly it points there already, and no listing shows when a tag was checked.
+            # Mostly it points there already, and no listing of repositories shows when a tag was
+            # checked.
             self.changes += moved
+            self.confirmations += not moved
         return True
 
     async def mark_tag_gone(self, repository: Repository, tag: Tag, *, now: float) -> None:
@@ -380,7 +274,7 @@ class Catalog(CatalogDatabase):
 
     async def set_platform(self, repository: Repository, digest: Digest, platform: str) -> None:
         """Record the platform of an image, which its config states."""
-        async with self._write() as connection:
+        async with self._change() as connection:
             await connection.execute(
                 update(schema.repository_manifests)
                 .where(is_link(repository, digest))
@@ -483,11 +377,6 @@ class Catalog(CatalogDatabase):
             await connection.execute(delete(schema.blobs).where(has_digest))
             await counters.recount_with_blobs(connection, {str(digest)})
         return int(size)
-
-    async def source_of(self, repository: Repository) -> str | None:
-        """The source of a repository, with its login server; None when not cached."""
-        query = select(schema.repositories.c.source).where(schema.repositories.c.name == repository)
-        return await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
 
     async def record_usage(self, usage: Usage) -> None:
         """Write what was used since the last call.
@@ -787,11 +676,6 @@ async def _add_origin(connection: AsyncConnection, digest: Digest, origin: BlobO
         await connection.execute(
             update(schema.blob_origins).where(*matches_key).values(with_credentials=False)
         )
-
-
-_repositories_query = select(
-    *(schema.repositories.c[name] for name in CachedRepository.__struct_fields__)
-).order_by(schema.repositories.c.name)
 
 
 def _named_platform(repository: Repository, digest: str) -> Any:

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -205,6 +205,23 @@ class ReaderThreads:
         Raises `CatalogFailed`, also on a time-out.
         """
 
+        seconds = self._timeout(long=long)
+        reading = asyncio.wrap_future(self._submit(read, long=long))
+        if not await _finishes(reading, seconds):
+            raise self._stalled(seconds)
+        return reading.result()
+
+    def read_blocking(self, read: Callable[[Connection], T]) -> T:
+        """The same for another thread, which waits: never for that of the event loop."""
+        seconds = self._timeout(long=False)
+        reading = self._submit(read, long=False)
+        _, pending = wait([reading], seconds)
+        if pending:
+            reading.cancel()
+            raise self._stalled(seconds)
+        return reading.result()
+
+    def _submit(self, read: Callable[[Connection], T], *, long: bool) -> Future[T]:
         def read_now() -> T:
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("BEGIN")
@@ -213,18 +230,21 @@ class ReaderThreads:
             self._health.record_success(CatalogOperation.READING)
             return result
 
-        seconds = (
-            STALLED_READ_TIMEOUT if self.is_stalled else LONG_READ_TIMEOUT if long else READ_TIMEOUT
+        return (self._long if long else self._short).submit(read_now)
+
+    def _timeout(self, *, long: bool) -> float:
+        if self.is_stalled:
+            return STALLED_READ_TIMEOUT
+        return LONG_READ_TIMEOUT if long else READ_TIMEOUT
+
+    def _stalled(self, seconds: float) -> CatalogFailed:
+        """Record that a read timed out, and return its error."""
+        self.is_stalled = True
+        stalled = CatalogFailed(
+            f"The catalog has not answered for {seconds:g} s.", reason=Reason.STALLED
         )
-        reading = asyncio.wrap_future((self._long if long else self._short).submit(read_now))
-        if not await _finishes(reading, seconds):
-            self.is_stalled = True
-            stalled = CatalogFailed(
-                f"The catalog has not answered for {seconds:g} s.", reason=Reason.STALLED
-            )
-            self._health.record_failure(CatalogOperation.READING, stalled)
-            raise stalled
-        return reading.result()
+        self._health.record_failure(CatalogOperation.READING, stalled)
+        return stalled
 
     def close_idle(self) -> None:
         """Close the unused connections."""

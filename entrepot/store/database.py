@@ -104,6 +104,8 @@ class CatalogDatabase:
         """Counts writes that change a listing of repositories or tags, except their use."""
         self.uses = 0
         """Counts writes that change how often a repository or a rule was used."""
+        self.confirmations = 0
+        """Counts writes of the time when a source confirmed where a tag points."""
 
     @classmethod
     @asynccontextmanager
@@ -205,6 +207,10 @@ class CatalogDatabase:
         all clients. *long* is for reads that may scan the whole catalog.
         """
         return await self._readers.read(read, long=long)
+
+    def _read_blocking(self, read: Callable[[Connection], T]) -> T:
+        """Read for another thread than that of the event loop; raises `CatalogFailed`."""
+        return self._readers.read_blocking(read)
 
     @property
     def is_stalled(self) -> bool:

@@ -1,132 +1,204 @@
-"""The tags and manifests of a repository, as a listing shows them."""
+"""The tags and manifests of a repository, as a listing shows them.
+
+Each method is one query of one page, and prepares no more rows than it returns: what is behind a
+tag is added up within SQLite.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+import msgspec
+from sqlalchemy import Connection, Integer, String, func, literal_column, select
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import schema
+from entrepot.store.database import CatalogDatabase
 from entrepot.store.manifests import ReferenceKind
-from entrepot.store.records import CachedManifest, CachedTag
-from entrepot.store.rows import tag_entry
+from entrepot.store.paging import ListOrder, Page, page_of
+from entrepot.store.records import CachedManifest, CachedTag, ListedTag, TagEntry
+from entrepot.store.rows import is_link, tag_entry
+
+_tags = schema.tags.c
+_links = schema.repository_manifests.c
+
+_ALL = Page()
+_OLDEST_FIRST = Page(order=ListOrder.OLDEST)
+
+# An index leads to its children that are cached in this repository; an image manifest leads to
+# itself. A row of ``tags`` of the enclosing query is the start.
+_REACHED = f"""
+    WITH RECURSIVE reached(digest) AS (
+        SELECT tags.digest
+        UNION
+        SELECT child.digest FROM reached
+        JOIN manifest_references AS child
+            ON child.manifest = reached.digest AND child.kind = '{ReferenceKind.MANIFEST.value}'
+        JOIN repository_manifests AS link
+            ON link.repository = tags.repository AND link.digest = child.digest
+    )"""
+
+_OF_REPOSITORY = """
+    reached JOIN repository_manifests AS own
+        ON own.repository = tags.repository AND own.digest = reached.digest"""
+
+_BLOBS_SIZE = f"""(
+    {_REACHED}
+    SELECT coalesce(sum(size), 0) FROM blobs WHERE digest IN (
+        SELECT needed.digest FROM {_OF_REPOSITORY}
+        JOIN manifest_references AS needed ON needed.manifest = own.digest
+    ))"""
+
+_MANIFESTS_SIZE = f"""(
+    {_REACHED}
+    SELECT coalesce(sum(length(content)), 0) FROM {_OF_REPOSITORY}
+    JOIN manifests ON manifests.digest = own.digest)"""
+
+_PLATFORMS = f"""(
+    {_REACHED}
+    SELECT json_group_array(DISTINCT own.platform) FROM {_OF_REPOSITORY}
+    WHERE own.platform <> '' AND EXISTS (
+        SELECT 1 FROM manifest_references AS needed
+        JOIN blobs ON blobs.digest = needed.digest
+        WHERE needed.manifest = own.digest
+    ))"""
+
+# A tag has no blank.
+_TAGS_OF_MANIFEST = """(
+    SELECT group_concat(tags.name, ' ') FROM tags
+    WHERE tags.repository = repository_manifests.repository
+        AND tags.digest = repository_manifests.digest)"""
 
 
-def read_tags(connection: Connection, repository: Repository) -> list[CachedTag]:
-    """The tags of a repository, by name, with the size and platforms cached behind each."""
-    # An index leads to its children that are cached in this repository; an image manifest leads
-    # to itself.
-    tags = (
-        select(schema.tags)
-        .where(schema.tags.c.repository == repository)
-        .order_by(schema.tags.c.name)
-    )
-    children = (
-        select(schema.references.c.manifest, schema.references.c.digest)
-        .join(
-            schema.repository_manifests,
-            schema.repository_manifests.c.digest == schema.references.c.digest,
+class ContentListings(CatalogDatabase):
+    """The queries of a catalog about the tags and manifests of a repository."""
+
+    async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Where a tag points; None when it is not cached."""
+        listed = await self.listed_tag(repository, tag)
+        return listed.entry if listed is not None else None
+
+    async def listed_tag(self, repository: Repository, tag: Tag) -> ListedTag | None:
+        """A tag without what is behind it; None when it is not cached."""
+        query = select(schema.tags).where(_tags.repository == repository, _tags.name == tag)
+
+        def read(connection: Connection) -> ListedTag | None:
+            row = connection.execute(query).one_or_none()
+            return _listed_tag(row) if row is not None else None
+
+        return await self._read(read)
+
+    async def tag_names(
+        self, repository: Repository, *, after: str | None = None, limit: int | None = None
+    ) -> list[str]:
+        """The names of a repository's tags in order, at most *limit* of them.
+
+        With *after*, only the names behind that one.
+        """
+        query = (
+            select(_tags.name)
+            .where(_tags.repository == repository)
+            .order_by(_tags.name)
+            .limit(limit)
         )
-        .where(
-            schema.references.c.kind == ReferenceKind.MANIFEST,
-            schema.repository_manifests.c.repository == repository,
+        if after is not None:
+            query = query.where(_tags.name > after)
+        return await self._read(lambda connection: list(connection.execute(query).scalars()))
+
+    async def listed_tags(
+        self, repository: Repository, page: Page, *, digest: Digest | None = None
+    ) -> list[ListedTag]:
+        """A page of a repository's tags, without what is behind each.
+
+        With *digest*, only those that point there.
+        """
+        query = _tags_query(select(schema.tags), repository, page)
+        if digest is not None:
+            query = query.where(_tags.digest == str(digest))
+        return await self._read(
+            lambda connection: [_listed_tag(row) for row in connection.execute(query)]
         )
-    )
-    manifests = (
-        select(
-            schema.repository_manifests.c.digest,
-            schema.repository_manifests.c.platform,
-            func.length(schema.manifests.c.content).label("size"),
+
+    async def tags(self, repository: Repository, page: Page = _ALL) -> list[CachedTag]:
+        """A page of a repository's tags, with the size and platforms cached behind each."""
+        columns = select(
+            schema.tags,
+            literal_column(_BLOBS_SIZE, Integer).label("blobs_size"),
+            literal_column(_MANIFESTS_SIZE, Integer).label("manifests_size"),
+            literal_column(_PLATFORMS, String).label("platforms"),
         )
-        .join(schema.manifests, schema.manifests.c.digest == schema.repository_manifests.c.digest)
-        .where(schema.repository_manifests.c.repository == repository)
-    )
-    blobs = (
-        select(schema.references.c.manifest, schema.blobs.c.digest, schema.blobs.c.size)
-        .join(schema.blobs, schema.blobs.c.digest == schema.references.c.digest)
-        .join(
-            schema.repository_manifests,
-            schema.repository_manifests.c.digest == schema.references.c.manifest,
+        query = _tags_query(columns, repository, page)
+        return await self._read(
+            lambda connection: [_cached_tag(row) for row in connection.execute(query)],
+            long=page.limit is None,
         )
-        .where(schema.repository_manifests.c.repository == repository)
-    )
-    children_of: dict[str, set[str]] = {}
-    for parent, child in connection.execute(children):
-        children_of.setdefault(parent, set()).add(child)
-    manifest_rows = {row.digest: row for row in connection.execute(manifests)}
-    blobs_of: dict[str, dict[str, int]] = {}
-    for parent, blob, size in connection.execute(blobs):
-        blobs_of.setdefault(parent, {})[blob] = size
-    return [
-        _cached_tag(row, children_of, manifest_rows, blobs_of) for row in connection.execute(tags)
-    ]
+
+    async def manifests(
+        self, repository: Repository, page: Page = _OLDEST_FIRST
+    ) -> list[CachedManifest]:
+        """A page of a repository's manifests, whose names are their digests, with their tags."""
+        query = page_of(
+            _manifests_query(),
+            page,
+            _links.repository == repository,
+            name=_links.digest,
+            time=_links.cached,
+        )
+        return await self._read(
+            lambda connection: [_cached_manifest(row) for row in connection.execute(query)],
+            long=page.limit is None,
+        )
+
+    async def listed_manifest(
+        self, repository: Repository, digest: Digest
+    ) -> CachedManifest | None:
+        """A manifest of a repository, as a listing shows it; None when it is not cached."""
+        query = _manifests_query().where(is_link(repository, digest))
+
+        def read(connection: Connection) -> CachedManifest | None:
+            row = connection.execute(query).one_or_none()
+            return _cached_manifest(row) if row is not None else None
+
+        return await self._read(read)
 
 
-def _cached_tag(
-    row: Any,
-    children_of: Mapping[str, set[str]],
-    manifest_rows: Mapping[str, Any],
-    blobs_of: Mapping[str, Mapping[str, int]],
-) -> CachedTag:
-    reached = _reachable(row.digest, children_of) & manifest_rows.keys()
-    cached_blobs = {
-        digest: size for manifest in reached for digest, size in blobs_of.get(manifest, {}).items()
-    }
-    platforms = {
-        manifest_rows[manifest].platform
-        for manifest in reached
-        if manifest_rows[manifest].platform and manifest in blobs_of
-    }
+def _tags_query(columns: Any, repository: Repository, page: Page) -> Any:
+    return page_of(
+        columns, page, _tags.repository == repository, name=_tags.name, time=_tags.cached
+    )
+
+
+def _manifests_query() -> Any:
+    return select(
+        schema.repository_manifests,
+        func.length(schema.manifests.c.content).label("size"),
+        literal_column(_TAGS_OF_MANIFEST, String).label("tags"),
+    ).join(schema.manifests, schema.manifests.c.digest == _links.digest)
+
+
+def _listed_tag(row: Any) -> ListedTag:
+    return ListedTag(Tag(row.name), tag_entry(row), row.locked)
+
+
+def _cached_tag(row: Any) -> CachedTag:
     return CachedTag(
         name=Tag(row.name),
         entry=tag_entry(row),
         last_pull=row.last_pull,
-        platforms=tuple(sorted(platforms)),
-        size=sum(cached_blobs.values()) + sum(manifest_rows[manifest].size for manifest in reached),
+        platforms=tuple(sorted(msgspec.json.decode(row.platforms, type=list[str]))),
+        size=row.blobs_size + row.manifests_size,
         locked=row.locked,
     )
 
 
-def _reachable(digest: str, children_of: Mapping[str, set[str]]) -> set[str]:
-    """A manifest and all manifests below it."""
-    reached: set[str] = set()
-    ahead = [digest]
-    while ahead:
-        current = ahead.pop()
-        if current not in reached:
-            reached.add(current)
-            ahead.extend(children_of.get(current, ()))
-    return reached
-
-
-def read_manifests(connection: Connection, repository: Repository) -> list[CachedManifest]:
-    """The manifests of a repository, oldest first."""
-    query = (
-        select(schema.repository_manifests, func.length(schema.manifests.c.content).label("size"))
-        .join(schema.manifests, schema.manifests.c.digest == schema.repository_manifests.c.digest)
-        .where(schema.repository_manifests.c.repository == repository)
-        .order_by(schema.repository_manifests.c.cached, schema.repository_manifests.c.digest)
+def _cached_manifest(row: Any) -> CachedManifest:
+    return CachedManifest(
+        digest=Digest.parse(row.digest),
+        media_type=row.media_type,
+        size=row.size,
+        platform=row.platform,
+        tags=tuple(sorted(map(Tag, (row.tags or "").split()))),
+        cached=row.cached,
+        last_pull=row.last_pull,
+        locked=row.locked,
     )
-    tags_query = (
-        select(schema.tags.c.name, schema.tags.c.digest)
-        .where(schema.tags.c.repository == repository)
-        .order_by(schema.tags.c.name)
-    )
-    tags: dict[str, list[Tag]] = {}
-    for name, digest in connection.execute(tags_query):
-        tags.setdefault(digest, []).append(Tag(name))
-    return [
-        CachedManifest(
-            digest=Digest.parse(row.digest),
-            media_type=row.media_type,
-            size=row.size,
-            platform=row.platform,
-            tags=tuple(tags.get(row.digest, ())),
-            cached=row.cached,
-            last_pull=row.last_pull,
-            locked=row.locked,
-        )
-        for row in connection.execute(query)
-    ]

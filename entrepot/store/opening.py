@@ -36,14 +36,17 @@ from entrepot.store.recovery import (
     salvage,
 )
 
-CHECK_TIME = 0.1
-"""Seconds for which a start checks for damage: enough for 100 MB in the page cache. A larger
-catalog is checked after the start, so that clients do not wait for it; damage that shows then is
-repaired at the next start."""
+CHECK_SIZE = 100 * 2**20
+"""Bytes of a catalog up to which a start checks it for damage: 100 MB in the page cache take 0.1 s.
+A larger one is checked after the start, so that clients do not wait for it; damage that shows then
+is repaired at the next start."""
+
+CHECK_TIME = 0.5
+"""Seconds after which that check is put off too, as the disk is slow."""
 
 CHECK_TIME_AFTER_CRASH = 2.0
-"""Seconds for the same check where the last engine, or the machine, ended without closing the
-catalog."""
+"""Seconds for the check of a catalog of any size that the last engine, or the machine, did not
+close."""
 
 WRITABLE = (
     "journal_mode=WAL",
@@ -176,7 +179,9 @@ def _check_time(path: Path) -> float | None:
         return None
     # SQLite removes its log when the last connection is closed.
     log = path.with_name(f"{path.name}-wal")
-    return CHECK_TIME_AFTER_CRASH if log.exists() and log.stat().st_size else CHECK_TIME
+    if log.exists() and log.stat().st_size:
+        return CHECK_TIME_AFTER_CRASH
+    return CHECK_TIME if path.stat().st_size <= CHECK_SIZE else 0.0
 
 
 def _create_tables(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,6 +88,40 @@ class CachedRepository(msgspec.Struct, frozen=True):
     tags: int
     manifests: int
     size: int
+    locked: bool = False
+
+
+class UsageTotals(msgspec.Struct, frozen=True):
+    """The use of some repositories, added up.
+
+    *size* is in bytes, *last_pull* in seconds since the epoch.
+    """
+
+    repositories: int = 0
+    size: int = 0
+    pulls: int = 0
+    last_pull: float | None = None
+
+    @classmethod
+    def total(cls, parts: Iterable[UsageTotals]) -> UsageTotals:
+        """The totals of several disjoint sets of repositories."""
+        repositories = size = pulls = 0
+        last_pull = None
+        for part in parts:
+            repositories += part.repositories
+            size += part.size
+            pulls += part.pulls
+            if part.last_pull is not None:
+                last_pull = max(last_pull or 0.0, part.last_pull)
+        return cls(repositories, size, pulls, last_pull)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTag:
+    """A tag of one repository, without what is behind it."""
+
+    name: Tag
+    entry: TagEntry
     locked: bool = False
 
 

@@ -93,14 +93,16 @@ def damage_note(catalog: Path) -> Path:
 def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
     """What is wrong with a database, and whether all of it was checked within *seconds*.
 
-    Runs in a thread. Raises `sqlite3.Error` when the file can't be opened for another reason than
-    damage.
+    None: for as long as it takes; 0: it is only opened. Runs in a thread. Raises `sqlite3.Error`
+    when the file can't be opened for another reason than damage.
     """
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     try:
         with closing(sqlite3.connect(path)) as connection:
             # This creates the side files that readers need, so a read-only directory shows here.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if seconds == 0:
+                return None, False
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
             problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
     except sqlite3.Error as error:

@@ -147,28 +147,40 @@ class RepositoryContents:
     """
 
     tags: tuple[Tag, ...]
+    tag_count: int
     manifests: int
     own: int
     shared: int
 
 
-def read_repository_contents(connection: Connection, repository: Repository) -> RepositoryContents:
-    """The contents of a repository, and how much of them other repositories need too."""
+def read_repository_contents(
+    connection: Connection, repository: Repository, limit: int
+) -> RepositoryContents:
+    """The contents of a repository, and how much of them other repositories need too.
+
+    At most *limit* tags are named.
+    """
     links, refers = schema.repository_manifests, schema.references
+    of_repository = schema.tags.c.repository == repository
     names = (
-        select(schema.tags.c.name)
-        .where(schema.tags.c.repository == repository)
-        .order_by(schema.tags.c.name)
+        select(schema.tags.c.name).where(of_repository).order_by(schema.tags.c.name).limit(limit)
     )
     tags = tuple(Tag(name) for name in connection.execute(names).scalars())
+    tags_query = select(func.count()).select_from(schema.tags).where(of_repository)
+    tag_count = connection.execute(tags_query).scalar_one()
     other = links.alias()
     in_other_repositories = exists(
         select(other.c.digest).where(
             other.c.digest == _links.digest, other.c.repository != repository
         )
     )
+    content_size = func.length(schema.manifests.c.content)
     manifests = (
-        select(func.length(schema.manifests.c.content), in_other_repositories)
+        select(
+            func.count(),
+            func.coalesce(func.sum(content_size), 0),
+            func.coalesce(func.sum(case((in_other_repositories, content_size))), 0),
+        )
         .join(links, _links.digest == schema.manifests.c.digest)
         .where(_links.repository == repository)
     )
@@ -183,12 +195,15 @@ def read_repository_contents(connection: Connection, repository: Repository) -> 
         .join(other, other.c.digest == others.c.manifest)
         .where(others.c.digest == schema.blobs.c.digest, other.c.repository != repository)
     )
-    blobs = select(schema.blobs.c.size, needed).where(schema.blobs.c.digest.in_(referenced))
-    manifest_sizes = [tuple(row) for row in connection.execute(manifests)]
-    sizes = manifest_sizes + [tuple(row) for row in connection.execute(blobs)]
-    shared = sum(size for size, is_shared in sizes if is_shared)
-    own = sum(size for size, _ in sizes) - shared
-    return RepositoryContents(tags, len(manifest_sizes), own, shared)
+    size = schema.blobs.c.size
+    blobs = select(
+        func.coalesce(func.sum(size), 0), func.coalesce(func.sum(case((needed, size))), 0)
+    ).where(schema.blobs.c.digest.in_(referenced))
+    manifest_count, manifests_size, shared_manifests = connection.execute(manifests).one()
+    blobs_size, shared_blobs = connection.execute(blobs).one()
+    shared = shared_manifests + shared_blobs
+    own = manifests_size + blobs_size - shared
+    return RepositoryContents(tags, tag_count, manifest_count, own, shared)
 
 
 def _reached(digest: str) -> Any:

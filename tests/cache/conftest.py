@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -138,6 +138,19 @@ class ScriptedCache:
     async def fills_end(self) -> None:
         for fill in list(self.fills.under_way):
             await fill.finished.wait()
+
+
+def counted_reads(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """A list that grows with each read of a catalog."""
+    reads: list[None] = []
+    read = catalog._read
+
+    async def count(*arguments: Any, **options: Any) -> Any:
+        reads.append(None)
+        return await read(*arguments, **options)
+
+    monkeypatch.setattr(catalog, "_read", count)
+    return reads
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +20,10 @@ from hypothesis import strategies as st
 
 from entrepot.cache import fetch_queue as queue_module
 from entrepot.cache.fetch_queue import FetchQueue, TooManyFills
-from entrepot.cache.fill import (
-    MAX_CRAWL_TIME,
-    MAX_UNWANTED_TIME,
-    MIN_RATE,
-    RATE_WINDOW,
-    TAIL,
-    Fill,
-    FillState,
-    FillUnwanted,
-)
+from entrepot.cache.fill import MAX_UNWANTED_TIME, TAIL, Fill, FillState, FillUnwanted
 from entrepot.cache.fills import PACE_INTERVAL, Fills
+from entrepot.cache.pace import MAX_CRAWL_TIME, MIN_RATE, RATE_WINDOW
+from entrepot.cache.transfer import MAX_TRANSFERS
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import (
@@ -40,6 +34,8 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store.blobs import MIN_RESUMABLE_SIZE, BlobStore
+from entrepot.store.partial_blob import PartialBlob
+from tests.fakes.threaded_body import ThreadedChunks
 
 ORIGIN = "slow.example"
 CHUNK = 64 * 1024
@@ -53,11 +49,27 @@ class Clock:
 
 
 class Stream:
+    is_threaded = False
+
     def __init__(self, offset: int, size: int | None, chunks: AsyncIterator[bytes]) -> None:
         self.offset, self.size, self.validator, self._chunks = offset, size, None, chunks
+        self.body = ThreadedChunks(chunks) if self.is_threaded else None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._chunks
+        return self._chunks if self.body is None else aiter(self.body)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["loop", "thread"])
+def is_threaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Each test of this file runs twice: its sources are read through the event loop, and in a
+    thread."""
+    threaded: bool = request.param
+    monkeypatch.setattr(Stream, "is_threaded", threaded)
+    return threaded
+
+
+through_the_loop = pytest.mark.parametrize("is_threaded", [False], indirect=True, ids=["loop"])
+in_a_thread = pytest.mark.parametrize("is_threaded", [True], indirect=True, ids=["thread"])
 
 
 @dataclass
@@ -97,9 +109,13 @@ class Place:
     store: BlobStore
     clock: Clock
 
-    async def join(self, source: Drip, origin: str = ORIGIN) -> Fill:
+    async def join(self, source: Drip, origin: str = ORIGIN, repository: str = "") -> Fill:
         return await self.fills.join(
-            Digest.of(source.content), len(source.content), source, origin=origin
+            Digest.of(source.content),
+            len(source.content),
+            source,
+            origin=origin,
+            repository=repository,
         )
 
     async def join_queue(self, source: Drip) -> Fill:
@@ -381,6 +397,7 @@ async def test_l05_a_source_that_sends_a_byte_and_breaks_off_does_not_escape_the
         await fill.wait()
 
 
+@through_the_loop
 async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,13 +414,86 @@ async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(
     pull = waits(fill)
     source.send(CHUNK * 64)
     source.send(CHUNK * 64)
-    await until(lambda: fill._buffer.is_full)
+    await until(lambda: fill._storage.buffer.is_full)
     for _ in range(20):
         place.look_after(RATE_WINDOW)
         await asyncio.sleep(0)
     assert not fill.is_too_slow
     going_on.set()
     await pull
+
+
+@in_a_thread
+async def test_l05_a_disk_that_has_a_thread_wait_is_not_blamed_on_the_source(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thaws, has_begun = threading.Event(), threading.Event()
+    append = PartialBlob.append
+
+    def slow(partial: PartialBlob, pieces: Sequence[bytes]) -> None:
+        has_begun.set()
+        thaws.wait(60)
+        append(partial, pieces)
+
+    monkeypatch.setattr(PartialBlob, "append", slow)
+    [source] = drips(1)
+    fill = await place.join(source)
+    pull = waits(fill)
+    source.send(CHUNK * 4)
+    await until(has_begun.is_set)
+    for _ in range(20):
+        place.look_after(RATE_WINDOW)
+        await asyncio.sleep(0)
+    assert not fill.is_too_slow
+    thaws.set()
+    await pull
+
+
+@in_a_thread
+async def test_l05_a_fill_without_a_turn_has_no_thread(place: Place) -> None:
+    slow = drips(2)
+    pulls = [waits(await place.join(each)) for each in slow]
+    for source in slow:
+        source.send(60)
+    await until(lambda: place.fills.fetched == 120)
+    quick = drips(2)
+    for source in quick:
+        pulls.append(waits(await place.join_queue(source)))
+    assert place.fills._threads.free == MAX_TRANSFERS - 2
+    place.look_after(RATE_WINDOW)
+    await until(lambda: all(each.open for each in quick))
+    assert [each.open for each in slow] == [0, 0]
+    await until(lambda: place.fills._threads.free == MAX_TRANSFERS - 2)
+    for source in (*slow, *quick):
+        source.send(CHUNK * 4)
+    await asyncio.gather(*pulls)
+    assert place.fills._threads.free == MAX_TRANSFERS
+    # Each went on where it stood.
+    assert [each.offsets for each in slow] == [[0, 60], [0, 60]]
+
+
+@in_a_thread
+async def test_l05_blobs_that_trickle_from_many_sources_leave_the_loop_to_another(
+    place: Place,
+) -> None:
+    place.fills._threads.free = 4
+    slow = drips(6)
+    pulls = [
+        waits(await place.join(source, f"slow{number // 2}.example"))
+        for number, source in enumerate(slow)
+    ]
+    await until(lambda: all(each.open for each in slow))
+    for source in slow:
+        source.send(60)
+    await until(lambda: place.fills.fetched == 6 * 60)
+    assert place.fills._threads.free == 0
+    [quick] = drips(1)
+    quick.send(CHUNK * 4)
+    await (await place.join(quick, "quick.example")).wait()
+    for source in slow:
+        source.send(CHUNK * 4)
+    await asyncio.gather(*pulls)
+    assert place.fills._threads.free == 4
 
 
 async def test_a_fill_that_gave_its_turn_away_costs_no_file_descriptor_and_its_reader_reads_on(
@@ -506,6 +596,60 @@ async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_
     await until(lambda: len(place.fills.under_way) == 1)
     assert len(list(place.fills.notices())) == 1
     pulls[2].cancel()
+
+
+async def test_the_only_blob_of_a_repository_does_not_wait_behind_fifty_of_another(
+    place: Place,
+) -> None:
+    large = drips(50, 100)
+    for source in large:
+        await place.join(source, repository="library/large")
+    await until(lambda: large[1].open == 1)
+    [small] = drips(1, 100)
+    fill = await place.join(small, repository="library/small")
+    await until(lambda: place.fills._queues[ORIGIN].waiting == 49)
+    large[0].send(100)
+    await until(lambda: small.open == 1)
+    assert [source.offsets for source in large[2:]] == [[]] * 48
+    small.send(100)
+    await fill.wait()
+
+
+async def test_a_blob_that_two_repositories_need_has_the_turn_of_the_one_that_comes_first(
+    place: Place,
+) -> None:
+    large = drips(50, 100)
+    for source in large:
+        await place.join(source, repository="library/large")
+    await until(lambda: large[1].open == 1)
+    shared = await place.join(large[-1], repository="library/small")
+    large[0].send(100)
+    await until(lambda: large[-1].open == 1)
+    assert [source.offsets for source in large[2:-1]] == [[]] * 47
+    large[-1].send(100)
+    await shared.wait()
+    await until(lambda: large[2].open == 1)
+
+
+async def test_s10_a_repository_with_all_fills_of_a_source_does_not_keep_another_from_its_own(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "FILLS_PER_SOURCE", 3)
+    large = drips(10, 100)
+    joining = [
+        asyncio.create_task(place.join(source, repository="library/large")) for source in large
+    ]
+    await until(lambda: len(place.fills.under_way) == 3)
+    [small] = drips(1, 100)
+    joins = asyncio.create_task(place.join(small, repository="library/small"))
+    await until(lambda: place.fills._queues[ORIGIN]._places.waiting == 8)
+    for source in (*large[:2], small):
+        source.send(100)
+    await (await joins).wait()
+    assert sum(bool(source.offsets) for source in large) <= 4
+    for task in joining:
+        task.cancel()
+    await asyncio.wait(joining)
 
 
 async def test_turns_are_given_in_order() -> None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -27,8 +28,9 @@ from entrepot.cache.fill import (
     FillFailed,
     FillState,
 )
-from entrepot.cache.fill_buffer import BYPASS_BUFFER, WRITE_AHEAD, StorageFailed
+from entrepot.cache.fill_buffer import BYPASS_BUFFER, WRITE_AHEAD, FillBuffer, StorageFailed
 from entrepot.cache.fills import Fills
+from entrepot.cache.transfer import MAX_TRANSFERS
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import (
@@ -41,7 +43,9 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store import blobs as blobs_module
-from entrepot.store.blobs import MIN_RESUMABLE_SIZE, BlobStore, FilePart, PartialBlob
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE, BlobStore
+from entrepot.store.partial_blob import FilePart, NotWritten, PartialBlob
+from tests.fakes.threaded_body import ThreadedChunks
 from tests.store.full_disk import no_file_above
 
 CHUNK = 64 * 1024
@@ -56,9 +60,28 @@ class Stream:
     size: int | None
     validator: str | None
     chunks: AsyncIterator[bytes]
+    body: ThreadedChunks | None = None
+    is_threaded: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.is_threaded:
+            self.body = ThreadedChunks(self.chunks)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self.chunks
+        return self.chunks if self.body is None else aiter(self.body)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["loop", "thread"])
+def is_threaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Each test of this file runs twice: its sources are read through the event loop, and in a
+    thread."""
+    threaded: bool = request.param
+    monkeypatch.setattr(Stream, "is_threaded", threaded)
+    return threaded
+
+
+through_the_loop = pytest.mark.parametrize("is_threaded", [False], indirect=True, ids=["loop"])
+in_a_thread = pytest.mark.parametrize("is_threaded", [True], indirect=True, ids=["thread"])
 
 
 @dataclass
@@ -240,6 +263,17 @@ async def test_no_client_can_finish_a_wrong_blob(place: Place, size: int) -> Non
         await fill.wait()
     assert place.store.size(fill.digest) is None
     assert place.stored == {}
+    assert list(place.store._fills.iterdir()) == []
+
+
+async def test_no_client_can_finish_a_blob_whose_last_byte_is_wrong(place: Place) -> None:
+    right = os.urandom(CHUNK * 8)
+    fill = await place.join(Source(right[:-1] + bytes([right[-1] ^ 1])), Digest.of(right))
+    received = bytearray()
+    with pytest.raises(SourceAnswerInvalid, match="wrong bytes"):
+        await receive(fill, received)
+    assert len(received) <= len(right) - TAIL
+    await fill.finished.wait()
     assert list(place.store._fills.iterdir()) == []
 
 
@@ -738,9 +772,10 @@ async def test_memory_waits_for_the_disk_and_not_the_other_way_round(
     fill = await place.join(source)
     await fill.wait()
     assert max(waiting) <= WRITE_AHEAD + CHUNK
-    assert fill._buffer.start == fill._buffer.end == fill.size
+    assert fill._storage.buffer.start == fill._storage.buffer.end == fill.size
 
 
+@through_the_loop
 async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -764,6 +799,7 @@ async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(
     assert place.store.size(fill.digest) == fill.size
 
 
+@through_the_loop
 async def test_clients_get_from_memory_what_is_not_written_yet_and_from_the_file_what_is(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -789,6 +825,176 @@ async def test_clients_get_from_memory_what_is_not_written_yet_and_from_the_file
     ] == [(FilePart, len(first), fill.size - len(first))]
     assert len(rest) == 1
     assert await read(fill) == source.content
+
+
+# A thread of its own
+
+
+class Disk:
+    """A disk that takes nothing before it *thaws*, and then perhaps not all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.thaws = threading.Event()
+        self.has_begun = threading.Event()
+        self.error: OSError | None = None
+        self.releases: list[bool] = []
+        """For each time that a file was released: whether a thread was writing."""
+        append, release = PartialBlob.append, PartialBlob.release
+        is_writing = False
+
+        def slow(partial: PartialBlob, pieces: Sequence[bytes]) -> None:
+            nonlocal is_writing
+            is_writing = True
+            self.has_begun.set()
+            self.thaws.wait(60)
+            is_writing = False
+            if self.error is not None:
+                partial.hash(pieces)
+                raise NotWritten(self.error, [memoryview(piece) for piece in pieces])
+            append(partial, pieces)
+
+        def released(partial: PartialBlob) -> None:
+            self.releases.append(is_writing)
+            release(partial)
+
+        monkeypatch.setattr(PartialBlob, "append", slow)
+        monkeypatch.setattr(PartialBlob, "release", released)
+
+
+@in_a_thread
+async def test_a_source_is_read_in_a_thread_from_its_first_byte_to_its_last(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[ThreadedChunks] = []
+    prepare = Stream.__post_init__
+
+    def remember(stream: Stream) -> None:
+        prepare(stream)
+        assert stream.body is not None
+        bodies.append(stream.body)
+
+    monkeypatch.setattr(Stream, "__post_init__", remember)
+    source = Source(os.urandom(CHUNK * 8), script=[CHUNK * 3])
+    monkeypatch.setattr(FillBuffer, "add", lambda *_: pytest.fail("through memory"))
+    assert await read(await place.join(source)) == source.content
+    assert [name.startswith("entrepot-transfer") for body in bodies for name in body.readers] == [
+        True,
+        True,
+    ]
+    assert place.fills._threads.free == MAX_TRANSFERS
+
+
+@in_a_thread
+@pytest.mark.parametrize("end", ["pull cancelled", "engine stops"])
+async def test_a_thread_that_waits_for_the_source_ends_before_its_file_is_released(
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(os.urandom(CHUNK * 32))
+    source.held_back[CHUNK * 20] = asyncio.Event()
+    store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
+    await store.open()
+    fills = Fills(store, clock=asyncio.get_running_loop().time)
+    threads_at_release: list[int] = []
+    release = PartialBlob.release
+
+    def released(partial: PartialBlob) -> None:
+        threads_at_release.append(MAX_TRANSFERS - fills._threads.free)
+        release(partial)
+
+    monkeypatch.setattr(PartialBlob, "release", released)
+    async with fills.running():
+        fill = await fills.join(
+            Digest.of(source.content), len(source.content), source, origin=ORIGIN
+        )
+        await until(lambda: fill.received == CHUNK * 20)
+        assert fills._threads.free == MAX_TRANSFERS - 1
+        if end == "pull cancelled":
+            fills.cancel(fill)
+            await fill.finished.wait()
+    assert fill.finished.is_set()
+    assert threads_at_release == [0]
+    # The received bytes are for the next engine, not for who cancelled.
+    assert [part.stat().st_size for part in store._fills.iterdir()] == (
+        [CHUNK * 20] if end == "engine stops" else []
+    )
+    store.close()
+
+
+@in_a_thread
+async def test_a_file_is_not_released_while_a_disk_that_hangs_has_a_thread(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    fill = await place.join(Source(os.urandom(CHUNK * 8)))
+    await until(disk.has_begun.is_set)
+    place.fills.cancel(fill)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not fill.finished.is_set()
+    disk.thaws.set()
+    await fill.finished.wait()
+    assert disk.releases == [False]
+    assert list(place.store._fills.iterdir()) == []
+
+
+@in_a_thread
+async def test_a_disk_that_has_a_thread_wait_holds_back_the_source_and_the_blob_is_kept(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    source = Source(os.urandom(CHUNK * 256))
+    fill = await place.join(source)
+    await until(disk.has_begun.is_set)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert fill.received == 0
+    disk.thaws.set()
+    assert await read(fill) == source.content
+    await fill.wait()
+    assert place.store.size(fill.digest) == fill.size
+
+
+@in_a_thread
+async def test_a_full_disk_that_ends_a_fill_which_is_interrupted_spoils_no_digest(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes that the disk did not take are hashed, and would be fetched and hashed again."""
+    disk = Disk(monkeypatch)
+    disk.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    fill = await place.join(Source(os.urandom(CHUNK * 8)))
+    await until(disk.has_begun.is_set)
+    fill._interrupt(SourceBrokeOff("It is too slow."))
+    await asyncio.sleep(0)
+    disk.thaws.set()
+    with pytest.raises(StorageFailed, match="No space left on device"):
+        await fill.wait()
+    assert place.refusals == [errno.ENOSPC]
+
+
+@in_a_thread
+async def test_a_fill_for_which_no_thread_is_free_goes_through_the_loop(place: Place) -> None:
+    place.fills._threads.free = 0
+    source = Source(os.urandom(CHUNK * 8))
+    fill = await place.join(source)
+    assert await read(fill) == source.content
+    await fill.wait()
+    assert place.store.size(fill.digest) == fill.size
+    assert place.fills._threads.free == 0
+
+
+@in_a_thread
+async def test_bytes_reach_a_client_that_waits_before_the_source_goes_on(place: Place) -> None:
+    source = Source(os.urandom(CHUNK * 8))
+    gates = {offset: asyncio.Event() for offset in range(0, CHUNK * 6, CHUNK)}
+    source.held_back.update(gates)
+    fill = await place.join(source)
+    client = fill.read(0, fill.size)
+    for offset, gate in gates.items():
+        gate.set()
+        part = await anext(client)
+        assert isinstance(part, FilePart)
+        assert (part.offset, part.count) == (offset, CHUNK)
+    await client.aclose()  # type: ignore[attr-defined]
 
 
 # Whatever is raised, everybody who waits gets a definite end (S02)
@@ -853,13 +1059,20 @@ async def test_whatever_the_store_raises_all_who_wait_get_a_definite_end(
     step: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    is_threaded: bool,
 ) -> None:
     """S02."""
 
     async def fails(*_: object) -> None:
         raise kind("unforeseen")
 
-    monkeypatch.setattr(place.store, step, fails)
+    def fails_in_thread(*_: object) -> None:
+        raise kind("unforeseen")
+
+    if is_threaded and step == "append":
+        monkeypatch.setattr(place.store, "append_blocking", fails_in_thread)
+    else:
+        monkeypatch.setattr(place.store, step, fails)
     content = os.urandom(CHUNK * 8)
     fill = await place.join(
         Source(bytes(len(content)) if step == "discard" else content), Digest.of(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,18 @@ from pathlib import Path
 import pytest
 
 from entrepot.cache import index as index_module
-from entrepot.cache.index import DIGESTS, RECENT_BLOBS, RESOLVED_TAGS, CacheIndex, RepositoryIndex
-from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
+from entrepot.cache.bounded import Tally
+from entrepot.cache.index import ABSENT, UNCACHED_REPOSITORIES, CacheIndex, RepositoryIndex
+from entrepot.cache.unwritten import UnwrittenManifests
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.store import lookups as lookups_module
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
+from entrepot.store.lookups import Lookup
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from entrepot.store.records import TagEntry
+from tests.cache.conftest import counted_reads
 from tests.store.samples import SOURCE, image
 
 NGINX = Repository("library/nginx")
@@ -38,63 +44,42 @@ def image_of(name: object, *layers: object) -> Manifest:
 @pytest.fixture
 async def cache_index(tmp_path: Path) -> AsyncIterator[CacheIndex]:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
-        yield CacheIndex(catalog)
+        index = CacheIndex(catalog)
+        yield index
+        await index.close()
 
 
-def test_s31_what_one_repository_makes_us_remember_is_bounded() -> None:
-    index = RepositoryIndex({}, {})
-    for number in range(5_000):
-        index.source_confirmed(Tag(f"t{number}"), digest(number), OCI_MANIFEST, 5, 1.0)
-        index.record_request(image_of(number, f"a{number}", f"b{number}"), Tag(f"t{number}"))
-    children = tuple(
-        descriptor(number, ReferenceKind.MANIFEST, "linux/amd64") for number in range(5_000)
-    )
-    index.record_request(Manifest(b"{}", OCI_INDEX, digest("index"), children), Tag("index"))
-    assert len(index.resolved) == RESOLVED_TAGS
-    assert [len(each) for each in (index.tag_of, index.platform_of)] == [DIGESTS] * 2
-    assert sum(1 + len(blobs) for blobs in index._recent.values()) <= RECENT_BLOBS
-    # What was asked for last is what is still known.
-    assert index.latest_image_with(digest("b4999")) == digest(4999)
-    assert index.latest_image_with(digest("b0")) is None
-    assert index.tag_of[digest(4999)] == "index"
+@pytest.fixture
+def reads(cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """An entry for each read of the catalog."""
+    return counted_reads(cache_index._catalog, monkeypatch)
 
 
 async def test_s31_what_all_repositories_make_us_remember_is_bounded(
-    cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch
+    cache_index: CacheIndex,
 ) -> None:
-    monkeypatch.setattr(index_module, "MAX_REMEMBERED", 1_000)
+    cache_index._requests.max_entries = 1_000
     for repository in range(50):
-        index = await cache_index.of(Repository(f"library/r{repository}"))
+        requests = cache_index.requests(Repository(f"library/r{repository}"))
         for number in range(100):
-            index.source_confirmed(Tag(f"t{number}"), digest(number), OCI_MANIFEST, 5, 1.0)
-        assert cache_index._tally.count <= 1_000 + 200
+            requests.source_confirmed(Tag(f"t{number}"), digest(number), OCI_MANIFEST, 5, 1.0)
+        assert cache_index._requests.entries <= 1_000 + 200
     last, first = (
-        await cache_index.of(Repository("library/r49")),
-        await cache_index.of(Repository("library/r0")),
+        cache_index.requests(Repository("library/r49")),
+        cache_index.requests(Repository("library/r0")),
     )
     assert (len(last.resolved), len(first.resolved)) == (100, 0)
 
 
-async def test_s31_a_repository_that_is_forgotten_counts_no_more(
-    cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index_module, "REPOSITORIES", 1)
+async def test_s31_a_repository_that_is_forgotten_counts_no_more(cache_index: CacheIndex) -> None:
+    cache_index._requests.limit = 1
     for name in ("library/a", "library/b"):
-        (await cache_index.of(Repository(name))).source_confirmed(
+        cache_index.requests(Repository(name)).source_confirmed(
             Tag("1"), digest(1), OCI_MANIFEST, 5, 1.0
         )
-    assert cache_index._tally.count == 2
+    assert cache_index._requests.entries == 2
     cache_index.invalidate(Repository("library/b"))
-    assert cache_index._tally.count == 0
-
-
-def test_s31_the_bytes_of_images_that_were_asked_for_are_not_kept_with_their_blobs() -> None:
-    """A hundred images of eight megabytes for each repository would be."""
-    index = RepositoryIndex({}, {})
-    manifest = image_of("big", "layer")
-    index.record_request(manifest, None)
-    assert index.latest_image_with(digest("layer")) == manifest.digest
-    assert list(index._recent.values()) == [frozenset({digest("layer")})]
+    assert cache_index._requests.entries == 0
 
 
 async def test_manifests_in_memory_are_counted_with_the_view_of_them(
@@ -133,41 +118,15 @@ async def test_f67_a_manifest_that_no_catalog_takes_is_not_kept_in_memory_either
 
 def test_a_size_that_a_manifest_states_replaces_one_that_is_not_known() -> None:
     """F82: another manifest of the repository may name the same blob without its size."""
-    index = RepositoryIndex({}, {})
+    index = RepositoryIndex(Tally())
     unsized = Descriptor(digest("layer"), ReferenceKind.LAYER, "text/plain", None)
     index.add_manifest(image_of("with size", "layer"))
     index.add_manifest(Manifest(b"{}", OCI_MANIFEST, digest("without"), (unsized,)))
     assert index.blobs[digest("layer")].size == 5
-    other = RepositoryIndex({}, {})
+    other = RepositoryIndex(Tally())
     other.add_manifest(Manifest(b"{}", OCI_MANIFEST, digest("without"), (unsized,)))
     other.add_manifest(image_of("with size", "layer"))
     assert other.blobs[digest("layer")].size == 5
-
-
-def test_the_images_of_an_index_have_its_tag_and_the_platforms_that_it_states() -> None:
-    index = RepositoryIndex({}, {})
-    child = descriptor("image", ReferenceKind.MANIFEST, "linux/amd64")
-    index.record_request(Manifest(b"{}", OCI_INDEX, digest("index"), (child,)), Tag("1"))
-    assert index.tag_of[digest("image")] == index.tag_of[digest("index")] == Tag("1")
-    assert index.platform_of[digest("image")] == "linux/amd64"
-
-
-def test_a_layer_of_several_images_belongs_to_the_one_requested_last() -> None:
-    index = RepositoryIndex({}, {})
-    first, second = image_of("first", "layer"), image_of("second", "layer")
-    for manifest in (first, second, first):
-        index.record_request(manifest, None)
-    assert index.latest_image_with(digest("layer")) == first.digest
-    assert index.latest_image_with(digest("other")) is None
-
-
-def test_the_tags_of_a_digest_are_those_that_the_source_confirmed_last() -> None:
-    """containerd sends a HEAD for a tag and then a GET for the digest."""
-    index = RepositoryIndex({}, {})
-    for tag, name in (("1", "old"), ("2", "old"), ("1", "new")):
-        index.source_confirmed(Tag(tag), digest(name), OCI_MANIFEST, 5, 1.0)
-    assert index.tags_resolved_to(digest("old")) == [Tag("2")]
-    assert index.tags_resolved_to(digest("new")) == [Tag("1")]
 
 
 # What all of them decide
@@ -196,10 +155,10 @@ async def test_a_tag_that_was_only_resolved_is_forgotten_with_its_manifest_cache
     cache_index: CacheIndex,
 ) -> None:
     manifest = image("layer")
-    index = await cache_index.of(NGINX)
-    index.source_confirmed(Tag("1"), manifest.digest, OCI_MANIFEST, 5, 1.0)
+    requests = cache_index.requests(NGINX)
+    requests.source_confirmed(Tag("1"), manifest.digest, OCI_MANIFEST, 5, 1.0)
     await cache_index.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
-    assert Tag("1") not in index.resolved
+    assert Tag("1") not in requests.resolved
     assert await cache_index.tag(NGINX, Tag("1")) == TagEntry(manifest.digest, 1.0, 1.0)
 
 
@@ -222,11 +181,11 @@ async def test_after_an_eviction_manifests_are_read_again_and_requests_stay(
 ) -> None:
     manifest = image("layer")
     await cache_index.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
-    (await cache_index.of(NGINX)).record_request(manifest, Tag("1"))
+    cache_index.requests(NGINX).record_request(manifest, Tag("1"))
     await cache_index._catalog.delete_manifest(NGINX, manifest.digest)
     cache_index.invalidate_evicted([NGINX])
-    index = await cache_index.of(NGINX)
-    assert (index.manifests, index.tag_of[manifest.digest]) == ({}, Tag("1"))
+    assert await cache_index.manifest_of(NGINX, manifest.digest) is None
+    assert cache_index.requests(NGINX).tag_of[manifest.digest] == Tag("1")
     assert cache_index.tag_in_memory(NGINX, Tag("1")) is None
 
 
@@ -237,14 +196,14 @@ async def test_what_was_read_before_an_invalidation_is_not_stored_after_it(
     manifest = image("layer")
     await cache_index.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
     cache_index.invalidate_tag(NGINX, Tag("1"))
-    read = cache_index._catalog.tag
+    read = cache_index._catalog.lookup_tag
 
-    async def read_late(repository: Repository, tag: Tag) -> TagEntry | None:
-        entry = await read(repository, tag)
+    async def read_late(repository: Repository, tag: Tag) -> Lookup[TagEntry]:
+        lookup = await read(repository, tag)
         cache_index.invalidate_tag(repository, tag)
-        return entry
+        return lookup
 
-    monkeypatch.setattr(cache_index._catalog, "tag", read_late)
+    monkeypatch.setattr(cache_index._catalog, "lookup_tag", read_late)
     assert await cache_index.tag(NGINX, Tag("1")) is not None
     assert cache_index.tag_in_memory(NGINX, Tag("1")) is None
 
@@ -266,3 +225,183 @@ async def test_while_the_catalog_fails_a_manifest_is_in_memory_until_it_is_writt
     assert await cache_index.manifest_of(NGINX, manifest.digest) == manifest
     assert await cache_index.write_unwritten() == 1
     assert await cache_index._catalog.manifest(manifest.digest) == manifest
+
+
+# What is known not to be cached
+
+
+async def look_up_all(index: CacheIndex, repository: Repository = NGINX) -> list[bool]:
+    """Whether the repository, a tag, a manifest and a blob are cached."""
+    manifest = image("layer")
+    return [
+        await index.is_cached(repository),
+        await index.tag(repository, Tag("1")) is not None,
+        await index.manifest_of(repository, manifest.digest) is not None,
+        await index.blob_of(repository, manifest.blobs[0].digest) is not None,
+    ]
+
+
+async def test_of_an_uncached_repository_the_catalog_is_asked_once(
+    cache_index: CacheIndex, reads: list[None]
+) -> None:
+    for _ in range(2):
+        assert await look_up_all(cache_index) == [False] * 4
+    assert len(reads) == 1
+
+
+async def test_what_a_cached_repository_does_not_have_is_looked_up_once(
+    cache_index: CacheIndex, reads: list[None]
+) -> None:
+    await cache_index.add_manifest(NGINX, SOURCE, image("other"), tags=[Tag("2")], now=1.0)
+    for _ in range(3):
+        assert await look_up_all(cache_index) == [True, False, False, False]
+    assert len(reads) == 3
+
+
+async def test_requests_at_the_same_time_share_one_read(
+    cache_index: CacheIndex, reads: list[None]
+) -> None:
+    entries = await asyncio.gather(*(cache_index.tag(NGINX, Tag("1")) for _ in range(100)))
+    assert (entries, len(reads)) == ([None] * 100, 1)
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+async def test_a_manifest_that_comes_is_no_longer_known_not_to_be_cached(
+    is_cached: bool, cache_index: CacheIndex
+) -> None:
+    if is_cached:
+        await cache_index.add_manifest(NGINX, SOURCE, image("other"), tags=[], now=1.0)
+    assert await look_up_all(cache_index) == [is_cached, False, False, False]
+    await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=1.0)
+    assert await look_up_all(cache_index) == [True] * 4
+
+
+async def test_a_tag_that_is_pointed_at_a_manifest_is_no_longer_known_not_to_be_cached(
+    cache_index: CacheIndex,
+) -> None:
+    manifest = image("layer")
+    await cache_index.add_manifest(NGINX, SOURCE, manifest, tags=[], now=1.0)
+    assert await look_up_all(cache_index) == [True, False, True, True]
+    assert await cache_index.point_tag(NGINX, Tag("1"), manifest.digest, now=1.0)
+    assert await look_up_all(cache_index) == [True] * 4
+
+
+async def test_what_is_written_after_memory_forgot_it_is_no_longer_known_not_to_be_cached(
+    cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S19: a write hangs, and succeeds when its manifest is in memory no longer."""
+    monkeypatch.setattr(index_module, "WRITE_TIMEOUT", 0.01)
+    async with cache_index._catalog._writing:
+        await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=1.0)
+        [hanging] = cache_index._hanging
+        cache_index._unwritten = UnwrittenManifests()
+        cache_index.invalidate(NGINX)
+        cache_index.invalidate_manifests()
+        assert await look_up_all(cache_index) == [False] * 4
+    assert await hanging
+    assert await look_up_all(cache_index) == [True] * 4
+
+
+async def test_a_manifest_in_memory_only_is_cached_whatever_the_catalog_says(
+    cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise CatalogFailed("The catalog fails: database or disk is full.")
+
+    monkeypatch.setattr(cache_index._catalog, "add_manifest", fail)
+    assert await look_up_all(cache_index) == [False] * 4
+    await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=1.0)
+    cache_index.invalidate(NGINX)
+    cache_index.invalidate_manifests()
+    assert (await look_up_all(cache_index))[1:] == [True] * 3
+
+
+@pytest.mark.parametrize("invalidate", ["invalidate", "invalidate_evicted"])
+async def test_a_repository_that_is_deleted_or_evicted_is_not_cached(
+    invalidate: str, cache_index: CacheIndex
+) -> None:
+    await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=1.0)
+    assert await look_up_all(cache_index) == [True] * 4
+    await cache_index._catalog.delete_repository(NGINX)
+    getattr(cache_index, invalidate)(NGINX if invalidate == "invalidate" else [NGINX])
+    assert await look_up_all(cache_index) == [False] * 4
+    await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=2.0)
+    assert await look_up_all(cache_index) == [True] * 4
+
+
+async def test_an_answer_from_before_a_manifest_came_is_not_stored_after_it(
+    cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, has_read, goes_on = cache_index._catalog.lookup_tag, asyncio.Event(), asyncio.Event()
+
+    async def read_early(repository: Repository, tag: Tag) -> Lookup[TagEntry]:
+        lookup = await read(repository, tag)
+        has_read.set()
+        await goes_on.wait()
+        return lookup
+
+    monkeypatch.setattr(cache_index._catalog, "lookup_tag", read_early)
+    early = asyncio.create_task(cache_index.tag(NGINX, Tag("1")))
+    await has_read.wait()
+    await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=1.0)
+    goes_on.set()
+    assert await early is None
+    assert await look_up_all(cache_index) == [True] * 4
+
+
+async def test_s31_unknown_tags_and_repositories_are_remembered_within_bounds(
+    cache_index: CacheIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=1.0)
+    entries = cache_index._repositories.entries
+
+    async def none(repository: Repository, _: Tag) -> Lookup[TagEntry]:
+        return Lookup(SOURCE if repository == NGINX else None)
+
+    monkeypatch.setattr(cache_index._catalog, "lookup_tag", none)
+    for number in range(ABSENT + 100):
+        await cache_index.tag(NGINX, Tag(f"t{number}"))
+    assert cache_index._repositories.entries == entries + ABSENT
+    for number in range(UNCACHED_REPOSITORIES + 100):
+        await cache_index.tag(Repository(f"unknown/r{number}"), Tag("1"))
+    assert len(cache_index._uncached) == UNCACHED_REPOSITORIES
+    assert len(cache_index._repositories) == 1
+    assert await look_up_all(cache_index) == [True] * 4
+
+
+async def test_an_unknown_tag_that_is_requested_often_survives_a_flood_of_others(
+    cache_index: CacheIndex, reads: list[None]
+) -> None:
+    await cache_index.add_manifest(NGINX, SOURCE, image("layer"), tags=[Tag("1")], now=1.0)
+    await cache_index.tag(NGINX, Tag("often"))
+    for number in range(ABSENT + 100):
+        cache_index._repositories.of(NGINX).record_absent(Tag(f"t{number}"))
+        if number % 1_000 == 0:
+            await cache_index.tag(NGINX, Tag("often"))
+    assert len(reads) == 1
+
+
+# One thing of a large repository
+
+
+async def test_one_thing_of_a_large_repository_is_one_read_of_a_few_rows(
+    cache_index: CacheIndex, reads: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand manifests and their blobs were read for the first request (L14)."""
+    monkeypatch.setattr(lookups_module, "FEW_MANIFESTS", 10)
+    for number in range(20):
+        await cache_index._catalog.add_manifest(
+            NGINX, SOURCE, image(f"own {number}", "base"), tags=[Tag(str(number))], now=1.0
+        )
+    manifest = image("own 7", "base")
+    entry = await cache_index.tag(NGINX, Tag("7"))
+    assert entry is not None
+    assert await cache_index.manifest_of(NGINX, entry.digest) == manifest
+    for blob in manifest.blobs:
+        assert await cache_index.blob_of(NGINX, blob.digest) == blob
+    assert len(reads) == 2
+    assert cache_index._repositories.entries == 1 + 1 + len(manifest.blobs)
+    other = image("own 8", "base")
+    assert await cache_index.blob_of(NGINX, other.blobs[1].digest) == other.blobs[1]
+    assert await cache_index.blob_of(NGINX, digest("none")) is None
+    assert len(reads) == 4

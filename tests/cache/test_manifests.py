@@ -22,7 +22,9 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
+from entrepot.source.blob_transport import BlobTransport
 from entrepot.source.transport import SourceTransport
+from entrepot.store.lookups import Lookup
 from entrepot.store.records import TagEntry
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import Content, FakeRegistry, Fault, Html, Status
@@ -100,14 +102,19 @@ async def test_s24_the_answers_of_requests_that_failed_are_released(
     registry: httpx.AsyncClient, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[weakref.ref[httpx.Response]] = []
-    send = SourceTransport.handle_async_request
 
-    async def noted(self: SourceTransport, request: httpx.Request) -> httpx.Response:
-        response = await send(self, request)
-        answers.append(weakref.ref(response))
-        return response
+    def note(transport: type[httpx.AsyncBaseTransport]) -> None:
+        send = transport.handle_async_request
 
-    monkeypatch.setattr(SourceTransport, "handle_async_request", noted)
+        async def noted(self: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
+            response = await send(self, request)
+            answers.append(weakref.ref(response))
+            return response
+
+        monkeypatch.setattr(transport, "handle_async_request", noted)
+
+    note(SourceTransport)
+    note(BlobTransport)
     source.fault("/9/", Status(500))
     for path in (
         "library/nginx/manifests/1",
@@ -168,7 +175,7 @@ async def test_l14_a_failure_that_is_remembered_costs_no_question_to_the_catalog
         raise AssertionError("the catalog was asked")
 
     engine.cache.index.invalidate(Repository("library/nginx"))
-    for name in ("tag", "media_types_of", "manifests_of", "blobs_of", "is_cached"):
+    for name in ("lookup_tag", "lookup_manifest", "lookup_blob", "manifests_of", "source_of"):
         monkeypatch.setattr(engine.catalog, name, ask)
     for _ in range(2):
         assert (
@@ -333,18 +340,20 @@ async def test_a_tag_that_comes_while_the_catalog_is_asked_is_not_fetched_again(
     """One of fifty clients looked into the catalog before the manifest was there, and asked the
     source after it was."""
     source.add_image("library/app", "1")
-    read, has_read, goes_on = engine.catalog.tag, asyncio.Event(), asyncio.Event()
+    read, has_read, goes_on = engine.catalog.lookup_tag, asyncio.Event(), asyncio.Event()
 
-    async def read_early(repository: Repository, tag: Tag) -> TagEntry | None:
-        entry = await read(repository, tag)
-        monkeypatch.setattr(engine.catalog, "tag", read)
+    async def read_early(repository: Repository, tag: Tag) -> Lookup[TagEntry]:
+        lookup = await read(repository, tag)
+        monkeypatch.setattr(engine.catalog, "lookup_tag", read)
         has_read.set()
         await goes_on.wait()
-        return entry
+        return lookup
 
-    monkeypatch.setattr(engine.catalog, "tag", read_early)
+    monkeypatch.setattr(engine.catalog, "lookup_tag", read_early)
     late = asyncio.create_task(registry.get("/v2/library/app/manifests/1"))
     await has_read.wait()
+    # From a change on, no request shares a read that began before it.
+    engine.cache.index.invalidate(Repository("library/other"))
     assert (await registry.get("/v2/library/app/manifests/1")).headers[
         "entrepot-origin"
     ] == "upstream"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from entrepot import __version__
+from entrepot.api.models import ReconciliationProgress
 from entrepot.config.directories import Directories
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, SET, CommandLine
@@ -217,6 +218,24 @@ async def test_status_shows_the_engine(entrepot: CommandLine, engine: Engine) ->
     assert f"Registry         {engine.address}\n" in told
     assert "Cache rules      1 of 1,000\n" in told
     assert "Last 24 hours    nothing was pulled\n" in told
+
+
+async def test_status_shows_how_far_the_comparison_with_the_disk_is(
+    entrepot: CommandLine, engine: Engine
+) -> None:
+    await engine.maintenance.reconcile()
+    assert (await entrepot.ask("status"))["reconciliation"] is None
+    assert "Disk comparison" not in (await entrepot.done("status")).output
+    engine.maintenance.reconciliation = ReconciliationProgress(
+        started=1.0, checked=128, directories=512
+    )
+    assert (await entrepot.ask("status"))["reconciliation"] == {
+        "started": 1.0,
+        "checked": 128,
+        "directories": 512,
+    }
+    output = (await entrepot.done("status")).output
+    assert "Disk comparison  128 of 512 directories checked\n" in output
 
 
 async def test_status_says_what_the_cache_did_in_the_last_day(

@@ -16,6 +16,7 @@ class Engine:
         self.health = "healthy"
         self.changes = 0
         self.uses = 0
+        self.confirmations = 0
         self.answers_with_old_counts = 0
         self.now = 1000.0
         self.revisions = Revisions(

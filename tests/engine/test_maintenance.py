@@ -32,6 +32,7 @@ from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blob_walk import BlobSlice, BlobWalk
 from entrepot.store.connections import CatalogFailed
+from entrepot.store.lookups import Lookup
 from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
@@ -174,11 +175,14 @@ async def test_of_a_repository_only_the_old_image_goes(
     old, new = images
     await engine.maintenance.evict(target=LAYER + 5000)
     assert [tag.name for tag in (await engine.repositories.get("library/a")).tags] == ["2"]
-    index = await engine.cache.index.of(repository)
-    assert new.digest in index.manifests
-    assert old.digest not in index.manifests
-    assert index.blobs.keys() == {blob.digest for blob in new.blobs}
-    assert await engine.cache.index.tag(repository, Tag("1")) is None
+    index = engine.cache.index
+    assert await index.manifest_of(repository, new.digest) is not None
+    assert await index.manifest_of(repository, old.digest) is None
+    blobs = {blob.digest for image in images for blob in image.blobs}
+    assert {blob for blob in blobs if await index.blob_of(repository, blob) is not None} == {
+        blob.digest for blob in new.blobs
+    }
+    assert await index.tag(repository, Tag("1")) is None
 
 
 async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(
@@ -506,8 +510,7 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
-    index = await engine.cache.index.of(repository)
-    assert image.digest in index.manifests
+    assert await engine.cache.index.manifest_of(repository, image.digest) is not None
     # What a request sees that looked at the index just before the eviction was done.
     await engine.catalog.delete_manifest(repository, image.digest)
     await engine.maintenance.collect()
@@ -559,20 +562,22 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
     repository = Repository("library/a")
     engine.cache.index.invalidate(repository)
     read, go_on = asyncio.Event(), asyncio.Event()
-    really = engine.catalog.media_types_of
+    really = engine.catalog.lookup_manifest
 
-    async def slow(name: Repository) -> dict[Digest, str]:
-        found = await really(name)
+    async def slow(name: Repository, digest: Digest) -> Lookup[Manifest]:
+        found = await really(name, digest)
         read.set()
         await go_on.wait()
         return found
 
-    monkeypatch.setattr(engine.catalog, "media_types_of", slow)
-    asking = asyncio.create_task(engine.cache.index.of(repository))
+    monkeypatch.setattr(engine.catalog, "lookup_manifest", slow)
+    asking = asyncio.create_task(engine.cache.index.manifest_of(repository, image.digest))
     await read.wait()
     await engine.maintenance.evict(target=0)
     go_on.set()
-    assert image.digest not in (await asking).manifests
+    await asking
+    assert not engine.cache.index.is_manifest_in_memory(repository, image.digest)
+    assert await engine.cache.index.manifest_of(repository, image.digest) is None
 
 
 async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked_of_it(

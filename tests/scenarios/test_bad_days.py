@@ -29,6 +29,7 @@ from entrepot.engine.engine import Engine
 from entrepot.errors import Refusal
 from entrepot.event_kinds import EventKind
 from entrepot.server.run import management_app, registry_app
+from entrepot.source.blob_transport import BlobTransport
 from entrepot.source.transport import SourceTransport
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import BasicSignIn, FakeRegistry, Hang, Headers, Html, Status, TokenSignIn
@@ -91,13 +92,18 @@ def tries(engine: Engine) -> Tries:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every request that goes onto the network."""
     requests: list[str] = []
-    send = SourceTransport.handle_async_request
 
-    async def counted(self: SourceTransport, request: httpx.Request) -> httpx.Response:
-        requests.append(f"{request.method} {request.url.path}")
-        return await send(self, request)
+    def count(transport: type[httpx.AsyncBaseTransport]) -> None:
+        send = transport.handle_async_request
 
-    monkeypatch.setattr(SourceTransport, "handle_async_request", counted)
+        async def counted(self: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
+            requests.append(f"{request.method} {request.url.path}")
+            return await send(self, request)
+
+        monkeypatch.setattr(transport, "handle_async_request", counted)
+
+    count(SourceTransport)
+    count(BlobTransport)
     return requests
 
 

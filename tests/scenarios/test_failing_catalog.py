@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from entrepot.cache import index
-from entrepot.cache.index import Unwritten, UnwrittenManifests
+from entrepot.cache import unwritten as unwritten_module
+from entrepot.cache.unwritten import Unwritten, UnwrittenManifests
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.engine.engine import Engine
 from entrepot.store.connections import CatalogFailed, CatalogOperation, Reason
@@ -217,11 +218,11 @@ def unwritten(name: str, *tags: str) -> Unwritten:
 
 def test_what_is_kept_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     unwritten_manifests = UnwrittenManifests()
-    monkeypatch.setattr(index, "MAX_UNWRITTEN_MANIFESTS", 2)
+    monkeypatch.setattr(unwritten_module, "MAX_UNWRITTEN_MANIFESTS", 2)
     for name in ("a", "b", "c"):
         unwritten_manifests.add(unwritten(name))
     assert [each.manifest for each in unwritten_manifests.of(NGINX)] == [image("b"), image("c")]
-    monkeypatch.setattr(index, "MAX_UNWRITTEN_BYTES", len(image("c").content))
+    monkeypatch.setattr(unwritten_module, "MAX_UNWRITTEN_BYTES", len(image("c").content))
     unwritten_manifests.add(unwritten("c"))
     assert [each.manifest for each in unwritten_manifests.of(NGINX)] == [image("c")]
     unwritten_manifests.remove(unwritten("c"))

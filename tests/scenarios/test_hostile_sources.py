@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from entrepot.cache import pull as pull_module
-from entrepot.cache.fill import MAX_CRAWL_TIME, RATE_WINDOW
 from entrepot.cache.fills import PACE_INTERVAL
+from entrepot.cache.pace import MAX_CRAWL_TIME, RATE_WINDOW
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.registries import DeclaredRegistry

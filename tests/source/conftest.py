@@ -19,10 +19,14 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import SignIn
+from entrepot.source.addresses import Reach
+from entrepot.source.blob_transport import BlobTransport
 from entrepot.source.blobs import BlobStream
 from entrepot.source.client import SourceClient
+from entrepot.source.dns import Lookups
 from entrepot.source.errors import SourceError
-from entrepot.source.sources import Sources
+from entrepot.source.sources import Sources, _Transports
+from entrepot.source.transport import SourceTransport
 from tests.authority import CertificateAuthority
 from tests.fakes import FakeRegistry
 
@@ -92,6 +96,35 @@ async def opened(clock: Clock, pauses: Pauses) -> AsyncIterator[Callable[..., So
             return sources
 
         yield make
+
+
+@pytest.fixture(params=["small", "blobs"])
+def new_transport(
+    request: pytest.FixtureRequest,
+) -> Callable[..., SourceTransport | BlobTransport]:
+    """Makes transports, of small requests and of blobs: both must do the same."""
+
+    def make(
+        tls: ssl.SSLContext, *, connections: int, reach: Reach | None = None
+    ) -> SourceTransport | BlobTransport:
+        if request.param == "small":
+            return SourceTransport(tls, connections=connections, reach=reach)
+        return BlobTransport(tls, Lookups(10), connections=connections, reach=reach)
+
+    return make
+
+
+@pytest.fixture(params=["small", "blobs"])
+def each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All requests over the transport of small ones, or over that of blobs."""
+    transports_to = Sources._transports_to
+
+    def one_transport(self: Sources, endpoint: str, reach: Reach) -> _Transports:
+        transports = transports_to(self, endpoint, reach)
+        transport = getattr(transports, request.param)
+        return _Transports(transport, transport)
+
+    monkeypatch.setattr(Sources, "_transports_to", one_transport)
 
 
 @pytest.fixture

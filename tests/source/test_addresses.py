@@ -14,11 +14,10 @@ from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.registries import DeclaredRegistry, SourceRegistries, SourceRegistry
 from entrepot.core.states import SignIn
-from entrepot.source import transport
+from entrepot.source import sockets
 from entrepot.source.addresses import AddressRefused, Reach, is_local, parse_address
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.sources import Sources
-from entrepot.source.transport import SourceTransport
 from tests.fakes import FakeRegistry, Redirect, TokenSignIn
 from tests.source.conftest import registry
 
@@ -326,6 +325,7 @@ async def test_a_registry_of_the_table_is_never_this_machine(
 
 async def test_of_several_addresses_only_the_permitted_ones_are_tried(
     monkeypatch: pytest.MonkeyPatch,
+    new_transport: Callable[..., httpx.AsyncBaseTransport],
 ) -> None:
     """S21: happy eyeballs tries one after another."""
     resolving(monkeypatch, cdn_example="127.0.0.1 ::1 10.255.255.1 169.254.169.254")
@@ -335,8 +335,8 @@ async def test_of_several_addresses_only_the_permitted_ones_are_tried(
         tried.append(address[4][0])  # type: ignore[index]
         raise OSError("not here")
 
-    monkeypatch.setattr(transport, "_socket", make)
-    sends = SourceTransport(ssl.create_default_context(), connections=2)
+    monkeypatch.setattr(sockets, "open_socket", make)
+    sends = new_transport(ssl.create_default_context(), connections=2)
     async with httpx.AsyncClient(transport=sends, trust_env=False) as http:
         with pytest.raises(httpx.ConnectError):
             await http.get("http://cdn.example/x")
@@ -344,11 +344,13 @@ async def test_of_several_addresses_only_the_permitted_ones_are_tried(
 
 
 async def test_the_socket_itself_is_judged_whatever_the_look_up_said(
-    source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    new_transport: Callable[..., httpx.AsyncBaseTransport],
 ) -> None:
     """S21: the last of the three judgements, which also sees what a cache of look-ups says."""
     monkeypatch.setattr(Reach, "permits_host", lambda *_: True)
-    sends = SourceTransport(ssl.create_default_context(), connections=2)
+    sends = new_transport(ssl.create_default_context(), connections=2)
     async with httpx.AsyncClient(transport=sends, trust_env=False) as http:
         with pytest.raises(AddressRefused):
             await http.get(source.url)
@@ -356,13 +358,15 @@ async def test_the_socket_itself_is_judged_whatever_the_look_up_said(
 
 
 async def test_through_a_proxy_literal_addresses_are_judged_and_names_are_the_proxys(
-    source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    new_transport: Callable[..., httpx.AsyncBaseTransport],
 ) -> None:
     """S21: the proxy may run on this machine, and what it is asked for must not."""
     monkeypatch.setenv("http_proxy", source.url)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    sends = SourceTransport(ssl.create_default_context(), connections=2)
+    sends = new_transport(ssl.create_default_context(), connections=2)
     async with httpx.AsyncClient(transport=sends, trust_env=False) as http:
         await http.get("http://registry.example/v2/")
         assert source.requests[0].target == "http://registry.example/v2/"

@@ -49,6 +49,8 @@ from widgets.text import wrapped
 
 NGINX, LATEST = Repository("library/nginx"), Tag("latest")
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 
 @pytest.fixture
 def clock() -> Clock:

@@ -6,7 +6,7 @@ import gzip
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import httpx
@@ -37,8 +37,10 @@ async def source() -> AsyncIterator[FakeRegistry]:
 
 
 @pytest.fixture
-async def http(source: FakeRegistry) -> AsyncIterator[httpx.AsyncClient]:
-    transport = SourceTransport(
+async def http(
+    source: FakeRegistry, new_transport: Callable[..., httpx.AsyncBaseTransport]
+) -> AsyncIterator[httpx.AsyncClient]:
+    transport = new_transport(
         ssl.create_default_context(), connections=4, reach=Reach(loopback=True)
     )
     async with httpx.AsyncClient(
@@ -268,7 +270,7 @@ async def test_requests_go_through_a_proxy(
 @pytest.mark.parametrize("first", [b"5\r\nhello\r\n", b""])
 @pytest.mark.parametrize("ends", [True, False])
 async def test_a_body_whose_framing_breaks_is_an_error_and_never_a_wait_without_end(
-    broken: bytes, first: bytes, ends: bool
+    new_transport: Callable[..., httpx.AsyncBaseTransport], broken: bytes, first: bytes, ends: bool
 ) -> None:
     """S02: a source that sent one wrong chunk after the first kept its reader for ever, whatever
     the read time-out; six of them stopped the source."""
@@ -286,7 +288,7 @@ async def test_a_body_whose_framing_breaks_is_an_error_and_never_a_wait_without_
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    transport = SourceTransport(
+    transport = new_transport(
         ssl.create_default_context(), connections=1, reach=Reach(loopback=True)
     )
     timeout = httpx.Timeout(30, read=30 if ends else 0.3, pool=None)

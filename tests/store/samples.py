@@ -12,7 +12,7 @@ from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
 from entrepot.store.blob_walk import BlobSlice
 from entrepot.store.catalog import Catalog
-from entrepot.store.manifests import Manifest
+from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.reconciliation import RemoveDamaged, StatSize
 
 NGINX = Repository("library/nginx")
@@ -57,6 +57,19 @@ def index(**images: Manifest) -> Manifest:
 def sizes_of(manifest: Manifest) -> dict[Digest, int]:
     """The blobs of a manifest whose sizes it states."""
     return {blob.digest: blob.size for blob in manifest.blobs if blob.size is not None}
+
+
+async def blobs_of(catalog: Catalog, repository: Repository) -> dict[Digest, Descriptor]:
+    """The blobs that the manifests of a repository refer to, each as a look-up has it."""
+    blobs = {}
+    for digest in await catalog.manifests_of(repository):
+        manifest = await catalog.manifest(digest, repository)
+        assert manifest is not None
+        for blob in manifest.blobs:
+            descriptor = (await catalog.lookup_blob(repository, blob.digest)).value
+            assert descriptor is not None
+            blobs[blob.digest] = descriptor
+    return blobs
 
 
 class RemovedBlobs(list[Digest]):

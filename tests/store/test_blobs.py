@@ -26,10 +26,9 @@ from entrepot.store.blobs import (
     RESUMABLE_SHARE,
     RESUMABLE_TTL,
     BlobStore,
-    NotWritten,
-    PartialBlob,
     part_name,
 )
+from entrepot.store.partial_blob import NotWritten, PartialBlob
 from tests.store.full_disk import no_file_above
 
 

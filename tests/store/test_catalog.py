@@ -13,7 +13,7 @@ from entrepot.store.catalog import Catalog, Locks
 from entrepot.store.manifests import Manifest
 from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.rows import reference_rows
-from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image, reconcile
+from tests.store.samples import DEBIAN, NGINX, SOURCE, blobs_of, cache_blobs, image, reconcile
 
 
 async def test_a_manifest_comes_back_byte_for_byte(catalog: Catalog) -> None:
@@ -25,7 +25,7 @@ async def test_a_manifest_comes_back_byte_for_byte(catalog: Catalog) -> None:
         manifest.digest, cached=5.0, checked=5.0
     )
     assert await catalog.manifests_of(NGINX) == {manifest.digest}
-    assert set(await catalog.blobs_of(NGINX)) == {each.digest for each in manifest.blobs}
+    assert set(await blobs_of(catalog, NGINX)) == {each.digest for each in manifest.blobs}
 
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 async def test_a_manifest_of_one_repository_does_not_belong_to_another(catalog: Catalog) -> None:
     await catalog.add_manifest(NGINX, SOURCE, image("a"), now=1.0)
     assert await catalog.manifests_of(DEBIAN) == frozenset()
-    assert await catalog.blobs_of(DEBIAN) == {}
+    assert await blobs_of(catalog, DEBIAN) == {}
 
 
 async def test_checking_a_tag_keeps_since_when_it_is_cached_and_moving_it_does_not(
@@ -185,4 +185,4 @@ async def test_the_rows_of_a_large_manifest_are_prepared_in_a_thread(
     large = image(*(str(number) for number in range(2_000)))
     await catalog.add_manifest(NGINX, SOURCE, large, now=1.0)
     assert threads == [False]
-    assert await catalog.blobs_of(NGINX) == {each.digest: each for each in large.blobs}
+    assert await blobs_of(catalog, NGINX) == {each.digest: each for each in large.blobs}

@@ -38,7 +38,7 @@ async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: P
         catalog._readers.close_idle()
         for ask in (
             catalog.repositories_count(),
-            catalog.map_repositories(lambda each: each),
+            catalog.repositories(),
             catalog.add_blob(Digest.of(b""), 0, now=1.0),
         ):
             with pytest.raises(

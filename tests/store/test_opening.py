@@ -25,7 +25,7 @@ from entrepot.store.catalog import Catalog
 from entrepot.store.catalog_maintenance import CatalogMaintenance
 from entrepot.store.connections import CatalogFailed, Reason
 from entrepot.store.disk_reserve import RESERVE_SIZE, DiskReserve
-from entrepot.store.recovery import check, damage_note
+from entrepot.store.recovery import damage_note
 from tests.programs import require_program, require_root
 from tests.store.damage import damage_table
 from tests.store.samples import NGINX, SOURCE, VERSION_1, image
@@ -308,8 +308,8 @@ async def test_a_large_catalog_is_looked_at_later(
 
 
 async def large_catalog(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A catalog that no start has the time to check."""
-    monkeypatch.setattr(opening, "CHECK_TIME", -1.0)
+    """A catalog that is too large to be checked by the start."""
+    monkeypatch.setattr(opening, "CHECK_SIZE", 100_000)
     async with Catalog.open(path) as catalog:
         for number in range(200):
             await catalog.add_manifest(
@@ -321,11 +321,6 @@ async def test_damage_that_is_met_after_the_start_is_salvaged_at_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The start of a large catalog does not wait for the check of all of it."""
-
-    def check_in_time(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
-        return check(path, seconds=None) if seconds is None else (None, False)
-
-    monkeypatch.setattr(opening, "check", check_in_time)
     path = tmp_path / "catalog.sqlite"
     await large_catalog(path, monkeypatch)
     damage_table(path, "manifest_references_by_digest")

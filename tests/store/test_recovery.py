@@ -19,7 +19,7 @@ from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.recovery import back_up, backup_of
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.damage import damage_table
-from tests.store.samples import NGINX, SOURCE, cache_blobs, image, index
+from tests.store.samples import NGINX, SOURCE, blobs_of, cache_blobs, image, index
 
 NOW = 1_780_000_000.0
 STAMP = "20260528T202640Z"
@@ -71,7 +71,7 @@ async def test_a_damaged_catalog_is_set_aside_and_its_copy_restored(
         assert set(names[:20]) <= set(await catalog.repository_names())
         assert (await catalog.manifest(image("layer 3").digest)) == image("layer 3")
         assert await catalog.tag(names[3], Tag("1")) == TagEntry(image("layer 3").digest, 1.0, 1.0)
-        assert set(await catalog.blobs_of(names[3])) == {
+        assert set(await blobs_of(catalog, names[3])) == {
             each.digest for each in image("layer 3").blobs
         }
         assert catalog.health.problem is None
@@ -94,7 +94,7 @@ async def test_what_came_after_the_copy_is_read_from_the_damaged_file(tmp_path: 
             1,
             len(image("layer 25").content),
         )
-        assert set(await catalog.blobs_of(names[25])) == {
+        assert set(await blobs_of(catalog, names[25])) == {
             each.digest for each in image("layer 25").blobs
         }
 

@@ -16,6 +16,7 @@ from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
 from entrepot.store.tag_contents import TagContents
 from entrepot.store.usage import Usage
+from tests.store.samples import blobs_of
 
 NGINX, DEBIAN, REDIS = (
     Repository("library/nginx"),
@@ -310,7 +311,7 @@ async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is
         None,
         [None, 7, None],
     )
-    assert [each.size for each in (await catalog.blobs_of(NGINX)).values()] == [None, None, 7]
+    assert [each.size for each in (await blobs_of(catalog, NGINX)).values()] == [None, 7, None]
     for name, size in (("a", 100), ("b", 8)):
         await catalog.add_blob(digest(name), size, now=1.0)
     contents = await behind(catalog, NGINX, "1")
@@ -338,4 +339,4 @@ async def test_f82_where_one_manifest_states_a_size_it_is_that_of_the_blob(
         await keep(
             catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), with_blobs=False
         )
-    assert [each.size for each in (await catalog.blobs_of(NGINX)).values()] == [5]
+    assert [each.size for each in (await blobs_of(catalog, NGINX)).values()] == [5]

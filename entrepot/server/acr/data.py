@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -12,15 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from entrepot.api.models import RepositorySnapshot, TagSnapshot
 from entrepot.core.reference import Digest, Repository, Tag, parse_repository, parse_tag
-from entrepot.engine.repositories import CachedManifest, RepositoryService, not_in_repository
+from entrepot.engine.repositories import RepositoryService
 from entrepot.errors import RequestInvalid
 from entrepot.formatting import printable
 from entrepot.server.paging import page_size
 from entrepot.server.request_body import read_body
 from entrepot.server.responses import DATA_API, json_response
 from entrepot.server.routes import resource_route
+from entrepot.store.paging import ListOrder, ListPosition, Page
+from entrepot.store.records import CachedManifest, CachedRepository, ListedTag
 
 DEFAULT_PAGE_SIZE = 100
 """Entries of a page when the client names no number, as in ACR."""
@@ -29,6 +31,9 @@ MAX_PAGE_SIZE = 1000
 """The most entries of a page."""
 
 Entry = TypeVar("Entry")
+
+_ORDERS = {"timeasc": ListOrder.OLDEST, "timedesc": ListOrder.NEWEST}
+"""ACR's names of orders; any other order is that of the names."""
 
 _FIXED = {"writeEnabled": False, "readEnabled": True, "listEnabled": True}
 """What can't be changed: nothing can be pushed to a cached repository, and everything may be pulled
@@ -98,14 +103,19 @@ class DataResources:
 
     async def catalog(self, request: Request) -> Response:
         """The names of all repositories."""
-        names = await self._repositories.names()
-        page, headers = _page(request, names, [str(name) for name in names])
-        return json_response({"repositories": page}, headers=headers)
+        requested = _RequestedPage(request)
+        names = (
+            await self._repositories.names(after=requested.last, limit=requested.size + 1)
+            if requested.size
+            else []
+        )
+        headers = requested.link_after(names, lambda name: name)
+        return json_response({"repositories": names[: requested.size]}, headers=headers)
 
     async def get(self, request: Request) -> Response:
         """One repository."""
-        detail = await self._repositories.get(_repository(request))
-        return json_response(_repository_document(request, detail.repository, detail.tags))
+        repository, changed = await self._repositories.describe(_repository(request))
+        return json_response(_repository_document(request, repository, changed))
 
     async def delete(self, request: Request) -> Response:
         """Delete a repository."""
@@ -127,28 +137,26 @@ class DataResources:
 
     async def list_tags(self, request: Request) -> Response:
         """The tags of a repository."""
-        detail = await self._repositories.get(_repository(request))
-        page, headers = _page(request, detail.tags, [tag.name for tag in detail.tags])
+        name, requested = _repository(request), _RequestedPage(request)
+        tags = await self._repositories.listed_tags(
+            name, requested.page, digest=_digest_filter(request)
+        )
         document = {
             "registry": _registry(request),
-            "imageName": detail.repository.name,
-            "tags": [_tag_document(tag) for tag in page],
+            "imageName": name,
+            "tags": [_tag_document(tag) for tag in tags[: requested.size]],
         }
+        headers = requested.link_after(
+            tags, lambda tag: requested.position(tag.name, tag.entry.cached)
+        )
         return json_response(document, headers=headers)
 
     async def get_tag(self, request: Request) -> Response:
         """One tag."""
-        detail = await self._repositories.get(_repository(request))
-        name = _tag(request)
-        tag = next((tag for tag in detail.tags if tag.name == name), None)
-        if tag is None:
-            raise not_in_repository(detail.repository.name, f"tag {name}")
+        name = _repository(request)
+        tag = await self._repositories.listed_tag(name, _tag(request))
         return json_response(
-            {
-                "registry": _registry(request),
-                "imageName": detail.repository.name,
-                "tag": _tag_document(tag),
-            }
+            {"registry": _registry(request), "imageName": name, "tag": _tag_document(tag)}
         )
 
     async def patch_tag(self, request: Request) -> Response:
@@ -165,23 +173,23 @@ class DataResources:
 
     async def list_manifests(self, request: Request) -> Response:
         """The manifests of a repository."""
-        name = _repository(request)
-        manifests = await self._repositories.manifests(name)
-        page, headers = _page(request, manifests, [str(manifest.digest) for manifest in manifests])
+        name, requested = _repository(request), _RequestedPage(request)
+        manifests = await self._repositories.listed_manifests(name, requested.page)
         document = {
             "registry": _registry(request),
             "imageName": name,
-            "manifests": [_manifest_document(manifest) for manifest in page],
+            "manifests": [_manifest_document(manifest) for manifest in manifests[: requested.size]],
         }
+        headers = requested.link_after(
+            manifests,
+            lambda manifest: requested.position(str(manifest.digest), manifest.cached),
+        )
         return json_response(document, headers=headers)
 
     async def get_manifest(self, request: Request) -> Response:
         """One manifest."""
-        name, digest = _repository(request), _digest(request)
-        manifests = await self._repositories.manifests(name)
-        manifest = next((each for each in manifests if each.digest == digest), None)
-        if manifest is None:
-            raise not_in_repository(name, f"manifest {digest}")
+        name = _repository(request)
+        manifest = await self._repositories.listed_manifest(name, _digest(request))
         return json_response(
             {
                 "registry": _registry(request),
@@ -221,30 +229,56 @@ def _registry(request: Request) -> str:
     return printable(request.headers.get("host", ""), 255)
 
 
-def _page(
-    request: Request, entries: Sequence[Entry], keys: Sequence[str]
-) -> tuple[list[Entry], Mapping[str, str]]:
-    """A page of *entries*, and a link to the next page if there is one.
+class _RequestedPage:
+    """The page that a request asks for: ``n`` entries after ``last``, in the order ``orderby``.
 
-    The page has at most ``n`` entries, which follow ``last`` in the order of *keys*.
+    One entry more is read, to know whether there is a next page.
     """
-    size, last = (
-        page_size(request.query_params.get("n"), MAX_PAGE_SIZE),
-        request.query_params.get("last"),
-    )
-    if size == 0:
-        return [], {}
-    n = DEFAULT_PAGE_SIZE if size is None else size
-    following = [
-        (key, entry) for key, entry in zip(keys, entries, strict=True) if last is None or key > last
-    ]
-    page = following[:n]
-    if len(page) == len(following):
-        return [entry for _, entry in page], {}
-    path = request.scope["path"]
-    return [entry for _, entry in page], {
-        "Link": f'<{path}?{urlencode({"last": page[-1][0], "n": n})}>; rel="next"'
-    }
+
+    def __init__(self, request: Request) -> None:
+        self._path: str = request.scope["path"]
+        parameters = request.query_params
+        size = page_size(parameters.get("n"), MAX_PAGE_SIZE)
+        self.size = DEFAULT_PAGE_SIZE if size is None else size
+        self.last = parameters.get("last")
+        self._selection = {
+            name: parameters[name] for name in ("orderby", "digest") if name in parameters
+        }
+        self._order = _ORDERS.get(parameters.get("orderby", ""), ListOrder.NAME)
+        after = _parse_position(self.last, self._order) if self.last is not None else None
+        self.page = Page(self.size + 1, after, self._order)
+
+    def position(self, name: str, cached: float) -> str:
+        """What ``last`` says after an entry.
+
+        In the order of time it has the time too: the entry may be gone, or have moved, when the
+        next page is read.
+        """
+        return name if self._order is ListOrder.NAME else f"{cached!r}/{name}"
+
+    def link_after(
+        self, entries: Sequence[Entry], position: Callable[[Entry], str]
+    ) -> Mapping[str, str]:
+        """The header that links to the next page, if there is one."""
+        if not self.size or len(entries) <= self.size:
+            return {}
+        last = position(entries[self.size - 1])
+        query = urlencode({"last": last, "n": self.size, **self._selection})
+        return {"Link": f'<{self._path}?{query}>; rel="next"'}
+
+
+def _parse_position(last: str, order: ListOrder) -> ListPosition:
+    """Where a page begins: after a name or digest, or after what `position` wrote."""
+    time, slash, name = last.partition("/")
+    if slash and order is not ListOrder.NAME:
+        with suppress(ValueError):
+            return ListPosition(name, float(time))
+    return ListPosition(last)
+
+
+def _digest_filter(request: Request) -> Digest | None:
+    digest = request.query_params.get("digest")
+    return Digest.parse(digest) if digest else None
 
 
 def _time(seconds: float) -> str:
@@ -256,9 +290,8 @@ def _attributes(locked: bool) -> dict[str, bool]:
 
 
 def _repository_document(
-    request: Request, repository: RepositorySnapshot, tags: Sequence[TagSnapshot]
+    request: Request, repository: CachedRepository, changed: float
 ) -> dict[str, Any]:
-    changed = max((tag.cached for tag in tags), default=repository.created)
     return {
         "registry": _registry(request),
         "imageName": repository.name,
@@ -270,12 +303,12 @@ def _repository_document(
     }
 
 
-def _tag_document(tag: TagSnapshot) -> dict[str, Any]:
+def _tag_document(tag: ListedTag) -> dict[str, Any]:
     return {
         "name": tag.name,
-        "digest": tag.digest,
-        "createdTime": _time(tag.cached),
-        "lastUpdateTime": _time(tag.cached),
+        "digest": str(tag.entry.digest),
+        "createdTime": _time(tag.entry.cached),
+        "lastUpdateTime": _time(tag.entry.cached),
         "signed": False,
         "changeableAttributes": _attributes(tag.locked),
     }

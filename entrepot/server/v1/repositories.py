@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from entrepot.api.models import RepositoryDetail
 from entrepot.core.reference import Repository, parse_repository, parse_tag
 from entrepot.engine.etags import Revisions
 from entrepot.engine.repositories import RepositoryService
-from entrepot.server.responses import json_response, listing_response
+from entrepot.server.responses import json_array, json_response, streamed_listing_response
 
 _REPOSITORY = "/entrepot/v1/repositories/{name:path}"
 
@@ -37,13 +40,27 @@ class RepositoryEndpoints:
 
     async def list(self, request: Request) -> Response:
         """``GET /entrepot/v1/repositories``"""
-        return await listing_response(
-            request, self._revisions.repositories, self._repositories.list
+        return await streamed_listing_response(
+            request, self._revisions.repositories, lambda: json_array(self._repositories.pages())
         )
 
     async def get(self, request: Request) -> Response:
         """``GET /entrepot/v1/repositories/{name}``"""
-        return json_response(await self._repositories.get(_repository(request)))
+        name = _repository(request)
+        return await streamed_listing_response(
+            request, self._revisions.tags, lambda: self._detail(name)
+        )
+
+    async def _detail(self, name: Repository) -> AsyncGenerator[bytes]:
+        """The JSON of a `RepositoryDetail`, a chunk for each page of tags."""
+        repository = await self._repositories.summary(name)
+        before, _, after = msgspec.json.encode(
+            RepositoryDetail(repository=repository, tags=())
+        ).rpartition(b"[]")
+        pages = self._repositories.tag_pages(name)
+        async with aclosing(json_array(pages, before=before, after=after)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def get_tag(self, request: Request) -> Response:
         """``GET /entrepot/v1/repositories/{name}/_tags/{tag}``"""

@@ -4,6 +4,8 @@ from tests.source.conftest import (  # noqa: F401 - pytest finds fixtures by the
     client,
     clock,
     credential_set,
+    each_transport,
+    new_transport,
     opened,
     pauses,
     source,

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrepot.source import transport
+from entrepot.source import sockets
 from entrepot.source.addresses import Reach
 from entrepot.source.transport import SourceTransport
 from tests.programs import require_program
@@ -92,7 +92,7 @@ def _setns(descriptor: int) -> None:
 async def test_f13_a_dead_pooled_connection_is_noticed_long_before_the_read_time_out(
     other_machine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "DEAD_PEER_TIMEOUT", 1)
+    monkeypatch.setattr(sockets, "DEAD_PEER_TIMEOUT", 1)
     stopping, listening = threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as threads:
         serving = threads.submit(serve_in_namespace, stopping, listening)

@@ -29,10 +29,12 @@ from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag, parse_tag
 from entrepot.core.secret_identifiers import SecretIdentifier
-from entrepot.source import decoding, transport
+from entrepot.source import decoding, sockets
 from entrepot.source.addresses import Reach, parse_address
+from entrepot.source.blob_transport import BlobTransport
 from entrepot.source.circuit_breaker import CircuitBreakers
 from entrepot.source.client import SourceClient
+from entrepot.source.dns import Lookups
 from entrepot.source.errors import SourceError
 from entrepot.source.http import SourceHttp
 from entrepot.source.sources import Sources
@@ -498,27 +500,33 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise OSError("refused")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(transport, "_socket", refused)
+    monkeypatch.setattr(sockets, "open_socket", refused)
     return addresses
 
 
+@pytest.mark.parametrize("for_blob", [False, True])
 @fuzz(200)
-@given(addresses)
-@example("http://127.0.0.1:99999/x")
-@example(f"http://{'a' * 64}/x")
-@example("http://a..b/x")
-@example("https://xn--/x")
-@example("http://[::1")
+@given(text=addresses)
+@example(text="http://127.0.0.1:99999/x")
+@example(text=f"http://{'a' * 64}/x")
+@example(text="http://a..b/x")
+@example(text="https://xn--/x")
+@example(text="http://[::1")
 def test_no_address_that_a_source_names_is_more_than_an_error(
-    no_network: list[str], text: str
+    no_network: list[str], for_blob: bool, text: str
 ) -> None:
-    """S02, S21: through the real transport, with all that aiohttp and yarl make of it."""
+    """S02, S21: through the real transports, with all that their libraries make of it."""
 
     async def follow() -> None:
         url = parse_address(text, httpx.URL("https://registry.example/v2/"))
         if url is None:
             return
-        sends = SourceTransport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connections=1)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        sends = (
+            BlobTransport(tls, Lookups(10), connections=1)
+            if for_blob
+            else SourceTransport(tls, connections=1)
+        )
         breakers = CircuitBreakers(time.monotonic, time.time)
         breakers.wait = lambda _: asyncio.Event().wait()  # type: ignore[assignment,return-value]
         timeout = httpx.Timeout(1.0, pool=None)

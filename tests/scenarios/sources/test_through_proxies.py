@@ -15,13 +15,14 @@ import httpx
 import pytest
 
 from entrepot.core.reference import Repository, Tag
+from entrepot.source import blob_transport
 from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
-from entrepot.source.dns import LookupsBusy
+from entrepot.source.blobs import ThreadedBody
+from entrepot.source.dns import Lookups, LookupsBusy
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.proxies import BehindProxyUnreachable, ProxyFailed
 from entrepot.source.sources import Sources
-from entrepot.source.transport import SourceTransport
 from tests.e2e.registries.certificates import Authority
 from tests.fakes import (
     FakeImage,
@@ -37,6 +38,8 @@ from tests.source.conftest import registry
 
 HOST = "registry.example"
 NGINX = Repository("library/nginx")
+
+pytestmark = pytest.mark.usefixtures("each_transport")
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +109,35 @@ async def test_an_image_is_pulled_through_a_proxy_that_looks_the_names_up(
     # Connections are kept alive, also within a tunnel.
     assert len(proxy.destinations) < len(source.requests)
     assert all("proxy-authorization" not in request.headers for request in source.requests)
+
+
+async def test_a_thread_reads_a_blob_through_every_proxy(
+    request: pytest.FixtureRequest,
+    opened: Callable[..., Sources],
+    authority: Authority,
+    proxy: FakeProxy,
+    source: FakeRegistry,
+    image: FakeImage,
+) -> None:
+    """With a proxy that speaks TLS itself, in two layers of TLS."""
+    client = opened(ca_file=authority.path).client(registry(f"https://{HOST}", HOST), None)
+    layer = next(iter(image.platforms.values())).blobs[-1]
+
+    def read_half(body: ThreadedBody) -> bytes:
+        received = bytearray()
+        buffer = memoryview(bytearray(50_000))
+        while len(received) < layer.size // 2:
+            received += buffer[: body.read_into(buffer, lambda: None)]
+        return bytes(received)
+
+    for _ in range(2):
+        async with client.blob(NGINX, layer.digest) as blob:
+            assert (blob.body is not None) == (
+                request.node.callspec.params["each_transport"] == "blobs"
+            )
+            begin = b"" if blob.body is None else await asyncio.to_thread(read_half, blob.body)
+            assert begin + b"".join([chunk async for chunk in blob]) == layer.content
+    assert set(proxy.destinations) == {(HOST, 443)}
 
 
 async def test_a_proxy_that_wants_another_password_is_at_fault_and_not_the_source(
@@ -270,7 +302,9 @@ async def test_a_proxy_that_gives_no_answer_is_named_within_the_time_outs(
     ],
 )
 async def test_what_is_no_socks_proxy_is_an_error_of_the_proxy(
-    monkeypatch: pytest.MonkeyPatch, answer: bytes
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bytes,
+    new_transport: Callable[..., httpx.AsyncBaseTransport],
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(3)
@@ -279,7 +313,7 @@ async def test_what_is_no_socks_proxy_is_an_error_of_the_proxy(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    transport = SourceTransport(ssl.create_default_context(), connections=1)
+    transport = new_transport(ssl.create_default_context(), connections=1)
     async with asyncio.timeout(60):
         with pytest.raises(ProxyFailed):
             await transport.handle_async_request(httpx.Request("GET", f"https://{HOST}/v2/"))
@@ -288,35 +322,43 @@ async def test_what_is_no_socks_proxy_is_an_error_of_the_proxy(
     await server.wait_closed()
 
 
+def _socket_of(stream: object) -> socket.socket:
+    """The socket of a response."""
+    if isinstance(stream, blob_transport._Body):
+        return stream._connection._socket
+    assert isinstance(stream, transport_module._ResponseBody)
+    connection = stream._response.connection
+    assert connection is not None
+    assert connection.transport is not None
+    connected: socket.socket = connection.transport.get_extra_info("socket")
+    return connected
+
+
 async def test_connections_through_a_socks_proxy_notice_a_dead_end(
     monkeypatch: pytest.MonkeyPatch,
+    new_transport: Callable[..., httpx.AsyncBaseTransport],
 ) -> None:
     async with FakeRegistry() as source, SocksProxy({HOST: ("127.0.0.1", source.port)}) as proxy:
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         source.files["/x"] = bytes(4_000_000)
-        transport = SourceTransport(ssl.create_default_context(), connections=1)
+        transport = new_transport(ssl.create_default_context(), connections=1)
         response = await transport.handle_async_request(httpx.Request("GET", f"http://{HOST}/x"))
-        assert isinstance(response.stream, transport_module._ResponseBody)
-        connection = response.stream._response.connection
-        assert connection is not None
-        assert connection.transport is not None
-        assert connection.transport.get_extra_info("socket").getsockopt(
-            socket.SOL_SOCKET, socket.SO_KEEPALIVE
-        )
+        assert _socket_of(response.stream).getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         await response.aclose()
         await transport.aclose()
 
 
 async def test_the_name_of_a_proxy_is_looked_up_as_all_others(
     monkeypatch: pytest.MonkeyPatch,
+    new_transport: Callable[..., httpx.AsyncBaseTransport],
 ) -> None:
     """A look-up of the system would take a thread of the event loop's, in which files are read."""
-    transport = SourceTransport(ssl.create_default_context(), connections=1)
+    transport = new_transport(ssl.create_default_context(), connections=1)
 
-    async def busy(host: str, family: int = 0) -> list[object]:
+    async def busy(_: Lookups, host: str, family: int = 0) -> list[object]:
         raise LookupsBusy(host)
 
-    monkeypatch.setattr(transport._lookups, "addresses", busy)
+    monkeypatch.setattr(Lookups, "addresses", busy)
     for url in ("socks5://proxy.example", "http://proxy.example"):
         monkeypatch.setenv("ALL_PROXY", url)
         with pytest.raises(ProxyFailed) as refused:
@@ -327,11 +369,13 @@ async def test_the_name_of_a_proxy_is_looked_up_as_all_others(
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2130706433.", "[::ffff:169.254.169.254]"])
 async def test_no_local_literal_address_is_asked_through_a_socks_proxy(
-    monkeypatch: pytest.MonkeyPatch, host: str
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    new_transport: Callable[..., httpx.AsyncBaseTransport],
 ) -> None:
     async with SocksProxy({}) as proxy:
         monkeypatch.setenv("ALL_PROXY", proxy.url)
-        transport = SourceTransport(ssl.create_default_context(), connections=1, reach=Reach())
+        transport = new_transport(ssl.create_default_context(), connections=1, reach=Reach())
         with pytest.raises(httpx.TransportError):
             await transport.handle_async_request(httpx.Request("GET", f"http://{host}/"))
         await transport.aclose()

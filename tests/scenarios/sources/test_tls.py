@@ -22,6 +22,8 @@ from tests.source.conftest import registry
 
 NGINX = Repository("library/nginx")
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
