@@ -156,7 +156,7 @@ def _measure(
                 whole,
                 scenario=f"{what} blobs, {crowd_name}",
                 load=_load(measured),
-                expected=measured.received,
+                expected=measured.received or 1,
                 probe=probed,
             )
         )

@@ -23,13 +23,13 @@ from tests.e2e.clients.entrepot import Entrepot
 REPEATED = 10
 """Requests of one kind, at the most."""
 
-REPEATED_FOR = 1.0
+REPEATED_FOR = 0.5
 """Seconds after which a request is not repeated any more."""
 
 IDLE_AFTER_START = 0.75
 """Seconds without work after which the start is over."""
 
-EVICTION_LIMIT = 15.0
+EVICTION_LIMIT = 10.0
 """Seconds after which an eviction ends with its engine; what it has evicted until then counts."""
 
 REQUEST_LIMIT = 60.0
