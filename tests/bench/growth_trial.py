@@ -29,7 +29,7 @@ REPEATED_FOR = 0.5
 IDLE_AFTER_START = 0.75
 """Seconds without work after which the start is over."""
 
-EVICTION_LIMIT = 10.0
+EVICTION_LIMIT = 20.0
 """Seconds after which an eviction ends with its engine; what it has evicted until then counts."""
 
 REQUEST_LIMIT = 60.0

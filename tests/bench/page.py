@@ -16,6 +16,7 @@ from tests.bench.measurement import (
     Results,
     first_byte,
     half_within,
+    images_per_second,
     longest,
     loop_lag,
     loop_seconds_per_gigabyte,
@@ -176,10 +177,11 @@ def _growth(results: Results) -> dict[str, str]:
         rows = []
         for what in whats:
             scenario = f"{what}, with {size}"
-            is_eviction = what.startswith("evict half")
-            column = Column(what, rate if is_eviction else seconds, 1 if is_eviction else 1e3, 1)
-            if is_eviction:
-                column = Column("evict half, images/s", rate)
+            column = (
+                Column("evict half, images/s", images_per_second)
+                if what == "evict half"
+                else Column(what, seconds, 1e3, 1)
+            )
             rows.append(
                 [
                     column.title,
