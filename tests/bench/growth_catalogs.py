@@ -23,7 +23,7 @@ CACHED_MANIFEST = f"/v2/{repository_name(0)}/manifests/latest"
 NOWHERE = "http://127.0.0.1:9"
 """A source registry that never answers. No tag needs it: they are trusted for ever."""
 
-IDLE_SHARE = 0.2
+IDLE_SHARE = 0.1
 """The share of a processor below which an engine has nothing left to do after its start."""
 
 IDLE_INTERVAL = 0.25

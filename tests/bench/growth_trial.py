@@ -26,7 +26,7 @@ REPEATED = 10
 REPEATED_FOR = 0.5
 """Seconds after which a request is not repeated any more."""
 
-IDLE_AFTER_START = 0.75
+IDLE_AFTER_START = 1.0
 """Seconds without work after which the start is over."""
 
 EVICTION_LIMIT = 20.0
