@@ -11,6 +11,7 @@ import msgspec
 
 from entrepot.core.states import (
     CachedState,
+    EvictionState,
     HealthStatus,
     ImportOutcome,
     LayerState,
@@ -437,6 +438,22 @@ class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
     recent: int = 0
     """Bytes of other blobs of images that were used within the last minute; 0 where the goal is
     reached."""
+    cancelled: bool = False
+    """Whether it was cancelled before the goal was reached."""
+
+
+class EvictionProgress(Snapshot, frozen=True, kw_only=True):
+    """How far an eviction has come."""
+
+    state: EvictionState
+    started: float
+    ended: float | None = None
+    total: int
+    """Images that are to be evicted."""
+    evicted: int
+    """Images that have been evicted."""
+    freed: int
+    """Bytes that have been freed."""
 
 
 class RefreshedTag(Snapshot, frozen=True, kw_only=True):

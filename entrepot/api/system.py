@@ -12,6 +12,7 @@ from entrepot.api.models import (
     DoctorReport,
     EngineStatus,
     Event,
+    EvictionProgress,
     EvictionSnapshot,
     SourceRegistrySnapshot,
     VerificationSnapshot,
@@ -123,6 +124,14 @@ class SystemClient:
             {"target": target},
             read_timeout=EVICTION_TIMEOUT,
         )
+
+    async def eviction(self) -> EvictionProgress:
+        """How far the eviction under way has come, or the last one since the engine started."""
+        return await self._session.get("/entrepot/v1/evict", EvictionProgress)
+
+    async def cancel_eviction(self) -> EvictionProgress:
+        """End the eviction under way after its present step."""
+        return await self._session.send("DELETE", "/entrepot/v1/evict", EvictionProgress)
 
     async def start_verification(self, speed: int | None) -> VerificationSnapshot:
         """Start hashing all cached blobs, at most *speed* bytes per second.

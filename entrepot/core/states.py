@@ -74,6 +74,20 @@ class VerificationState(StrEnum):
         return self is not VerificationState.RUNNING
 
 
+class EvictionState(StrEnum):
+    """How far an eviction has come."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self is not EvictionState.RUNNING
+
+
 class ImportOutcome(StrEnum):
     """What becomes of one entry of an import."""
 

@@ -9,8 +9,6 @@ import msgspec
 from entrepot.api.models import (
     CheckedCredentialSet,
     CheckedRule,
-    EvictedImage,
-    EvictionSnapshot,
     ImportEntry,
     ImportPlan,
     ImportProblem,
@@ -25,7 +23,6 @@ from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult, Ru
 from entrepot.core.rule_lookup import NearbyRule
 from entrepot.core.rules import RuleVerdict
 from entrepot.errors import Refusal
-from entrepot.store.eviction import EvictionPlan, PlannedImage
 from entrepot.store.records import ImageRecord
 
 
@@ -114,34 +111,3 @@ def pull_snapshot(progress: PullProgress) -> PullSnapshot:
 def tag_image(image: ImageRecord) -> TagImage:
     """The API's model of a manifest behind a tag: its fields have the same names."""
     return msgspec.convert(image, TagImage, from_attributes=True)
-
-
-def eviction_snapshot(
-    plan: EvictionPlan, images: Iterable[PlannedImage], *, limit: int, freed: int, dry_run: bool
-) -> EvictionSnapshot:
-    """The API's model of an eviction of *images*.
-
-    It freed *freed* bytes; at most *limit* bytes may be cached.
-    """
-    return EvictionSnapshot(
-        dry_run=dry_run,
-        images=tuple(
-            EvictedImage(
-                repository=image.manifest.repository,
-                tags=tuple(image.tags),
-                digest=str(image.manifest.digest),
-                platform=image.manifest.platform,
-                freed=image.freed,
-                last_used=image.last_used,
-            )
-            for image in images
-        ),
-        freed=freed,
-        cached=plan.size,
-        goal=plan.goal,
-        limit=limit,
-        shortfall=max(0, plan.remaining - plan.goal),
-        locked=plan.locked_size,
-        in_use=plan.in_use_size,
-        recent=plan.recent_size,
-    )

@@ -11,17 +11,20 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from entrepot.api.models import EvictionSnapshot, ReconciliationProgress
+from entrepot.api.models import EvictionProgress, ReconciliationProgress
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest
-from entrepot.engine.api_models import eviction_snapshot
+from entrepot.core.states import EvictionState
+from entrepot.engine.eviction import Eviction, EvictionRun, no_eviction
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
@@ -32,13 +35,13 @@ from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.eviction import EvictionPlan, PlannedImage, plan_eviction
 from entrepot.store.reconciliation import Reconciled
-from entrepot.tasks import OwnedTasks
+from entrepot.tasks import OwnedTasks, uninterrupted
 
 SPACE_CHECK_INTERVAL = 60.0
 """Seconds between two checks of the space while nothing comes in: other data may grow on the same
 file system, and what was in use may be evicted now."""
 
-IMAGES_PER_TRANSACTION = 200
+IMAGES_PER_TRANSACTION = 400
 """Images that are evicted in one transaction: a new manifest waits for it, some tenths of a second
 on a slow machine."""
 
@@ -107,6 +110,8 @@ class MaintenanceService:
         self._evicting = asyncio.Lock()
         self._previewing = asyncio.Lock()
         """A plan for 100,000 repositories takes some hundred megabytes: one preview at a time."""
+        self._eviction: EvictionRun | None = None
+        """The eviction that is under way, or the last one."""
         self._space_changed = asyncio.Event()
         # Not at once: an engine that starts has better things to do.
         self._tidied = clock() - TIDY_INTERVAL + SPACE_CHECK_INTERVAL
@@ -214,7 +219,7 @@ class MaintenanceService:
         limit = await self.limit()
         if self.total_size > limit:
             eviction = await self._evict()
-            if not eviction.images and eviction.goal + eviction.shortfall > limit:
+            if not eviction.count and eviction.goal + eviction.shortfall > limit:
                 self._record_eviction_impossible(limit)
                 return
         self._full_at = None
@@ -356,9 +361,27 @@ class MaintenanceService:
         Those that were leased within the last minute are removed a minute later.
         """
         async with self._collecting:
-            deferred = await self._catalog.collect(self._remove_blob)
+            deferred = await self._catalog.collect(self._remove_blobs)
             self._cache.index.invalidate_manifests()
             await self._sweep()
+        if deferred:
+            self._collect_soon()
+
+    async def collect_contents(self, manifests: Iterable[Digest]) -> None:
+        """Remove those of some manifests that no repository has any more, and what they needed."""
+        try:
+            async with self._collecting:
+                _, deferred = await self._catalog.collect_contents(manifests, self._remove_blobs)
+                self._cache.index.invalidate_manifests()
+                self.cached_size = await self._catalog.blobs_size()
+        except BaseException:
+            # What is left is not known to any client, and is searched for.
+            self._collect_soon()
+            raise
+        finally:
+            if self._tasks.open:
+                # Nothing waits for it: the next requests find the blobs gone already.
+                self._tasks.start(self._blobs.sweep(), "freeing the space of deleted blobs")
         if deferred:
             self._collect_soon()
 
@@ -383,15 +406,19 @@ class MaintenanceService:
         self._deferred_collection = None
         await self.collect()
 
-    def _remove_blob(self, digest: Digest) -> bool:
-        if digest in self._cache.pulls.needed() or self._fills.is_under_way(digest):
-            return False
-        if not self._blobs.remove(digest):
-            return False
-        self._cache.copies.invalidate(digest)
-        return True
+    async def _remove_blobs(self, digests: Sequence[Digest]) -> Sequence[Digest]:
+        """Remove blobs from the store, except those in use; returns the removed ones."""
+        needed = self._cache.pulls.needed()
+        removed = await self._blobs.remove_all(
+            digest
+            for digest in digests
+            if digest not in needed and not self._fills.is_under_way(digest)
+        )
+        for digest in removed:
+            self._cache.copies.invalidate(digest)
+        return removed
 
-    async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
+    async def evict(self, *, dry_run: bool = False, target: int | None = None) -> Eviction:
         """Evict the least recently used images until at most *target* bytes are cached.
 
         None stands for the low-water mark. *dry_run* only says which images.
@@ -401,7 +428,26 @@ class MaintenanceService:
             self.check_space_soon()
         return eviction
 
-    async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
+    def eviction_progress(self) -> EvictionProgress:
+        """The eviction that is under way, or the last one of this engine.
+
+        Raises `NotFound`.
+        """
+        if self._eviction is None:
+            raise no_eviction()
+        return self._eviction.snapshot()
+
+    def cancel_eviction(self) -> EvictionProgress:
+        """End the eviction under way after its present step; one that has ended stays as it is.
+
+        Raises `NotFound`.
+        """
+        if self._eviction is None:
+            raise no_eviction()
+        self._eviction.is_cancelled = True
+        return self._eviction.snapshot()
+
+    async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> Eviction:
         if dry_run:
             # It only reads: neither a catalog that can't be written nor a disk that hangs in an
             # eviction keeps an administrator from looking.
@@ -410,19 +456,27 @@ class MaintenanceService:
                     await self._cache.usage.write()
             async with self._previewing:
                 plan, limit = await self._plan(target)
-            return await _planned_eviction(plan, limit, dry_run=True)
+            freed = plan.images_size + plan.adopted_size
+            return Eviction(plan, True, freed, limit)
         async with self._evicting:
             # What clients used in the last moments is in memory only.
             await self._cache.usage.write()
             await self.collect()
             plan, limit = await self._plan(target)
             if plan.is_nothing:
-                return await _planned_eviction(plan, limit, dry_run=False)
-            images, freed = await self._carry_out(plan)
+                return Eviction(plan, False, 0, limit)
+            run = self._eviction = EvictionRun(self._clock(), len(plan.links))
+            state = EvictionState.FAILED
+            try:
+                evicted, freed = await self._carry_out(plan, run)
+                state = EvictionState.CANCELLED if run.is_cancelled else EvictionState.COMPLETED
+            except asyncio.CancelledError:
+                state = EvictionState.CANCELLED
+                raise
+            finally:
+                run.end(state, self._clock())
             await self._measure_catalog()
-        return await asyncio.to_thread(
-            eviction_snapshot, plan, images, limit=limit, freed=freed, dry_run=False
-        )
+        return Eviction(evicted, False, freed, limit, cancelled=run.is_cancelled)
 
     async def _plan(self, target: int | None) -> tuple[EvictionPlan, int]:
         """What an eviction would remove, and the limit in bytes."""
@@ -447,45 +501,61 @@ class MaintenanceService:
             catalog_size=self.catalog_size,
         ), limit
 
-    async def _carry_out(self, plan: EvictionPlan) -> tuple[list[PlannedImage], int]:
-        """The images that were evicted, and the bytes that are free now."""
-        images: list[PlannedImage] = []
-        freed = manifests = 0
-        for part in plan.parts(IMAGES_PER_TRANSACTION):
-            await self._cache.usage.write()
-            async with self._collecting:
-                eviction = await self._catalog.evict(
-                    part, is_used=self._is_used_now, remove_blob=self._remove_blob
-                )
-                self._cache.index.invalidate_evicted(
-                    {repository for repository, _ in eviction.manifests}
-                )
-                await self._sweep()
-            if eviction.deferred:
-                self._collect_soon()
-            images += eviction.images
-            freed += eviction.freed
-            manifests += len(eviction.manifests)
-        if plan.adopted:
+    async def _carry_out(self, plan: EvictionPlan, run: EvictionRun) -> tuple[EvictionPlan, int]:
+        """Evict in steps; returns the images that were evicted and the bytes that are free now."""
+        links, links_freed = array("i"), array("q")
+        freed = manifests = adopted = 0
+        sweeping: asyncio.Future[None] = asyncio.ensure_future(self._blobs.sweep())
+        try:
+            for part in plan.parts(IMAGES_PER_TRANSACTION):
+                if run.is_cancelled:
+                    break
+                await self._cache.usage.write()
+                async with self._collecting:
+                    eviction = await self._catalog.evict(
+                        part, is_used=self._is_used_now, remove_blobs=self._remove_blobs
+                    )
+                    self._cache.index.invalidate_evicted(
+                        {repository for repository, _ in eviction.manifests}
+                    )
+                self._size_changed(-eviction.freed)
+                # The files of one step are removed while the rows of the next one are.
+                await sweeping
+                sweeping = asyncio.ensure_future(self._blobs.sweep())
+                if eviction.deferred:
+                    self._collect_soon()
+                evicted = part.only(eviction.manifests)
+                links += evicted.links
+                links_freed += evicted.freed
+                freed += eviction.freed
+                manifests += len(eviction.manifests)
+                adopted += len(part.adopted)
+                run.add(len(evicted.links), eviction.freed)
+        finally:
+            await uninterrupted(sweeping)
+        self.cached_size = await self._catalog.blobs_size()
+        await self._catalog.try_to_release_free_pages()
+        images = replace(plan, links=links, freed=links_freed)
+        if adopted:
             self._events.record(
                 EventKind.EVICTED,
-                f"Removed {counted(len(plan.adopted), 'blob')} to which no manifest has referred "
+                f"Removed {counted(adopted, 'blob')} to which no manifest has referred "
                 "since the catalog lost them, because space was needed: "
                 f"{size(plan.adopted_size)} freed.",
             )
-        if manifests and not images:
+        if manifests and not links:
             self._events.record(
                 EventKind.EVICTED,
                 f"Evicted {counted(manifests, 'manifest')} without any cached blob.",
             )
-        if images:
-            repositories = len({image.manifest.repository for image in images})
-            oldest = min(image.last_used for image in images)
+        if links:
             self._events.record(
                 EventKind.EVICTED,
-                f"Evicted {counted(len(images), 'image')} of "
-                f"{counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
-                f"least recently used {duration(max(0.0, self._clock() - oldest))} ago.",
+                f"Evicted {counted(len(links), 'image')} of "
+                f"{counted(images.repositories_count, 'repository', 'repositories')}: "
+                f"{size(freed)} freed, "
+                "least recently used "
+                f"{duration(max(0.0, self._clock() - images.oldest_use))} ago.",
             )
         return images, freed
 
@@ -502,11 +572,4 @@ def _refusal_message(error: OSError, cause: Cause | None) -> str:
     return (
         f"The disk takes no more ({error.strerror or error}): blobs that are not cached are passed "
         f"on to clients and not stored.{why}"
-    )
-
-
-async def _planned_eviction(plan: EvictionPlan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
-    freed = sum(image.freed for image in plan.images) + plan.adopted_size
-    return await asyncio.to_thread(
-        eviction_snapshot, plan, plan.images, limit=limit, freed=freed, dry_run=dry_run
     )

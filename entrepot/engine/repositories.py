@@ -19,6 +19,7 @@ from entrepot.cache.pull import Pull
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Settings
 from entrepot.core.freshness import NEVER
+from entrepot.core.pages import ListPosition, Page
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route, RuleBook
 from entrepot.engine.api_models import tag_image
@@ -28,8 +29,10 @@ from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import locked_above
-from entrepot.store.paging import ListPosition, Page
-from entrepot.store.records import CachedManifest, CachedRepository, CachedTag, ListedTag
+from entrepot.store.records import CachedManifest as CachedManifest
+from entrepot.store.records import CachedRepository as CachedRepository
+from entrepot.store.records import CachedTag
+from entrepot.store.records import ListedTag as ListedTag
 
 NAMES_IN_PREVIEW = 100
 """Names in the preview of a deletion; the rest is counted."""
@@ -207,7 +210,7 @@ class RepositoryService:
         self._events.record(
             EventKind.REPOSITORY_DELETED, f"The cached repository {name} is deleted.", name
         )
-        await self._maintenance.collect()
+        await self._maintenance.collect_contents(manifest.digest for manifest in manifests)
         return manifests
 
     async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
@@ -306,9 +309,8 @@ class RepositoryService:
         locks = await self._catalog.locks(repository)
         if locks.repository:
             raise _locked(name, name)
-        for above in locked_above(
-            await self._catalog.inventory_manifests(repository), (repository, digest)
-        ):
+        key = repository, digest
+        for above in locked_above(await self._catalog.lineage([key]), key):
             tag = next((each for each in above.tags if each in locks.tags), None)
             part = f"{name}:{tag}" if tag is not None else f"{name}@{above.digest}"
             raise _locked(
@@ -330,7 +332,7 @@ class RepositoryService:
             f"The manifest {name}@{digest} is deleted.",
             f"{name}@{digest}",
         )
-        await self._maintenance.collect()
+        await self._maintenance.collect_contents([digest])
 
     async def _cancel_pulls(self, concerns: Callable[[Pull], bool]) -> None:
         pulls = [

@@ -126,12 +126,16 @@ class BlobStore:
         # Apart from the writers: a disk that hangs blocks each thread that calls it.
         self._openers = ThreadPoolExecutor(2, "entrepot-open")
         self._hashers = ThreadPoolExecutor(2, "entrepot-hash")
+        # Apart from the writers: many files take a while, and clients wait for those.
+        self._removers = ThreadPoolExecutor(1, "entrepot-remove")
         self._hanging: set[asyncio.Future[PartialBlob]] = set()
         """Files of new blobs that the disk has not opened in time."""
         self.foreign = ForeignNames()
         """Entries that are no blobs, as the last walk through the directories found them."""
         self._damaged: set[Digest] = set()
         """Blobs whose damaged file could not be moved away: they count as not cached."""
+        self._removing: set[Digest] = set()
+        """Blobs whose files are about to be moved away: they count as not cached."""
         self._renaming = threading.Lock()
         """Held while a file is checked and moved away, so that it is the checked one."""
         self._refusal_logged = -REFUSAL_LOG_INTERVAL
@@ -257,6 +261,7 @@ class BlobStore:
             self._checkers,
             self._openers,
             self._hashers,
+            self._removers,
         ):
             executor.shutdown()
 
@@ -272,7 +277,7 @@ class BlobStore:
 
         None when it is missing or damaged, or when its status can't be read.
         """
-        if digest in self._damaged:
+        if digest in self._damaged or digest in self._removing:
             return None
         try:
             return os.stat(self.path(digest)).st_size
@@ -486,6 +491,7 @@ class BlobStore:
         with self._renaming:
             os.rename(partial.path, path)
             self._damaged.discard(partial.digest)
+            self._removing.discard(partial.digest)
         self._growing.discard(partial.path)
         partial.path = path
         sync_directory(path.parent)
@@ -526,14 +532,36 @@ class BlobStore:
                 )
             )
 
+    async def remove_all(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Remove cached blobs that nothing refers to; returns those that are removed.
+
+        From the call on they count as not cached, so no reader gets a lease any more. The files are
+        renamed in a thread. A blob stays where a reader has a lease already, or where a fill brings
+        it again before its file is renamed.
+        """
+        removing = [digest for digest in digests if not self._is_leased(digest)]
+        self._removing.update(removing)
+        return await uninterrupted(
+            asyncio.get_running_loop().run_in_executor(self._removers, self._remove_each, removing)
+        )
+
+    def _remove_each(self, digests: Iterable[Digest]) -> list[Digest]:
+        removed = []
+        for digest in digests:
+            with self._renaming:
+                if digest in self._removing:
+                    if self.remove(digest):
+                        removed.append(digest)
+                    self._removing.discard(digest)
+        return removed
+
     def remove(self, digest: Digest) -> bool:
         """Remove a cached blob that nothing refers to; `sweep` frees its space.
 
-        False for a leased blob, which a reader may still open. The file is renamed at once, without
-        a thread: the next request finds the blob gone and fetches it again.
+        False for a leased blob, which a reader may still open, and for one that can't be moved
+        away.
         """
-        leased = self._leases.get(digest)
-        if leased is not None and self._clock() - leased < LEASE_DURATION:
+        if self._is_leased(digest):
             return False
         try:
             self._move_away(digest)
@@ -541,6 +569,10 @@ class BlobStore:
             self._log_refusal(self.path(digest), error)
             return False
         return True
+
+    def _is_leased(self, digest: Digest) -> bool:
+        leased = self._leases.get(digest)
+        return leased is not None and self._clock() - leased < LEASE_DURATION
 
     def _move_away(self, digest: Digest) -> None:
         with suppress(FileNotFoundError):
@@ -594,7 +626,7 @@ class BlobStore:
 
     async def sweep(self) -> None:
         """Free the space of removed blobs, in a thread: a large file takes a while."""
-        await asyncio.get_running_loop().run_in_executor(self._writers, self._sweep)
+        await asyncio.get_running_loop().run_in_executor(self._removers, self._sweep)
 
     def _sweep(self) -> None:
         for path in _entries(self._fills):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -20,10 +21,15 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters, schema
 from entrepot.store.blob_walk import BlobSlice
 from entrepot.store.database import frees_space
-from entrepot.store.eviction import EvictionPlan, Inventory, InventoryManifest, PlannedImage
-from entrepot.store.inventory import read_inventory, read_repository_inventory
+from entrepot.store.eviction import EvictionPlan, PlannedImage
+from entrepot.store.inventory import Inventory, InventoryManifest, Key
+from entrepot.store.inventory_reading import (
+    read_inventory,
+    read_lineage,
+    read_repository_inventory,
+)
 from entrepot.store.listings import ContentListings
-from entrepot.store.lookups import Lookup, read_blob, read_manifest, read_tag
+from entrepot.store.lookups import Lookup, TagTarget, read_blob, read_manifest, read_tag
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.reconciliation import (
     Reconciled,
@@ -39,10 +45,12 @@ from entrepot.store.records import (
 )
 from entrepot.store.removal import (
     Evicted,
-    RemoveBlob,
-    collect_garbage,
+    RemoveBlobs,
+    collect_contents,
+    delete_links,
     evict_images,
-    remove_empty_repository,
+    read_orphans,
+    read_unlinked,
 )
 from entrepot.store.repository_listings import RepositoryListings
 from entrepot.store.rows import insert_missing, is_link, reference_rows
@@ -56,6 +64,12 @@ from entrepot.store.usage import Usage, write_usage
 
 ROWS_ON_LOOP = 200
 """Rows that are prepared on the event loop: that takes less time than to start a thread."""
+
+MANIFESTS_COLLECTED_AT_ONCE = 1000
+"""Manifests that one transaction deletes: others write in between."""
+
+BLOBS_COLLECTED_AT_ONCE = 2000
+"""Blobs that one transaction removes."""
 
 T = TypeVar("T")
 
@@ -74,10 +88,11 @@ class Catalog(RepositoryListings, ContentListings):
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
-        return (await self.lookup_tag(repository, tag)).value
+        target = (await self.lookup_tag(repository, tag)).value
+        return target.entry if target is not None else None
 
-    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagEntry]:
-        """Look up where a tag points."""
+    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagTarget]:
+        """Look up where a tag points, and the manifest there."""
         return await self._read(lambda connection: read_tag(connection, repository, tag))
 
     async def lookup_manifest(self, repository: Repository, digest: Digest) -> Lookup[Manifest]:
@@ -501,17 +516,10 @@ class Catalog(RepositoryListings, ContentListings):
         False without such a manifest.
         """
         async with self._change(uses=True) as connection:
-            await connection.execute(
-                delete(schema.tags).where(
-                    schema.tags.c.repository == repository, schema.tags.c.digest == str(digest)
-                )
-            )
-            result = await connection.execute(
-                delete(schema.repository_manifests).where(is_link(repository, digest))
-            )
-            await remove_empty_repository(connection, repository)
-            await counters.recount_repositories(connection, [repository])
-        return bool(result.rowcount)
+            has_link = await connection.execute(select(1).where(is_link(repository, digest)))
+            was_there = has_link.first() is not None
+            await connection.run_sync(delete_links, {(repository, digest)})
+        return was_there
 
     @frees_space
     async def delete_repository(self, repository: Repository) -> bool:
@@ -523,15 +531,59 @@ class Catalog(RepositoryListings, ContentListings):
         return bool(result.rowcount)
 
     @frees_space
-    async def collect(self, remove_blob: RemoveBlob) -> int:
+    async def collect(self, remove_blobs: RemoveBlobs) -> int:
         """Remove manifests of no repository and blobs of no manifest.
 
-        Returns how many blobs could not be removed yet.
+        They are searched for while others write, and removed in small steps. Returns how many blobs
+        could not be removed yet.
         """
-        async with self._write() as connection:
-            _, deferred = await collect_garbage(connection, remove_blob, now=self._clock())
-        await self._try_to_release_free_pages()
+        self._check_writable()
+        deferred, after = 0, ""
+        while unlinked := await self._read(
+            partial(read_unlinked, after=after, count=MANIFESTS_COLLECTED_AT_ONCE), long=True
+        ):
+            await self.collect_contents(map(Digest.parse, unlinked), remove_blobs)
+            after = unlinked[-1]
+        after = ""
+        while orphans := await self._read(
+            partial(read_orphans, after=after, count=BLOBS_COLLECTED_AT_ONCE, now=self._clock()),
+            long=True,
+        ):
+            async with self._write() as connection:
+                _, still_used = await collect_contents(
+                    connection,
+                    (),
+                    remove_blobs,
+                    blobs=list(map(Digest.parse, orphans)),
+                    now=self._clock(),
+                )
+            deferred += still_used
+            after = orphans[-1]
+        await self.try_to_release_free_pages()
         return deferred
+
+    @frees_space
+    async def collect_contents(
+        self, manifests: Iterable[Digest], remove_blobs: RemoveBlobs
+    ) -> tuple[int, int]:
+        """Remove those of some manifests that no repository has, and the blobs that only they need.
+
+        It is done in small steps. Returns the bytes freed and the number of blobs that could not be
+        removed yet.
+        """
+        freed = deferred = 0
+        digests = sorted(manifests)
+        for start in range(0, len(digests), MANIFESTS_COLLECTED_AT_ONCE):
+            async with self._write() as connection:
+                more_freed, more_deferred = await collect_contents(
+                    connection,
+                    digests[start : start + MANIFESTS_COLLECTED_AT_ONCE],
+                    remove_blobs,
+                    now=self._clock(),
+                )
+            freed += more_freed
+            deferred += more_deferred
+        return freed, deferred
 
     # Locks
 
@@ -623,21 +675,26 @@ class Catalog(RepositoryListings, ContentListings):
 
         return await self._read(read, long=True)
 
+    async def lineage(self, keys: Collection[Key]) -> list[InventoryManifest]:
+        """Some manifests and all indexes above them, with their locks, tags and children.
+
+        The blobs of the manifests are not read.
+        """
+        return await self._read(lambda connection: read_lineage(connection, keys))
+
     @frees_space
     async def evict(
         self,
         plan: EvictionPlan,
         *,
         is_used: Callable[[PlannedImage], bool],
-        remove_blob: RemoveBlob,
+        remove_blobs: RemoveBlobs,
     ) -> Evicted:
         """Carry out a plan in one transaction: see `entrepot.store.removal.evict_images`."""
         async with self._change(uses=True) as connection:
-            evicted = await evict_images(
-                connection, plan, is_used=is_used, remove_blob=remove_blob, clock=self._clock
+            return await evict_images(
+                connection, plan, is_used=is_used, remove_blobs=remove_blobs, clock=self._clock
             )
-        await self._try_to_release_free_pages()
-        return evicted
 
     async def reconcile(
         self,

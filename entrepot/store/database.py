@@ -41,6 +41,10 @@ FREE_BYTES_KEPT = 2**20
 PAGES_PER_TRANSACTION = 500
 """Free pages that one transaction gives back to the file system."""
 
+WRITER_CACHE_SIZE = 16 * 2**20
+"""Bytes of pages that the writing connection keeps: what a step of an eviction changes fits, and is
+not written to the log twice."""
+
 VACUUM_SIZE = 16 * 2**20
 """Bytes of free pages from which on a catalog of an earlier version is rewritten without them."""
 
@@ -130,7 +134,11 @@ class CatalogDatabase:
         self._engine = create_async_engine(opening.url("sqlite+aiosqlite"))
         self._writers = WriterThreads()
         event.listen(self._engine.sync_engine, "connect", self._writers.watch)
-        event.listen(self._engine.sync_engine, "connect", pragma_listener(opening.pragmas))
+        event.listen(
+            self._engine.sync_engine,
+            "connect",
+            pragma_listener((*opening.pragmas, f"cache_size=-{WRITER_CACHE_SIZE // 1024}")),
+        )
         event.listen(self._engine.sync_engine, "handle_error", self.health.record_failed_write)
         # SQLite's connections of one process share the index of the log (-shm): while a read-only
         # connection has it open, no connection can write.
@@ -170,9 +178,7 @@ class CatalogDatabase:
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
         """A write transaction; raises `CatalogFailed`."""
-        if self.refusal is not None:
-            self.health.missed_writes += 1
-            raise CatalogFailed(self.refusal.what, self.refusal.hint, reason=self.refusal.reason)
+        self._check_writable()
         async with self._writing:
             self._write_began = time.monotonic()
             try:
@@ -181,6 +187,12 @@ class CatalogDatabase:
                 self.health.record_success(CatalogOperation.WRITING)
             finally:
                 self._write_began = None
+
+    def _check_writable(self) -> None:
+        """Raise `CatalogFailed` where nothing can be written now."""
+        if self.refusal is not None:
+            self.health.missed_writes += 1
+            raise CatalogFailed(self.refusal.what, self.refusal.hint, reason=self.refusal.reason)
 
     @asynccontextmanager
     async def _change(
@@ -275,7 +287,8 @@ class CatalogDatabase:
         """Bytes of the write-ahead log."""
         return await asyncio.to_thread(_file_size, self.path.with_name(f"{self.path.name}-wal"))
 
-    async def _try_to_release_free_pages(self) -> None:
+    async def try_to_release_free_pages(self) -> None:
+        """Give free pages back now, or leave it to the catalog's maintenance."""
         try:
             await self.release_free_pages()
         except (CatalogFailed, OSError) as error:

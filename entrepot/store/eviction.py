@@ -23,19 +23,25 @@ Adopted blobs, files that the catalog had no row for, are referred to by no mani
 for `ADOPTED_STAYS`, because after the loss of a catalog the manifests come back one pull after the
 other (L02); when room is needed they are removed first.
 
-An inventory of ten thousand repositories has a hundred and fifty thousand objects. None of them is
-part of a reference cycle, so the garbage collector ignores them (``gc=False``): scanning them
-paused every thread for a tenth of a second, often.
+The decision works on the numbers of an `Inventory`; what has names is created when it is read, for
+a few images at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import isnan
+from typing import NamedTuple
 
 import msgspec
 
-from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.reference import Digest, Tag
+from entrepot.store.inventory import Inventory as Inventory
+from entrepot.store.inventory import InventoryBlob as InventoryBlob
+from entrepot.store.inventory import InventoryManifest as InventoryManifest
+from entrepot.store.inventory import Key as Key
 
 RECENT = 60.0
 """Seconds for which a used image is not evicted: its client may still request the rest of it."""
@@ -46,59 +52,9 @@ EMPTY_STAYS = 30 * 86_400.0
 ADOPTED_STAYS = 86_400.0
 """Seconds for which an adopted blob stays although no manifest refers to it."""
 
-Key = tuple[Repository, Digest]
-"""A manifest of a repository."""
-
-
-class InventoryManifest(msgspec.Struct, frozen=True, gc=False):
-    """A manifest of one repository as eviction sees it.
-
-    *last_requested* is when a client last requested it, else when it was cached, in seconds since
-    the epoch.
-    """
-
-    repository: Repository
-    digest: Digest
-    platform: str | None
-    last_requested: float
-    locked: bool
-    """Whether it, its repository, or a tag that points at it is locked."""
-    tags: tuple[Tag, ...] = ()
-    children: tuple[Digest, ...] = ()
-    """Of an index: those of its manifests that are cached in the repository."""
-    blobs: tuple[Digest, ...] = ()
-    """Those that are cached."""
-    size: int = 0
-    """Bytes of the manifest itself."""
-
-    @property
-    def key(self) -> Key:
-        """Repository and digest."""
-        return self.repository, self.digest
-
-
-class InventoryBlob(msgspec.Struct, frozen=True, gc=False):
-    """A cached blob: its size in bytes, and when a client last got it.
-
-    That is when it was cached, where no client got it.
-    """
-
-    size: int
-    last_used: float
-    adopted: float | None = None
-    """When it was adopted, as long as no manifest refers to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """The cached manifests and blobs."""
-
-    manifests: Sequence[InventoryManifest]
-    blobs: Mapping[Digest, InventoryBlob]
-
 
 class PlannedImage(msgspec.Struct, frozen=True, gc=False):
-    """An image to be evicted.
+    """An image to be evicted; its *manifest* is given without its blobs.
 
     *freed* is in bytes: a blob that several evicted images share counts for the last of them.
     """
@@ -114,13 +70,144 @@ class PlannedImage(msgspec.Struct, frozen=True, gc=False):
     freed: int
 
 
+class PlannedRow(NamedTuple):
+    """An image to be evicted, as a listing shows it; its digest is text."""
+
+    repository: str
+    tags: tuple[Tag, ...]
+    digest: str
+    platform: str | None
+    freed: int
+    last_used: float
+
+
+class InventoryUse:
+    """An inventory with what is derived from it: the use and the locks of each of its links."""
+
+    __slots__ = (
+        "_above",
+        "_children",
+        "holders",
+        "inventory",
+        "last_requested",
+        "last_used",
+        "locked",
+        "sharers",
+        "users",
+    )
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.inventory = inventory
+        self._children = _child_links(inventory)
+        self.last_requested = array("d", inventory.last_requested)
+        """When each link or an index above it was last requested."""
+        self.locked = bytearray(inventory.locked)
+        """Whether each link or an index above it is locked."""
+        self._above: dict[int, list[int]] = {}
+        """For each link below an index, all indexes above it."""
+        for index in self._children:
+            requested = inventory.last_requested[index]
+            for link in self._with_all_below(index):
+                self.last_requested[link] = max(self.last_requested[link], requested)
+                self.locked[link] |= inventory.locked[index]
+                if link != index:
+                    self._above.setdefault(link, []).append(index)
+        self.holders = array("i", bytes(4 * len(inventory.content_sizes)))
+        """How many links each content has."""
+        for content in inventory.contents:
+            self.holders[content] += 1
+        self.sharers = array("i", bytes(4 * len(inventory.blob_sizes)))
+        """How many contents refer to each blob."""
+        self.users = array("i", self.sharers)
+        """How many links need each blob."""
+        for content, count in enumerate(self.holders):
+            if count:
+                for blob in inventory.blobs_of(content):
+                    self.sharers[blob] += 1
+                    self.users[blob] += count
+        self.last_used = self._last_used()
+        """When each link was last used."""
+
+    def _last_used(self) -> array[float]:
+        inventory, sharers = self.inventory, self.sharers
+        blob_last_used = inventory.blob_last_used
+        used = array("d")
+        for content in range(len(self.holders)):
+            latest, fewest = 0.0, 0
+            for blob in inventory.blobs_of(content):
+                if not fewest or sharers[blob] < fewest:
+                    latest, fewest = blob_last_used[blob], sharers[blob]
+                elif sharers[blob] == fewest and blob_last_used[blob] > latest:
+                    latest = blob_last_used[blob]
+            used.append(latest)
+        return array("d", map(max, self.last_requested, map(used.__getitem__, inventory.contents)))
+
+    def has_children(self, link: int) -> bool:
+        """Whether a link is an index of which a manifest is cached."""
+        return link in self.inventory.children
+
+    def _with_all_below(self, link: int) -> Iterator[int]:
+        """A link and all links that it leads to."""
+        visited: set[int] = set()
+        ahead = [link]
+        while ahead:
+            current = ahead.pop()
+            if current not in visited:
+                visited.add(current)
+                yield current
+                ahead.extend(self._children.get(current, ()))
+
+    def tags_of(self, link: int) -> tuple[Tag, ...]:
+        """The tags that point at a link or at an index above it."""
+        tags = self.inventory.tags_of(link)
+        if above := self._above.get(link):
+            above_tags = (tag for index in above for tag in self.inventory.tags_of(index))
+            return tuple(dict.fromkeys([*tags, *above_tags]))
+        return tags
+
+    def distinctive_blobs(self, content: int) -> tuple[Digest, ...]:
+        """Those blobs of a content that the fewest contents refer to.
+
+        A client that gets one of them most likely pulls this image.
+        """
+        blobs = self.inventory.blobs_of(content)
+        fewest = min((self.sharers[blob] for blob in blobs), default=0)
+        return tuple(
+            self.inventory.blob_digest(blob) for blob in blobs if self.sharers[blob] == fewest
+        )
+
+
+def _child_links(inventory: Inventory) -> dict[int, tuple[int, ...]]:
+    """For each link that is an index, the links of its manifests in the same repository."""
+    if not inventory.children:
+        return {}
+    wanted = {child for children in inventory.children.values() for child in children}
+    links = {
+        (inventory.repositories[link], content): link
+        for link, content in enumerate(inventory.contents)
+        if content in wanted
+    }
+    return {
+        index: tuple(
+            links[key]
+            for child in children
+            if (key := (inventory.repositories[index], child)) in links
+        )
+        for index, children in inventory.children.items()
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class EvictionPlan:
     """What is to be evicted, and what remains. Sizes are in bytes."""
 
-    images: tuple[PlannedImage, ...]
-    """In the order of eviction, the least recently used first."""
-    empty: tuple[Key, ...]
+    use: InventoryUse
+    links: array[int]
+    """The images, as links of the inventory, in the order of eviction: the least recently used
+    first."""
+    freed: array[int]
+    """What each of them frees."""
+    empty_links: array[int]
     """Manifests without cached blobs that were not requested for a long time."""
     empty_since: float
     size: int
@@ -141,17 +228,78 @@ class EvictionPlan:
     @property
     def is_nothing(self) -> bool:
         """Whether nothing is evicted."""
-        return not (self.images or self.empty or self.adopted)
+        return not (self.links or self.empty_links or self.adopted)
+
+    @property
+    def images(self) -> tuple[PlannedImage, ...]:
+        """The images as objects, which takes much memory where there are many."""
+        use, inventory = self.use, self.use.inventory
+        return tuple(
+            PlannedImage(
+                manifest=inventory.manifest(link, with_blobs=False),
+                tags=use.tags_of(link),
+                last_used=use.last_used[link],
+                last_requested=use.last_requested[link],
+                distinctive_blobs=use.distinctive_blobs(inventory.contents[link]),
+                freed=freed,
+            )
+            for link, freed in zip(self.links, self.freed, strict=True)
+        )
+
+    @property
+    def empty(self) -> tuple[Key, ...]:
+        """The keys of the manifests without cached blobs."""
+        return tuple(map(self.use.inventory.key, self.empty_links))
+
+    @property
+    def images_size(self) -> int:
+        """What all the images free."""
+        return sum(self.freed)
+
+    @property
+    def oldest_use(self) -> float:
+        """When the least recently used image was used; there is one."""
+        return min(self.use.last_used[link] for link in self.links)
+
+    @property
+    def repositories_count(self) -> int:
+        """The number of repositories of the images."""
+        repositories = self.use.inventory.repositories
+        return len({repositories[link] for link in self.links})
+
+    def rows(self, start: int, end: int) -> Iterator[PlannedRow]:
+        """Some of the images, as a listing shows them."""
+        use, inventory = self.use, self.use.inventory
+        for link, freed in zip(self.links[start:end], self.freed[start:end], strict=True):
+            yield PlannedRow(
+                inventory.repositories[link],
+                use.tags_of(link),
+                inventory.content_digests[inventory.contents[link]],
+                inventory.platforms[link],
+                freed,
+                use.last_used[link],
+            )
+
+    def only(self, keys: Collection[Key]) -> EvictionPlan:
+        """The same plan with those images whose keys are among *keys*."""
+        links, freed = array("i"), array("q")
+        for link, size in zip(self.links, self.freed, strict=True):
+            if self.use.inventory.key(link) in keys:
+                links.append(link)
+                freed.append(size)
+        return replace(self, links=links, freed=freed)
 
     def parts(self, count: int) -> Iterator[EvictionPlan]:
-        """The same plan in parts of *count* images and as many empty manifests each."""
-        for start in range(0, max(1, len(self.images), len(self.empty)), count):
+        """The same plan in parts of *count* images, empty manifests and adopted blobs each."""
+        total = max(1, len(self.links), len(self.empty_links), len(self.adopted))
+        for start in range(0, total, count):
             part = slice(start, start + count)
             yield replace(
                 self,
-                images=self.images[part],
-                empty=self.empty[part],
-                adopted=self.adopted if start == 0 else (),
+                links=self.links[part],
+                freed=self.freed[part],
+                empty_links=self.empty_links[part],
+                adopted=self.adopted[part],
             )
 
 
@@ -169,130 +317,145 @@ def plan_eviction(
     being pulled or that have a blob on its way in. With a goal of 0, all manifests without cached
     blobs are removed too.
     """
-    manifests = {manifest.key: manifest for manifest in inventory.manifests}
-    locked_keys = _locked_with_all_below(manifests)
-    last_requested = _last_requested(manifests)
-    distinctive_blobs = _distinctive_blobs(inventory)
-    users: dict[Digest, int] = {}
-    for manifest in inventory.manifests:
-        for blob in manifest.blobs:
-            users[blob] = users.get(blob, 0) + 1
-    size = sum(blob.size for blob in inventory.blobs.values()) + catalog_size
-    orphans = {digest: blob for digest, blob in inventory.blobs.items() if digest not in users}
-    staying = {digest: blob for digest, blob in orphans.items() if stays_adopted(blob.adopted, now)}
+    use = InventoryUse(inventory)
+    blob_sizes, users, holders = (
+        inventory.blob_sizes,
+        array("i", use.users),
+        array("i", use.holders),
+    )
+    size = sum(blob_sizes) + catalog_size
+    orphans = [blob for blob, count in enumerate(users) if not count]
+    staying = [blob for blob in orphans if _stays(inventory.blob_adopted[blob], now)]
     # The other orphans are removed anyway, as soon as they have no reader.
-    remaining = size - sum(blob.size for digest, blob in orphans.items() if digest not in staying)
-    adopted: list[Digest] = []
-    for digest in sorted(staying, key=lambda digest: (staying[digest].last_used, digest)):
+    remaining = (
+        size - sum(blob_sizes[blob] for blob in orphans) + sum(blob_sizes[blob] for blob in staying)
+    )
+    adopted: list[int] = []
+    staying.sort(key=lambda blob: (inventory.blob_last_used[blob], inventory.blob_digests[blob]))
+    for blob in staying:
         if remaining <= goal:
             break
-        adopted.append(digest)
-        remaining -= staying[digest].size
-    weight = _weights(inventory, catalog_size)
-    holders: dict[Digest, int] = {}
-    for manifest in inventory.manifests:
-        holders[manifest.digest] = holders.get(manifest.digest, 0) + 1
-
-    def last_used(image: InventoryManifest) -> float:
-        return max(
-            (
-                last_requested[image.key],
-                *(inventory.blobs[blob].last_used for blob in distinctive_blobs[image.digest]),
-            )
-        )
-
-    def past_use(image: InventoryManifest) -> float:
-        # S14: a use in the future counts as none. After a clock was ahead, all images would be in
-        # use until the time that it showed.
-        used = last_used(image)
-        return used if used <= now else 0.0
-
-    removes_empty = catalog_size > 0 or goal <= 0
-    # The key makes the order deterministic, also for images that were cached in the same moment.
-    images = sorted(
-        (past_use(manifest), manifest.key)
-        for manifest in inventory.manifests
-        if (manifest.blobs or removes_empty)
-        and not manifest.children
-        and manifest.key not in locked_keys
-    )
-    candidates: list[tuple[InventoryManifest, int]] = []
-    empty: list[Key] = []
-    for used, key in images:
-        if (remaining <= goal and goal > 0) or used > now - RECENT:
+        adopted.append(blob)
+        remaining -= blob_sizes[blob]
+    weights = _weights(use, catalog_size)
+    used_links = _links_of(inventory, in_use)
+    # S14: a use in the future counts as none. After a clock was ahead, all images would be in use
+    # until the time that it showed.
+    past_use = array("d", (used if used <= now else 0.0 for used in use.last_used))
+    ordered = _in_order(use, past_use, with_empty=catalog_size > 0 or goal <= 0)
+    candidates, candidates_freed, empty = array("i"), array("q"), array("i")
+    for link in ordered:
+        if (remaining <= goal and goal > 0) or past_use[link] > now - RECENT:
             break
-        if key in in_use:
+        if link in used_links:
             continue
-        image, freed = manifests[key], 0
-        for blob in image.blobs:
+        content, freed = inventory.contents[link], 0
+        blobs = inventory.blobs_of(content)
+        for blob in blobs:
             users[blob] -= 1
-            if users[blob] == 0:
-                freed += inventory.blobs[blob].size
-        holders[image.digest] -= 1
-        if holders[image.digest] == 0:
-            freed += weight.get(image.digest, 0)
+            if not users[blob]:
+                freed += blob_sizes[blob]
+        holders[content] -= 1
+        if weights and not holders[content]:
+            freed += weights[content]
         remaining -= freed
-        if image.blobs:
-            candidates.append((image, freed))
+        if blobs:
+            candidates.append(link)
+            candidates_freed.append(freed)
         else:
-            empty.append(key)
-    locked = {blob for key in locked_keys for blob in manifests[key].blobs}
+            empty.append(link)
+    stays = _Staying(use)
+    locked_size = stays.add(link for link, locked in enumerate(use.locked) if locked)
     in_use_size = recent_size = 0
     if remaining > goal:
-        being_pulled = {
-            blob for key in in_use if key in manifests for blob in manifests[key].blobs
-        } - locked
-        recent = (
-            {blob for used, key in images if used > now - RECENT for blob in manifests[key].blobs}
-            - locked
-            - being_pulled
-        )
-        in_use_size = sum(inventory.blobs[blob].size for blob in being_pulled)
-        recent_size = sum(inventory.blobs[blob].size for blob in recent)
-    evicted = [
-        (image, freed)
-        for image, freed in candidates
-        if any(users[blob] == 0 for blob in image.blobs)
-        or (image.digest in weight and holders[image.digest] == 0)
-    ]
-    above = _above(manifests)
+        in_use_size = stays.add(used_links)
+        recent_size = stays.add(link for link in ordered if past_use[link] > now - RECENT)
+    links, links_freed = array("i"), array("q")
+    for link, freed in zip(candidates, candidates_freed, strict=True):
+        content = inventory.contents[link]
+        if (weights and not holders[content]) or not all(
+            map(users.__getitem__, inventory.blobs_of(content))
+        ):
+            links.append(link)
+            links_freed.append(freed)
     old_empty = (
-        key
-        for key, manifest in manifests.items()
-        if not manifest.blobs
-        and not manifest.children
-        and key not in locked_keys
-        and key not in in_use
-        and last_requested[key] < now - EMPTY_STAYS
+        link
+        for link, content in enumerate(inventory.contents)
+        if use.last_requested[link] < now - EMPTY_STAYS
+        and not inventory.blobs_of(content)
+        and not use.has_children(link)
+        and not use.locked[link]
+        and link not in used_links
     )
-
-    def tags_of(image: InventoryManifest) -> tuple[Tag, ...]:
-        tags_above = (tag for key in above.get(image.key, ()) for tag in manifests[key].tags)
-        return tuple(dict.fromkeys([*image.tags, *tags_above]))
-
     return EvictionPlan(
-        images=tuple(
-            PlannedImage(
-                manifest=image,
-                tags=tags_of(image),
-                last_used=last_used(image),
-                last_requested=last_requested[image.key],
-                distinctive_blobs=distinctive_blobs[image.digest],
-                freed=freed,
-            )
-            for image, freed in evicted
-        ),
-        empty=tuple(dict.fromkeys([*empty, *old_empty])),
+        use=use,
+        links=links,
+        freed=links_freed,
+        empty_links=array("i", dict.fromkeys([*empty, *old_empty])),
         empty_since=now - (RECENT if empty else EMPTY_STAYS),
         size=size,
         remaining=remaining,
         goal=goal,
-        locked_size=sum(inventory.blobs[blob].size for blob in locked),
+        locked_size=locked_size,
         in_use_size=in_use_size,
         recent_size=recent_size,
-        adopted=tuple(adopted),
-        adopted_size=sum(staying[digest].size for digest in adopted),
+        adopted=tuple(map(inventory.blob_digest, adopted)),
+        adopted_size=sum(blob_sizes[blob] for blob in adopted),
     )
+
+
+def _in_order(use: InventoryUse, past_use: array[float], *, with_empty: bool) -> list[int]:
+    """The links that may be evicted, the least recently used first.
+
+    Their key makes the order deterministic, also for images that were cached in the same moment.
+    """
+    inventory = use.inventory
+    links = [
+        link
+        for link in inventory.links_by_key()
+        if (with_empty or inventory.blobs_of(inventory.contents[link]))
+        and not use.has_children(link)
+        and not use.locked[link]
+    ]
+    links.sort(key=past_use.__getitem__)
+    return links
+
+
+class _Staying:
+    """Adds up the blobs that stay; each counts for the first reason that keeps it."""
+
+    def __init__(self, use: InventoryUse) -> None:
+        self._inventory = use.inventory
+        self._counted = bytearray(len(use.inventory.blob_sizes))
+
+    def add(self, links: Iterable[int]) -> int:
+        """The bytes of the blobs that some links need and that were not counted yet."""
+        inventory, counted = self._inventory, self._counted
+        total = 0
+        for link in links:
+            for blob in inventory.blobs_of(inventory.contents[link]):
+                if not counted[blob]:
+                    counted[blob] = True
+                    total += inventory.blob_sizes[blob]
+        return total
+
+
+def _links_of(inventory: Inventory, keys: Collection[Key]) -> set[int]:
+    """The links with some keys."""
+    if not keys:
+        return set()
+    texts = {(repository, str(digest)) for repository, digest in keys}
+    names = {repository for repository, _ in texts}
+    return {
+        link
+        for link, repository in enumerate(inventory.repositories)
+        if repository in names
+        and (repository, inventory.content_digests[inventory.contents[link]]) in texts
+    }
+
+
+def _stays(adopted: float, now: float) -> bool:
+    return not isnan(adopted) and stays_adopted(adopted, now)
 
 
 def stays_adopted(adopted: float | None, now: float) -> bool:
@@ -303,13 +466,16 @@ def stays_adopted(adopted: float | None, now: float) -> bool:
     return adopted is not None and 0 <= now - adopted < ADOPTED_STAYS
 
 
-def _weights(inventory: Inventory, catalog_size: int) -> dict[Digest, int]:
-    """The bytes of the catalog that each manifest accounts for, by its own size."""
-    sizes = {manifest.digest: manifest.size for manifest in inventory.manifests}
-    total = sum(sizes.values())
+def _weights(use: InventoryUse, catalog_size: int) -> array[int]:
+    """The bytes of the catalog that each content accounts for, by its own size.
+
+    Empty where the catalog does not count.
+    """
+    sizes = use.inventory.content_sizes
+    total = sum(size for size, count in zip(sizes, use.holders, strict=True) if count)
     if catalog_size <= 0 or total <= 0:
-        return {}
-    return {digest: size * catalog_size // total for digest, size in sizes.items()}
+        return array("q")
+    return array("q", (size * catalog_size // total for size in sizes))
 
 
 def confirm(
@@ -324,13 +490,13 @@ def confirm(
     locked_keys = _locked_with_all_below(current)
     last_requested = _last_requested(current)
     evicted = {
-        image.manifest.key
-        for image in plan.images
-        if (manifest := current.get(image.manifest.key)) is not None
-        and manifest.key not in locked_keys
-        and not manifest.children
-        and last_requested[manifest.key] <= image.last_requested
-        and manifest.key not in used
+        key
+        for link in plan.links
+        if (key := plan.use.inventory.key(link)) in current
+        and key not in locked_keys
+        and not current[key].children
+        and last_requested[key] <= plan.use.last_requested[link]
+        and key not in used
     }
     evicted |= {
         key
@@ -384,17 +550,6 @@ def _last_requested(manifests: Mapping[Key, InventoryManifest]) -> dict[Key, flo
     return last_requested
 
 
-def _above(manifests: Mapping[Key, InventoryManifest]) -> dict[Key, list[Key]]:
-    """For each manifest below an index, all indexes above it."""
-    above: dict[Key, list[Key]] = {}
-    for manifest in manifests.values():
-        if manifest.children:
-            for key in _with_all_below(manifest, manifests):
-                if key != manifest.key:
-                    above.setdefault(key, []).append(manifest.key)
-    return above
-
-
 def _with_all_below(
     manifest: InventoryManifest, manifests: Mapping[Key, InventoryManifest]
 ) -> Iterator[Key]:
@@ -408,20 +563,3 @@ def _with_all_below(
         visited.add(key)
         yield key
         ahead.extend((manifest.repository, child) for child in manifests[key].children)
-
-
-def _distinctive_blobs(inventory: Inventory) -> dict[Digest, tuple[Digest, ...]]:
-    """For each manifest those of its blobs that the fewest manifests refer to.
-
-    A client that gets one of them most likely pulls this image.
-    """
-    blobs_of = {manifest.digest: manifest.blobs for manifest in inventory.manifests}
-    sharers: dict[Digest, int] = {}
-    for blobs in blobs_of.values():
-        for blob in blobs:
-            sharers[blob] = sharers.get(blob, 0) + 1
-    distinctive_blobs = {}
-    for digest, blobs in blobs_of.items():
-        fewest = min((sharers[blob] for blob in blobs), default=0)
-        distinctive_blobs[digest] = tuple(blob for blob in blobs if sharers[blob] == fewest)
-    return distinctive_blobs

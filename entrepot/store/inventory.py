@@ -1,171 +1,319 @@
-"""The inventory of the cache that an eviction is planned on, read from the catalog."""
+"""The inventory of the cache that an eviction is planned on.
+
+It has columns of numbers in place of objects: 100,000 repositories with five blobs each take some
+35 MB, and as objects they took ten times as much. A manifest of a repository is a *link*, numbered
+in the order in which it was added. The manifest itself, which several repositories may have, is a
+*content*, numbered like the blobs by its first appearance.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice, repeat
+from math import isnan, nan
+from sys import intern
 
-from sqlalchemy import Connection, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+import msgspec
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store import schema
-from entrepot.store.eviction import Inventory, InventoryBlob, InventoryManifest
-from entrepot.store.manifests import ReferenceKind
-from entrepot.store.rows import fetch_all
+
+Key = tuple[Repository, Digest]
+"""A manifest of a repository."""
 
 
-def read_inventory(connection: Connection) -> Inventory:
-    """All cached manifests and blobs."""
-    # One row for each manifest and not for each of its blobs: with 10,000 repositories that is
-    # 20,000 rows in place of 160,000.
-    blobs_by_manifest = (
-        select(
-            schema.references.c.manifest, func.aggregate_strings(schema.references.c.digest, " ")
-        )
-        .join(schema.blobs, schema.blobs.c.digest == schema.references.c.digest)
-        .where(schema.references.c.kind != ReferenceKind.MANIFEST)
-        .group_by(schema.references.c.manifest)
-    )
-    blobs_query = select(
-        schema.blobs.c.digest, schema.blobs.c.size, schema.blobs.c.last_used, schema.blobs.c.adopted
-    )
-    digests = _Digests()
-    blobs = {
-        digests[digest]: InventoryBlob(size, last_used, adopted)
-        for digest, size, last_used, adopted in connection.execute(blobs_query)
-    }
-    # A manifest may name a blob twice.
-    blobs_of = {
-        manifest: tuple(digests[digest] for digest in dict.fromkeys(joined.split(" ")))
-        for manifest, joined in connection.execute(blobs_by_manifest)
-    }
-    rows = InventoryRows(*(connection.execute(query) for query in _queries()))
-    contents = select(schema.manifests.c.digest, func.length(schema.manifests.c.content))
-    sizes = {row[0]: int(row[1]) for row in connection.execute(contents)}
-    return Inventory(manifests_of_rows(rows, blobs_of, digests, sizes), blobs)
+class InventoryManifest(msgspec.Struct, frozen=True, gc=False):
+    """A manifest of one repository as eviction sees it.
 
-
-def read_repository_inventory(
-    connection: Connection, repository: Repository
-) -> list[InventoryManifest]:
-    """The manifests of a repository with their locks, tags and children.
-
-    The blobs of the manifests are not read.
-    """
-    links, tags, children = _queries()
-    link_repository = schema.repository_manifests.c.repository
-    return manifests_of_rows(
-        InventoryRows(
-            connection.execute(links.where(link_repository == repository)),
-            connection.execute(tags.where(schema.tags.c.repository == repository)),
-            connection.execute(children.where(link_repository == repository)),
-        )
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class InventoryRows:
-    """Rows of the manifests of some repositories.
-
-    With rows of the tags that point at them, and of the children of indexes.
+    *last_requested* is when a client last requested it, else when it was cached, in seconds since
+    the epoch.
     """
 
-    links: Iterable[Any]
-    tags: Iterable[Any]
-    children: Iterable[Any]
+    repository: Repository
+    digest: Digest
+    platform: str | None
+    last_requested: float
+    locked: bool
+    """Whether it, its repository, or a tag that points at it is locked."""
+    tags: tuple[Tag, ...] = ()
+    children: tuple[Digest, ...] = ()
+    """Of an index: those of its manifests that are cached in the repository."""
+    blobs: tuple[Digest, ...] = ()
+    """Those that are cached."""
+    size: int = 0
+    """Bytes of the manifest itself."""
+
+    @property
+    def key(self) -> Key:
+        """Repository and digest."""
+        return self.repository, self.digest
 
 
-async def fetch_rows(
-    connection: AsyncConnection, repositories: Collection[Repository]
-) -> InventoryRows:
-    """The rows of some repositories, read within a write transaction."""
-    links_query, tags_query, children_query = _queries()
-    link_repository = schema.repository_manifests.c.repository
-    links: list[Any] = []
-    tags: list[Any] = []
-    children: list[Any] = []
-    for chunk in schema.chunks(list(repositories)):
-        links += await fetch_all(connection, links_query.where(link_repository.in_(chunk)))
-        tags += await fetch_all(connection, tags_query.where(schema.tags.c.repository.in_(chunk)))
-        children += await fetch_all(connection, children_query.where(link_repository.in_(chunk)))
-    return InventoryRows(links, tags, children)
+class InventoryBlob(msgspec.Struct, frozen=True, gc=False):
+    """A cached blob: its size in bytes, and when a client last got it.
+
+    That is when it was cached, where no client got it.
+    """
+
+    size: int
+    last_used: float
+    adopted: float | None = None
+    """When it was adopted, as long as no manifest refers to it."""
 
 
-def _queries() -> tuple[Any, Any, Any]:
-    child = schema.repository_manifests.alias()
-    links = select(
-        schema.repository_manifests.c.repository,
-        schema.repository_manifests.c.digest,
-        schema.repository_manifests.c.platform,
-        schema.repository_manifests.c.cached,
-        schema.repository_manifests.c.last_pull,
-        schema.repository_manifests.c.last_used,
-        (schema.repository_manifests.c.locked | schema.repositories.c.locked).label("locked"),
-    ).join(
-        schema.repositories, schema.repositories.c.name == schema.repository_manifests.c.repository
+class PackedDigests:
+    """Digests without repetition, as bytes one after the other: 32 bytes for most of them."""
+
+    __slots__ = ("_content", "_ends")
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+        self._ends = array("Q")
+
+    def extend(self, texts: Iterable[str]) -> None:
+        """Append digests, given as ``algorithm:hex``."""
+        values = [bytes.fromhex(text[text.index(":") + 1 :]) for text in texts]
+        # Without the first sum: that is where the first value begins.
+        sums = accumulate(map(len, values), initial=len(self._content))
+        self._ends.extend(islice(sums, 1, None))
+        self._content += b"".join(values)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, number: int) -> str:
+        start = self._ends[number - 1] if number else 0
+        value = self._content[start : self._ends[number]]
+        # The length tells the algorithm: there are two.
+        return f"sha{len(value) * 8}:{value.hex()}"
+
+
+class PackedTexts:
+    """Short texts, one after the other."""
+
+    __slots__ = ("_content", "_ends")
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+        self._ends = array("Q")
+
+    def append(self, text: str) -> None:
+        """Append a text."""
+        self._content += text.encode()
+        self._ends.append(len(self._content))
+
+    def __getitem__(self, number: int) -> str:
+        start = self._ends[number - 1] if number else 0
+        return self._content[start : self._ends[number]].decode()
+
+
+class Inventory:
+    """The cached manifests and blobs."""
+
+    __slots__ = (
+        "_blob_counts",
+        "_blob_numbers",
+        "_blob_starts",
+        "_tags",
+        "blob_adopted",
+        "blob_digests",
+        "blob_last_used",
+        "blob_sizes",
+        "children",
+        "content_digests",
+        "content_sizes",
+        "contents",
+        "last_requested",
+        "links_are_sorted",
+        "locked",
+        "platforms",
+        "repositories",
     )
-    tags = select(
-        schema.tags.c.repository, schema.tags.c.digest, schema.tags.c.name, schema.tags.c.locked
-    ).order_by(schema.tags.c.name)
-    children = (
-        select(
-            schema.repository_manifests.c.repository,
-            schema.references.c.manifest,
-            schema.references.c.digest,
+
+    def __init__(
+        self,
+        manifests: Iterable[InventoryManifest] = (),
+        blobs: Mapping[Digest, InventoryBlob] | None = None,
+    ) -> None:
+        self.blob_digests = PackedDigests()
+        self.blob_sizes = array("q")
+        self.blob_last_used = array("d")
+        self.blob_adopted = array("d")
+        """Not a number where a manifest refers to the blob."""
+        self.content_digests = PackedDigests()
+        self.content_sizes = array("q")
+        """Bytes of the manifest itself."""
+        self._blob_starts = array("q")
+        self._blob_counts = array("i")
+        self._blob_numbers = array("i")
+        self.repositories: list[Repository] = []
+        """Of each link."""
+        self.contents = array("i")
+        """Of each link."""
+        self.platforms: list[str | None] = []
+        self.last_requested = array("d")
+        self.locked = bytearray()
+        """Of each link: whether it, its repository, or a tag that points at it is locked."""
+        self._tags = PackedTexts()
+        self.links_are_sorted = False
+        """Whether the links were added in the order of their keys."""
+        self.children: dict[int, tuple[int, ...]] = {}
+        """Of each link that is an index: the contents of those of its manifests that are cached in
+        the repository."""
+        self._add(manifests, blobs or {})
+
+    def _add(
+        self, manifests: Iterable[InventoryManifest], blobs: Mapping[Digest, InventoryBlob]
+    ) -> None:
+        self.add_blobs(
+            [str(digest) for digest in blobs],
+            [blob.size for blob in blobs.values()],
+            [blob.last_used for blob in blobs.values()],
+            [blob.adopted for blob in blobs.values()],
         )
-        .join(
-            schema.references, schema.references.c.manifest == schema.repository_manifests.c.digest
+        blob_numbers = {digest: number for number, digest in enumerate(blobs)}
+        content_numbers: dict[Digest, dict[tuple[Digest, ...], int]] = {}
+        children_of: dict[int, tuple[Digest, ...]] = {}
+        for manifest in manifests:
+            contents = content_numbers.setdefault(manifest.digest, {})
+            content = contents.get(manifest.blobs)
+            if content is None:
+                content = contents[manifest.blobs] = len(self.content_sizes)
+                self.add_contents([str(manifest.digest)], [manifest.size])
+                self.set_blobs(content, [blob_numbers[blob] for blob in manifest.blobs])
+            link = self.add_link(
+                manifest.repository,
+                content,
+                manifest.platform,
+                manifest.last_requested,
+                manifest.locked,
+                " ".join(manifest.tags),
+            )
+            children_of[link] = manifest.children
+        for link, children in children_of.items():
+            if children:
+                self.children[link] = tuple(
+                    content
+                    for child in children
+                    for content in content_numbers.get(child, {}).values()
+                )
+
+    def add_blobs(
+        self,
+        digests: Iterable[str],
+        sizes: Iterable[int],
+        last_used: Iterable[float],
+        adopted: Iterable[float | None],
+    ) -> None:
+        """Add cached blobs; they are numbered in their order."""
+        self.blob_digests.extend(digests)
+        self.blob_sizes.extend(sizes)
+        self.blob_last_used.extend(last_used)
+        self.blob_adopted.extend(nan if time is None else time for time in adopted)
+
+    def add_contents(self, digests: Sequence[str], sizes: Iterable[int]) -> None:
+        """Add manifests of any repository; they are numbered in their order."""
+        self.content_digests.extend(digests)
+        self.content_sizes.extend(sizes)
+        self._blob_starts.extend(repeat(0, len(digests)))
+        self._blob_counts.extend(repeat(0, len(digests)))
+
+    def set_blobs(self, content: int, blobs: Sequence[int]) -> None:
+        """Set the cached blobs that a manifest refers to."""
+        self._blob_starts[content] = len(self._blob_numbers)
+        self._blob_counts[content] = len(blobs)
+        self._blob_numbers.extend(blobs)
+
+    def add_link(
+        self,
+        repository: Repository,
+        content: int,
+        platform: str | None,
+        last_requested: float,
+        locked: bool,
+        tags: str,
+    ) -> int:
+        """Add a manifest of a repository; return its number."""
+        self.repositories.append(repository)
+        self.contents.append(content)
+        self.platforms.append(platform)
+        self.last_requested.append(last_requested)
+        self.locked.append(locked)
+        self._tags.append(tags)
+        return len(self.contents) - 1
+
+    def __len__(self) -> int:
+        """The number of links."""
+        return len(self.contents)
+
+    def blobs_of(self, content: int) -> Sequence[int]:
+        """The cached blobs that a manifest refers to, each once."""
+        start = self._blob_starts[content]
+        return self._blob_numbers[start : start + self._blob_counts[content]]
+
+    def links_by_key(self) -> Sequence[int]:
+        """The links by repository and digest."""
+        links = range(len(self))
+        if self.links_are_sorted:
+            return links
+        return sorted(
+            links,
+            key=lambda link: (
+                self.repositories[link],
+                self.content_digests[self.contents[link]],
+            ),
         )
-        .join(
-            child,
-            (child.c.digest == schema.references.c.digest)
-            & (child.c.repository == schema.repository_manifests.c.repository),
+
+    def blob_digest(self, blob: int) -> Digest:
+        """The digest of a blob."""
+        return digest_of_row(self.blob_digests[blob])
+
+    def key(self, link: int) -> Key:
+        """Repository and digest of a link."""
+        return self.repositories[link], digest_of_row(self.content_digests[self.contents[link]])
+
+    def tags_of(self, link: int) -> tuple[Tag, ...]:
+        """The tags that point at a link, in their order."""
+        return tuple(Tag(name) for name in sorted(self._tags[link].split()))
+
+    def manifest(self, link: int, *, with_blobs: bool = True) -> InventoryManifest:
+        """All that is known of a link; *with_blobs* says whether its blobs are needed."""
+        content = self.contents[link]
+        return InventoryManifest(
+            repository=self.repositories[link],
+            digest=digest_of_row(self.content_digests[content]),
+            platform=self.platforms[link],
+            last_requested=self.last_requested[link],
+            locked=bool(self.locked[link]),
+            tags=self.tags_of(link),
+            children=tuple(
+                digest_of_row(self.content_digests[child]) for child in self.children.get(link, ())
+            ),
+            blobs=tuple(map(self.blob_digest, self.blobs_of(content))) if with_blobs else (),
+            size=self.content_sizes[content],
         )
-        .where(schema.references.c.kind == ReferenceKind.MANIFEST)
-        .distinct()
-    )
-    return links, tags, children
+
+    @property
+    def manifests(self) -> Sequence[InventoryManifest]:
+        """All manifests as objects, which takes much memory where there are many."""
+        return tuple(map(self.manifest, range(len(self))))
+
+    @property
+    def blobs(self) -> Mapping[Digest, InventoryBlob]:
+        """All blobs as objects, which takes much memory where there are many."""
+        return dict(self._blob_items())
+
+    def _blob_items(self) -> Iterator[tuple[Digest, InventoryBlob]]:
+        for blob, (size, last_used, adopted) in enumerate(
+            zip(self.blob_sizes, self.blob_last_used, self.blob_adopted, strict=True)
+        ):
+            yield (
+                self.blob_digest(blob),
+                InventoryBlob(size, last_used, None if isnan(adopted) else adopted),
+            )
 
 
-class _Digests(dict[str, Digest]):
-    """The digests of many rows, each parsed once."""
-
-    def __missing__(self, text: str) -> Digest:
-        digest = self[text] = Digest.parse(text)
-        return digest
-
-
-def manifests_of_rows(
-    rows: InventoryRows,
-    blobs_of: Mapping[str, tuple[Digest, ...]] | None = None,
-    digests: _Digests | None = None,
-    sizes: Mapping[str, int] | None = None,
-) -> list[InventoryManifest]:
-    """The manifests that some rows describe. Runs in a thread where there may be many."""
-    digests = _Digests() if digests is None else digests
-    sizes = sizes or {}
-    tags: dict[tuple[str, str], tuple[Tag, ...]] = {}
-    locked: set[tuple[str, str]] = set()
-    for repository, digest, name, is_locked in rows.tags:
-        tags[repository, digest] = (*tags.get((repository, digest), ()), Tag(name))
-        if is_locked:
-            locked.add((repository, digest))
-    children: dict[tuple[str, str], tuple[Digest, ...]] = {}
-    for repository, parent, child in rows.children:
-        children[repository, parent] = (*children.get((repository, parent), ()), digests[child])
-    return [
-        InventoryManifest(
-            repository=Repository(repository),
-            digest=digests[digest],
-            platform=platform,
-            last_requested=max(cached, last_pull or 0.0, last_used or 0.0),
-            locked=bool(is_locked) or (repository, digest) in locked,
-            tags=tags.get((repository, digest), ()),
-            children=children.get((repository, digest), ()),
-            blobs=blobs_of.get(digest, ()) if blobs_of else (),
-            size=sizes.get(digest, 0),
-        )
-        for repository, digest, platform, cached, last_pull, last_used, is_locked in rows.links
-    ]
+def digest_of_row(text: str) -> Digest:
+    """A digest that the catalog has: it was checked when it came in."""
+    algorithm, _, value = text.partition(":")
+    return Digest(intern(algorithm), value)

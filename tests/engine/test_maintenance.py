@@ -23,10 +23,10 @@ from entrepot.config.settings import Settings, SizeLimit
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
-from entrepot.core.states import PullState
+from entrepot.core.states import EvictionState, PullState
 from entrepot.engine import maintenance as maintenance_module
 from entrepot.engine.engine import Engine
-from entrepot.errors import Locked
+from entrepot.errors import Locked, NotFound
 from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
@@ -148,6 +148,47 @@ async def test_many_images_go_in_steps(
     assert (await engine.blobs.sizes(), (await engine.status.get()).blobs_size) == ({}, 0)
     [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
     assert evicted.message.startswith("Evicted 3 images of 3 repositories: 401.")
+
+
+async def test_an_eviction_shows_its_progress_and_ends_after_a_step_when_cancelled(
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotFound, match="No eviction has run"):
+        engine.maintenance.cancel_eviction()
+    monkeypatch.setattr(maintenance_module, "IMAGES_PER_TRANSACTION", 1)
+    images = await cached(engine, source, clock, "a", "b", "c")
+    used, writes = engine.cache.usage.write, 0
+    progress = []
+
+    async def cancelling() -> None:
+        nonlocal writes
+        writes += 1
+        if writes == 3:
+            # One step is done, and the next one has begun.
+            progress.append(engine.maintenance.eviction_progress())
+            engine.maintenance.cancel_eviction()
+        await used()
+
+    monkeypatch.setattr(engine.cache.usage, "write", cancelling)
+    eviction = await engine.maintenance.evict(target=0)
+    assert (eviction.cancelled, [each.repository for each in eviction.images]) == (
+        True,
+        ["library/a", "library/b"],
+    )
+    assert await names(engine) == ["c"]
+    [during] = progress
+    assert (during.state, during.total, during.evicted, during.freed, during.ended) == (
+        EvictionState.RUNNING,
+        3,
+        1,
+        images[0].size,
+        None,
+    )
+    after = engine.maintenance.eviction_progress()
+    assert (after.state, after.total, after.evicted) == (EvictionState.CANCELLED, 3, 2)
+    assert (await engine.status.get()).blobs_size == images[2].size
+    assert not (await engine.maintenance.evict(target=0)).cancelled
+    assert engine.maintenance.eviction_progress().state is EvictionState.COMPLETED
 
 
 async def test_an_evicted_image_is_fetched_again_at_its_next_pull(

@@ -33,7 +33,7 @@ CHANGES = {
     ("POST", "/entrepot/v1/pulls"),
     ("DELETE", "/entrepot/v1/pulls/{id}"),
     ("POST", "/entrepot/v1/refresh"),
-    ("POST", "/entrepot/v1/evict"),
+    *((method, "/entrepot/v1/evict") for method in ("POST", "DELETE")),
     # It removes what is damaged.
     *((method, "/entrepot/v1/verify") for method in ("POST", "DELETE")),
     ("POST", "/entrepot/v1/imports"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from entrepot.store.blob_walk import BlobSlice
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.reconciliation import RemoveDamaged, StatSize
+from entrepot.store.removal import RemoveBlobs
 
 NGINX = Repository("library/nginx")
 DEBIAN = Repository("library/debian")
@@ -75,9 +76,18 @@ async def blobs_of(catalog: Catalog, repository: Repository) -> dict[Digest, Des
 class RemovedBlobs(list[Digest]):
     """The blobs that a collection removed, as the callback that the catalog asks."""
 
-    def remove_blob(self, digest: Digest) -> bool:
-        self.append(digest)
-        return True
+    async def remove_blobs(self, digests: Sequence[Digest]) -> Sequence[Digest]:
+        self.extend(digests)
+        return digests
+
+
+def removing(is_removable: Callable[[Digest], bool]) -> RemoveBlobs:
+    """The callback of a store in which some blobs can be removed."""
+
+    async def remove_blobs(digests: Sequence[Digest]) -> Sequence[Digest]:
+        return [digest for digest in digests if is_removable(digest)]
+
+    return remove_blobs
 
 
 async def cache_blobs(catalog: Catalog, manifest: Manifest) -> None:

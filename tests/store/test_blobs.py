@@ -137,6 +137,54 @@ async def test_a_blob_handed_out_lately_can_not_be_taken_away(
     assert store.size(digest) is None
 
 
+async def test_many_blobs_are_removed_at_once_except_those_that_a_reader_may_open(
+    store: BlobStore,
+) -> None:
+    digests = [await keep(store, b"%d" % number) for number in range(5)]
+    store.lease(digests[3])
+    removed = await store.remove_all(digests)
+    assert set(removed) == set(digests) - {digests[3]}
+    assert [store.size(digest) for digest in digests] == [None, None, None, 1, None]
+    await store.sweep()
+    assert list(await store.sizes()) == [digests[3]]
+
+
+async def test_a_blob_that_is_about_to_be_moved_away_counts_as_gone_and_may_come_again(
+    store: BlobStore,
+) -> None:
+    digest = await keep(store, b"content")
+    again = await store.begin(digest, 7)
+    await store.append(again, [b"content"])
+    # The thread that moves files away, and the one that commits, wait for each other.
+    with store._renaming:
+        removing = asyncio.create_task(store.remove_all([digest]))
+        while not store._removing:
+            await asyncio.sleep(0)
+        assert store.size(digest) is None
+        committing = asyncio.create_task(store.commit(again))
+        await asyncio.sleep(0)
+    await removing
+    await committing
+    again.release()
+    assert store.size(digest) == 7
+
+
+async def test_of_many_blobs_one_that_can_not_be_moved_away_stays(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubborn, other = await keep(store, b"stubborn"), await keep(store, b"other")
+    rename = os.rename
+
+    def refused(source: Path, target: Path) -> None:
+        if source == store.path(stubborn):
+            raise OSError(errno.EACCES, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refused)
+    assert await store.remove_all([stubborn, other]) == [other]
+    assert (store.size(stubborn), store.size(other)) == (8, None)
+
+
 async def test_sweeping_frees_what_was_taken_away_and_nothing_else(
     store: BlobStore, tmp_path: Path
 ) -> None:

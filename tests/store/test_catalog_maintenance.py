@@ -19,7 +19,7 @@ from entrepot.store.catalog_maintenance import BACKUP_INTERVAL, FIRST_BACKUP, Ca
 from entrepot.store.manifests import Manifest
 from entrepot.store.recovery import backup_of
 from tests.store.damage import damage_table
-from tests.store.samples import NGINX, SOURCE, cache_blobs, image
+from tests.store.samples import NGINX, SOURCE, cache_blobs, image, removing
 
 
 class MaintainedCatalog:
@@ -136,7 +136,7 @@ async def test_what_is_deleted_is_given_back_to_the_file_system(
     assert await maintained.catalog.size() > 10_000_000
     for number in range(10):
         await maintained.catalog.delete_repository(Repository(f"library/r{number}"))
-    await maintained.catalog.collect(lambda _: True)
+    await maintained.catalog.collect(removing(lambda _: True))
     await maintained.maintenance.once()
     assert await maintained.catalog.size() < empty + 2 * database_module.FREE_BYTES_KEPT
     await maintained.catalog._engine.dispose()
@@ -170,7 +170,7 @@ async def test_a_catalog_of_an_earlier_version_is_written_anew_when_much_of_it_i
         )
         for number in range(5):
             await catalog.delete_repository(Repository(f"library/r{number}"))
-        await catalog.collect(lambda _: True)
+        await catalog.collect(removing(lambda _: True))
     async with Catalog.open(path) as catalog:
         assert (
             await catalog._read(

@@ -20,7 +20,7 @@ from entrepot.store import counters
 from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import plan_eviction
 from entrepot.store.manifests import Manifest
-from tests.store.samples import reconcile
+from tests.store.samples import reconcile, removing
 
 REPOSITORIES = [Repository(f"library/{name}") for name in ("a", "b", "c")]
 TAGS = [Tag("1"), Tag("2"), Tag("latest")]
@@ -140,10 +140,12 @@ async def happen(catalog: Catalog, what: str, *with_what: object) -> None:
         case ("repository went", str(name)):
             await catalog.delete_repository(Repository(name))
         case ("collected", set(in_use)):
-            await catalog.collect(lambda each: each not in set(map(digest, in_use)))
+            await catalog.collect(removing(lambda each: each not in set(map(digest, in_use))))
         case ("evicted", int(goal)):
             eviction = plan_eviction(await catalog.inventory(), goal=goal, now=NOW)
-            await catalog.evict(eviction, is_used=lambda _: False, remove_blob=lambda _: True)
+            await catalog.evict(
+                eviction, is_used=lambda _: False, remove_blobs=removing(lambda _: True)
+            )
         case ("healed", set(on_disk), _):
             await reconcile(catalog, {digest(blob): size_of(blob) for blob in on_disk}, now=3.0)
 

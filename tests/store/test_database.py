@@ -10,7 +10,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.usage import Usage
-from tests.store.samples import NGINX, SOURCE, image, reconcile
+from tests.store.samples import NGINX, SOURCE, image, reconcile, removing
 
 
 async def test_only_what_is_written_counts_as_a_change(catalog: Catalog) -> None:
@@ -18,7 +18,7 @@ async def test_only_what_is_written_counts_as_a_change(catalog: Catalog) -> None
     await catalog.add_blob(Digest.of(b"both"), 8, now=1.0)
     before = catalog.changes, catalog.uses
     assert await reconcile(catalog, {Digest.of(b"both"): 8}, now=2.0) == (0, 0)
-    assert await catalog.collect(lambda _: False) == 1
+    assert await catalog.collect(removing(lambda _: False)) == 1
     await catalog.add_blob(Digest.of(b"both"), 8, now=2.0)
     assert not await catalog.delete_tag(NGINX, Tag("2"))
     assert not await catalog.delete_repository(Repository("none"))

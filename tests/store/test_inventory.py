@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from entrepot.core.reference import Tag
+import pytest
+
+from entrepot.core.reference import Digest, Tag
+from entrepot.store import inventory_reading
 from entrepot.store.catalog import (
     Catalog,
 )
@@ -55,4 +58,45 @@ async def test_the_inventory_has_the_cached_manifests_and_blobs(catalog: Catalog
     assert await catalog.manifests_with([amd.blobs[0].digest]) == {
         (NGINX, amd.digest),
         (DEBIAN, amd.digest),
+    }
+
+
+@pytest.mark.parametrize("sparsity", [0, 8])
+async def test_blobs_are_found_however_far_apart_their_rows_are(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, sparsity: int
+) -> None:
+    monkeypatch.setattr(inventory_reading, "MAX_SPARSITY", sparsity)
+    gone, manifest = image("gone"), image("base", "a", "b", "a")
+    await cache_blobs(catalog, gone)
+    await cache_blobs(catalog, manifest)
+    for blob in gone.blobs:
+        await catalog.remove_blob(blob.digest)
+    await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
+    inventory = await catalog.inventory()
+    [only] = inventory.manifests
+    assert sorted(only.blobs) == sorted({blob.digest for blob in manifest.blobs})
+    assert {digest: blob.size for digest, blob in inventory.blobs.items()} == sizes_of(manifest)
+
+
+async def test_a_blob_of_sha512_is_in_the_inventory(catalog: Catalog) -> None:
+    digest = Digest.of(b"content", "sha512")
+    await catalog.add_blob(digest, 7, now=1.0)
+    assert list((await catalog.inventory()).blobs) == [digest]
+
+
+async def test_the_lineage_of_a_manifest_is_all_that_leads_to_it_in_its_repository(
+    catalog: Catalog,
+) -> None:
+    amd, arm = image("base", "amd"), image("base", "arm")
+    both = index(amd64=amd, arm64=arm)
+    outer = index(nested=both)
+    for repository in (NGINX, DEBIAN):
+        for manifest in (outer, both, amd, arm):
+            await catalog.add_manifest(repository, SOURCE, manifest, tags=[Tag("1")], now=1.0)
+    await catalog.add_manifest(DEBIAN, SOURCE, index(other=amd), now=1.0)
+    lineage = await catalog.lineage([(NGINX, amd.digest)])
+    assert {each.key: set(each.children) for each in lineage} == {
+        (NGINX, amd.digest): set(),
+        (NGINX, both.digest): {amd.digest, arm.digest},
+        (NGINX, outer.digest): {both.digest},
     }

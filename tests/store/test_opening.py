@@ -28,7 +28,7 @@ from entrepot.store.disk_reserve import RESERVE_SIZE, DiskReserve
 from entrepot.store.recovery import damage_note
 from tests.programs import require_program, require_root
 from tests.store.damage import damage_table
-from tests.store.samples import NGINX, SOURCE, VERSION_1, image
+from tests.store.samples import NGINX, SOURCE, VERSION_1, image, removing
 
 
 def refusing(code: int, message: str) -> Callable[..., object]:
@@ -60,7 +60,7 @@ async def serves_and_refuses(path: Path, what: str) -> None:
         for write in (
             catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0),
             catalog.delete_repository(NGINX),
-            catalog.collect(lambda _: True),
+            catalog.collect(removing(lambda _: True)),
         ):
             with pytest.raises(
                 CatalogFailed,

@@ -22,6 +22,7 @@ from tests.store.samples import (
     image,
     index,
     reconcile,
+    removing,
     sizes_of,
 )
 
@@ -34,7 +35,7 @@ async def test_collecting_leaves_a_layer_that_another_image_needs(catalog: Catal
     await cache_blobs(catalog, second)
     assert await catalog.delete_repository(NGINX)
     removed = RemovedBlobs()
-    assert await catalog.collect(removed.remove_blob) == 0
+    assert await catalog.collect(removed.remove_blobs) == 0
     assert set(removed) == {Digest.of(b"a"), first.blobs[0].digest}
     assert await catalog.manifest(first.digest) is None
     assert await catalog.manifest(second.digest) is not None
@@ -46,9 +47,9 @@ async def test_a_blob_in_use_is_collected_later(catalog: Catalog) -> None:
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
     await cache_blobs(catalog, manifest)
     await catalog.delete_repository(NGINX)
-    assert await catalog.collect(lambda _: False) == 2
+    assert await catalog.collect(removing(lambda _: False)) == 2
     assert await catalog.blobs_size() == 110
-    assert await catalog.collect(lambda _: True) == 0
+    assert await catalog.collect(removing(lambda _: True)) == 0
     assert await catalog.blobs_size() == 0
 
 
@@ -68,7 +69,7 @@ async def test_evicting_removes_tags_index_and_repository_and_keeps_shared_blobs
     await cache_blobs(catalog, second)
     removed = RemovedBlobs()
     eviction = plan_eviction(await catalog.inventory(), goal=210, now=1000.0)
-    evicted = await catalog.evict(eviction, is_used=unused, remove_blob=removed.remove_blob)
+    evicted = await catalog.evict(eviction, is_used=unused, remove_blobs=removed.remove_blobs)
     assert [each.manifest.key for each in evicted.images] == [(NGINX, first.digest)]
     assert evicted.manifests == {(NGINX, first.digest), (NGINX, both.digest)}
     assert (evicted.freed, evicted.deferred) == (110, 0)
@@ -115,7 +116,9 @@ async def test_what_is_used_or_locked_after_the_plan_stays(
         case "repository locked":
             await catalog.lock_repository(NGINX, True)
     evicted = await catalog.evict(
-        eviction, is_used=lambda _: what_happens == "used in memory", remove_blob=lambda _: True
+        eviction,
+        is_used=lambda _: what_happens == "used in memory",
+        remove_blobs=removing(lambda _: True),
     )
     went = what_happens == "nothing"
     assert (len(evicted.images), len(evicted.manifests), evicted.freed) == (
@@ -132,10 +135,10 @@ async def test_a_blob_that_a_reader_may_yet_open_goes_later(catalog: Catalog) ->
     evicted = await catalog.evict(
         plan_eviction(await catalog.inventory(), goal=0, now=1000.0),
         is_used=unused,
-        remove_blob=lambda digest: digest != Digest.of(b"a"),
+        remove_blobs=removing(lambda digest: digest != Digest.of(b"a")),
     )
     assert (len(evicted.images), evicted.freed, evicted.deferred) == (1, 10, 1)
-    assert await catalog.collect(lambda _: True) == 0
+    assert await catalog.collect(removing(lambda _: True)) == 0
     assert await catalog.blobs_size() == 0
 
 
@@ -157,7 +160,10 @@ async def test_an_adopted_blob_stays_for_a_day_and_a_manifest_that_comes_uses_it
         manifest = image("a")
         stray = Digest.of(b"stray")
         assert await reconcile(catalog, {stray: 7, **sizes_of(manifest)}, now=now) == (3, 0)
-        assert await catalog.collect(lambda _: pytest.fail("an adopted blob was collected")) == 0
+        assert (
+            await catalog.collect(removing(lambda _: pytest.fail("an adopted blob was collected")))
+            == 0
+        )
         await catalog.add_manifest(NGINX, SOURCE, manifest, now=now)
         [repository] = await catalog.repositories()
         assert repository.size == 110 + len(manifest.content)
@@ -170,10 +176,10 @@ async def test_an_adopted_blob_stays_for_a_day_and_a_manifest_that_comes_uses_it
         # Needed once, it goes with what needed it.
         await catalog.delete_repository(NGINX)
         removed = RemovedBlobs()
-        assert await catalog.collect(removed.remove_blob) == 0
+        assert await catalog.collect(removed.remove_blobs) == 0
         assert set(removed) == {each.digest for each in manifest.blobs}
         now += ADOPTED_STAYS
-        assert await catalog.collect(removed.remove_blob) == 0
+        assert await catalog.collect(removed.remove_blobs) == 0
         assert removed[-1] == stray
 
 
@@ -182,7 +188,7 @@ async def test_a_blob_that_was_adopted_while_the_clock_was_ahead_does_not_stay_f
 ) -> None:
     stray = Digest.of(b"stray")
     await reconcile(catalog, {stray: 7}, now=time.time() + 10 * ADOPTED_STAYS)
-    assert await catalog.collect(lambda _: True) == 0
+    assert await catalog.collect(removing(lambda _: True)) == 0
     assert await catalog.blobs_size() == 0
 
 
@@ -199,5 +205,5 @@ async def test_adopted_blobs_go_first_when_room_is_needed(catalog: Catalog) -> N
         7,
         110,
     )
-    evicted = await catalog.evict(eviction, is_used=unused, remove_blob=lambda _: True)
+    evicted = await catalog.evict(eviction, is_used=unused, remove_blobs=removing(lambda _: True))
     assert (evicted.freed, await catalog.blobs_size()) == (7, 110)

@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from entrepot.config.settings import Settings
+from entrepot.engine.eviction import Eviction
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.status import StatusService
 from entrepot.engine.traffic import Traffic
@@ -34,6 +35,9 @@ EVENT_INTERVAL = 0.1
 
 KEEP_ALIVE = 15.0
 """Seconds after which a silent event stream sends a comment, to notice a dead connection."""
+
+IMAGES_PER_PIECE = 1000
+"""Images of an eviction that are encoded and sent at a time."""
 
 _EVICTION_HINT = (
     'Send {}, or {"target": BYTES} to go below what the settings say. What would go is shown at '
@@ -95,6 +99,8 @@ class SystemEndpoints:
             Route("/entrepot/v1/upstreams", self.source_registries),
             QuestionRoute("/entrepot/v1/doctor", self.examine),
             Route("/entrepot/v1/evict", self.evict, methods=["POST"]),
+            Route("/entrepot/v1/evict", self.get_eviction, methods=["GET"]),
+            Route("/entrepot/v1/evict", self.cancel_eviction, methods=["DELETE"]),
             QuestionRoute("/entrepot/v1/checks/eviction", self.preview_eviction),
             Route("/entrepot/v1/verify", self.start_verification, methods=["POST"]),
             Route("/entrepot/v1/verify", self.get_verification, methods=["GET"]),
@@ -134,12 +140,20 @@ class SystemEndpoints:
     async def evict(self, request: Request) -> Response:
         """``POST /entrepot/v1/evict``"""
         body = await read_body(request, EvictionBody, hint=_EVICTION_HINT)
-        return json_response(await self._maintenance.evict(target=body.target))
+        return eviction_response(await self._maintenance.evict(target=body.target))
+
+    async def get_eviction(self, _: Request) -> Response:
+        """``GET /entrepot/v1/evict``"""
+        return json_response(self._maintenance.eviction_progress())
+
+    async def cancel_eviction(self, _: Request) -> Response:
+        """``DELETE /entrepot/v1/evict``"""
+        return json_response(self._maintenance.cancel_eviction())
 
     async def preview_eviction(self, request: Request) -> Response:
         """``POST /entrepot/v1/checks/eviction``"""
         body = await read_body(request, EvictionBody, hint=_EVICTION_HINT)
-        return json_response(await self._maintenance.evict(dry_run=True, target=body.target))
+        return eviction_response(await self._maintenance.evict(dry_run=True, target=body.target))
 
     async def start_verification(self, request: Request) -> Response:
         """``POST /entrepot/v1/verify``"""
@@ -175,6 +189,29 @@ class SystemEndpoints:
         """``POST /entrepot/v1/stop``"""
         self._stopping.set()
         return Response(status_code=202)
+
+
+def eviction_response(eviction: Eviction) -> Response:
+    """An eviction as a JSON document, which is sent in pieces where it has many images."""
+    if eviction.count <= IMAGES_PER_PIECE:
+        return json_response(
+            msgspec.structs.replace(eviction.summary(), images=eviction.images),
+        )
+    return StreamingResponse(eviction_pieces(eviction), media_type="application/json")
+
+
+async def eviction_pieces(eviction: Eviction) -> AsyncGenerator[bytes, None]:
+    """The JSON document of an eviction in pieces, each of which is encoded in a thread."""
+    before, images, after = msgspec.json.encode(eviction.summary()).partition(b'"images":[]')
+    yield before + images[:-1]
+
+    def encode(start: int) -> bytes:
+        images = eviction.images_in(start, start + IMAGES_PER_PIECE)
+        return msgspec.json.encode(images)[1:-1]
+
+    for start in range(0, eviction.count, IMAGES_PER_PIECE):
+        yield (b"," if start else b"") + await asyncio.to_thread(encode, start)
+    yield b"]" + after
 
 
 async def event_stream(events: EventLog, stopping: asyncio.Event) -> AsyncGenerator[bytes, None]:

@@ -190,6 +190,47 @@ async def test_an_eviction_is_shown_first_and_then_done(
     assert status["spaceLimit"] > 0
 
 
+async def test_an_eviction_of_many_images_is_sent_in_pieces(
+    management: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("a", "b", "c"):
+        source.add_image(f"library/{name}", "1")
+        pulled = await engine.pulls.start(f"library/{name}:1", "linux/amd64", "test")
+        async with asyncio.timeout(30):
+            await engine.cache.pulls.get(pulled.id).finished.wait()
+        clock.now += 3600
+    whole = await management.post("/entrepot/v1/checks/eviction", json={"target": 0})
+    monkeypatch.setattr(system, "IMAGES_PER_PIECE", 2)
+    pieces = await management.post("/entrepot/v1/checks/eviction", json={"target": 0})
+    # The limit follows the free space of the disk.
+    assert list(pieces.json()) == list(whole.json())
+    assert {**pieces.json(), "limit": 0} == {**whole.json(), "limit": 0}
+    assert len(pieces.json()["images"]) == 3
+    assert pieces.headers["content-type"] == whole.headers["content-type"]
+    assert "content-length" not in pieces.headers
+
+
+async def test_an_eviction_can_be_watched_and_cancelled(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
+) -> None:
+    for method in ("GET", "DELETE"):
+        answer = await management.request(method, "/entrepot/v1/evict")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
+    source.add_image("library/a", "1")
+    pulled = await engine.pulls.start("library/a:1", "linux/amd64", "test")
+    async with asyncio.timeout(30):
+        await engine.cache.pulls.get(pulled.id).finished.wait()
+    clock.now += 3600
+    await management.post("/entrepot/v1/evict", json={"target": 0})
+    for method in ("GET", "DELETE"):
+        document = (await management.request(method, "/entrepot/v1/evict")).json()
+        assert (document["state"], document["total"], document["evicted"]) == ("completed", 1, 1)
+
+
 @pytest.mark.parametrize(
     "body",
     [
