@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +45,9 @@ is repaired at the next start."""
 CHECK_TIME = 0.5
 """Seconds after which that check is put off too, as the disk is slow."""
 
-CHECK_TIME_AFTER_CRASH = 2.0
-"""Seconds for the check of a catalog of any size that the last engine, or the machine, did not
-close."""
+CHECK_TIME_AFTER_POWER_CUT = 2.0
+"""Seconds for the check of a catalog of any size that was open when the machine ended. A process
+that is killed leaves a sound file."""
 
 WRITABLE = (
     "journal_mode=WAL",
@@ -179,9 +180,15 @@ def _check_time(path: Path) -> float | None:
         return None
     # SQLite removes its log when the last connection is closed.
     log = path.with_name(f"{path.name}-wal")
-    if log.exists() and log.stat().st_size:
-        return CHECK_TIME_AFTER_CRASH
+    if log.exists() and log.stat().st_size and log.stat().st_mtime < _machine_started():
+        return CHECK_TIME_AFTER_POWER_CUT
     return CHECK_TIME if path.stat().st_size <= CHECK_SIZE else 0.0
+
+
+def _machine_started() -> float:
+    """When the machine started, in seconds since the epoch."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.time() - time.clock_gettime(clock)
 
 
 def _create_tables(path: Path) -> None:

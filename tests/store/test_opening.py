@@ -339,16 +339,19 @@ async def test_damage_that_is_met_after_the_start_is_salvaged_at_the_next_one(
     assert not damage_note(path).exists()
 
 
-async def test_after_a_crash_a_start_takes_more_time_for_its_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ended", "is_checked"), [("machine", True), ("process", False)])
+async def test_after_a_power_cut_a_start_takes_more_time_for_its_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: str, is_checked: bool
 ) -> None:
     path = tmp_path / "catalog.sqlite"
     await large_catalog(path, monkeypatch)
     async with Catalog.open(path) as catalog:
         await catalog.add_manifest(NGINX, SOURCE, image("a"), now=2.0)
-        crashed = tmp_path / "crashed.sqlite"
+        left_open = tmp_path / "left open.sqlite"
         for suffix in ("", "-wal"):
-            shutil.copyfile(f"{path}{suffix}", f"{crashed}{suffix}")
-    async with Catalog.open(crashed) as catalog:
-        assert catalog.is_checked
+            shutil.copyfile(f"{path}{suffix}", f"{left_open}{suffix}")
+    if ended == "machine":
+        os.utime(f"{left_open}-wal", (1.0, 1.0))
+    async with Catalog.open(left_open) as catalog:
+        assert catalog.is_checked is is_checked
         assert len(await catalog.manifests_of(NGINX)) == 201
