@@ -194,7 +194,7 @@ def main(
             click.echo(summary(bench.found))
             click.echo()
             click.echo(report(bench.found))
-            if tables := page(bench.found):
+            if tables := page(bench.found, aims=False):
                 click.echo(f"\n{tables}")
 
 

@@ -101,9 +101,13 @@ def tables(measurements: Sequence[Measurement]) -> dict[str, str]:
     return {name: table for name, table in named.items() if table}
 
 
-def page(measurements: Sequence[Measurement]) -> str:
-    """All tables, one below the other."""
-    return "\n\n".join(f"## {name}\n\n{table}" for name, table in tables(measurements).items())
+def page(measurements: Sequence[Measurement], *, aims: bool = True) -> str:
+    """All tables, one below the other; without *aims* for a screen that shows these already."""
+    return "\n\n".join(
+        f"## {name}\n\n{table}"
+        for name, table in tables(measurements).items()
+        if aims or name != "aims"
+    )
 
 
 def fill(text: str, measurements: Sequence[Measurement]) -> str:
