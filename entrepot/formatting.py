@@ -217,11 +217,14 @@ def printable_json(document: str) -> str:
 
     JSON allows such characters in a string (C1, directions of writing).
     """
-    if document.isprintable():
-        return document
-    return "".join(
-        character if character.isprintable() or character == "\n" else _json_escape(character)
-        for character in document
+    # A line at a time: the listing of 100,000 repositories has 28 million characters.
+    return "\n".join(
+        line
+        if line.isprintable()
+        else "".join(
+            character if character.isprintable() else _json_escape(character) for character in line
+        )
+        for line in document.split("\n")
     )
 
 

@@ -155,18 +155,18 @@ class BlobResolver:
 
         Otherwise only the source says that the blob belongs to the repository.
         """
-        route = self._route(repository)
         try:
             descriptor = await self._index.blob_of(repository, digest)
         except CatalogFailed:
             # Its source may still have it.
-            if route is None:
+            if self._route(repository) is None:
                 raise
             descriptor = None
         if descriptor is not None:
             return descriptor, True
         if self._recently_stated_size(repository, digest) is not None:
             return self._stated_sizes[repository, digest].descriptor, False
+        route = self._route(repository)
         if route is None:
             if await self._index.is_cached(repository):
                 raise self._not_cached(repository, digest)

@@ -8,6 +8,7 @@ every byte.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from entrepot.core.reference import Digest
 from entrepot.source.blobs import ThreadedBody
 from entrepot.store.blobs import READ_SIZE, BlobStore
 from entrepot.store.partial_blob import PART_SIZE, FilePart, NotWritten, PartialBlob
-from entrepot.tasks import where_raised
+from entrepot.tasks import uninterrupted, where_raised
 
 _log = logging.getLogger("entrepot.fill")
 
@@ -211,19 +212,26 @@ class FillStorage:
             await self._threads.run(transfer)
         finally:
             self._transfer = None
-            self.error = transfer.storage_error
-        if isinstance(self.error, NotWritten):
-            try:
-                await self._bypass(self.error)
-            except OSError as error:
-                self.error = error
-                return transfer
-            self.error = None
-            # They are hashed already.
-            self.buffer.add(transfer.unwritten)
-            self.buffer.acknowledge(len(transfer.unwritten))
-            on_progress(transfer)
+            if transfer.storage_error is not None:
+                # Also when it is interrupted, because the next bytes follow these.
+                await uninterrupted(asyncio.ensure_future(self._take_unwritten(transfer)))
+                on_progress(transfer)
         return transfer
+
+    async def _take_unwritten(self, transfer: Transfer) -> None:
+        """Take into memory what a full disk did not take of a transfer, and bypass the disk."""
+        self.error = transfer.storage_error
+        if not isinstance(self.error, NotWritten):
+            return
+        try:
+            await self._bypass(self.error)
+        except OSError as error:
+            self.error = error
+            return
+        self.error = None
+        # They are hashed already.
+        self.buffer.add(transfer.unwritten)
+        self.buffer.acknowledge(len(transfer.unwritten))
 
     async def write_all(self) -> None:
         """Write what comes into memory, until the buffer is closed."""

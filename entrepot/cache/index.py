@@ -29,7 +29,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
-from entrepot.store.lookups import Lookup
+from entrepot.store.lookups import Lookup, TagTarget
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.records import TagEntry
 
@@ -217,18 +217,20 @@ class CacheIndex:
         if self._is_absent(repository, index, tag):
             return None
         try:
-            lookup: Lookup[TagEntry] = await self._read(
+            lookup = await self._read(
                 repository,
                 tag,
                 lambda: self._catalog.lookup_tag(repository, tag),
-                lambda index, entry: index.tags.__setitem__(tag, entry),
+                lambda index, target: self._load_tag(index, tag, target),
             )
         except CatalogFailed:
             entry = self._unwritten.tag(repository, tag)
             if entry is None:
                 raise
             return entry
-        return lookup.value or self._unwritten.tag(repository, tag)
+        if lookup.value is None:
+            return self._unwritten.tag(repository, tag)
+        return lookup.value.entry
 
     async def known_tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points, as far as the catalog can tell."""
@@ -347,6 +349,11 @@ class CacheIndex:
         elif store is not None:
             store(index, lookup.value)
         return lookup
+
+    def _load_tag(self, index: RepositoryIndex, tag: Tag, target: TagTarget) -> None:
+        index.tags[tag] = target.entry
+        if target.manifest is not None:
+            self._load_manifest(index, target.manifest)
 
     def _load_manifest(self, index: RepositoryIndex, manifest: Manifest) -> None:
         index.load_manifest(manifest)

@@ -102,7 +102,7 @@ class ListResolver:
         Where the catalog fails, the source is still asked.
         """
         try:
-            return await self._catalog.is_cached(repository)
+            return await self._index.is_cached(repository)
         except CatalogFailed:
             return False
 
@@ -153,7 +153,7 @@ class ListResolver:
 
         Source: distribution specification 1.1, "Referrers Tag Schema".
         """
-        if not await self._catalog.is_cached(repository):
+        if not await self._index.is_cached(repository):
             raise await self._failures.unknown(repository, digest)
         entry = await self._index.tag(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
         manifest = (

@@ -147,7 +147,8 @@ class ManifestResolver:
         is_cached = (
             await self._index.has_manifest(repository, reference)
             if isinstance(reference, Digest)
-            else await self._index.known_tag(repository, reference) is not None
+            else self._index.tag_in_memory(repository, reference) is not None
+            or await self._index.known_tag(repository, reference) is not None
         )
         if not is_cached and route is not None:
             resolved = self._resolved(repository, route, reference)

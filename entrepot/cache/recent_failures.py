@@ -62,7 +62,9 @@ class _RecentFailure:
 class Failures:
     """Failures by repository and reference, each for *lifetime* seconds.
 
-    *clock* is monotonic, in seconds.
+    *clock* is monotonic, in seconds. Of more than *limit* failures those go first that were not
+    requested again, as long as they take half of the room: a client that asks for a million unknown
+    tags makes no source repeat what many clients ask for.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class Failures:
         self._clock = clock
         self._limit = limit
         # All have the same lifetime: the oldest is the first to expire.
-        self._failures: OrderedDict[tuple[Repository, str], _RecentFailure] = OrderedDict()
+        self._new: OrderedDict[tuple[Repository, str], _RecentFailure] = OrderedDict()
+        self._repeated: OrderedDict[tuple[Repository, str], _RecentFailure] = OrderedDict()
+        """Failures that were requested again, in the order of the first time."""
 
     def __len__(self) -> int:
-        return len(self._failures)
+        return len(self._new) + len(self._repeated)
 
     def remember(
         self,
@@ -90,36 +94,48 @@ class Failures:
         With *has_copy* something is cached that can be served meanwhile.
         """
         self.drop_expired()
-        self._failures[repository, reference] = _RecentFailure(
+        self.forget(repository, reference)
+        self._new[repository, reference] = _RecentFailure(
             Failure.of(error), self._clock() + self._lifetime, has_copy
         )
-        self._failures.move_to_end((repository, reference))
-        while len(self._failures) > self._limit:
-            self._failures.popitem(last=False)
+        while len(self) > self._limit:
+            oldest = self._new if len(self._new) > self._limit // 2 else self._repeated
+            oldest.popitem(last=False)
 
     def check(self, repository: Repository, reference: str, *, without_copy: bool = False) -> None:
         """Raise the remembered failure of *reference*, as a new exception.
 
         With *without_copy* only where nothing cached could be served instead.
         """
-        recent = self._failures.get((repository, reference))
+        key = (repository, reference)
+        recent = self._repeated.get(key)
+        if recent is None:
+            recent = self._new.get(key)
         if recent is None or (without_copy and recent.has_copy):
             return
         if self._clock() >= recent.until:
-            del self._failures[repository, reference]
+            self.forget(repository, reference)
             return
+        if self._new.pop(key, None) is not None:
+            self._repeated[key] = recent
         raise recent.failure.error()
 
     def forget(self, repository: Repository, reference: str) -> None:
         """Forget the failure of *reference*, which has succeeded."""
-        self._failures.pop((repository, reference), None)
+        self._new.pop((repository, reference), None)
+        self._repeated.pop((repository, reference), None)
 
     def drop_expired(self) -> None:
-        """Drop the failures whose time is over."""
+        """Drop the failures whose time is over.
+
+        One that was requested again may stay for another lifetime.
+        """
         now = self._clock()
-        while self._failures and next(iter(self._failures.values())).until <= now:
-            self._failures.popitem(last=False)
+        for failures in (self._new, self._repeated):
+            while failures and next(iter(failures.values())).until <= now:
+                failures.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all failures."""
-        self._failures.clear()
+        self._new.clear()
+        self._repeated.clear()

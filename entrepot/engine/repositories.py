@@ -19,6 +19,7 @@ from entrepot.cache.pull import Pull
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Settings
 from entrepot.core.freshness import NEVER
+from entrepot.core.pages import ListPosition, Page
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route, RuleBook
 from entrepot.engine.api_models import tag_image
@@ -28,8 +29,10 @@ from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import locked_above
-from entrepot.store.paging import ListPosition, Page
-from entrepot.store.records import CachedManifest, CachedRepository, CachedTag, ListedTag
+from entrepot.store.records import CachedManifest as CachedManifest
+from entrepot.store.records import CachedRepository as CachedRepository
+from entrepot.store.records import CachedTag
+from entrepot.store.records import ListedTag as ListedTag
 
 NAMES_IN_PREVIEW = 100
 """Names in the preview of a deletion; the rest is counted."""

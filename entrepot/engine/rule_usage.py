@@ -90,14 +90,14 @@ class RuleUsageCounter:
 
     def _use(self, rule: CacheRule) -> RuleUsage:
         totals = self._totals.get(rule.name, _NEVER_USED)
-        answered, made = self._requests.get(rule.name, (0, 0))
+        manifests_answered, requests_made = self._requests.get(rule.name, (0, 0))
         return RuleUsage(
             repositories=totals.repositories,
             size=totals.size,
             pulls=totals.pulls,
             last_pull=totals.last_pull,
-            manifests_answered=answered,
-            requests_made=made,
+            manifests_answered=manifests_answered,
+            requests_made=requests_made,
         )
 
 

@@ -14,8 +14,8 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -27,7 +27,8 @@ from aiohttp import web
 from entrepot.formatting import printable
 from entrepot.httpd.asgi import ON_SENT_KEY, REASON_KEY, Disconnected, Message, Scope
 from entrepot.httpd.connections import ClientConnection, reset_on_close
-from entrepot.httpd.sendfile import NoSendfile, OpenFile, chunks, send
+from entrepot.httpd.file_sender import FileSender
+from entrepot.httpd.sendfile import NoSendfile, OpenFile, chunks
 
 BODY_TIMEOUT = 30.0
 """Seconds without a byte after which a request's body is given up."""
@@ -82,13 +83,19 @@ class Exchange:
     """One request and its response; *closes*: the connection is closed after it."""
 
     def __init__(
-        self, request: web.BaseRequest, connection: ClientConnection, *, closes: bool
+        self,
+        request: web.BaseRequest,
+        connection: ClientConnection,
+        files: FileSender,
+        *,
+        closes: bool,
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.task = task
         self.request = request
         self._connection = connection
+        self._files = files
         self.keeps_alive = request.keep_alive and not closes
         self.complete = False
         self.was_disconnected = False
@@ -97,6 +104,8 @@ class Exchange:
         What it raises after that is a consequence, and no failure."""
         self.is_cancelled = False
         """Whether the application was cancelled because the client is gone."""
+        self.is_ending = False
+        """Whether the client disconnected while a file was being sent to it."""
         self._disconnected = asyncio.Event()
         self._pending_calls = 0
         """Running calls of `receive` and `send`, which report that the client is gone."""
@@ -147,6 +156,7 @@ class Exchange:
         """
         self._disconnected.set()
         if self._file_socket is not None:
+            self.is_ending = True
             with suppress(OSError):
                 self._file_socket.shutdown(socket.SHUT_RDWR)
         if not self._pending_calls and not self.complete and self.request.method in _SAFE_METHODS:
@@ -376,8 +386,7 @@ class Exchange:
 
             self._file_socket = connected
             try:
-                with _corked(connected):
-                    await send(connected, file, offset, count, count_sent)
+                await self._files.send(connected, file, offset, count, count_sent)
             except NoSendfile:
                 await self._send_chunks(file, offset + file_bytes, count - file_bytes, on_sent)
             except OSError as error:
@@ -437,26 +446,6 @@ class Exchange:
 
 def _ignore_bytes(_size: int) -> None:
     """The callback of a response that counts no bytes."""
-
-
-@contextmanager
-def _corked(connected: socket.socket) -> Iterator[None]:
-    """Send only full packets within the context (tcp(7), TCP_CORK).
-
-    nginx's tcp_nopush does the same. Without it a file takes the kernel a third more time.
-    """
-    cork = getattr(socket, "TCP_CORK", None) if connected.family != socket.AF_UNIX else None
-    if cork is None:
-        yield
-        return
-    with suppress(OSError):
-        connected.setsockopt(socket.IPPROTO_TCP, cork, 1)
-    try:
-        yield
-    finally:
-        # A closed connection has nothing left to send.
-        with suppress(OSError):
-            connected.setsockopt(socket.IPPROTO_TCP, cork, 0)
 
 
 def _send_with_more(connected: socket.socket, head: bytes) -> int:

@@ -1,6 +1,6 @@
-"""Sending of parts of files with sendfile(2).
+"""Parts of files: loaded into the page cache before they are sent, read where they can't be.
 
-The parts are loaded into the page cache first, so that the event loop never waits for a disk.
+So neither the event loop nor the thread of `entrepot.httpd.file_sender` waits for a disk.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,7 +32,8 @@ For a few bytes, calling sendfile(2) costs more than copying them."""
 READ_AHEAD = 2 * SENDFILE_CHUNK
 """Bytes that the kernel is asked to read ahead when a chunk has to come from the disk."""
 
-_NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""Errors of sendfile(2) where the file system of the file has none."""
 
 _disk = ThreadPoolExecutor(8, "entrepot-disk")
 _probed = bytearray(1)
@@ -60,13 +60,17 @@ async def load_into_memory(file: OpenFile, offset: int, count: int) -> None:
 
     Nearly always that is at once, else after a thread waited for the disk.
     """
-    if not _are_cached(file.fileno(), offset, count):
-        await uninterrupted(
-            asyncio.get_running_loop().run_in_executor(_disk, _fetch, file.fileno(), offset, count)
-        )
+    if not are_cached(file.fileno(), offset, count):
+        await uninterrupted(asyncio.wrap_future(load_in_background(file.fileno(), offset, count)))
 
 
-def _are_cached(descriptor: int, offset: int, count: int) -> bool:
+def load_in_background(descriptor: int, offset: int, count: int) -> Future[bytes]:
+    """Let a thread wait for the disk until the bytes of a file are in memory."""
+    return _disk.submit(_fetch, descriptor, offset, count)
+
+
+def are_cached(descriptor: int, offset: int, count: int) -> bool:
+    """Whether the first and the last of *count* bytes are in the page cache."""
     return _is_cached(descriptor, offset) and _is_cached(descriptor, offset + count - 1)
 
 
@@ -102,86 +106,6 @@ class FileCutShort(EngineError):
             "A cached file became shorter while it was being sent.",
             "Pull again, and look at the disk of the data directory.",
         )
-
-
-async def send(
-    out: socket.socket, file: OpenFile, offset: int, count: int, on_sent: Callable[[int], None]
-) -> None:
-    """Send *count* bytes from *offset* to a connected socket, within the kernel.
-
-    *on_sent* gets each number of bytes sent. *out* is non-blocking and has no asyncio transport of
-    its own: it is a duplicate. asyncio's own sendfile calls the selector twice for each step, which
-    costs as much again as the sending. Raises ConnectionError when the client is gone,
-    `FileCutShort` and `NoSendfile`.
-    """
-    end = offset + count
-    while offset < end:
-        await load_into_memory(file, offset, min(SENDFILE_CHUNK, end - offset))
-        transfer = _Transfer(out, file.fileno(), offset, end, on_sent)
-        try:
-            await transfer.stopped
-        finally:
-            transfer.stop()
-        offset = transfer.offset
-
-
-class _Transfer:
-    """Sends what is in memory, one step whenever the socket is writable.
-
-    *stopped* is done at the end, or where the next chunk has to come from the disk.
-    """
-
-    def __init__(
-        self,
-        out: socket.socket,
-        descriptor: int,
-        offset: int,
-        end: int,
-        on_sent: Callable[[int], None],
-    ) -> None:
-        self.offset = offset
-        self._out = out.fileno()
-        self._descriptor = descriptor
-        self._end = end
-        self._loaded_to = min(offset + SENDFILE_CHUNK, end)
-        self._on_sent = on_sent
-        self._loop = asyncio.get_running_loop()
-        self.stopped: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._out, self._step)
-
-    def stop(self) -> None:
-        self._loop.remove_writer(self._out)
-
-    def _step(self) -> None:
-        try:
-            count = os.sendfile(
-                self._out, self._descriptor, self.offset, self._loaded_to - self.offset
-            )
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._end_with(NoSendfile() if error.errno in _NO_SENDFILE else error)
-            return
-        if not count:
-            self._end_with(FileCutShort())
-            return
-        self.offset += count
-        self._on_sent(count)
-        if self.offset == self._loaded_to:
-            self._loaded_to = min(self.offset + SENDFILE_CHUNK, self._end)
-            if self.offset == self._end or not _are_cached(
-                self._descriptor, self.offset, self._loaded_to - self.offset
-            ):
-                self._end_with(None)
-
-    def _end_with(self, error: Exception | None) -> None:
-        self.stop()
-        if self.stopped.done():
-            return
-        if error is None:
-            self.stopped.set_result(None)
-        else:
-            self.stopped.set_exception(error)
 
 
 async def chunks(file: OpenFile, offset: int, count: int) -> AsyncIterator[bytes]:

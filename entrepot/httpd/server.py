@@ -37,6 +37,7 @@ from entrepot.httpd.connections import (
     reset_on_close,
 )
 from entrepot.httpd.exchange import WRITE_SIZE, Exchange
+from entrepot.httpd.file_sender import FileSender
 
 EXTRA_CONNECTIONS = 32
 """Connections beyond all limits that get one response and are then closed.
@@ -122,6 +123,9 @@ class HttpServer:
         self._per_address: Counter[str] = Counter()
         self._extra = 0
         self._exchanges: dict[web.RequestHandler, Exchange] = {}
+        self._ending = 0
+        """Exchanges that end as soon as a sending thread has let go of their connection."""
+        self._files = FileSender()
         self._watch_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._changed = asyncio.Event()
@@ -161,6 +165,7 @@ class HttpServer:
             await self.abort_responses(abort_timeout)
         if self._watch_timer is not None:
             self._watch_timer.cancel()
+        self._files.close()
 
     async def abort_responses(self, abort_timeout: float) -> None:
         """Cut the running responses.
@@ -301,8 +306,9 @@ class HttpServer:
     def connection_closed(self, handler: web.RequestHandler) -> None:
         """Remove a connection, and end its exchange."""
         self._release(self._connections.pop(handler))
-        if handler in self._exchanges:
-            self._exchanges[handler].disconnect()
+        if (exchange := self._exchanges.get(handler)) is not None:
+            exchange.disconnect()
+            self._ending += exchange.is_ending
 
     def _release(self, connection: ClientConnection) -> None:
         self._extra -= connection.is_extra
@@ -326,6 +332,7 @@ class HttpServer:
 
         Those stalled for less are remembered: they may be reset for a new connection.
         """
+        self._files.report()
         stalled = [
             connection
             for connection in self._connections.values()
@@ -368,11 +375,11 @@ class HttpServer:
             return _CLOSE
         app = self._app
         if (
-            connection.is_extra or len(self._exchanges) >= self._max_requests
+            connection.is_extra or len(self._exchanges) - self._ending >= self._max_requests
         ) and request.path not in self._always:
             app = self._busy
         exchange = self._exchanges[handler] = Exchange(
-            request, connection, closes=self._stopping or connection.is_extra
+            request, connection, self._files, closes=self._stopping or connection.is_extra
         )
         try:
             await app(exchange.scope(), exchange.receive, exchange.send)
@@ -388,6 +395,7 @@ class HttpServer:
             exchange.task.uncancel()
         finally:
             del self._exchanges[handler]
+            self._ending -= exchange.is_ending
             self._changed.set()
         return _KEEP_ALIVE if exchange.keeps_alive and not self._stopping else _CLOSE
 

@@ -11,7 +11,11 @@ registry, with one credential set or none. `entrepot.source.sources` makes it.
     registry_api.py    requests below /v2/, signed in; refusals.py: their errors
     auth.py            sign-in: tokens and basic credentials; challenges.py, realms.py
     http.py            redirects, retries, circuit breakers
-    transport.py       connections, proxies, which addresses may be connected to
+    transport.py       small requests, with aiohttp
+    blob_transport.py  requests for blobs, whose bodies a thread reads; http1.py: their heads
+    connection_pool.py, dialing.py, connection.py
+                       connections of blobs: kept, made, and their bytes
+    sockets.py         which addresses may be connected to, and how
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Connections to sources: httpx's requests, sent with aiohttp.
+"""Small requests to sources: httpx's requests, sent with aiohttp.
 
-Blobs are large, and the event loop that receives them also serves clients: aiohttp's parser hands
-over pieces of some 256 KiB for a sixth of the processor time that httpx's own transport takes for
-pieces of 64 KiB. It sends exactly what httpx was asked to send: addresses are not quoted again (the
-signature of a presigned URL covers its query as it was written), nothing is decoded, no redirect is
-followed (`entrepot.source.http` does that), and no cookie and no entry of a ``.netrc`` is added.
+`entrepot.source.blob_transport` sends those for blobs. aiohttp's parser takes a sixth of the
+processor time of httpx's own transport. It sends exactly what httpx was asked to send: addresses
+are not quoted again (the signature of a presigned URL covers its query as it was written), nothing
+is decoded, no redirect is followed (`entrepot.source.http` does that), and no cookie and no entry
+of a ``.netrc`` is added.
 
 Each address is checked before a connection is made (`entrepot.source.addresses` says which are
 refused, and why). There are two pools of connections: one for the hosts that the administrator

@@ -29,7 +29,7 @@ from entrepot.store.inventory_reading import (
     read_repository_inventory,
 )
 from entrepot.store.listings import ContentListings
-from entrepot.store.lookups import Lookup, read_blob, read_manifest, read_tag
+from entrepot.store.lookups import Lookup, TagTarget, read_blob, read_manifest, read_tag
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.store.reconciliation import (
     Reconciled,
@@ -88,10 +88,11 @@ class Catalog(RepositoryListings, ContentListings):
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
-        return (await self.lookup_tag(repository, tag)).value
+        target = (await self.lookup_tag(repository, tag)).value
+        return target.entry if target is not None else None
 
-    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagEntry]:
-        """Look up where a tag points."""
+    async def lookup_tag(self, repository: Repository, tag: Tag) -> Lookup[TagTarget]:
+        """Look up where a tag points, and the manifest there."""
         return await self._read(lambda connection: read_tag(connection, repository, tag))
 
     async def lookup_manifest(self, repository: Repository, digest: Digest) -> Lookup[Manifest]:

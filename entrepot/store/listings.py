@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Integer, String, func, literal_column, select
 
+from entrepot.core.pages import ListOrder, Page
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import schema
 from entrepot.store.database import CatalogDatabase
 from entrepot.store.manifests import ReferenceKind
-from entrepot.store.paging import ListOrder, Page, page_of
+from entrepot.store.paging import page_of
 from entrepot.store.records import CachedManifest, CachedTag, ListedTag, TagEntry
 from entrepot.store.rows import is_link, tag_entry
 

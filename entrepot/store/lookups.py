@@ -6,6 +6,7 @@ looked up again.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,7 +15,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import schema
-from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
+from entrepot.store.manifests import Descriptor, Manifest, ManifestUnreadable, ReferenceKind
 from entrepot.store.records import TagEntry
 from entrepot.store.rows import UNKNOWN_SIZE, stated_size, tag_entry
 
@@ -36,6 +37,14 @@ class Lookup(Generic[T]):
 
     source: str | None
     value: T | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagTarget:
+    """Where a tag points, with the manifest there; None where the manifest can't be read."""
+
+    entry: TagEntry
+    manifest: Manifest | None
 
 
 _repository = schema.repositories.c
@@ -97,12 +106,17 @@ def read_source(connection: Connection, repository: Repository) -> str | None:
     return row.source if row is not None else None
 
 
-def read_tag(connection: Connection, repository: Repository, tag: Tag) -> Lookup[TagEntry]:
-    """Where a tag points."""
+def read_tag(connection: Connection, repository: Repository, tag: Tag) -> Lookup[TagTarget]:
+    """Where a tag points, and the manifest, which is requested next."""
     row = connection.execute(_tag_query, {"repository": repository, "tag": tag}).one_or_none()
     if row is None:
         return Lookup(None)
-    return Lookup(row.source, tag_entry(row) if row.digest is not None else None)
+    if row.digest is None:
+        return Lookup(row.source)
+    entry, manifest = tag_entry(row), None
+    with suppress(ManifestUnreadable):
+        manifest = read_manifest(connection, repository, entry.digest).value
+    return Lookup(row.source, TagTarget(entry, manifest))
 
 
 def read_manifest(

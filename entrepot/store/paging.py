@@ -1,4 +1,4 @@
-"""Pages of listings: an order, and the entry after which a page begins.
+"""Pages of listings, as queries.
 
 A page is one query with a limit that follows an index (keyset paging), so it takes as long in a
 large catalog as in a small one. Entries that are inserted or removed between two pages neither move
@@ -7,40 +7,11 @@ other entries to another page nor repeat them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, select, tuple_
 
-
-class ListOrder(StrEnum):
-    """The order of a listing of tags or manifests."""
-
-    NAME = "name"
-    OLDEST = "oldest"
-    NEWEST = "newest"
-
-
-@dataclass(frozen=True, slots=True)
-class ListPosition:
-    """The entry after which a page begins: its name or digest.
-
-    *time* is when it was cached, in seconds since the epoch. Without it, a page in the order of
-    time begins after the entry of that name, and is empty when there is none any more.
-    """
-
-    name: str
-    time: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The part of a listing to read: at most *limit* entries after *after*; None for all."""
-
-    limit: int | None = None
-    after: ListPosition | None = None
-    order: ListOrder = ListOrder.NAME
+from entrepot.core.pages import ListOrder, Page
 
 
 def page_of(

@@ -103,7 +103,9 @@ tags = Table(
     Column("last_pull", Float),
     Column("gone", Boolean, nullable=False, default=False),
     Column("locked", Boolean, nullable=False, server_default=false()),
-    Index("tags_by_digest", "repository", "digest"),
+    # The tags of a digest by name. Catalogs of earlier versions have an index without the name too:
+    # with that one alone, SQLite rather reads all tags of the repository in their order.
+    Index("tags_of_digest", "repository", "digest", "name"),
     # Pages of a repository's tags in the order of time.
     Index("tags_by_time", "repository", "cached", "name"),
 )

@@ -5,15 +5,17 @@ Pulls of repositories, tags and manifests, blobs, and requests of rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import schema
-from entrepot.store.rows import insert_missing, is_link
+from entrepot.store.schema import CHUNK_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,44 +37,103 @@ class Usage:
 
 
 async def write_usage(connection: AsyncConnection, usage: Usage) -> None:
-    """Write *usage* within a write transaction."""
-    for repository, (count, last) in usage.pulls.items():
-        values = {"pulls": schema.repositories.c.pulls + count, "last_pull": last}
-        await connection.execute(
-            update(schema.repositories)
-            .where(schema.repositories.c.name == repository)
-            .values(values)
+    """Write *usage* within a write transaction.
+
+    Each statement takes many rows: they are bound on the event loop, `CHUNK_SIZE` at a time.
+    """
+    await _execute(
+        connection,
+        _PULLS,
+        (
+            {"in_repository": repository, "more": count, "last": last}
+            for repository, (count, last) in usage.pulls.items()
+        ),
+    )
+    await _execute(
+        connection,
+        _TAGS,
+        (
+            {"in_repository": repository, "of_tag": tag, "last": last}
+            for (repository, tag), last in usage.tags.items()
+        ),
+    )
+    for statement, manifests in ((_MANIFESTS, usage.manifests), (_HEADS, usage.head_requests)):
+        await _execute(
+            connection,
+            statement,
+            (
+                {"in_repository": repository, "of_digest": str(digest), "last": last}
+                for (repository, digest), last in manifests.items()
+            ),
         )
-    for (repository, tag), last in usage.tags.items():
-        await connection.execute(
-            update(schema.tags)
-            .where(schema.tags.c.repository == repository, schema.tags.c.name == tag)
-            .values(last_pull=last)
-        )
-    for (repository, digest), last in usage.manifests.items():
-        await connection.execute(
-            update(schema.repository_manifests)
-            .where(is_link(repository, digest))
-            .values(last_pull=last, last_used=last)
-        )
-    for (repository, digest), last in usage.head_requests.items():
-        last_used = schema.repository_manifests.c.last_used
-        is_newer = is_link(repository, digest) & (last_used.is_(None) | (last_used < last))
-        await connection.execute(
-            update(schema.repository_manifests).where(is_newer).values(last_used=last)
-        )
-    for digest, last in usage.blobs.items():
-        await connection.execute(
-            update(schema.blobs).where(schema.blobs.c.digest == str(digest)).values(last_used=last)
-        )
-    for rule, (to_clients, to_source) in usage.requests.items():
-        await insert_missing(
-            connection, schema.rule_requests, {"rule": rule}, {"answered": 0, "made": 0}
-        )
-        totals = {
-            "answered": schema.rule_requests.c.answered + to_clients,
-            "made": schema.rule_requests.c.made + to_source,
-        }
-        await connection.execute(
-            update(schema.rule_requests).where(schema.rule_requests.c.rule == rule).values(totals)
-        )
+    await _execute(
+        connection,
+        _BLOBS,
+        ({"of_digest": str(digest), "last": last} for digest, last in usage.blobs.items()),
+    )
+    await _execute(connection, _NEW_RULES, ({"of_rule": rule} for rule in usage.requests))
+    await _execute(
+        connection,
+        _RULES,
+        (
+            {"of_rule": rule, "to_clients": to_clients, "to_source": to_source}
+            for rule, (to_clients, to_source) in usage.requests.items()
+        ),
+    )
+
+
+async def _execute(
+    connection: AsyncConnection, statement: Any, rows: Iterator[dict[str, Any]]
+) -> None:
+    """Execute a statement for all *rows*."""
+    while chunk := list(islice(rows, CHUNK_SIZE)):
+        await connection.execute(statement, chunk)
+
+
+def _update_link() -> Any:
+    links = schema.repository_manifests.c
+    return update(schema.repository_manifests).where(
+        links.repository == bindparam("in_repository"), links.digest == bindparam("of_digest")
+    )
+
+
+_last_used = schema.repository_manifests.c.last_used
+_requests = schema.rule_requests.c
+
+_PULLS = (
+    update(schema.repositories)
+    .where(schema.repositories.c.name == bindparam("in_repository"))
+    .values(pulls=schema.repositories.c.pulls + bindparam("more"), last_pull=bindparam("last"))
+)
+_TAGS = (
+    update(schema.tags)
+    .where(
+        schema.tags.c.repository == bindparam("in_repository"),
+        schema.tags.c.name == bindparam("of_tag"),
+    )
+    .values(last_pull=bindparam("last"))
+)
+_MANIFESTS = _update_link().values(last_pull=bindparam("last"), last_used=bindparam("last"))
+_HEADS = (
+    _update_link()
+    .where(_last_used.is_(None) | (_last_used < bindparam("last")))
+    .values(last_used=bindparam("last"))
+)
+_BLOBS = (
+    update(schema.blobs)
+    .where(schema.blobs.c.digest == bindparam("of_digest"))
+    .values(last_used=bindparam("last"))
+)
+_NEW_RULES = (
+    insert(schema.rule_requests)
+    .prefix_with("OR IGNORE")
+    .values(rule=bindparam("of_rule"), answered=0, made=0)
+)
+_RULES = (
+    update(schema.rule_requests)
+    .where(_requests.rule == bindparam("of_rule"))
+    .values(
+        answered=_requests.answered + bindparam("to_clients"),
+        made=_requests.made + bindparam("to_source"),
+    )
+)

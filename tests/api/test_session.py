@@ -8,6 +8,7 @@ import pytest
 
 from entrepot.api.errors import EngineAnswerInvalid, EngineRefused
 from entrepot.api.session import (
+    LISTINGS,
     ApiSession,
     decode,
     path_segment,
@@ -61,6 +62,23 @@ def test_an_answer_without_an_error_is_not_an_engine_s(content: bytes) -> None:
 def test_json_of_another_type_is_not_an_engine_s() -> None:
     with pytest.raises(EngineAnswerInvalid):
         decode(b'"text"', int)
+
+
+async def test_only_the_last_listings_are_kept() -> None:
+    requests = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append((request.url.path, request.headers.get("If-None-Match")))
+        return httpx.Response(200, json=[], headers={"ETag": '"1"'})
+
+    client = session(httpx.MockTransport(answer))
+    for number in range(LISTINGS + 1):
+        await client.listing(f"/{number}", list[Item])
+    requests.clear()
+    await client.listing("/0", list[Item])
+    await client.listing(f"/{LISTINGS}", list[Item])
+    await client.close()
+    assert requests == [("/0", None), (f"/{LISTINGS}", '"1"')]
 
 
 async def test_a_listing_is_the_same_object_while_the_engine_answers_304() -> None:

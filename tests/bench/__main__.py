@@ -25,7 +25,7 @@ from tests.bench.growth import growth
 from tests.bench.growth_catalogs import Size
 from tests.bench.measurement import summary
 from tests.bench.misses import misses
-from tests.bench.page import page
+from tests.bench.page import fill, page
 from tests.bench.results_file import ResultsFile, load, save
 from tests.bench.targets import report
 from tests.bench.tls_pull import pull_without_client
@@ -44,7 +44,7 @@ FULL: dict[str, Scenario] = {
     "tls-image": lambda bench: scenarios.image_pull(bench, [64 * MEGABYTE] * 6, tls=True),
     "tls-pull": lambda bench: pull_without_client(bench, [400 * MEGABYTE]),
     "fairness": lambda bench: fairness(bench, Crowd()),
-    "misses": lambda bench: misses(bench, 3.0),
+    "misses": lambda bench: misses(bench, 2.0),
     "large-cache": lambda bench: scenarios.large_cache(bench, 10_000, 1_000),
     "dashboard": lambda bench: dashboard(bench, 10_000),
 }
@@ -136,6 +136,12 @@ QUICK: dict[str, Scenario] = {
     help="Print the tables of docs/benchmarks.md from such a file, and measure nothing; may be "
     "repeated.",
 )
+@click.option(
+    "--page",
+    "page_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --markdown: put the tables into this page instead.",
+)
 def main(
     rounds: int | None,
     quick: bool,
@@ -146,11 +152,15 @@ def main(
     distribution: Path | None,
     output: Path | None,
     files: tuple[Path, ...],
+    page_file: Path | None,
 ) -> None:
     """Run the benchmark and print its tables."""
     if files:
         measurements = load(files)
-        click.echo(f"{page(measurements)}\n\n{report(measurements)}")
+        if page_file is None:
+            click.echo(page(measurements))
+        else:
+            page_file.write_text(fill(page_file.read_text(), measurements))
         return
     rounds = rounds or (1 if quick else 5)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.readers import WrongAnswer
-from tests.e2e.clients.entrepot import Entrepot
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,9 @@ class EngineRequests:
     management: Path
 
     @classmethod
-    def to(cls, engine: Entrepot) -> EngineRequests:
-        return cls(engine.address, engine.directories.socket)
+    def to(cls, address: str, root: Path) -> EngineRequests:
+        """Those of an engine whose directories are below *root*, as `tests.e2e.clients.entrepot.Entrepot` has them."""
+        return cls(address, root / "r/entrepot/entrepot.sock")
 
     def get(self, path: str, *, timeout: float = 60.0) -> bytes:
         """A request of a container client."""
@@ -36,6 +36,12 @@ class EngineRequests:
         connection = _UnixConnection(self.management, timeout)
         content = _exchange(connection, method, path, body)
         return json.loads(content) if content else None
+
+    def loop_lag(self) -> float | None:
+        """How late the event loop was at the most within the last minute, in seconds; None where
+        the engine does not say."""
+        status = self.manage("GET", "/entrepot/v1/status")
+        return float(status["loopLag"]["max"]) if "loopLag" in status else None
 
 
 class _UnixConnection(http.client.HTTPConnection):

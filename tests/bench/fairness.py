@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import httpx
 
-from entrepot.config.directories import Directories
 from tests.bench.bench import MEGABYTE, Bench
 from tests.bench.contenders import Contender
+from tests.bench.engine_requests import EngineRequests
 from tests.bench.measurement import Load, Measurement
 from tests.bench.nginx import Source
 from tests.bench.probe import Probe
@@ -21,7 +21,6 @@ from tests.bench.process_meter import ProcessMeter
 from tests.bench.readers import WrongAnswer
 from tests.bench.scenarios import digest_of
 from tests.bench.sinks import Plan, Sinks, Totals
-from tests.bench.stalls import longest_loop_lag
 from tests.bench.wrk import ACCEPT
 from tests.e2e.clients.container_clients import AMD64
 from tests.fakes.images import FakeImage, build_image
@@ -130,9 +129,7 @@ def _measure(
         peak_memory = meter.peak_memory
         totals = sinks.totals()
         probed = probe.load(start, start + crowd.duration)
-    lag = longest_loop_lag(
-        Directories(*(contender.root / part / "entrepot" for part in "cdrs")).socket
-    )
+    loop_lag = EngineRequests.to(contender.address, contender.root).loop_lag()
     for measured in totals:
         for failure in measured.failures:
             bench.progress(f"{contender.name}: {failure}")
@@ -150,7 +147,7 @@ def _measure(
         processor_seconds=processor_seconds,
         peak_memory=peak_memory,
         loop_seconds=loop_seconds,
-        loop_lag=lag,
+        loop_lag=loop_lag,
     )
     bench.found_out(whole)
     for what, measured in zip(("cached", "cold"), totals, strict=True):
@@ -159,7 +156,7 @@ def _measure(
                 whole,
                 scenario=f"{what} blobs, {crowd_name}",
                 load=_load(measured),
-                expected=measured.received,
+                expected=measured.received or 1,
                 probe=probed,
             )
         )

@@ -23,7 +23,7 @@ CACHED_MANIFEST = f"/v2/{repository_name(0)}/manifests/latest"
 NOWHERE = "http://127.0.0.1:9"
 """A source registry that never answers. No tag needs it: they are trusted for ever."""
 
-IDLE_SHARE = 0.2
+IDLE_SHARE = 0.1
 """The share of a processor below which an engine has nothing left to do after its start."""
 
 IDLE_INTERVAL = 0.25
@@ -52,6 +52,8 @@ def write(size: Size, directory: Path, python: Path | None) -> None:
     """Write a data directory with the Entrepot of another environment, or with this one: an older
     version can't open what a later one wrote."""
     engine = Entrepot(directory.with_suffix(".new"), NOWHERE, python=python)
+    # What an interrupted run left.
+    shutil.rmtree(engine.root, ignore_errors=True)
     program = Path(growth_data.__file__)
     arguments: list[str | Path] = [engine.python, program, engine.root, size.what, str(size.count)]
     subprocess.run(arguments, env=engine.environment, check=True)

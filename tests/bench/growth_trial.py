@@ -18,19 +18,18 @@ from tests.bench.growth_data import LARGE, repository_name, tag_name
 from tests.bench.measurement import Load, Measurement
 from tests.bench.probe import Probe
 from tests.bench.process_meter import ProcessMeter
-from tests.bench.stalls import longest_loop_lag
 from tests.e2e.clients.entrepot import Entrepot
 
 REPEATED = 10
 """Requests of one kind, at the most."""
 
-REPEATED_FOR = 1.0
+REPEATED_FOR = 0.5
 """Seconds after which a request is not repeated any more."""
 
-IDLE_AFTER_START = 0.75
+IDLE_AFTER_START = 1.0
 """Seconds without work after which the start is over."""
 
-EVICTION_LIMIT = 15.0
+EVICTION_LIMIT = 20.0
 """Seconds after which an eviction ends with its engine; what it has evicted until then counts."""
 
 REQUEST_LIMIT = 60.0
@@ -49,7 +48,7 @@ class Trial:
     requests: EngineRequests = field(init=False)
 
     def __post_init__(self) -> None:
-        self.requests = EngineRequests.to(self.engine)
+        self.requests = EngineRequests.to(self.engine.address, self.engine.root)
 
     def run(self) -> None:
         """Start the engine, and ask it for everything that is measured."""
@@ -81,7 +80,7 @@ class Trial:
             "start: longest wait of another client afterwards",
             Load(after.longest, failed=after.failed),
             probe=after,
-            loop_lag=longest_loop_lag(self.engine.directories.socket),
+            loop_lag=self.requests.loop_lag(),
         )
 
     def _ask_about_repositories(self) -> None:

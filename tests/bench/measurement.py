@@ -103,6 +103,11 @@ def rate(of: Measurement) -> float | None:
     return of.load.requests / of.load.seconds if of.load.requests else None
 
 
+def images_per_second(of: Measurement) -> float:
+    """Images that were evicted; 0 where the time did not suffice for the first ones."""
+    return of.load.requests / of.load.seconds
+
+
 def speed(of: Measurement) -> float | None:
     """What the comparison goes by: requests in a second where they were counted, bytes otherwise,
     and else how short it took."""

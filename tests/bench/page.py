@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.bench.measurement import (
@@ -15,6 +16,7 @@ from tests.bench.measurement import (
     Results,
     first_byte,
     half_within,
+    images_per_second,
     longest,
     loop_lag,
     loop_seconds_per_gigabyte,
@@ -29,6 +31,7 @@ from tests.bench.measurement import (
     source_requests,
     throughput,
 )
+from tests.bench.targets import judge
 
 NOTHING = "-"
 
@@ -85,25 +88,56 @@ PROBE = (Column("p50", probe_half_within, 1e3, 1), Column("longest", probe_longe
 MEMORY = (Column("at the end", memory, 1e-6), Column("peak", peak_memory, 1e-6))
 
 
-def page(measurements: Sequence[Measurement]) -> str:
-    """All tables for which there are measurements."""
+def tables(measurements: Sequence[Measurement]) -> dict[str, str]:
+    """The tables for which there are measurements, by the names of their places in the page."""
     results = Results.of(measurements)
-    parts = [
-        _contenders(results, ("over TLS",), "Over TLS", OVER_TLS),
-        _beside_readers(results),
-        _contenders(results, ("404 of ",), "Misses", MISSES),
-        *_growth(results),
+    named = {
+        "aims": _aims(measurements),
+        "over TLS": _contenders(results, "over TLS", OVER_TLS),
+        "beside readers": _beside_readers(results),
+        "misses": _contenders(results, "404 of ", MISSES),
+        **_growth(results),
+    }
+    return {name: table for name, table in named.items() if table}
+
+
+def page(measurements: Sequence[Measurement]) -> str:
+    """All tables, one below the other."""
+    return "\n\n".join(f"## {name}\n\n{table}" for name, table in tables(measurements).items())
+
+
+def fill(text: str, measurements: Sequence[Measurement]) -> str:
+    """The text of the page with new tables: each stands between ``<!-- table: NAME -->`` and
+    ``<!-- end -->``. Raises `LookupError` where the page has no place for one."""
+    for name, table in tables(measurements).items():
+        place = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text, count = place.subn(lambda match: f"{match[1]}{table}\n{match[2]}", text)  # noqa: B023
+        if not count:
+            raise LookupError(f"the page has no place for the table {name!r}")
+    return text
+
+
+def _aims(measurements: Sequence[Measurement]) -> str:
+    """What the benchmark has an aim for."""
+    rows = [
+        [
+            verdict.scenario,
+            verdict.target.name,
+            verdict.aim,
+            NOTHING if verdict.before is None else f"{verdict.before:.2f}",
+            f"{verdict.value:.2f}",
+            "met" if verdict.is_met else "**missed**",
+        ]
+        for verdict in judge(measurements)
     ]
-    return "\n\n".join(part for part in parts if part)
+    return _table(["Work", "Figure", "aim", "before", "now", ""], rows)
 
 
-def _contenders(
-    results: Results, parts: tuple[str, ...], title: str, columns: Sequence[Column]
-) -> str:
-    """A line for each scenario and contender."""
+def _contenders(results: Results, part: str, columns: Sequence[Column]) -> str:
+    """A line for each contender and scenario whose name has a *part*."""
     rows = []
     for scenario in results.scenarios():
-        if not any(part in scenario for part in parts):
+        if part not in scenario:
             continue
         for through in results.contenders(scenario):
             ratios = [
@@ -119,7 +153,7 @@ def _contenders(
             )
     titles = ["Work", "Through", *(column.title for column in columns)]
     titles += [f"to {other}" for other in COMPARED]
-    return _table(title, titles, rows)
+    return _table(titles, rows)
 
 
 def _beside_readers(results: Results) -> str:
@@ -128,11 +162,12 @@ def _beside_readers(results: Results) -> str:
         for scenario in results.scenarios():
             if scenario.startswith(prefix):
                 rows.append([column.title, *_before_and_now(results, scenario, column)])
-    return _table("A manifest while others read", ["Figure", "before", "now", ""], rows)
+    return _table(["Figure", "before", "now", ""], rows)
 
 
-def _growth(results: Results) -> Iterable[str]:
+def _growth(results: Results) -> dict[str, str]:
     """A table for each size of a catalog."""
+    growth = {}
     sizes: dict[str, list[str]] = {}
     for scenario in results.scenarios():
         what, separator, size = scenario.rpartition(", with ")
@@ -142,10 +177,11 @@ def _growth(results: Results) -> Iterable[str]:
         rows = []
         for what in whats:
             scenario = f"{what}, with {size}"
-            is_eviction = what.startswith("evict half")
-            column = Column(what, rate if is_eviction else seconds, 1 if is_eviction else 1e3, 1)
-            if is_eviction:
-                column = Column("evict half, images/s", rate)
+            column = (
+                Column("evict half, images/s", images_per_second)
+                if what == "evict half"
+                else Column(what, seconds, 1e3, 1)
+            )
             rows.append(
                 [
                     column.title,
@@ -157,7 +193,8 @@ def _growth(results: Results) -> Iterable[str]:
         titles = ["Work", "before, ms", "now, ms", ""]
         for figures in ("probe, p50 / longest, ms", "memory, at the end / peak, MB"):
             titles += [f"{figures}: before", "now"]
-        yield _table(f"With {size}", titles, rows)
+        growth[size] = _table(titles, rows)
+    return growth
 
 
 def _before_and_now(results: Results, scenario: str, column: Column) -> list[str]:
@@ -216,7 +253,7 @@ def _loop_share(of: Measurement) -> float | None:
     return None if of.loop_seconds is None else of.loop_seconds / of.load.seconds
 
 
-def _table(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of Markdown; nothing without rows. Rows and columns without any figure are left
     out."""
     rows = [
@@ -240,4 +277,4 @@ def _table(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         ["---" if titles[number] in TEXTS else "---:" for number in used],
         *([row[number] for number in used] for row in rows),
     ]
-    return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

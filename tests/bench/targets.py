@@ -16,6 +16,7 @@ from tests.bench.measurement import (
     Measurement,
     Results,
     first_byte,
+    images_per_second,
     last_first_byte,
     loop_seconds_per_gigabyte,
     most_within,
@@ -116,7 +117,7 @@ TARGETS = (
         )
     ),
     Target("repository delete", "answer", seconds, 1.0, unit="s"),
-    Target("evict half", "images per second", rate, 5_000.0, at_least=True, unit="/s"),
+    Target("evict half", "images per second", images_per_second, 5_000.0, at_least=True, unit="/s"),
     Target("evict --dry-run", "answer", seconds, 3.0, unit="s"),
     Target("evict --dry-run", "peak memory", peak_memory, 150.0, unit="MB", times=1e-6),
     Target("start: first answer", "first answer", seconds, 1.0, unit="s"),
@@ -148,35 +149,68 @@ COLUMNS = (
 )
 
 
-def verdicts(measurements: Sequence[Measurement]) -> list[tuple[str, str, str, str, str]]:
-    """Scenario, figure, target, what was measured, and whether the target was met."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target, and what was measured; in the unit of the target."""
+
+    scenario: str
+    target: Target
+    value: float
+    before: float | None
+    """The same figure of the Entrepot that this one is compared with."""
+
+    @property
+    def is_met(self) -> bool:
+        target = self.target
+        return self.value >= target.bound if target.at_least else self.value <= target.bound
+
+    @property
+    def unit(self) -> str:
+        return f"x {self.target.over}" if self.target.over else self.target.unit
+
+    @property
+    def aim(self) -> str:
+        sign = ">=" if self.target.at_least else "<="
+        return f"{sign} {self.target.bound:g} {self.unit}".rstrip()
+
+
+def judge(measurements: Sequence[Measurement]) -> list[Verdict]:
+    """All targets for which there are measurements."""
     results = Results.of(measurements)
-    rows = []
+    judged = []
     for scenario in results.scenarios():
         for target in TARGETS:
             if not scenario.startswith(target.scenario):
                 continue
-            value = (
-                results.figure(scenario, ENTREPOT, target.figure)
-                if target.over is None
-                else results.ratio(scenario, target.figure, ENTREPOT, target.over)
+            value, before = (
+                _value(results, scenario, target, through) for through in (ENTREPOT, BASELINE)
             )
-            if value is None:
-                continue
-            value *= target.times
-            unit = f"x {target.over}" if target.over else target.unit
-            met = value >= target.bound if target.at_least else value <= target.bound
-            sign = ">=" if target.at_least else "<="
-            rows.append(
-                (
-                    scenario,
-                    target.name,
-                    f"{sign} {target.bound:g} {unit}",
-                    f"{value:.2f} {unit}",
-                    "met" if met else "MISSED",
-                )
-            )
-    return rows
+            if value is not None:
+                judged.append(Verdict(scenario, target, value, before))
+    return judged
+
+
+def _value(results: Results, scenario: str, target: Target, through: str) -> float | None:
+    value = (
+        results.figure(scenario, through, target.figure)
+        if target.over is None
+        else results.ratio(scenario, target.figure, through, target.over)
+    )
+    return None if value is None else value * target.times
+
+
+def verdicts(measurements: Sequence[Measurement]) -> list[tuple[str, str, str, str, str]]:
+    """Scenario, figure, target, what was measured, and whether the target was met."""
+    return [
+        (
+            verdict.scenario,
+            verdict.target.name,
+            verdict.aim,
+            f"{verdict.value:.2f} {verdict.unit}",
+            "met" if verdict.is_met else "MISSED",
+        )
+        for verdict in judge(measurements)
+    ]
 
 
 def report(measurements: Sequence[Measurement]) -> str:

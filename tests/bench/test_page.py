@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.bench.measurement import BASELINE, ENTREPOT, PROXY, Load, Measurement
-from tests.bench.page import page
+from tests.bench.page import fill, page, tables
 from tests.bench.results_file import ResultsFile, load, save
 
 GIGABYTE = 1_000_000_000
@@ -35,19 +37,19 @@ def catalog(through: str, seconds: float, *, failed: int = 0) -> Measurement:
     )
 
 
-def lines(*measurements: Measurement) -> list[str]:
-    return page(measurements).splitlines()
+def lines(name: str, *measurements: Measurement) -> list[str]:
+    return tables(measurements)[name].splitlines()
 
 
 def test_a_row_has_medians_ranges_and_ratios() -> None:
-    rows = lines(*(blob(ENTREPOT, seconds, 0.5) for seconds in (2.0, 4.0, 5.0)), blob(PROXY, 5.0))
-    assert rows[:3] == [
-        "## Over TLS",
-        "",
+    rows = lines(
+        "over TLS", *(blob(ENTREPOT, seconds, 0.5) for seconds in (2.0, 4.0, 5.0)), blob(PROXY, 5.0)
+    )
+    assert rows[0] == (
         "| Work | Through | MB/s | first byte ms | CPU s/GB | of it the event loop | peak MB "
-        "| to docker-registry |",
-    ]
-    assert rows[4:] == [
+        "| to docker-registry |"
+    )
+    assert rows[2:] == [
         "| cold blob of 400 MB over TLS, 1 client | entrepot | 250 (200 to 500) | 12 (12 to 12) "
         "| 2.5 (2.5 to 2.5) | 0.50 (0.50 to 0.50) | 80 (80 to 80) | 1.25 x |",
         "| cold blob of 400 MB over TLS, 1 client | docker-registry | 200 | 12 | 2.5 | - | 80 "
@@ -56,8 +58,7 @@ def test_a_row_has_medians_ranges_and_ratios() -> None:
 
 
 def test_growth_is_before_and_now_and_what_had_no_answer_is_marked() -> None:
-    rows = lines(catalog(ENTREPOT, 0.004), catalog(BASELINE, 60.0, failed=1))
-    assert rows[0] == "## With 1,000 repositories"
+    rows = lines("1,000 repositories", catalog(ENTREPOT, 0.004), catalog(BASELINE, 60.0, failed=1))
     assert rows[-1] == (
         "| _catalog?n=10 | > 60,000 | 4.0 | 0.0001 x | 1.0 / 250 | 1.0 / 250 | 70 / 90 | 70 / 90 |"
     )
@@ -85,7 +86,7 @@ def test_the_readers_of_cached_blobs_are_a_row_of_their_own() -> None:
         load=Load(10.0, received=20 * GIGABYTE),
         expected=20 * GIGABYTE,
     )
-    assert lines(beside, cached)[4:] == [
+    assert lines("beside readers", beside, cached)[2:] == [
         "| manifest by tag, p50, ms | 1.0 |",
         "| the same, p99, ms | 20.0 |",
         "| the same, longest, ms | 30.0 |",
@@ -96,3 +97,20 @@ def test_the_readers_of_cached_blobs_are_a_row_of_their_own() -> None:
         "| of it the event loop, % | 10 |",
         "| peak memory, MB | 100 |",
     ]
+
+
+def test_an_aim_is_shown_with_what_was_measured_before_and_now() -> None:
+    assert lines("aims", catalog(ENTREPOT, 0.004), catalog(BASELINE, 0.042))[2:] == [
+        "| _catalog?n=10, with 1,000 repositories | answer | <= 10 ms | 42.00 | 4.00 | met |"
+    ]
+
+
+def test_tables_go_to_their_places_in_the_page() -> None:
+    text = "# Page\n\n<!-- table: 1,000 repositories -->\nold\n<!-- end -->\n\nText <!-- end -->"
+    measurement = replace(catalog(ENTREPOT, 0.004), scenario="anything, with 1,000 repositories")
+    filled = fill(text, [measurement])
+    table = tables([measurement])["1,000 repositories"]
+    assert filled == text.replace("old", table)
+    assert page([measurement]) == f"## 1,000 repositories\n\n{table}"
+    with pytest.raises(LookupError, match="'1,000 repositories'"):
+        fill("# Page", [measurement])

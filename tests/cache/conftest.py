@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -140,16 +140,33 @@ class ScriptedCache:
             await fill.finished.wait()
 
 
-def counted_reads(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """A list that grows with each read of a catalog."""
-    reads: list[None] = []
-    read = catalog._read
+READS_OF_REQUESTS = (
+    "lookup_tag",
+    "lookup_manifest",
+    "lookup_blob",
+    "source_of",
+    "latest_image_with",
+    "manifest",
+    "manifests_of",
+)
+"""What requests of clients read of the catalog. An engine reads more in the background."""
 
-    async def count(*arguments: Any, **options: Any) -> Any:
-        reads.append(None)
-        return await read(*arguments, **options)
 
-    monkeypatch.setattr(catalog, "_read", count)
+def counted_reads(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The reads of a catalog for requests, by name."""
+    reads: list[str] = []
+
+    def counting(name: str) -> Callable[..., Awaitable[Any]]:
+        read = getattr(catalog, name)
+
+        async def count(*arguments: Any, **options: Any) -> Any:
+            reads.append(name)
+            return await read(*arguments, **options)
+
+        return count
+
+    for name in READS_OF_REQUESTS:
+        monkeypatch.setattr(catalog, name, counting(name))
     return reads
 
 

@@ -955,19 +955,23 @@ async def test_a_disk_that_has_a_thread_wait_holds_back_the_source_and_the_blob_
 
 
 @in_a_thread
-async def test_a_full_disk_that_ends_a_fill_which_is_interrupted_spoils_no_digest(
+async def test_a_fill_that_is_interrupted_as_the_disk_gets_full_still_feeds_its_clients(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bytes that the disk did not take are hashed, and would be fetched and hashed again."""
+    """The bytes that the disk did not take are hashed already: they must not be fetched again."""
     disk = Disk(monkeypatch)
     disk.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    fill = await place.join(Source(os.urandom(CHUNK * 8)))
+    source = Source(os.urandom(CHUNK * 8))
+    fill = await place.join(source)
+    client = asyncio.create_task(read(fill))
     await until(disk.has_begun.is_set)
     fill._interrupt(SourceBrokeOff("It is too slow."))
     await asyncio.sleep(0)
     disk.thaws.set()
+    assert await client == source.content
     with pytest.raises(StorageFailed, match="No space left on device"):
         await fill.wait()
+    assert [offset for offset, _ in source.requests] == [0, CHUNK]
     assert place.refusals == [errno.ENOSPC]
 
 

@@ -24,8 +24,7 @@ from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
 from entrepot.source.blob_transport import BlobTransport
 from entrepot.source.transport import SourceTransport
-from entrepot.store.lookups import Lookup
-from entrepot.store.records import TagEntry
+from entrepot.store.lookups import Lookup, TagTarget
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import Content, FakeRegistry, Fault, Html, Status
 
@@ -342,7 +341,7 @@ async def test_a_tag_that_comes_while_the_catalog_is_asked_is_not_fetched_again(
     source.add_image("library/app", "1")
     read, has_read, goes_on = engine.catalog.lookup_tag, asyncio.Event(), asyncio.Event()
 
-    async def read_early(repository: Repository, tag: Tag) -> Lookup[TagEntry]:
+    async def read_early(repository: Repository, tag: Tag) -> Lookup[TagTarget]:
         lookup = await read(repository, tag)
         monkeypatch.setattr(engine.catalog, "lookup_tag", read)
         has_read.set()

@@ -141,3 +141,48 @@ def test_what_has_a_copy_is_told_apart_from_what_has_none(failures: Failures) ->
         failures.check(NGINX, "none", without_copy=True)
     failures.forget(NGINX, "none")
     failures.check(NGINX, "none")
+
+
+def test_l14_what_many_clients_ask_for_survives_a_client_that_asks_for_everything(
+    failures: Failures,
+) -> None:
+    for number in range(30):
+        failures.remember(NGINX, f"popular-{number}", ManifestUnknown("It is not there."))
+        with pytest.raises(ManifestUnknown):
+            failures.check(NGINX, f"popular-{number}")
+    for number in range(1_000):
+        failures.remember(NGINX, f"flood-{number}", ManifestUnknown("It is not there."))
+    assert len(failures) == 100
+    for number in range(30):
+        with pytest.raises(ManifestUnknown):
+            failures.check(NGINX, f"popular-{number}")
+    failures.check(NGINX, "flood-0")
+    with pytest.raises(ManifestUnknown):
+        failures.check(NGINX, "flood-999")
+
+
+def test_l14_what_was_asked_for_twice_leaves_half_of_the_room_to_what_is_new(
+    failures: Failures,
+) -> None:
+    for number in range(200):
+        failures.remember(NGINX, f"twice-{number}", ManifestUnknown("It is not there."))
+        with pytest.raises(ManifestUnknown):
+            failures.check(NGINX, f"twice-{number}")
+    for number in range(50):
+        failures.remember(NGINX, f"new-{number}", ManifestUnknown("It is not there."))
+    assert len(failures) == 100
+    for number in range(50):
+        with pytest.raises(ManifestUnknown):
+            failures.check(NGINX, f"new-{number}")
+
+
+def test_a_failure_that_was_asked_for_twice_ends_with_its_lifetime(
+    failures: Failures, clock: Clock
+) -> None:
+    failures.remember(NGINX, "1", ManifestUnknown("It is not there."))
+    clock.now += LIFETIME / 2
+    with pytest.raises(ManifestUnknown):
+        failures.check(NGINX, "1")
+    clock.now += LIFETIME / 2
+    failures.check(NGINX, "1")
+    assert len(failures) == 0

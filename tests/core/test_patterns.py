@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.core.patterns import SourceRepository, TargetRepository, WildcardInvalid
+from entrepot.core.patterns import NameRange, SourceRepository, TargetRepository, WildcardInvalid
 from entrepot.core.registries import DeclaredRegistry, SourceRegistries
 from entrepot.core.states import SignIn
 from entrepot.errors import RepositoryNameInvalid
@@ -74,6 +74,26 @@ def test_a_target_covers_what_lies_below_its_wildcard(
     assert list(TargetRepository.parse(target).covered([repository])) == (
         [repository] if covers else []
     )
+
+
+class SortedNames:
+    """Looks names up as the catalog does."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = sorted(names)
+
+    def find_within(self, names: NameRange, limit: int) -> tuple[list[str], int]:
+        within = [name for name in self._names if names.first <= name < names.before]
+        return within[:limit], len(within)
+
+
+@pytest.mark.parametrize("target", ["*", "acme/*", "acme", "acme/api", "none", "none/*"])
+def test_a_lookup_finds_what_a_list_of_names_does(target: str) -> None:
+    names = ["acme", "acme-x", "acme-x/api", "acme.x", "acme/api", "acme/api/v1", "acme0", "x"]
+    parsed = TargetRepository.parse(target)
+    covered = sorted(parsed.covered(names))
+    for repositories in (names, SortedNames(names)):
+        assert parsed.find_covered(repositories, 2) == (covered[:2], len(covered))
 
 
 def test_what_can_not_be_read_is_refused_for_its_side() -> None:

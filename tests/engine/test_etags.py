@@ -97,3 +97,11 @@ def test_pulls_are_told_at_once_where_none_were_told_lately_and_else_late_but_su
 
 def test_a_restarted_engine_knows_none_of_the_revisions_before() -> None:
     assert not set(Engine().all()) & set(Engine().all())
+
+
+def test_a_confirmed_tag_is_told_in_the_listing_of_tags_alone() -> None:
+    engine = Engine()
+    before, tags = engine.all(), engine.revisions.tags
+    engine.confirmations += 1
+    assert engine.all() == before
+    assert engine.revisions.tags != tags

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import sys
 import threading
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from entrepot.engine import stall_watch
+from entrepot.engine.engine import Engine
 from entrepot.engine.stall_watch import (
     INTERVAL,
     SAMPLES,
@@ -95,6 +97,21 @@ async def test_a_call_that_holds_the_loop_is_named_while_it_does() -> None:
         r"^\S+threading\.py:\d+ \S+ < .*test_stall_watch\.py:\d+ \S+hold_the_loop", stall.place
     )
     assert watch.stalls == watch.lag().stalls == 1
+
+
+async def test_the_status_of_an_engine_has_its_lag_and_its_stalls(engine: Engine) -> None:
+    reports = Reports()
+    watch = engine.stall_watch
+    while watch._beat == 0.0:
+        await asyncio.sleep(0)
+    watch._report, watch._reported_at = reports, -math.inf
+    assert reports.came.wait(HANGS)
+    beat = watch._beat
+    while watch._beat == beat:
+        await asyncio.sleep(0)
+    lag = (await engine.status.get()).loop_lag
+    assert lag.max >= STALL
+    assert lag.stalls >= 1
 
 
 async def test_a_loop_that_waits_for_its_sockets_is_not_held(

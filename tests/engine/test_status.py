@@ -47,8 +47,8 @@ async def test_where_the_catalog_fails_the_status_still_tells_it(
     assert status.repositories == 1
     # Where a rule answers, the source is asked in its place (L02); where none does, nobody else
     # knows.
-    monkeypatch.setattr(engine.catalog, "tag", fails)
-    monkeypatch.setattr(engine.catalog, "is_cached", fails)
+    monkeypatch.setattr(engine.catalog, "lookup_tag", fails)
+    monkeypatch.setattr(engine.catalog, "source_of", fails)
     assert (await registry.get("/v2/library/nginx/manifests/2")).status_code == 404
     refused = await registry.get("/v2/other/nginx/manifests/2")
     assert refused.status_code == 503

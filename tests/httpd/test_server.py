@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -229,6 +231,28 @@ async def test_s06_when_all_connections_wait_health_is_told_all_the_same(
         await server.stop(grace=5)
 
 
+def any_writable(server: HttpServer) -> bool:
+    """Whether the kernel takes more of an answer."""
+    poll = select.poll()
+    for connection in server._connections.values():
+        poll.register(connection.socket, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+async def steps_counted(server: HttpServer) -> None:
+    """Wait until what the sending threads have begun to send is in ``bytes_written``."""
+    loop = asyncio.get_running_loop()
+
+    def call_in_loop(callback: Callable[[], None]) -> None:
+        loop.call_soon_threadsafe(callback)
+
+    for thread in server._files._threads:
+        turn = asyncio.Event()
+        thread._command(partial(call_in_loop, turn.set))
+        await turn.wait()
+    server._files.report()
+
+
 @asynccontextmanager
 async def stalled(
     app: Application, clients: int, tls: ssl.SSLContext | None = None
@@ -261,10 +285,12 @@ async def stalled(
                 ]
             )
             or len(now) < clients
+            or any_writable(server)
         ):
             before = now
             for _ in range(200):
                 await asyncio.sleep(0)
+            await steps_counted(server)
         try:
             yield server, open_now, listener.getsockname()
         finally:

@@ -15,8 +15,10 @@ import httpx
 import pytest
 
 from entrepot.cache import pull as pull_module
+from entrepot.cache.fill_buffer import FillBuffer
 from entrepot.cache.fills import PACE_INTERVAL
 from entrepot.cache.pace import MAX_CRAWL_TIME, RATE_WINDOW
+from entrepot.cache.transfer import Transfer
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.registries import DeclaredRegistry
@@ -239,6 +241,62 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_shows_
             await pull.finished.wait()
         assert pull.state is PullState.COMPLETED
     assert (await served.status.get()).notices == ()
+
+
+async def test_l13_blobs_come_in_by_threads_with_one_request_each_and_clients_get_the_file(
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The event loop read, decrypted, copied and handed on every byte."""
+    transferred: list[int] = []
+    run = Transfer.run
+
+    def counted(transfer: Transfer, buffer: bytearray) -> None:
+        run(transfer, buffer)
+        transferred.append(transfer.fetched)
+
+    monkeypatch.setattr(Transfer, "run", counted)
+    monkeypatch.setattr(
+        FillBuffer, "add", lambda *_: pytest.fail("the blob came through the event loop")
+    )
+    image = source.add_image("library/app", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
+    blobs = image.platforms[AMD64].blobs
+    await get_manifests(client, "library/app", image)
+    for blob in blobs:
+        assert (await client.get(f"/v2/library/app/blobs/{blob.digest}")).content == blob.content
+    assert sorted(transferred) == sorted(blob.size for blob in blobs)
+    assert len(source.received("GET", "/blobs/")) == len(blobs)
+
+
+async def test_l05_one_repository_with_many_cold_blobs_leaves_a_turn_to_another(
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry
+) -> None:
+    """One client's pulls kept another client's only blob waiting until all of them had ended."""
+    large = source.add_image(
+        "library/large", "1", layers=[os.urandom(SIZE) for _ in range(12)], platforms=[AMD64]
+    )
+    small = source.add_image("library/small", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
+    layers = large.platforms[AMD64].layers
+    gates = [source.hold(str(layer.digest), after_bytes=100, method="GET") for layer in layers]
+    await get_manifests(client, "library/large", large)
+    await get_manifests(client, "library/small", small)
+    blobs = [
+        asyncio.create_task(client.get(f"/v2/library/large/blobs/{layer.digest}"))
+        for layer in layers
+    ]
+    await until(lambda: all(served.fills.is_under_way(layer.digest) for layer in layers))
+    layer = small.platforms[AMD64].layers[0]
+    waiting = asyncio.create_task(client.get(f"/v2/library/small/blobs/{layer.digest}"))
+    await until(lambda: served.fills.is_under_way(layer.digest))
+    await until(lambda: any(gate.reached.done() for gate in gates))
+    next(gate for gate in gates if gate.reached.done()).open()
+    assert (await waiting).content == layer.content
+    assert sum(task.done() for task in blobs) <= 2
+    for gate in gates:
+        gate.open()
+    assert [(await task).content for task in blobs] == [layer.content for layer in layers]
 
 
 async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(

@@ -16,6 +16,7 @@ from entrepot.engine.engine import Engine
 from entrepot.server.registry import _warning
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry, FlipByte, Html, Status
+from tests.store.statements import recorded_reads
 
 AMD64 = "linux/amd64"
 
@@ -464,6 +465,21 @@ async def test_the_catalog_lists_cached_repositories_page_by_page(
     assert (await registry.get(first.links["next"]["url"])).json() == {
         "repositories": ["library/c"]
     }
+
+
+async def test_a_page_is_one_query_however_much_is_cached(
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        for tag in ("1", "2", "3", "4") if name == "a" else ("1",):
+            source.add_image(f"library/{name}", tag, layers=[10])
+            await registry.get(f"/v2/library/{name}/manifests/{tag}")
+    await engine.rules.delete("example-library")
+    for path in ("_catalog", "library/a/tags/list"):
+        with recorded_reads(engine.catalog) as statements:
+            page = await registry.get(f"/v2/{path}?n=2")
+        assert "next" in page.links
+        assert [statement.rows() for statement in statements] == [3]
 
 
 async def test_referrers_are_the_sources_or_an_empty_index(

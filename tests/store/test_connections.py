@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from entrepot.core.patterns import NameRange
 from entrepot.core.reference import Repository, Tag
 from entrepot.store import connections
 from entrepot.store.catalog import Catalog
@@ -82,6 +83,24 @@ async def test_reads_that_hang_fail_in_a_sentence_and_later_ones_sooner(
     thawed.set()
     assert not await catalog.is_cached(Repository("none"))
     assert catalog.health.problem is None
+
+
+async def test_a_thread_reads_and_waits_no_longer_than_a_task(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await catalog.add_manifest(NGINX, SOURCE, image("a"), now=1.0)
+    names = NameRange("library/", "library0")
+    assert await asyncio.to_thread(catalog.find_within, names, 1) == ([NGINX], 1)
+    monkeypatch.setattr(connections, "READ_TIMEOUT", 0.02)
+    thawed = threading.Event()
+
+    def hang(_: Connection) -> None:
+        thawed.wait(30)
+
+    with pytest.raises(CatalogFailed, match=r"The catalog has not answered for 0\.02 s\."):
+        await asyncio.to_thread(catalog._read_blocking, hang)
+    assert catalog.is_stalled
+    thawed.set()
 
 
 async def test_a_client_that_leaves_takes_its_read_along(catalog: Catalog) -> None:

@@ -13,16 +13,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from entrepot.core.pages import ListOrder, ListPosition, Page
 from entrepot.core.reference import Digest, Repository, Tag, parse_repository, parse_tag
-from entrepot.engine.repositories import RepositoryService
+from entrepot.engine.repositories import (
+    CachedManifest,
+    CachedRepository,
+    ListedTag,
+    RepositoryService,
+)
 from entrepot.errors import RequestInvalid
 from entrepot.formatting import printable
 from entrepot.server.paging import page_size
 from entrepot.server.request_body import read_body
 from entrepot.server.responses import DATA_API, json_response
 from entrepot.server.routes import resource_route
-from entrepot.store.paging import ListOrder, ListPosition, Page
-from entrepot.store.records import CachedManifest, CachedRepository, ListedTag
 
 DEFAULT_PAGE_SIZE = 100
 """Entries of a page when the client names no number, as in ACR."""

@@ -7,10 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from entrepot.core.reference import Repository
+from entrepot.core.reference import Repository, Tag
 from entrepot.engine.engine import Engine
+from tests.conftest import Clock
 from tests.fakes import FakeRegistry
 from tests.server.cached_images import cache
+from tests.store.statements import recorded_reads
 
 ATTRIBUTES = {
     "deleteEnabled": True,
@@ -140,6 +142,82 @@ async def test_tags_come_in_pages(
     second = await management.get(first.links["next"]["url"])
     assert [tag["name"] for tag in second.json()["tags"]] == ["3"]
     assert "link" not in second.headers
+
+
+@pytest.mark.parametrize("kind", ["tags", "manifests"])
+async def test_pages_in_the_order_of_time_go_on_though_entries_are_cached_or_deleted(
+    kind: str,
+    management: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    clock: Clock,
+) -> None:
+    for number in (2, 3, 1):
+        await cache(engine, source, f"library/nginx:{number}")
+        clock.now += 60
+    path = f"/acr/v1/library/nginx/_{kind}"
+    key = "name" if kind == "tags" else "digest"
+
+    async def listed(order: str) -> list[str]:
+        answer = await management.get(path, params={"orderby": order})
+        return [entry[key] for entry in answer.json()[kind]]
+
+    newest_first = await listed("timedesc")
+    assert newest_first == list(reversed(await listed("timeasc")))
+    assert sorted(newest_first) == await listed("none")
+    if kind == "tags":
+        assert newest_first == ["1", "3", "2"]
+    first = await management.get(path, params={"orderby": "timedesc", "n": "1"})
+    assert [entry[key] for entry in first.json()[kind]] == newest_first[:1]
+    if kind == "tags":
+        # The place is kept although its entry is gone.
+        await engine.repositories.delete_tag("library/nginx", newest_first[0])
+    await cache(engine, source, "library/nginx:4")
+    names = newest_first[:1]
+    link: str | None = first.links["next"]["url"]
+    while link is not None:
+        page = await management.get(link)
+        names += [entry[key] for entry in page.json()[kind]]
+        link = page.links["next"]["url"] if "next" in page.links else None
+    assert names == newest_first
+    after = await management.get(path, params={"orderby": "timedesc", "last": newest_first[1]})
+    assert [entry[key] for entry in after.json()[kind]] == newest_first[2:]
+
+
+async def test_tags_of_one_digest(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    [image, _] = await cache(engine, source, "library/nginx:1", "library/nginx:2")
+    await engine.catalog.point_tag(Repository("library/nginx"), Tag("3"), image.digest, now=1.0)
+    path = "/acr/v1/library/nginx/_tags"
+    answer = await management.get(path, params={"digest": str(image.digest), "n": "1"})
+    assert [tag["name"] for tag in answer.json()["tags"]] == ["1"]
+    answer = await management.get(answer.links["next"]["url"])
+    assert [tag["name"] for tag in answer.json()["tags"]] == ["3"]
+    other = await management.get(path, params={"digest": f"sha256:{0:064}"})
+    assert (other.status_code, other.json()["tags"]) == (200, [])
+    assert (await management.get(path, params={"digest": "no-digest"})).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "_catalog?n=2",
+        "library/nginx",
+        "library/nginx/_tags?n=2",
+        "library/nginx/_tags?n=2&orderby=timedesc",
+        "library/nginx/_tags/1",
+        "library/nginx/_manifests?n=2",
+    ],
+)
+async def test_a_page_is_one_query_whatever_is_cached(
+    path: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, *(f"library/nginx:{number}" for number in range(5)))
+    with recorded_reads(engine.catalog) as statements:
+        assert (await management.get(f"/acr/v1/{path}")).status_code == 200
+    [statement] = statements
+    assert statement.rows() <= 3
 
 
 async def test_a_deleted_tag_is_fetched_again_at_the_next_pull(

@@ -7,10 +7,12 @@ import asyncio
 import httpx
 import pytest
 
-from entrepot.core.reference import Repository
+from entrepot.core.reference import Repository, Tag
 from entrepot.engine.engine import Engine
+from entrepot.store.connections import CatalogFailed
 from tests.fakes import FakeRegistry
 from tests.server.cached_images import cache
+from tests.store.statements import recorded_reads
 
 
 async def test_the_dashboard_s_view_has_names_in_camel_case(
@@ -155,6 +157,59 @@ async def test_a_plan_for_what_is_locked_says_so(
     assert (
         await management.get("/entrepot/v1/repositories/library/nginx/_tags/2/_plan")
     ).status_code == 404
+
+
+async def test_a_long_listing_is_streamed_a_page_at_a_time(
+    management: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await cache(engine, source, *(f"library/{name}:1" for name in "abcde"))
+    await cache(engine, source, *(f"library/c:{number}" for number in range(2, 6)))
+    paths = ["/entrepot/v1/repositories", "/entrepot/v1/repositories/library/c"]
+    whole = [(await management.get(path)) for path in paths]
+    assert all("content-length" in answer.headers for answer in whole)
+    for size in (1, 2, 5):
+        monkeypatch.setattr("entrepot.engine.repositories.ENTRIES_AT_ONCE", size)
+        for path, answer in zip(paths, whole, strict=True):
+            with recorded_reads(engine.catalog) as statements:
+                streamed = await management.get(path)
+            assert streamed.json() == answer.json()
+            assert max(statement.rows() for statement in statements) == size
+
+
+async def test_a_listing_that_the_client_has_reads_nothing(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    for path in ("/entrepot/v1/repositories", "/entrepot/v1/repositories/library/nginx"):
+        etag = (await management.get(path)).headers["etag"]
+        with recorded_reads(engine.catalog) as statements:
+            answer = await management.get(path, headers={"If-None-Match": etag})
+        assert (answer.status_code, answer.content, statements) == (304, b"", [])
+
+
+async def test_a_confirmed_tag_changes_its_repository_and_not_the_list_of_repositories(
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    paths = ("/entrepot/v1/repositories", "/entrepot/v1/repositories/library/nginx")
+    before = [(await management.get(path)).headers["etag"] for path in paths]
+    await engine.cache.refresh(Repository("library/nginx"), Tag("1"))
+    after = [(await management.get(path)).headers["etag"] for path in paths]
+    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
+async def test_a_listing_that_fails_at_once_is_an_error(
+    management: httpx.AsyncClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(**_: object) -> None:
+        raise CatalogFailed("The catalog fails.")
+
+    monkeypatch.setattr(engine.catalog, "repositories", fail)
+    answer = await management.get("/entrepot/v1/repositories")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "CatalogFailed")
 
 
 @pytest.mark.parametrize("listing", ["rules", "credentialSets", "repositories"])
