@@ -1,12 +1,12 @@
-"""Sending of files by threads of their own, apart from the event loop.
+"""Sending of files by a thread of its own, apart from the event loop.
 
 On the event loop, a step of sendfile(2) for each of 200 clients takes up to a third of a second,
-for which every other response waits. A sending thread has its own selector, and gives each client
-whose socket is writable one step in turn; the event loop only hands over a transfer, and learns its
-end.
+for which every other response waits. The thread has its own selector, and gives each client whose
+socket is writable one step in turn; the event loop only hands over a transfer, and learns its end.
 
 Our own, because asyncio's sendfile calls the selector twice for each step, which costs as much as
-the sending.
+the sending. On two processors that are busy, a second thread gives clients a third more bytes per
+second, and lets manifests wait five times as long: both then wait for a processor.
 """
 
 from __future__ import annotations
@@ -32,20 +32,13 @@ from entrepot.httpd.sendfile import (
 )
 from entrepot.tasks import uninterrupted
 
-THREADS = 2
-"""Threads that send.
-
-After each step a thread waits for the interpreter lock, which the event loop holds for most of the
-time while blobs are filled. Meanwhile the other thread sends: with two, 200 clients get a quarter
-more in such a time than with one, and four bring no more."""
-
 TURN_SIZE = 64 * 1024 * 1024
-"""Bytes that the clients of a thread get in one turn together, as far as `MIN_STEP` allows it.
+"""Bytes that all clients together get in one turn of the thread, as far as `MIN_STEP` allows it.
 
 A turn is how long a client waits for its first byte."""
 
 MIN_STEP = 512 * 1024
-"""Bytes of one step, at least. With steps of 128 KiB, the threads wait for the interpreter lock so
+"""Bytes of one step, at least. With steps of 128 KiB, the thread waits for the interpreter lock so
 often that clients get a third less while blobs are filled."""
 
 PROGRESS_INTERVAL = 0.25
@@ -57,12 +50,12 @@ _CORK: int | None = getattr(socket, "TCP_CORK", None)
 class FileSender:
     """Sends parts of files for one event loop.
 
-    Its threads start when there is something to send, and end after `close`.
+    Its thread starts with the first one, and ends after `close`.
     """
 
     def __init__(self) -> None:
         self._transfers: set[_Transfer] = set()
-        self._threads: list[_SendingThread] = []
+        self._thread: _SendingThread | None = None
         self._report_timer: asyncio.TimerHandle | None = None
 
     async def send(
@@ -82,7 +75,9 @@ class FileSender:
         """
         loop = asyncio.get_running_loop()
         transfer = _Transfer(out, file, offset, offset + count, on_sent, loop.create_future())
-        thread = self._free_thread(loop)
+        if self._thread is None:
+            self._thread = _SendingThread(loop)
+        thread = self._thread
         self._transfers.add(transfer)
         if self._report_timer is None:
             self._report_timer = loop.call_later(PROGRESS_INTERVAL, self._report_on_time)
@@ -105,12 +100,11 @@ class FileSender:
             transfer.report()
 
     def close(self) -> None:
-        """End the threads, each after its last transfer."""
+        """End the thread after its last transfer."""
         if self._report_timer is not None:
             self._report_timer.cancel()
-        for thread in self._threads:
-            thread.close()
-        self._threads.clear()
+        if self._thread is not None:
+            self._thread.close()
 
     def _report_on_time(self) -> None:
         self._report_timer = None
@@ -119,19 +113,11 @@ class FileSender:
             loop = asyncio.get_running_loop()
             self._report_timer = loop.call_later(PROGRESS_INTERVAL, self._report_on_time)
 
-    def _free_thread(self, loop: asyncio.AbstractEventLoop) -> _SendingThread:
-        """The thread with the fewest transfers."""
-        thread = min(self._threads, key=lambda thread: thread.transfers, default=None)
-        if thread is None or (thread.transfers and len(self._threads) < THREADS):
-            thread = _SendingThread(loop)
-            self._threads.append(thread)
-        return thread
-
 
 class _Transfer:
     """A part of a file on its way to one client.
 
-    From its start to its end only its thread changes it, except what was reported.
+    From its start to its end only the thread changes it, except what was reported.
     """
 
     def __init__(
@@ -183,8 +169,6 @@ class _SendingThread:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.transfers = 0
-        """Transfers that have begun and whose end the event loop has not seen."""
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
@@ -203,7 +187,6 @@ class _SendingThread:
 
     def begin(self, transfer: _Transfer) -> None:
         """Send a part of a file; its future *ended* is done when the thread has let go of it."""
-        self.transfers += 1
         self._command(lambda: self._begin(transfer))
 
     def cancel(self, transfer: _Transfer) -> None:
@@ -218,7 +201,6 @@ class _SendingThread:
         """Learn which transfers have ended; on the event loop."""
         self._is_notified = False
         while self._ended:
-            self.transfers -= 1
             self._ended.popleft().ended.set_result(None)
 
     def _command(self, command: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Files are sent by threads, which the event loop never waits for."""
+"""Files are sent by a thread, which the event loop never waits for."""
 
 from __future__ import annotations
 
@@ -244,31 +244,27 @@ async def test_steps_shrink_where_many_clients_are_ready(
     assert max(steps) == largest
 
 
-async def test_files_sent_at_the_same_time_are_shared_out_among_the_threads(
+async def test_one_thread_sends_all_files_and_ends_with_the_server(
     file: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sender, threads = FileSender(), set()
     pairs = [socket.socketpair() for _ in range(4)]
-    with hanging_steps(monkeypatch) as gate:
-        hanging = os.sendfile
 
-        def watched(out: int, descriptor: int, offset: int, count: int) -> int:
-            threads.add(threading.current_thread())
-            return hanging(out, descriptor, offset, count)
+    def watched(out: int, descriptor: int, offset: int, count: int) -> int:
+        threads.add(threading.current_thread())
+        return _sendfile(out, descriptor, offset, count)
 
-        monkeypatch.setattr(os, "sendfile", watched)
-        transfers = []
-        for out, _ in pairs:
-            out.setblocking(False)
-            transfers.append(asyncio.create_task(sender.send(out, file, 0, 1000, _ignore)))
-        await gate.reached.wait()
-        gate.open()
-        await asyncio.gather(*transfers)
-    assert len(threads) == file_sender.THREADS
+    monkeypatch.setattr(os, "sendfile", watched)
+    transfers = []
+    for out, _ in pairs:
+        out.setblocking(False)
+        transfers.append(asyncio.create_task(sender.send(out, file, 0, 1000, _ignore)))
+    await asyncio.gather(*transfers)
     sender.close()
-    for thread in threads:
-        await asyncio.to_thread(thread.join, 30)
-        assert not thread.is_alive()
+    [thread] = threads
+    assert thread is not threading.current_thread()
+    await asyncio.to_thread(thread.join, 30)
+    assert not thread.is_alive()
     for out, reading in pairs:
         out.close()
         reading.close()

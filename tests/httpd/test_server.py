@@ -240,13 +240,13 @@ def any_writable(server: HttpServer) -> bool:
 
 
 async def steps_counted(server: HttpServer) -> None:
-    """Wait until what the sending threads have begun to send is in ``bytes_written``."""
+    """Wait until what the sending thread has begun to send is in ``bytes_written``."""
     loop = asyncio.get_running_loop()
 
     def call_in_loop(callback: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(callback)
 
-    for thread in server._files._threads:
+    if (thread := server._files._thread) is not None:
         turn = asyncio.Event()
         thread._command(partial(call_in_loop, turn.set))
         await turn.wait()
