@@ -170,9 +170,9 @@ class StallWatch:
                     pass
 
     def _waits_until(self, moment: float) -> bool:
-        """Wait until a *moment*; whether this thread is in time."""
-        self._ended.wait(max(0.0, moment - self._monotonic()))
-        return self._monotonic() - moment < LATE
+        """Wait until a *moment*; whether this thread is in time, and the watch has not ended."""
+        has_ended = self._ended.wait(max(0.0, moment - self._monotonic()))
+        return not has_ended and self._monotonic() - moment < LATE
 
     def _notice(self, stall: Stall) -> None:
         self.stalls += 1

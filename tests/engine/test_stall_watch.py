@@ -254,3 +254,22 @@ def test_a_thread_that_was_late_looks_again(monkeypatch: pytest.MonkeyPatch) -> 
     watch._start_span()
     watch._watch(threading.get_ident())
     assert watch.stalls == 1
+
+
+class EndedWhileAwaited(threading.Event):
+    """The end of a watch, which comes while its thread waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - as threading names it
+        self.set()
+        return True
+
+
+def test_a_watch_that_ends_while_its_thread_waits_reports_nothing() -> None:
+    reports = Reports()
+    watch = StallWatch(report=reports)
+    watch._start_span()
+    watch._ended = EndedWhileAwaited()
+
+    watch._watch(threading.get_ident())
+
+    assert reports == []
