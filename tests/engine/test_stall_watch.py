@@ -259,7 +259,7 @@ def test_a_thread_that_was_late_looks_again(monkeypatch: pytest.MonkeyPatch) -> 
 class EndedWhileAwaited(threading.Event):
     """The end of a watch, which comes while its thread waits."""
 
-    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - as threading names it
+    def wait(self, timeout: float | None = None) -> bool:
         self.set()
         return True
 
