@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import suppress
 
 import click
 
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineRefused
 from entrepot.api.labels import (
     CACHED_LABELS,
     LOCKED,
@@ -15,7 +19,7 @@ from entrepot.api.labels import (
     sharers,
     tag_state,
 )
-from entrepot.api.models import EvictionSnapshot, RepositoryDetail, TagDetail
+from entrepot.api.models import EvictionProgress, EvictionSnapshot, RepositoryDetail, TagDetail
 from entrepot.cli.completion import cached_images, repositories
 from entrepot.cli.confirmations import confirm
 from entrepot.cli.options import as_json, dry_run_option, yes_option
@@ -265,6 +269,9 @@ def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | No
         raise click.BadParameter(f"{error}. Write 50GB, 50GiB, or a number of bytes.") from None
 
 
+POLL_INTERVAL = 0.5
+"""Seconds between two requests for the progress of an eviction."""
+
 _EVICTION_COLUMNS = (
     TableColumn("Image"),
     TableColumn("Platform"),
@@ -287,7 +294,7 @@ _EVICTION_COLUMNS = (
 @as_json
 def evict(dry_run: bool, target: int | None, yes: bool, as_json: bool) -> None:
     """Evict the least recently used images. It happens automatically when more is cached than the
-    settings allow."""
+    settings allow. Ctrl+c ends it after its present step."""
     if not dry_run and not yes:
         plan = call_engine(lambda client: client.system.preview_eviction(target=target))
         if plan.images:
@@ -295,17 +302,51 @@ def evict(dry_run: bool, target: int | None, yes: bool, as_json: bool) -> None:
             confirm(
                 f"Evict {images} and free {size(plan.freed)}? See them with --dry-run.", yes=False
             )
-    eviction = call_engine(
-        lambda client: (
-            client.system.preview_eviction(target=target)
-            if dry_run
-            else client.system.evict(target=target)
-        )
+    eviction = (
+        call_engine(lambda client: client.system.preview_eviction(target=target))
+        if dry_run
+        else call_engine(lambda client: _evict(client, target), waits=True)
     )
     if as_json:
         print_json(eviction)
     else:
         _print_eviction(eviction)
+
+
+async def _evict(client: CacheClient, target: int | None) -> EvictionSnapshot:
+    """Evict, with the progress in a terminal; ctrl+c ends it after its present step."""
+    import asyncio
+
+    in_terminal = sys.stderr.isatty()
+    evicting = asyncio.ensure_future(client.system.evict(target=target))
+    try:
+        while not (await asyncio.wait({evicting}, timeout=POLL_INTERVAL))[0]:
+            if in_terminal:
+                # Before its plan is made there is no eviction yet, or only an earlier one.
+                with suppress(EngineRefused):
+                    progress = await client.system.eviction()
+                    if not progress.state.ended:
+                        click.echo(f"\r{_progress(progress)}\x1b[K", err=True, nl=False)
+    except asyncio.CancelledError:
+        with suppress(EngineRefused):
+            await client.system.cancel_eviction()
+        eviction = await evicting
+        note(
+            f"The eviction was cancelled. Until then: {counted(len(eviction.images), 'image')} "
+            f"evicted, {size(eviction.freed)} freed."
+        )
+        raise
+    if in_terminal:
+        click.echo("\r\x1b[K", err=True, nl=False)
+    return evicting.result()
+
+
+def _progress(progress: EvictionProgress) -> str:
+    share = progress.evicted / progress.total if progress.total else 0.0
+    return (
+        f"{share:4.0%}  {progress.evicted:,} of {counted(progress.total, 'image')}  "
+        f"{size(progress.freed)} freed"
+    )
 
 
 def _print_eviction(eviction: EvictionSnapshot) -> None:

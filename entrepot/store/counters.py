@@ -163,7 +163,7 @@ class RemovedLinks:
     """What repositories lose with some of their manifests.
 
     It is read before the rows of the links and tags are deleted, and subtracted after that. To
-    count a repository anew would take as long as it has manifests, each time that a few of them
+    count a repository again would take as long as it has manifests, each time that a few of them
     are evicted. A repository that loses all its manifests is deleted and needs no counters.
     """
 

@@ -181,11 +181,11 @@ def _child_links(inventory: Inventory) -> dict[int, tuple[int, ...]]:
     """For each link that is an index, the links of its manifests in the same repository."""
     if not inventory.children:
         return {}
-    wanted = {child for children in inventory.children.values() for child in children}
+    child_contents = {child for children in inventory.children.values() for child in children}
     links = {
         (inventory.repositories[link], content): link
         for link, content in enumerate(inventory.contents)
-        if content in wanted
+        if content in child_contents
     }
     return {
         index: tuple(

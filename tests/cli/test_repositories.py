@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+from typing import Any
 
 import pytest
 
+from entrepot.api.models import EvictionProgress
 from entrepot.core.reference import Repository
+from entrepot.engine import maintenance as maintenance_module
 from entrepot.engine.engine import Engine
-from tests.cli.conftest import CommandLine
+from entrepot.store.removal import Evicted
+from tests.cli.conftest import PATIENCE, CommandLine
 from tests.conftest import Clock
 from tests.fakes import FakeRegistry
 
@@ -147,6 +152,41 @@ async def test_eviction_says_what_went_and_what_could_not(
         status,
         re.MULTILINE,
     )
+
+
+async def test_ctrl_c_ends_an_eviction_after_its_present_step(
+    entrepot: CommandLine,
+    engine: Engine,
+    source: FakeRegistry,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await _cached(entrepot, engine, source, clock, "a", "b", "c")
+    monkeypatch.setattr(maintenance_module, "IMAGES_PER_TRANSACTION", 1)
+    evict, cancel = engine.catalog.evict, engine.maintenance.cancel_eviction
+    began, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any, **options: Any) -> Evicted:
+        began.set()
+        await cancelled.wait()
+        return await evict(*arguments, **options)
+
+    def cancelling() -> EvictionProgress:
+        cancelled.set()
+        return cancel()
+
+    monkeypatch.setattr(engine.catalog, "evict", slow)
+    monkeypatch.setattr(engine.maintenance, "cancel_eviction", cancelling)
+    process = await entrepot.start("evict", "--to", "0", "--yes")
+    async with asyncio.timeout(PATIENCE):
+        await began.wait()
+        process.send_signal(2)
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert errors.decode().startswith(
+        "The eviction was cancelled. Until then: 1 image evicted, 100.4 kB freed.\n"
+    )
+    assert len(await entrepot.ask("repository", "list")) == 2
 
 
 async def test_right_after_a_pull_eviction_names_the_last_minute_as_the_reason(
