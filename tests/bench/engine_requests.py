@@ -23,7 +23,7 @@ class EngineRequests:
 
     @classmethod
     def to(cls, address: str, root: Path) -> EngineRequests:
-        """Those of an engine whose directories are below *root*, as `tests.e2e.clients.entrepot.Entrepot` has them."""
+        """Those of an engine that `tests.e2e.clients.entrepot.Entrepot` runs below *root*."""
         return cls(address, root / "r/entrepot/entrepot.sock")
 
     def get(self, path: str, *, timeout: float = 60.0) -> bytes:

@@ -1,9 +1,9 @@
 """Many connections that take blobs one after the other and let the kernel discard the bytes: as
 clients that cost next to nothing, so that the engine and not they have the processors.
 
-``python -m tests.bench.sinks PLAN START`` reads a `Plan` (JSON), says ``ready`` when its connections
-are open, waits for a file START that has the moment to start, and prints `Totals`. Status and
-length of every answer are checked; what the bytes are is for others to find out.
+``python -m tests.bench.sinks PLAN START`` reads a `Plan` (JSON), says ``ready`` when its
+connections are open, waits for a file START that has the moment to start, and prints `Totals`.
+Status and length of every answer are checked; what the bytes are is for others to find out.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from tests.bench.measurement import ENTREPOT
 OF_REPOSITORIES = [
     "start: first answer",
     "start: longest wait of another client afterwards",
+    "rule show, the first time",
+    "rule show",
     "_catalog?n=10",
     "_catalog?n=1000",
     "_catalog?n=10, from the middle",
@@ -28,7 +30,6 @@ OF_REPOSITORIES = [
     "entrepot repository list --json",
     "status",
     "entrepot status --json",
-    "rule show",
     "entrepot rule show",
     "one repository",
     "evict --dry-run --to 0",
