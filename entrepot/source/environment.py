@@ -7,7 +7,6 @@ route.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import ssl
 import time
@@ -18,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from entrepot.formatting import duration
+from entrepot.source import system_trust
 
 CLOCK_TOLERANCE = 300.0
 """Seconds by which the clock may be wrong: beyond, certificates and tokens count as expired."""
@@ -34,17 +34,6 @@ DATE_INTERVAL = 60.0
 """Seconds for which further Date headers of the same source are ignored."""
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
-_HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
-
-_STORES = (
-    "/etc/ssl/cert.pem",
-    "/etc/pki/tls/cert.pem",
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-)
-"""Where truststore looks besides the paths of OpenSSL."""
-
 _OUTSIDE_ADDRESSES = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Addresses for documentation (RFC 5737, RFC 3849): only the default route leads to them."""
 
@@ -162,14 +151,14 @@ def has_name_server(path: Path = _RESOLV_CONF) -> bool:
 def trust_store_problem() -> tuple[str, str] | None:
     """Why no certificate authority is trusted, and what to do; None if some are.
 
-    Blocks. The paths are those of OpenSSL and of truststore.
+    Blocks. The paths are those of `entrepot.source.system_trust`.
     """
     defaults = ssl.get_default_verify_paths()
     if defaults.cafile is not None and _holds_certificates(defaults.cafile):
         return None
-    if defaults.capath is not None and _holds_hashed(defaults.capath):
+    if defaults.capath is not None and system_trust.holds_hashed(defaults.capath):
         return None
-    if defaults.cafile is None and any(_holds_certificates(path) for path in _STORES):
+    if defaults.cafile is None and any(_holds_certificates(path) for path in system_trust.STORES):
         return None
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         path = os.environ.get(variable)
@@ -190,7 +179,12 @@ def trust_store_problem() -> tuple[str, str] | None:
 def limited_trust() -> str:
     """A phrase on the environment variables that say whom to trust, or an empty one."""
     defaults = ssl.get_default_verify_paths()
-    usual = {*_STORES, "/etc/ssl/certs", defaults.openssl_cafile, defaults.openssl_capath}
+    usual = {
+        *system_trust.STORES,
+        "/etc/ssl/certs",
+        defaults.openssl_cafile,
+        defaults.openssl_capath,
+    }
     variables = ((name, os.environ.get(name, "")) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     phrases = [f"{name} names {path}" for name, path in variables if path and path not in usual]
     return f" ({' and '.join(phrases)} in place of the system's own store)" if phrases else ""
@@ -203,10 +197,3 @@ def _holds_certificates(file: str) -> bool:
     except OSError:
         return False
     return context.cert_store_stats()["x509"] > 0
-
-
-def _holds_hashed(directory: str) -> bool:
-    try:
-        return any(_HASHED.fullmatch(entry.name) for entry in os.scandir(directory))
-    except OSError:
-        return False

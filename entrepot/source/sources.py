@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
-import truststore
 
 from entrepot.causes import CauseCode
 from entrepot.certificates import trust_certificates
@@ -29,6 +28,7 @@ from entrepot.source.loop_detection import Via
 from entrepot.source.proxies import environment_problems
 from entrepot.source.rate_limit import RateLimit, RateLimits
 from entrepot.source.registry_api import RegistryApi, SourceCondition
+from entrepot.source.system_trust import system_trust
 
 if TYPE_CHECKING:
     from entrepot.config.settings import Settings
@@ -78,7 +78,7 @@ class _Transports:
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
     """TLS that trusts the certificate authorities of the system and of the settings."""
-    tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = system_trust()
     if settings.ca_file is not None:
         trust_certificates(tls, settings.ca_file)
     return tls

@@ -270,9 +270,9 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
         monkeypatch.delenv("SSL_CERT_FILE")
         default = tmp_path / "empty.pem"
         monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: verify_paths(None, None))
-        monkeypatch.setattr("entrepot.source.environment._STORES", (str(default),))
+        monkeypatch.setattr("entrepot.source.system_trust.STORES", (str(default),))
     else:
-        monkeypatch.setattr("entrepot.source.environment._STORES", ())
+        monkeypatch.setattr("entrepot.source.system_trust.STORES", ())
     async with FakeRegistry(tls=authority.server()) as source:
         error = await failure(
             opened(ca_file=CertificateAuthority(tmp_path, "Other").path), source.url

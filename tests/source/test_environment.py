@@ -23,7 +23,7 @@ def test_a_machine_without_ca_certificates_is_told_to_install_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: verify_paths(None, None))
-    monkeypatch.setattr("entrepot.source.environment._STORES", ())
+    monkeypatch.setattr("entrepot.source.system_trust.STORES", ())
     for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(each, raising=False)
     problem = trust_store_problem()
