@@ -221,13 +221,13 @@ class RegistryResponse:
     ) -> None:
         """Send a body as it comes; *on_sent* is called with each number of bytes.
 
-        It ends early, without an error, when the client disconnects.
+        It begins with the first piece of the body: until then it can still be an error. It ends
+        early, without an error, when the client disconnects.
         """
         if self._is_cached_by_client(etag):
             await self.content(b"", headers, etag=etag)
             return
-        await self._start(status, headers)
-        sending = asyncio.ensure_future(self._send_all(body, on_sent))
+        sending = asyncio.ensure_future(self._send_all(status, headers, body, on_sent))
         disconnect = asyncio.ensure_future(self._wait_for_disconnect())
         try:
             # send() does not fail when the client is gone, so the disconnect has to be awaited.
@@ -239,13 +239,19 @@ class RegistryResponse:
                 task.cancel()
             await asyncio.gather(sending, disconnect, return_exceptions=True)
 
-    async def _send_all(self, body: BlobPieces, on_sent: Callable[[int], None]) -> None:
+    async def _send_all(
+        self, status: int, headers: Headers, body: BlobPieces, on_sent: Callable[[int], None]
+    ) -> None:
         async for piece in body:
+            if not self.started:
+                await self._start(status, headers)
             if isinstance(piece, bytes):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
                 on_sent(len(piece))
             else:
                 await self._send_part(piece.file, piece.offset, piece.offset + piece.count, on_sent)
+        if not self.started:
+            await self._start(status, headers)
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _wait_for_disconnect(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -22,9 +24,19 @@ from entrepot.source.errors import SourceRateLimited, SourceUnreachable
 
 
 class Client:
-    """Records what an application sends."""
+    """Records what an application sends.
 
-    def __init__(self, *headers: tuple[bytes, bytes], method: str = "GET", query: bytes = b""):
+    One that *waits* stays connected, and sends nothing more.
+    """
+
+    def __init__(
+        self,
+        *headers: tuple[bytes, bytes],
+        method: str = "GET",
+        query: bytes = b"",
+        waits: bool = False,
+    ):
+        self._waits = waits
         self.messages: list[dict[str, Any]] = []
         self.response = RegistryResponse(
             {"method": method, "headers": list(headers), "query_string": query, "client": None},
@@ -33,6 +45,8 @@ class Client:
         )
 
     async def _receive(self) -> Any:
+        if self._waits:
+            await asyncio.Event().wait()
         raise AssertionError("nothing is received")
 
     async def _send(self, message: Any) -> None:
@@ -86,6 +100,36 @@ async def test_a_range_beyond_the_end_gets_the_size() -> None:
     client = Client()
     await client.response.error(RangeUnsatisfiable("No such bytes.", size=100))
     assert (client.status, client.headers[b"content-range"]) == (416, b"bytes */100")
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+async def test_a_body_that_fails_before_its_first_byte_leaves_the_status_open(pieces: int) -> None:
+    """A fill that begins again from its first byte may fail after a client began to wait."""
+
+    async def fail() -> AsyncIterator[bytes]:
+        for _ in range(pieces):
+            yield b"x"
+        raise SourceUnreachable("docker.io can't be reached.")
+
+    client = Client(waits=True)
+    with pytest.raises(SourceUnreachable):
+        await client.response.stream(200, [], fail(), etag=None, on_sent=lambda _: None)
+    assert client.response.started == bool(pieces)
+    assert [message["type"] for message in client.messages] == [
+        "http.response.start",
+        "http.response.body",
+    ][: 2 * pieces]
+
+
+async def test_a_body_without_bytes_has_a_head() -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        pieces: tuple[bytes, ...] = ()
+        for piece in pieces:
+            yield piece
+
+    client = Client(waits=True)
+    await client.response.stream(200, [], nothing(), etag=None, on_sent=lambda _: None)
+    assert (client.status, client.body) == (200, b"")
 
 
 @pytest.mark.parametrize(
