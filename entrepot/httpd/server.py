@@ -304,7 +304,8 @@ class HttpServer:
             # asyncio would buffer eight times as much for a client that does not read.
             transport.set_write_buffer_limits(WRITE_SIZE)
         if self._stopping:
-            transport.abort()
+            # Not at once: the task of aiohttp's handler, which starts next, expects a connection.
+            asyncio.get_running_loop().call_soon(transport.abort)
         if self._watch_timer is None:
             self._watch_timer = asyncio.get_running_loop().call_later(
                 WATCH_INTERVAL, self._check_clients

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import select
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from entrepot.httpd import connections as connections_module
 from entrepot.httpd import server as server_module
 from entrepot.httpd.asgi import Application, Receive, Scope, Send
+from entrepot.httpd.connections import ClientConnection
 from entrepot.httpd.exchange import WRITE_SIZE
 from entrepot.httpd.server import HttpServer, bind_tcp, serving
 from entrepot.server.unix_socket import owned_socket
@@ -86,6 +89,26 @@ async def test_an_answer_under_way_is_finished_before_the_server_ends(
         assert await reader.read(-1) == content
         await stopping
     writer.close()
+
+
+async def test_a_connection_that_comes_while_the_server_stops_ends_without_a_word() -> None:
+    class Stopping(HttpServer):
+        async def _set_up(self, connection: ClientConnection, tls: ssl.SSLContext | None) -> None:
+            self._stopping = True
+            await super()._set_up(connection, tls)
+
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    listener = bind_tcp("127.0.0.1", 0)
+    server = Stopping(echo)
+    await server.listen(listener)
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
+    await server.stop(grace=20)
+    writer.close()
+    gc.collect()
+    assert failures == []
 
 
 async def test_an_answer_that_takes_too_long_is_cut(sends_a_file: Application) -> None:
