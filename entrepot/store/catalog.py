@@ -9,7 +9,7 @@ know its size, its origins and its last use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -682,7 +682,6 @@ class Catalog(RepositoryListings, ContentListings):
         """
         return await self._read(lambda connection: read_lineage(connection, keys))
 
-    @frees_space
     async def evict(
         self,
         plan: EvictionPlan,
@@ -691,10 +690,37 @@ class Catalog(RepositoryListings, ContentListings):
         remove_blobs: RemoveBlobs,
     ) -> Evicted:
         """Carry out a plan in one transaction: see `entrepot.store.removal.evict_images`."""
+        [evicted] = await self.evict_steps([plan], is_used=is_used, remove_blobs=remove_blobs)
+        return evicted
+
+    @frees_space
+    async def evict_steps(
+        self,
+        steps: Sequence[EvictionPlan],
+        *,
+        is_used: Callable[[PlannedImage], bool],
+        remove_blobs: RemoveBlobs,
+    ) -> list[Evicted]:
+        """Carry out the first of some steps of a plan, at least one, in one transaction.
+
+        It ends early, with the step under way, when another write waits for it. More steps in one
+        transaction write each page of the catalog less often.
+        """
+        evicted: list[Evicted] = []
         async with self._change(uses=True) as connection:
-            return await evict_images(
-                connection, plan, is_used=is_used, remove_blobs=remove_blobs, clock=self._clock
-            )
+            for step in steps:
+                evicted.append(
+                    await evict_images(
+                        connection,
+                        step,
+                        is_used=is_used,
+                        remove_blobs=remove_blobs,
+                        clock=self._clock,
+                    )
+                )
+                if self.is_awaited:
+                    break
+        return evicted
 
     async def reconcile(
         self,
