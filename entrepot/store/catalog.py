@@ -66,7 +66,10 @@ ROWS_ON_LOOP = 200
 """Rows that are prepared on the event loop: that takes less time than to start a thread."""
 
 MANIFESTS_COLLECTED_AT_ONCE = 1000
-"""Manifests that one transaction deletes: others write in between."""
+"""Manifests that the same statements delete: others write in between."""
+
+COLLECTED_STEPS_AT_ONCE = 5
+"""So many times in one transaction, at most."""
 
 BLOBS_COLLECTED_AT_ONCE = 2000
 """Blobs that one transaction removes."""
@@ -568,21 +571,32 @@ class Catalog(RepositoryListings, ContentListings):
     ) -> tuple[int, int]:
         """Remove those of some manifests that no repository has, and the blobs that only they need.
 
-        It is done in small steps. Returns the bytes freed and the number of blobs that could not be
-        removed yet.
+        It is done in small steps, of which several share a transaction while no other write waits.
+        Returns the bytes freed and the number of blobs that could not be removed yet.
         """
-        freed = deferred = 0
         digests = sorted(manifests)
-        for start in range(0, len(digests), MANIFESTS_COLLECTED_AT_ONCE):
+        if len(digests) <= MANIFESTS_COLLECTED_AT_ONCE:
+            return await self._collect_steps(digests, remove_blobs)
+        async with self.bulk_writes() as has_room:
+            steps = COLLECTED_STEPS_AT_ONCE if has_room else 1
+            return await self._collect_steps(digests, remove_blobs, steps)
+
+    async def _collect_steps(
+        self, digests: Sequence[Digest], remove_blobs: RemoveBlobs, steps: int = 1
+    ) -> tuple[int, int]:
+        freed = deferred = start = 0
+        while start < len(digests):
             async with self._write() as connection:
-                more_freed, more_deferred = await collect_contents(
-                    connection,
-                    digests[start : start + MANIFESTS_COLLECTED_AT_ONCE],
-                    remove_blobs,
-                    now=self._clock(),
-                )
-            freed += more_freed
-            deferred += more_deferred
+                for _ in range(steps):
+                    step = digests[start : start + MANIFESTS_COLLECTED_AT_ONCE]
+                    more_freed, more_deferred = await collect_contents(
+                        connection, step, remove_blobs, now=self._clock()
+                    )
+                    freed += more_freed
+                    deferred += more_deferred
+                    start += len(step)
+                    if self.is_awaited or start >= len(digests):
+                        break
         return freed, deferred
 
     # Locks
