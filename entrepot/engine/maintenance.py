@@ -41,9 +41,13 @@ SPACE_CHECK_INTERVAL = 60.0
 """Seconds between two checks of the space while nothing comes in: other data may grow on the same
 file system, and what was in use may be evicted now."""
 
-IMAGES_PER_TRANSACTION = 400
-"""Images that are evicted in one transaction: a new manifest waits for it, some tenths of a second
-on a slow machine."""
+IMAGES_PER_STEP = 400
+"""Images that are evicted with the same statements: a new manifest waits for it, some tenths of a
+second on a slow machine."""
+
+IMAGES_PER_TRANSACTION = 3200
+"""Images that are evicted in one transaction, at most: it ends with the step under way when another
+write waits. More in one transaction write each page of the catalog less often."""
 
 TIDY_INTERVAL = 86_400.0
 """Seconds between two searches for manifests without any cached blob that no client asked for in a
@@ -507,30 +511,37 @@ class MaintenanceService:
         freed = manifests = adopted = 0
         sweeping: asyncio.Future[None] = asyncio.ensure_future(self._blobs.sweep())
         try:
-            for part in plan.parts(IMAGES_PER_TRANSACTION):
-                if run.is_cancelled:
-                    break
-                await self._cache.usage.write()
-                async with self._collecting:
-                    eviction = await self._catalog.evict(
-                        part, is_used=self._is_used_now, remove_blobs=self._remove_blobs
-                    )
-                    self._cache.index.invalidate_evicted(
-                        {repository for repository, _ in eviction.manifests}
-                    )
-                self._size_changed(-eviction.freed)
-                # The files of one step are removed while the rows of the next one are.
-                await sweeping
-                sweeping = asyncio.ensure_future(self._blobs.sweep())
-                if eviction.deferred:
-                    self._collect_soon()
-                evicted = part.only(eviction.manifests)
-                links += evicted.links
-                links_freed += evicted.freed
-                freed += eviction.freed
-                manifests += len(eviction.manifests)
-                adopted += len(part.adopted)
-                run.add(len(evicted.links), eviction.freed)
+            async with self._catalog.bulk_writes() as has_room:
+                count = IMAGES_PER_TRANSACTION if has_room else IMAGES_PER_STEP
+                at_once = max(1, count // IMAGES_PER_STEP)
+                steps = list(plan.parts(min(IMAGES_PER_STEP, count)))
+                while steps and not run.is_cancelled:
+                    await self._cache.usage.write()
+                    async with self._collecting:
+                        evictions = await self._catalog.evict_steps(
+                            steps[:at_once],
+                            is_used=self._is_used_now,
+                            remove_blobs=self._remove_blobs,
+                        )
+                        for eviction in evictions:
+                            self._cache.index.invalidate_evicted(
+                                {repository for repository, _ in eviction.manifests}
+                            )
+                    # The files of one transaction are removed while the rows of the next one are.
+                    await sweeping
+                    sweeping = asyncio.ensure_future(self._blobs.sweep())
+                    for step, eviction in zip(steps, evictions, strict=False):
+                        self._size_changed(-eviction.freed)
+                        if eviction.deferred:
+                            self._collect_soon()
+                        evicted = step.only(eviction.manifests)
+                        links += evicted.links
+                        links_freed += evicted.freed
+                        freed += eviction.freed
+                        manifests += len(eviction.manifests)
+                        adopted += len(step.adopted)
+                        run.add(len(evicted.links), eviction.freed)
+                    del steps[: len(evictions)]
         finally:
             await uninterrupted(sweeping)
         self.cached_size = await self._catalog.blobs_size()

@@ -81,6 +81,12 @@ REFUSAL_LOG_INTERVAL = 600.0
 
 On a read-only disk there would be one for each blob."""
 
+UNLINKED_AT_ONCE = 1024 * 1024
+"""Bytes of a removed blob up to which its file is unlinked within the transaction that removes it.
+
+A larger file takes the file system a while: it is only renamed, and unlinked after the transaction.
+"""
+
 WRITERS = 4
 """Threads that hash and write incoming bytes, for all blobs together."""
 
@@ -110,6 +116,7 @@ class BlobStore:
         self, root: Path, fills: Path, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._root = root
+        self._root_text = f"{root}/"
         self._fills = fills
         self._boot = fills.with_name(f"{fills.name}-boot")
         """Identifies the boot of the machine that wrote the parts (Linux: random(4), boot_id)."""
@@ -536,8 +543,9 @@ class BlobStore:
         """Remove cached blobs that nothing refers to; returns those that are removed.
 
         From the call on they count as not cached, so no reader gets a lease any more. The files are
-        renamed in a thread. A blob stays where a reader has a lease already, or where a fill brings
-        it again before its file is renamed.
+        unlinked or renamed in a thread, in the order of their directories. A blob stays where a
+        reader has a lease already, or where a fill brings it again before its file is removed. A
+        reader that has opened the file can read on.
         """
         removing = [digest for digest in digests if not self._is_leased(digest)]
         self._removing.update(removing)
@@ -545,9 +553,10 @@ class BlobStore:
             asyncio.get_running_loop().run_in_executor(self._removers, self._remove_each, removing)
         )
 
-    def _remove_each(self, digests: Iterable[Digest]) -> list[Digest]:
+    def _remove_each(self, digests: Sequence[Digest]) -> list[Digest]:
         removed = []
-        for digest in digests:
+        for digest in sorted(digests, key=lambda digest: digest.hex):
+            # Released after each: a fill that brings a blob waits for it.
             with self._renaming:
                 if digest in self._removing:
                     if self.remove(digest):
@@ -575,8 +584,15 @@ class BlobStore:
         return leased is not None and self._clock() - leased < LEASE_DURATION
 
     def _move_away(self, digest: Digest) -> None:
+        """Unlink a small file; rename a large one, for `sweep`."""
+        # No pathlib: an eviction moves a hundred thousand files.
+        path = f"{self._root_text}{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
         with suppress(FileNotFoundError):
-            os.rename(self.path(digest), self._fills / f"{_REMOVED}{digest.algorithm}-{digest.hex}")
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= UNLINKED_AT_ONCE:
+                os.unlink(path)
+            else:
+                os.rename(path, self._fills / f"{_REMOVED}{digest.algorithm}-{digest.hex}")
 
     def remove_damaged(
         self, digest: Digest, *, is_damaged: Callable[[os.stat_result], bool]

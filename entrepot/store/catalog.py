@@ -9,7 +9,7 @@ know its size, its origins and its last use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -66,7 +66,10 @@ ROWS_ON_LOOP = 200
 """Rows that are prepared on the event loop: that takes less time than to start a thread."""
 
 MANIFESTS_COLLECTED_AT_ONCE = 1000
-"""Manifests that one transaction deletes: others write in between."""
+"""Manifests that the same statements delete: others write in between."""
+
+COLLECTED_STEPS_AT_ONCE = 5
+"""So many times in one transaction, at most."""
 
 BLOBS_COLLECTED_AT_ONCE = 2000
 """Blobs that one transaction removes."""
@@ -568,21 +571,32 @@ class Catalog(RepositoryListings, ContentListings):
     ) -> tuple[int, int]:
         """Remove those of some manifests that no repository has, and the blobs that only they need.
 
-        It is done in small steps. Returns the bytes freed and the number of blobs that could not be
-        removed yet.
+        It is done in small steps, of which several share a transaction while no other write waits.
+        Returns the bytes freed and the number of blobs that could not be removed yet.
         """
-        freed = deferred = 0
         digests = sorted(manifests)
-        for start in range(0, len(digests), MANIFESTS_COLLECTED_AT_ONCE):
+        if len(digests) <= MANIFESTS_COLLECTED_AT_ONCE:
+            return await self._collect_steps(digests, remove_blobs)
+        async with self.bulk_writes() as has_room:
+            steps = COLLECTED_STEPS_AT_ONCE if has_room else 1
+            return await self._collect_steps(digests, remove_blobs, steps)
+
+    async def _collect_steps(
+        self, digests: Sequence[Digest], remove_blobs: RemoveBlobs, steps: int = 1
+    ) -> tuple[int, int]:
+        freed = deferred = start = 0
+        while start < len(digests):
             async with self._write() as connection:
-                more_freed, more_deferred = await collect_contents(
-                    connection,
-                    digests[start : start + MANIFESTS_COLLECTED_AT_ONCE],
-                    remove_blobs,
-                    now=self._clock(),
-                )
-            freed += more_freed
-            deferred += more_deferred
+                for _ in range(steps):
+                    step = digests[start : start + MANIFESTS_COLLECTED_AT_ONCE]
+                    more_freed, more_deferred = await collect_contents(
+                        connection, step, remove_blobs, now=self._clock()
+                    )
+                    freed += more_freed
+                    deferred += more_deferred
+                    start += len(step)
+                    if self.is_awaited or start >= len(digests):
+                        break
         return freed, deferred
 
     # Locks
@@ -682,7 +696,6 @@ class Catalog(RepositoryListings, ContentListings):
         """
         return await self._read(lambda connection: read_lineage(connection, keys))
 
-    @frees_space
     async def evict(
         self,
         plan: EvictionPlan,
@@ -691,10 +704,37 @@ class Catalog(RepositoryListings, ContentListings):
         remove_blobs: RemoveBlobs,
     ) -> Evicted:
         """Carry out a plan in one transaction: see `entrepot.store.removal.evict_images`."""
+        [evicted] = await self.evict_steps([plan], is_used=is_used, remove_blobs=remove_blobs)
+        return evicted
+
+    @frees_space
+    async def evict_steps(
+        self,
+        steps: Sequence[EvictionPlan],
+        *,
+        is_used: Callable[[PlannedImage], bool],
+        remove_blobs: RemoveBlobs,
+    ) -> list[Evicted]:
+        """Carry out the first of some steps of a plan, at least one, in one transaction.
+
+        It ends early, with the step under way, when another write waits for it. More steps in one
+        transaction write each page of the catalog less often.
+        """
+        evicted: list[Evicted] = []
         async with self._change(uses=True) as connection:
-            return await evict_images(
-                connection, plan, is_used=is_used, remove_blobs=remove_blobs, clock=self._clock
-            )
+            for step in steps:
+                evicted.append(
+                    await evict_images(
+                        connection,
+                        step,
+                        is_used=is_used,
+                        remove_blobs=remove_blobs,
+                        clock=self._clock,
+                    )
+                )
+                if self.is_awaited:
+                    break
+        return evicted
 
     async def reconcile(
         self,

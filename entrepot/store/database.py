@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -34,6 +34,7 @@ from entrepot.store.connections import (
 )
 from entrepot.store.disk_reserve import DiskReserve
 from entrepot.store.opening import Opening, open_file, open_for_writing
+from entrepot.tasks import uninterrupted
 
 FREE_BYTES_KEPT = 2**20
 """Bytes of free pages that stay in the file for the next rows."""
@@ -44,6 +45,20 @@ PAGES_PER_TRANSACTION = 500
 WRITER_CACHE_SIZE = 16 * 2**20
 """Bytes of pages that the writing connection keeps: what a step of an eviction changes fits, and is
 not written to the log twice."""
+
+BULK_CACHE_SIZE = 64 * 2**20
+"""Bytes of pages that the writing connection keeps during bulk writes, such as an eviction: it
+changes a few dozen pages for each image, all over the file."""
+
+BULK_CHECKPOINT_PAGES = 2**15
+"""Pages in the write-ahead log at which bulk writes copy them into the file (128 MB): a page that
+many transactions change is copied once."""
+
+CHECKPOINT_PAGES = 1000
+"""The same for other writes: SQLite's default."""
+
+BULK_DISK_FREE = 2**30
+"""Bytes that must be free on the disk for a log of that length."""
 
 VACUUM_SIZE = 16 * 2**20
 """Bytes of free pages from which on a catalog of an earlier version is rewritten without them."""
@@ -102,6 +117,7 @@ class CatalogDatabase:
         self._connect(opening)
         self._clock = clock
         self._writing = asyncio.Lock()
+        self._waiting_writes = 0
         self._write_began: float | None = None
         """When the running write began, by the monotonic clock."""
         self.changes = 0
@@ -179,14 +195,52 @@ class CatalogDatabase:
     async def _write(self) -> AsyncIterator[AsyncConnection]:
         """A write transaction; raises `CatalogFailed`."""
         self._check_writable()
-        async with self._writing:
+        self._waiting_writes += 1
+        try:
+            await self._writing.acquire()
+        finally:
+            self._waiting_writes -= 1
+        try:
             self._write_began = time.monotonic()
-            try:
-                async with self._engine.begin() as connection:
-                    yield connection
-                self.health.record_success(CatalogOperation.WRITING)
-            finally:
-                self._write_began = None
+            async with self._engine.begin() as connection:
+                yield connection
+            self.health.record_success(CatalogOperation.WRITING)
+        finally:
+            self._write_began = None
+            self._writing.release()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether another write waits for the running one."""
+        return self._waiting_writes > 0
+
+    @asynccontextmanager
+    async def bulk_writes(self) -> AsyncIterator[bool]:
+        """Tune the writing connection for many changes all over the file.
+
+        Yields whether there is room for it: on a disk that is nearly full, transactions must be
+        small and their log short.
+        """
+        free = (await asyncio.to_thread(shutil.disk_usage, self.path.parent)).free
+        if free < BULK_DISK_FREE:
+            yield False
+            return
+        await self._tune(BULK_CACHE_SIZE, BULK_CHECKPOINT_PAGES)
+        try:
+            yield True
+        finally:
+            with suppress(CatalogFailed):
+                await uninterrupted(
+                    asyncio.ensure_future(self._tune(WRITER_CACHE_SIZE, CHECKPOINT_PAGES))
+                )
+
+    async def _tune(self, cache_size: int, checkpoint_pages: int) -> None:
+        # Both hold for the one connection that the pool gives to writes.
+        async with self._write() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            await raw.execute(f"PRAGMA cache_size=-{cache_size // 1024}")
+            await raw.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
+            await raw.execute("PRAGMA shrink_memory")
 
     def _check_writable(self) -> None:
         """Raise `CatalogFailed` where nothing can be written now."""

@@ -53,13 +53,15 @@ WRITABLE = (
     "journal_mode=WAL",
     "synchronous=NORMAL",
     "foreign_keys=ON",
+    "secure_delete=FAST",
     "busy_timeout=5000",
     f"journal_size_limit={JOURNAL_SIZE}",
 )
 """Pragmas of each connection.
 
 WAL: readers never wait for the writer. NORMAL: a power cut may lose the last rows, which the next
-pull brings back, but leaves the database whole."""
+pull brings back, but leaves the database whole. FAST: some distributions build SQLite so that it
+writes zeros to each page that becomes free."""
 
 _SERVED = (
     "What is cached is served, and what is not is passed on to clients; within a minute after the "

@@ -163,10 +163,10 @@ async def test_ctrl_c_ends_an_eviction_after_its_present_step(
 ) -> None:
     await _cached(entrepot, engine, source, clock, "a", "b", "c")
     monkeypatch.setattr(maintenance_module, "IMAGES_PER_TRANSACTION", 1)
-    evict, cancel = engine.catalog.evict, engine.maintenance.cancel_eviction
+    evict, cancel = engine.catalog.evict_steps, engine.maintenance.cancel_eviction
     began, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def slow(*arguments: Any, **options: Any) -> Evicted:
+    async def slow(*arguments: Any, **options: Any) -> list[Evicted]:
         began.set()
         await cancelled.wait()
         return await evict(*arguments, **options)
@@ -175,7 +175,7 @@ async def test_ctrl_c_ends_an_eviction_after_its_present_step(
         cancelled.set()
         return cancel()
 
-    monkeypatch.setattr(engine.catalog, "evict", slow)
+    monkeypatch.setattr(engine.catalog, "evict_steps", slow)
     monkeypatch.setattr(engine.maintenance, "cancel_eviction", cancelling)
     process = await entrepot.start("evict", "--to", "0", "--yes")
     async with asyncio.timeout(PATIENCE):

@@ -818,14 +818,14 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
     engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [stubborn, _] = await cached(engine, source, clock, "stubborn", "other")
-    rename = os.rename
+    unlink = os.unlink
 
-    def refused(old: Path, new: Path) -> None:
-        if old == engine.blobs.path(stubborn.layers[0].digest):
+    def refused(path: str) -> None:
+        if path == str(engine.blobs.path(stubborn.layers[0].digest)):
             raise PermissionError(1, "Operation not permitted")
-        rename(old, new)
+        unlink(path)
 
-    monkeypatch.setattr("entrepot.store.blobs.os.rename", refused)
+    monkeypatch.setattr("entrepot.store.blobs.os.unlink", refused)
     eviction = await engine.maintenance.evict(target=0)
     assert len(eviction.images) == 2
     assert set(await engine.blobs.sizes()) == {stubborn.layers[0].digest}

@@ -25,6 +25,7 @@ from entrepot.store.blobs import (
     RESUMABLE_CLEANUP_INTERVAL,
     RESUMABLE_SHARE,
     RESUMABLE_TTL,
+    UNLINKED_AT_ONCE,
     BlobStore,
     part_name,
 )
@@ -173,14 +174,14 @@ async def test_of_many_blobs_one_that_can_not_be_moved_away_stays(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stubborn, other = await keep(store, b"stubborn"), await keep(store, b"other")
-    rename = os.rename
+    unlink = os.unlink
 
-    def refused(source: Path, target: Path) -> None:
-        if source == store.path(stubborn):
+    def refused(path: str) -> None:
+        if path == str(store.path(stubborn)):
             raise OSError(errno.EACCES, "Permission denied")
-        rename(source, target)
+        unlink(path)
 
-    monkeypatch.setattr(os, "rename", refused)
+    monkeypatch.setattr(os, "unlink", refused)
     assert await store.remove_all([stubborn, other]) == [other]
     assert (store.size(stubborn), store.size(other)) == (8, None)
 
@@ -194,6 +195,20 @@ async def test_sweeping_frees_what_was_taken_away_and_nothing_else(
     await store.sweep()
     assert [entry.name for entry in (tmp_path / "fills").iterdir()] == [partial.path.name]
     partial.release()
+
+
+async def test_a_large_blob_is_renamed_and_unlinked_by_the_sweep(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    small = await keep(store, b"small")
+    large = await keep(store, bytes(UNLINKED_AT_ONCE + 1))
+    assert set(await store.remove_all([large, small])) == {large, small}
+    assert (store.size(large), store.size(small)) == (None, None)
+    assert [entry.name for entry in (tmp_path / "fills").iterdir()] == [
+        f"removed-sha256-{large.hex}"
+    ]
+    await store.sweep()
+    assert list((tmp_path / "fills").iterdir()) == []
 
 
 async def test_opening_removes_what_a_killed_engine_left_and_keeps_whole_blobs(
@@ -500,6 +515,7 @@ async def test_a_blob_that_can_not_be_moved_away_stays_with_its_row(
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as disk:
+        disk.setattr(os, "unlink", refused)
         disk.setattr(os, "rename", refused)
         assert not store.remove(digest)
         # A damaged one counts as not cached all the same, until it has come again.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.store import database as database_module
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.usage import Usage
@@ -56,3 +57,30 @@ async def test_a_catalog_that_is_damaged_while_it_is_used_says_so(tmp_path: Path
         path.write_bytes(b"this is not a database" * 1000)
         with pytest.raises(CatalogFailed, match="file is not a database"):
             await catalog.repositories_count()
+
+
+async def _tuning(catalog: Catalog) -> tuple[int, int]:
+    """Kilobytes of the writer's cache, and pages in the log before a checkpoint."""
+    async with catalog._write() as connection:
+        cache = (await connection.exec_driver_sql("PRAGMA cache_size")).scalar_one()
+        pages = (await connection.exec_driver_sql("PRAGMA wal_autocheckpoint")).scalar_one()
+    return -cache, pages
+
+
+async def test_bulk_writes_have_a_larger_cache_and_a_longer_log_until_their_end(
+    catalog: Catalog,
+) -> None:
+    assert await _tuning(catalog) == (16 * 1024, 1000)
+    async with catalog.bulk_writes() as has_room:
+        assert has_room
+        assert await _tuning(catalog) == (64 * 1024, 2**15)
+    assert await _tuning(catalog) == (16 * 1024, 1000)
+
+
+async def test_bulk_writes_keep_the_log_short_on_a_disk_that_is_nearly_full(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BULK_DISK_FREE", 2**80)
+    async with catalog.bulk_writes() as has_room:
+        assert not has_room
+        assert await _tuning(catalog) == (16 * 1024, 1000)

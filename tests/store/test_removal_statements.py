@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,34 @@ async def test_the_statements_of_an_eviction_grow_with_its_steps_only(large: Cat
                 await large.evict(part, is_used=unused, remove_blobs=removing(lambda _: True))
         counts.append(len(statements))
     assert counts[1] == 3 * counts[0]
+
+
+async def test_steps_share_a_transaction_until_another_write_waits(large: Catalog) -> None:
+    plan = plan_eviction(await large.inventory(), goal=-1, now=time.time())
+    steps = list(plan.parts(10))
+    commits = 0
+
+    def count(_: Any) -> None:
+        nonlocal commits
+        commits += 1
+
+    event.listen(large._engine.sync_engine, "commit", count)
+    evicted = await large.evict_steps(
+        steps[:2], is_used=unused, remove_blobs=removing(lambda _: True)
+    )
+    assert ([len(step.images) for step in evicted], commits) == ([10, 10], 1)
+
+    async def remove_blobs(digests: Sequence[Digest]) -> Sequence[Digest]:
+        while not large.is_awaited:
+            await asyncio.sleep(0)
+        return digests
+
+    evicting = asyncio.create_task(
+        large.evict_steps(steps[2:], is_used=unused, remove_blobs=remove_blobs)
+    )
+    while not large._writing.locked():
+        await asyncio.sleep(0)
+    assert await large.lock_repository(Repository("library/r59"), True)
+    assert [len(step.images) for step in await evicting] == [10]
+    assert not large.is_awaited
+    assert await large.repositories_count() == 30
