@@ -37,7 +37,7 @@ and some 100 kB."""
 PROGRESS_SIZE = 1024 * 1024
 """Bytes after which the event loop learns of them, at the latest."""
 
-PROGRESS_INTERVAL = 0.05
+PROGRESS_INTERVAL = 0.02
 """Seconds after which it does, unless no byte came."""
 
 

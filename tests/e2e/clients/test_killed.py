@@ -157,9 +157,9 @@ async def test_killed_during_a_pull_it_serves_the_whole_image_after_a_restart(
 async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(
     life: int, engine: Entrepot, fake_source: FakeRegistry
 ) -> None:
-    # At 32 MB a second a layer takes an eighth of a second, and the kills fall from its first byte
+    # At 8 MB a second a layer takes half a second, and the kills fall from its first byte
     # to its last.
-    fake_source.throttle = 32_000_000
+    fake_source.throttle = 8_000_000
     moments = random.Random(f"F37 {life}")
     before: FakeImage | None = None
     continued = 0
