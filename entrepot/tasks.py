@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+LOWER_PRIORITY = 5
+"""By how much the nice value of a thread that gives way is higher. Of two threads that want the
+same processor, the other one gets three quarters of it."""
 
 T = TypeVar("T")
 
@@ -121,3 +128,18 @@ class LatestValue(Generic[T]):
             self._fetching = None
         self._latest = fetching.result()
         return self._latest
+
+
+def yield_to_event_loop() -> None:
+    """Let the calling thread give way to the event loop's thread, where both want a processor.
+
+    A thread that moves bytes and waits for the interpreter lock hundreds of times a second runs
+    whenever the event loop might: with 250 clients a manifest then takes twice as long at p99. On
+    Linux each thread has a priority of its own (setpriority(2)), and only threads and processes of
+    one control group or session compete by it (sched(7)). Elsewhere this does nothing.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            lower = os.getpriority(os.PRIO_PROCESS, thread) + LOWER_PRIORITY
+            os.setpriority(os.PRIO_PROCESS, thread, lower)

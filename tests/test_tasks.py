@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
 
 import pytest
 
-from entrepot.tasks import OwnedTasks, uninterrupted, where_raised
+from entrepot.tasks import (
+    LOWER_PRIORITY,
+    OwnedTasks,
+    uninterrupted,
+    where_raised,
+    yield_to_event_loop,
+)
 
 
 async def test_the_end_of_the_owner_cancels_and_awaits_its_tasks() -> None:
@@ -114,3 +123,28 @@ def test_the_place_of_an_exception_is_given_without_its_text() -> None:
     assert line.startswith("ValueError in test_tasks.py:")
     assert "secret" not in line
     assert where_raised(KeyError("secret")) == "KeyError"
+
+
+def priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_a_thread_that_gives_way_lowers_its_own_priority_only() -> None:
+    before = priority()
+    with ThreadPoolExecutor(1, initializer=yield_to_event_loop) as threads:
+        assert threads.submit(priority).result() == min(before + LOWER_PRIORITY, 19)
+    assert priority() == before
+
+
+def test_a_system_without_such_priorities_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(which: int, who: int, value: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    yield_to_event_loop()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "getpriority", None)
+    yield_to_event_loop()

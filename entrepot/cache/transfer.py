@@ -22,6 +22,7 @@ from contextlib import suppress
 from entrepot.source.blobs import ThreadedBody
 from entrepot.store.blobs import BlobStore
 from entrepot.store.partial_blob import NotWritten, PartialBlob
+from entrepot.tasks import yield_to_event_loop
 
 BUFFER_SIZE = 256 * 1024
 """Bytes that are read, hashed and written at a time. A buffer of 1 MiB falls out of the second
@@ -149,7 +150,7 @@ class TransferThreads:
     def __init__(self) -> None:
         self.free = MAX_TRANSFERS
         """Threads without a transfer."""
-        self._threads = ThreadPoolExecutor(MAX_TRANSFERS, "entrepot-transfer")
+        self._threads = ThreadPoolExecutor(MAX_TRANSFERS, "entrepot-transfer", yield_to_event_loop)
         self._buffers: deque[bytearray] = deque(maxlen=SPARE_BUFFERS)
 
     async def run(self, transfer: Transfer) -> None:

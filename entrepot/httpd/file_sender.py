@@ -30,7 +30,7 @@ from entrepot.httpd.sendfile import (
     are_cached,
     load_in_background,
 )
-from entrepot.tasks import uninterrupted
+from entrepot.tasks import uninterrupted, yield_to_event_loop
 
 TURN_SIZE = 64 * 1024 * 1024
 """Bytes that all clients together get in one turn of the thread, as far as `MIN_STEP` allows it.
@@ -215,6 +215,7 @@ class _SendingThread:
     # Within the thread
 
     def _run(self) -> None:
+        yield_to_event_loop()
         with self._selector, self._wake, self._woken:
             while not self._is_closing or self._running:
                 ready = self._selector.select()

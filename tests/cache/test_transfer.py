@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -142,6 +144,20 @@ async def test_a_source_that_waits_again_and_again_with_nothing_new_costs_no_cal
     partial = await place.begin(content)
     await place.transfer(Patient(content), partial, limit=len(content))
     assert len(place.reports) <= 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+async def test_its_thread_gives_way_to_the_event_loop(place: Place) -> None:
+    priorities: list[int] = []
+
+    class WatchingBody(Body):
+        def read_into(self, buffer: memoryview, before_waiting: Callable[[], None]) -> int:
+            priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return super().read_into(buffer, before_waiting)
+
+    content = b"x" * 1000
+    await place.transfer(WatchingBody(content), await place.begin(content), limit=len(content))
+    assert min(priorities) > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 async def test_the_first_bytes_of_a_source_that_ignored_the_range_are_dropped(
