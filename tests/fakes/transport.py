@@ -106,10 +106,14 @@ class Server(ABC):
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        # What was accepted last begins, so that it is closed too.
+        await asyncio.sleep(0)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Closed connections end in the next turn of the loop.
+        await asyncio.sleep(0)
 
     async def arrived(self, method: str, path_part: str, count: int = 1) -> None:
         """Wait until *count* such requests have been received."""
