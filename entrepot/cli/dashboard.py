@@ -36,6 +36,12 @@ from entrepot.formatting import printable
 START_TIMEOUT = 15.0
 """Seconds within which a new engine must answer."""
 
+QUICK_STOP = 1.0
+"""Seconds in which an engine without transfers stops; only after these the user is told why not."""
+
+STOP_TIMEOUT = 25.0
+"""Seconds for which an engine is waited for that stops; it gives its transfers 20 seconds."""
+
 SOCKET_TIMEOUT = 5.0
 """Seconds within which a running engine creates its socket again if it was removed (F68)."""
 
@@ -104,9 +110,7 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
     )
     keeps_engine = _run(client, chosen, started_engine=process is not None)
     if process is not None and not keeps_engine:
-        # With a signal: a read-only engine refuses the request to stop.
-        process.terminate()
-        note("The engine is stopped.")
+        stop_engine(process)
     elif process is not None:
         note("The engine keeps running. See its status with: entrepot status")
 
@@ -219,6 +223,25 @@ def start_engine(
         )
     _wait_until_ready(directories.socket, process, log, since=since)
     return process
+
+
+def stop_engine(process: subprocess.Popen[bytes]) -> None:
+    """Stop an engine that `start_engine` started, and say how that ended.
+
+    Another one can start as soon as it says that this one is stopped.
+    """
+    # With a signal: a read-only engine refuses the request to stop.
+    process.terminate()
+    try:
+        process.wait(QUICK_STOP)
+    except subprocess.TimeoutExpired:
+        note("The engine is stopping: running transfers have 20 seconds.")
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            note("The engine has not stopped yet. See: entrepot status")
+            return
+    note("The engine is stopped.")
 
 
 def _open_log(log: Path, hint: str | None = None) -> BinaryIO:

@@ -6,12 +6,13 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 
-from entrepot.cli.dashboard import start_engine
+from entrepot.cli.dashboard import start_engine, stop_engine
 from entrepot.config.directories import Directories
 from entrepot.demo import DEMO_IMAGES
 from entrepot.errors import EngineError
@@ -189,3 +190,50 @@ async def test_a_demo_says_which_variable_moves_its_directory(
     assert "Set TMPDIR to another directory" in result.errors
     assert "XDG_RUNTIME_DIR" not in result.errors
     assert list(temporary.iterdir()) == []
+
+
+class EndingProcess:
+    """An engine that ends after it was waited for some times."""
+
+    def __init__(self, waits: int) -> None:
+        self._waits = waits
+        self.calls: list[str] = []
+
+    def terminate(self) -> None:
+        self.calls.append("terminate")
+
+    def wait(self, timeout: float) -> int:
+        self.calls.append("wait")
+        if self._waits <= self.calls.count("wait"):
+            return 0
+        raise subprocess.TimeoutExpired("entrepot", timeout)
+
+
+@pytest.mark.parametrize(
+    ("waits", "says"),
+    [
+        (1, ["The engine is stopped."]),
+        (
+            2,
+            [
+                "The engine is stopping: running transfers have 20 seconds.",
+                "The engine is stopped.",
+            ],
+        ),
+        (
+            3,
+            [
+                "The engine is stopping: running transfers have 20 seconds.",
+                "The engine has not stopped yet. See: entrepot status",
+            ],
+        ),
+    ],
+)
+def test_an_engine_is_said_to_be_stopped_when_it_is(
+    waits: int, says: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = EndingProcess(waits)
+    stop_engine(process)  # type: ignore[arg-type]
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).splitlines() == says
+    assert process.calls == ["terminate"] + ["wait"] * min(waits, 2)
