@@ -216,13 +216,7 @@ class ManifestResolver:
     ) -> ManifestAnswer:
         if route is not None:
             self._failures.check_without_copy(repository, digest)
-        try:
-            manifest = await self._index.manifest_of(repository, digest)
-        except CatalogFailed:
-            # Its source may still have it.
-            if route is None:
-                raise
-            manifest = None
+        manifest = await self._known_manifest(repository, route, digest)
         if manifest is not None:
             return ManifestAnswer(manifest, Origin.CACHE)
         if route is None:
@@ -363,19 +357,28 @@ class ManifestResolver:
         manifest = await self._cached_manifest(repository, digest)
         return ManifestAnswer(manifest, origin, warning)
 
+    async def _known_manifest(
+        self, repository: Repository, route: Route | None, digest: Digest
+    ) -> Manifest | None:
+        """A manifest that the index names; None where it names none.
+
+        Also where the catalog fails and there is a source, which may still have it. Raises
+        `CatalogFailed` where there is none.
+        """
+        try:
+            return await self._index.manifest_of(repository, digest)
+        except CatalogFailed:
+            if route is None:
+                raise
+            return None
+
     async def _cached_manifest(self, repository: Repository, digest: Digest) -> Manifest:
         """A manifest that the index names; one that was evicted since is fetched again."""
         route = self._route(repository)
         # The catalog may have got the manifest a moment ago, and the index in memory not yet: the
         # second try reads it again.
         for _ in range(2):
-            try:
-                manifest = await self._index.manifest_of(repository, digest)
-            except CatalogFailed:
-                # Its source may still have it.
-                if route is None:
-                    raise
-                manifest = None
+            manifest = await self._known_manifest(repository, route, digest)
             if manifest is not None:
                 return manifest
             self._index.invalidate_manifest(repository, digest)

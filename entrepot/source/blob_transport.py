@@ -21,11 +21,11 @@ import httpx
 
 from entrepot.source.addresses import AddressRefused, Reach
 from entrepot.source.bodies import ThreadedStream
-from entrepot.source.connection import Connection
+from entrepot.source.connection import SourceConnection
 from entrepot.source.connection_pool import ConnectionPool
-from entrepot.source.dialing import Dialer, Route
+from entrepot.source.dialing import Destination, Dialer
 from entrepot.source.dns import Lookups
-from entrepot.source.http1 import EndedWithoutResponse, Exchange, body_length, keeps_alive
+from entrepot.source.http1 import EndedWithoutResponse, SourceExchange, body_length, keeps_alive
 from entrepot.source.proxies import ProxyFailed, proxy_of
 
 READ_SIZE = 256 * 1024
@@ -60,21 +60,21 @@ class BlobTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return its response as soon as it begins."""
-        route = self._route(request.url)
+        destination = self._destination(request.url)
         await self._pool.reserve()
         try:
-            return await self._respond(request, route)
+            return await self._respond(request, destination)
         except BaseException:
             self._pool.release()
             raise
 
-    def _route(self, url: httpx.URL) -> Route:
+    def _destination(self, url: httpx.URL) -> Destination:
         if url.scheme not in _PORTS:
             raise httpx.UnsupportedProtocol(f"no request can be sent to {url.scheme}:")
         if not self._reach.permits_host(url.host):
             raise AddressRefused(url.host)
         proxy = proxy_of(url)
-        return Route(
+        return Destination(
             is_tls=url.scheme == "https",
             host=url.raw_host.decode("ascii").strip("[]"),
             port=url.port if url.port is not None else _PORTS[url.scheme],
@@ -82,29 +82,33 @@ class BlobTransport(httpx.AsyncBaseTransport):
             proxy=proxy,
         )
 
-    async def _respond(self, request: httpx.Request, route: Route) -> httpx.Response:
+    async def _respond(self, request: httpx.Request, destination: Destination) -> httpx.Response:
         timeout = request.extensions.get("timeout", {})
         target = request.url.raw_path
         headers = list(request.headers.raw)
         content = await request.aread()
-        proxy = route.proxy if route.proxy is not None and not route.proxy.is_socks else None
-        if proxy is not None and not route.is_tls:
+        proxy = (
+            destination.proxy
+            if destination.proxy is not None and not destination.proxy.is_socks
+            else None
+        )
+        if proxy is not None and not destination.is_tls:
             # The proxy reads the request (RFC 9112, section 3.2.2).
             target = b"http://" + request.url.netloc + target
             if proxy.authorization is not None:
                 headers.append((b"Proxy-Authorization", proxy.authorization.encode("ascii")))
-        connection = self._pool.take(route)
+        connection = self._pool.take(destination)
         is_reused = connection is not None
         while True:
             if connection is None:
                 connection = await self._dialer.connect(
-                    route,
+                    destination,
                     user_agent=request.headers.get("user-agent", "").encode("ascii") or None,
                     connect_timeout=timeout.get("connect"),
                     read_timeout=timeout.get("read"),
                 )
             try:
-                exchange = Exchange(connection, timeout.get("read"))
+                exchange = SourceExchange(connection, timeout.get("read"))
                 response = await exchange.send(request.method, target, headers, content)
                 if proxy is not None and response.status_code == 407:
                     # For a request over http, the proxy's refusal looks like a response of the
@@ -125,7 +129,7 @@ class BlobTransport(httpx.AsyncBaseTransport):
                 headers=response.headers.raw_items(),
                 stream=_Body(
                     self._pool,
-                    route,
+                    destination,
                     connection,
                     exchange,
                     response,
@@ -149,16 +153,16 @@ class _Body(ThreadedStream):
     def __init__(
         self,
         pool: ConnectionPool,
-        route: Route,
-        connection: Connection,
-        exchange: Exchange,
+        destination: Destination,
+        connection: SourceConnection,
+        exchange: SourceExchange,
         response: h11.Response,
         *,
         length: int | None,
         read_timeout: float | None,
     ) -> None:
         self._pool = pool
-        self._route = route
+        self._destination = destination
         self._connection = connection
         self._exchange = exchange
         self._read_timeout = read_timeout
@@ -227,7 +231,7 @@ class _Body(ThreadedStream):
             return
         self._is_closed = True
         if self._can_be_kept and self._is_read():
-            self._pool.keep(self._route, self._connection)
+            self._pool.keep(self._destination, self._connection)
         else:
             self._connection.close()
         self._pool.release()

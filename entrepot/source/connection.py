@@ -2,7 +2,8 @@
 
 TLS is done on buffers in memory (`ssl.MemoryBIO`), in none, one or two layers: the second one
 within a tunnel through a proxy that speaks TLS itself. Nothing here waits while it reads: the event
-loop waits with `Connection.read`, a thread with `Connection.read_in_thread`, never both at once.
+loop waits with `SourceConnection.read`, a thread with `SourceConnection.read_in_thread`, never both
+at once.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class _TlsLayer:
         self._raw = None
 
 
-class Connection:
+class SourceConnection:
     """A connection over *connected*, a socket that does not block."""
 
     def __init__(self, connected: socket.socket) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from entrepot.source.connection import Connection
-from entrepot.source.dialing import Route
+from entrepot.source.connection import SourceConnection
+from entrepot.source.dialing import Destination
 from entrepot.source.sockets import KEEPALIVE_TIMEOUT
 
 
@@ -19,7 +19,7 @@ class ConnectionPool:
         self._most = most
         self._places = asyncio.Semaphore(most)
         self._in_use = 0
-        self._idle: dict[Connection, tuple[Route, asyncio.TimerHandle]] = {}
+        self._idle: dict[SourceConnection, tuple[Destination, asyncio.TimerHandle]] = {}
         """The oldest first."""
         self._is_closed = False
 
@@ -33,10 +33,10 @@ class ConnectionPool:
         self._in_use -= 1
         self._places.release()
 
-    def take(self, route: Route) -> Connection | None:
-        """An idle connection along *route*; None: one must be made, for which there is room."""
-        for connection, (its_route, _) in reversed(list(self._idle.items())):
-            if its_route == route:
+    def take(self, destination: Destination) -> SourceConnection | None:
+        """An idle connection to *destination*; None: one must be made, for which there is room."""
+        for connection, (its_destination, _) in reversed(list(self._idle.items())):
+            if its_destination == destination:
                 self._remove(connection)
                 if connection.is_idle:
                     return connection
@@ -45,14 +45,14 @@ class ConnectionPool:
             self._close(next(iter(self._idle)))
         return None
 
-    def keep(self, route: Route, connection: Connection) -> None:
+    def keep(self, destination: Destination, connection: SourceConnection) -> None:
         """Keep a connection whose response was read, for the next request."""
         if self._is_closed or not connection.is_idle:
             connection.close()
             return
         connection.release_buffers()
         timer = asyncio.get_running_loop().call_later(KEEPALIVE_TIMEOUT, self._close, connection)
-        self._idle[connection] = (route, timer)
+        self._idle[connection] = (destination, timer)
 
     def close(self) -> None:
         """Close the idle connections, and each other one once it becomes idle."""
@@ -60,10 +60,10 @@ class ConnectionPool:
         for connection in list(self._idle):
             self._close(connection)
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: SourceConnection) -> None:
         self._remove(connection)
         connection.close()
 
-    def _remove(self, connection: Connection) -> None:
+    def _remove(self, connection: SourceConnection) -> None:
         _, timer = self._idle.pop(connection)
         timer.cancel()

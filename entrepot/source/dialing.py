@@ -19,9 +19,9 @@ from aiohappyeyeballs import start_connection
 
 from entrepot.source import sockets
 from entrepot.source.addresses import AddressRefused, Reach
-from entrepot.source.connection import Connection
+from entrepot.source.connection import SourceConnection
 from entrepot.source.dns import AddressInfo, Lookups, LookupTimedOut
-from entrepot.source.http1 import Exchange
+from entrepot.source.http1 import SourceExchange
 from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed
 from entrepot.source.socks import connect_through
 
@@ -30,8 +30,8 @@ HAPPY_EYEBALLS_DELAY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """Where a connection leads, and how: connections of one route are interchangeable.
+class Destination:
+    """Where a connection leads, and how: connections of one destination are interchangeable.
 
     *host* is as it is sent, in ASCII; *checked* says whether its addresses are.
     """
@@ -61,38 +61,42 @@ class Dialer:
 
     async def connect(
         self,
-        route: Route,
+        destination: Destination,
         *,
         user_agent: bytes | None = None,
         connect_timeout: float | None,
         read_timeout: float | None,
-    ) -> Connection:
-        """A connection along *route*, ready for a request.
+    ) -> SourceConnection:
+        """A connection to *destination*, ready for a request.
 
         *connect_timeout* is for each end of it, including its handshake of TLS, and *read_timeout*
         for the response of a proxy, both in seconds. A proxy is told *user_agent*.
         """
-        proxy = route.proxy
+        proxy = destination.proxy
         if proxy is None:
             with _source_errors():
-                reach = self._reach if route.checked else None
-                addresses = await sockets.resolve_port(self._lookups, route.host, route.port, reach)
+                reach = self._reach if destination.checked else None
+                addresses = await sockets.resolve_port(
+                    self._lookups, destination.host, destination.port, reach
+                )
                 async with asyncio.timeout(connect_timeout):
                     connection = await _dial(addresses, reach)
-                    return await self._secured(connection, route)
+                    return await self._secured(connection, destination)
         if proxy.is_socks:
-            connection = await self._dial_socks(proxy, route, connect_timeout)
+            connection = await self._dial_socks(proxy, destination, connect_timeout)
             with _source_errors():
                 async with asyncio.timeout(connect_timeout):
-                    return await self._secured(connection, route)
+                    return await self._secured(connection, destination)
         limits = (connect_timeout, read_timeout)
         with _source_errors():
             # The response to CONNECT has no time-out of its own (F75).
             async with asyncio.timeout(None if None in limits else sum(filter(None, limits))):
                 connection = await self._dial_proxy(proxy, connect_timeout)
-                return await self._tunnelled(connection, proxy, route, user_agent, connect_timeout)
+                return await self._tunnelled(
+                    connection, proxy, destination, user_agent, connect_timeout
+                )
 
-    async def _dial_proxy(self, proxy: Proxy, connect_timeout: float | None) -> Connection:
+    async def _dial_proxy(self, proxy: Proxy, connect_timeout: float | None) -> SourceConnection:
         """A connection to an HTTP proxy, within TLS where it speaks that."""
         try:
             addresses = await sockets.resolve_port(self._lookups, proxy.host, proxy.port, None)
@@ -108,23 +112,23 @@ class Dialer:
 
     async def _tunnelled(
         self,
-        connection: Connection,
+        connection: SourceConnection,
         proxy: Proxy,
-        route: Route,
+        destination: Destination,
         user_agent: bytes | None,
         connect_timeout: float | None,
-    ) -> Connection:
+    ) -> SourceConnection:
         """The way through an HTTP proxy to the source: a tunnel for TLS (RFC 9110, 9.3.6)."""
-        if not route.is_tls:
+        if not destination.is_tls:
             return connection
-        authority = route.authority.encode("ascii")
+        authority = destination.authority.encode("ascii")
         headers = [(b"Host", authority)]
         if user_agent is not None:
             headers.append((b"User-Agent", user_agent))
         if proxy.authorization is not None:
             headers.append((b"Proxy-Authorization", proxy.authorization.encode("ascii")))
         try:
-            exchange = Exchange(connection, None)
+            exchange = SourceExchange(connection, None)
             response = await exchange.send("CONNECT", authority, headers)
             if not 200 <= response.status_code < 300:
                 raise ProxyFailed(
@@ -136,16 +140,20 @@ class Dialer:
             connection.close()
             raise
         async with asyncio.timeout(connect_timeout):
-            return await self._secured(connection, route, exchange.received)
+            return await self._secured(connection, destination, exchange.received)
 
     async def _dial_socks(
-        self, proxy: Proxy, route: Route, connect_timeout: float | None
-    ) -> Connection:
+        self, proxy: Proxy, destination: Destination, connect_timeout: float | None
+    ) -> SourceConnection:
         """A connection to the source through a SOCKS proxy."""
         try:
-            return Connection(
+            return SourceConnection(
                 await connect_through(
-                    proxy, self._lookups, route.host, route.port, connect_timeout=connect_timeout
+                    proxy,
+                    self._lookups,
+                    destination.host,
+                    destination.port,
+                    connect_timeout=connect_timeout,
                 )
             )
         except python_socks.ProxyTimeoutError as error:
@@ -162,14 +170,16 @@ class Dialer:
             raise httpx.ConnectError(str(error)) from error
 
     async def _secured(
-        self, connection: Connection, route: Route, received: bytes = b""
-    ) -> Connection:
+        self, connection: SourceConnection, destination: Destination, received: bytes = b""
+    ) -> SourceConnection:
         """The same connection, within TLS to the source where its address says so."""
-        if route.is_tls:
-            await self._start_tls(connection, route.host, received)
+        if destination.is_tls:
+            await self._start_tls(connection, destination.host, received)
         return connection
 
-    async def _start_tls(self, connection: Connection, host: str, received: bytes = b"") -> None:
+    async def _start_tls(
+        self, connection: SourceConnection, host: str, received: bytes = b""
+    ) -> None:
         try:
             await connection.start_tls(self._tls, host.rstrip("."), received)
         except BaseException:
@@ -177,9 +187,9 @@ class Dialer:
             raise
 
 
-async def _dial(addresses: list[AddressInfo], reach: Reach | None) -> Connection:
+async def _dial(addresses: list[AddressInfo], reach: Reach | None) -> SourceConnection:
     """A connection to the first of *addresses* that accepts one."""
-    return Connection(
+    return SourceConnection(
         await start_connection(
             addresses,
             happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,

@@ -1,4 +1,4 @@
-"""Requests and heads of responses of HTTP/1.1 over a `Connection`, with h11.
+"""Requests and heads of responses of HTTP/1.1 over a `SourceConnection`, with h11.
 
 h11 is httpx's own parser. It reads heads, and bodies whose length is not stated; a body of a stated
 length is read without it.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import h11
 import httpx
 
-from entrepot.source.connection import Connection
+from entrepot.source.connection import SourceConnection
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of a head, or of the trailer of a chunked body, at most: presigned addresses have some 4 kB
@@ -30,13 +30,13 @@ class EndedWithoutResponse(httpx.RemoteProtocolError):
     """A connection ended before the first byte of a response."""
 
 
-class Exchange:
+class SourceExchange:
     """One request over *connection*, and its response.
 
     *read_timeout* is that of each wait, in seconds. Its methods raise httpx's errors.
     """
 
-    def __init__(self, connection: Connection, read_timeout: float | None) -> None:
+    def __init__(self, connection: SourceConnection, read_timeout: float | None) -> None:
         self._connection = connection
         self._read_timeout = read_timeout
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)

@@ -69,7 +69,7 @@ MANIFESTS_COLLECTED_AT_ONCE = 1000
 """Manifests that the same statements delete: others write in between."""
 
 COLLECTED_STEPS_AT_ONCE = 5
-"""So many times in one transaction, at most."""
+"""Steps of `MANIFESTS_COLLECTED_AT_ONCE` in one transaction, at most."""
 
 BLOBS_COLLECTED_AT_ONCE = 2000
 """Blobs that one transaction removes."""
