@@ -43,13 +43,17 @@ WITHOUT_RULE = {
 
 
 @pytest.fixture
-async def cached_image(registry: httpx.AsyncClient, source: FakeRegistry) -> FakeImage:
-    """An image of which index and manifest are cached."""
+async def cached_image(
+    registry: httpx.AsyncClient, source: FakeRegistry, engine: Engine
+) -> FakeImage:
+    """An image of which index and manifest are cached, in an engine with nothing else to do."""
     image = source.add_image(NGINX, "1")
     for reference in ("1", image.platforms[AMD64].digest):
         response = await get(registry, f"{NGINX}/manifests/{reference}")
         assert response.status_code == 200
     source.requests.clear()
+    # Behind that of the start, whose end has the index read the catalog once more.
+    await engine.maintenance.reconcile()
     return image
 
 
