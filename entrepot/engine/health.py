@@ -111,6 +111,7 @@ class EngineHealth:
         self._disk: Cause | None = None
         self._failed_examination: str | None = None
         self._recorded: tuple[str, ...] = ()
+        self._checking = asyncio.Lock()
 
     @property
     def disk(self) -> Cause | None:
@@ -164,7 +165,14 @@ class EngineHealth:
             await asyncio.sleep(CHECK_INTERVAL)
 
     async def check(self) -> None:
-        """Check disk and catalog once, and record what changed."""
+        """Check disk and catalog once, and record what changed.
+
+        A check that is under way ends first: what it saw may be so no more.
+        """
+        async with self._checking:
+            await self._check()
+
+    async def _check(self) -> None:
         self._disk = await self._check_disk()
         self._failed_examination = await self._check_catalog() if self._disk is None else None
         problems = self.problems()
@@ -191,9 +199,7 @@ class EngineHealth:
                 f"The disk of {self._directory} has not answered for {seconds:.0f} s.",
                 "Look at the kernel's log (dmesg), and at the server or the cable of that disk.",
             )
-        # Another check may have waited for the same probe.
-        if self._probing is probing:
-            self._probing = None
+        self._probing = None
         return probing.result()
 
     def _start_probe(self) -> asyncio.Future[Cause | None]:

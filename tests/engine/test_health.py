@@ -110,12 +110,27 @@ def test_a_full_disk_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_two_checks_at_the_same_time_share_one_probe_of_the_disk(tmp_path: Path) -> None:
-    """``entrepot doctor`` and the periodic check met, and one of them got no result."""
-    probes: list[Path] = []
-    watched = Watched(tmp_path, probes.append)
-    await asyncio.gather(watched.engine_health.check(), watched.engine_health.check())
-    assert (probes, watched.engine_health.problems()) == ([tmp_path], ())
+async def test_a_check_tells_what_is_so_when_it_is_asked_for(tmp_path: Path) -> None:
+    """One that was under way already answered for both, and had seen the disk before it failed."""
+    started, going_on = threading.Event(), threading.Event()
+    errors: list[OSError | None] = [None, OSError(errno.EROFS, os.strerror(errno.EROFS))]
+
+    def probe(_: Path) -> None:
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+        started.set()
+        going_on.wait(30)
+
+    watched = Watched(tmp_path, probe)
+    earlier = asyncio.create_task(watched.engine_health.check())
+    await asyncio.to_thread(started.wait, 30)
+    later = asyncio.create_task(watched.engine_health.check())
+    await asyncio.sleep(0)
+    going_on.set()
+    await asyncio.gather(earlier, later)
+    assert errors == []
+    assert [problem for problem in watched.engine_health.problems() if "read-only" in problem]
 
 
 async def test_a_disk_that_hangs_is_told_and_not_asked_again_before_it_answers(
