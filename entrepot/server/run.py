@@ -9,7 +9,6 @@ import logging
 import os
 import resource
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -42,6 +41,7 @@ from entrepot.server.log_format import set_up_logging
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
 from entrepot.server.responses import error_response, exception_handlers
 from entrepot.server.shutdown import Deadline, Shutdown, handle_signals, ignore_harmless_signals
+from entrepot.server.tls import ServerTls
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.server.v1.credentials import CredentialSetEndpoints
 from entrepot.server.v1.pulls import PullEndpoints
@@ -370,11 +370,7 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
     if over_tcp is None:
         return None
     token = await asyncio.to_thread(over_tcp.token)
-    tls = (
-        _tls(over_tcp.certificate, over_tcp.key)
-        if over_tcp.certificate is not None and over_tcp.key is not None
-        else None
-    )
+    tls = None if over_tcp.tls is None else await asyncio.to_thread(ServerTls, over_tcp.tls)
     host, port = parse_listen(over_tcp.listen)
     listener = _listener(
         host,
@@ -386,7 +382,7 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
     # No web page knows the token, so a name that its owner lets point to this machine opens
     # nothing here.
     server = _management_server(management_app(engine, token=token))
-    await server.listen(listener, tls=tls)
+    await server.listen(listener, tls=None if tls is None else tls.context)
     return server
 
 
@@ -401,20 +397,6 @@ def _management_server(app: Application) -> HttpServer:
         await response(scope, receive, send)
 
     return HttpServer(app, busy=refuse_busy, connections=MANAGEMENT_CONNECTIONS)
-
-
-def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise EngineError(
-            f"The certificate {certificate} and its key {key} can't be used: "
-            f"{error.strerror or error}.",
-            "Fix them, or the lines below [management].",
-        ) from error
-    return context
 
 
 def allow_open_files() -> None:
