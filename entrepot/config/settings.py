@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from entrepot.certificates import CertificatesInvalid, read_certificates
 from entrepot.config.directories import SOCKET_PATH_LENGTH, Directories
+from entrepot.config.mirror_settings import Mirror, read_mirrors
 from entrepot.config.settings_tables import (
     SettingsInvalid,
     beside,
@@ -56,6 +57,7 @@ __all__ = [
     "SOCKET_PATH_LENGTH",
     "Directories",
     "ManagementOverTcp",
+    "Mirror",
     "Settings",
     "SettingsInvalid",
     "SizeLimit",
@@ -173,6 +175,7 @@ class Settings:
     Those of a proxy in front of it; localhost and addresses are always allowed.
     """
     management: ManagementOverTcp | None = None
+    mirrors: tuple[Mirror, ...] = ()
     upstreams: tuple[DeclaredRegistry, ...] = ()
 
     @classmethod
@@ -339,7 +342,7 @@ class _ManagementTable(Struct, kw_only=True):
     secret_variables: Annotated[str, Meta(min_length=1)] | None = None
 
 
-_TABLES = ("management", "upstreams")
+_TABLES = ("management", "mirrors", "upstreams")
 
 
 def _settings(document: TomlDocument, path: Path) -> Settings:
@@ -348,6 +351,7 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
         raise invalid_at(path, document.line_of_key(key) or document.line_of_table(key), what, key)
     upstreams = _declared_registries(document, values.pop("upstreams", {}), path)
     management = _management(document, values.pop("management", None), path)
+    values.pop("mirrors", None)
     try:
         table = convert(values, _SettingsTable)
     except TomlInvalid as error:
@@ -378,7 +382,7 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
             refusal.field,
             refusal.hint,
         ) from None
-    return settings
+    return replace(settings, mirrors=read_mirrors(document, path, listen=settings.listen, tls=tls))
 
 
 def _management(document: TomlDocument, values: object, path: Path) -> ManagementOverTcp | None:
