@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from entrepot import __version__
 from entrepot.config.directories import Directories
 from entrepot.config.lock_file import record_engine
+from entrepot.config.network_access import check_network_access
 from entrepot.config.settings import Settings, parse_listen
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
 from entrepot.engine.engine import Engine
@@ -160,6 +161,7 @@ async def serve(
                 listen=settings.listen if listen is None else listen,
                 read_only=settings.read_only or read_only,
             )
+            check_network_access(settings)
             await _serve(
                 directories, settings, deadline=deadline, demo=demo, prepare=prepare, ready=ready
             )
