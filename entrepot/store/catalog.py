@@ -43,6 +43,7 @@ from entrepot.store.records import (
     BlobRecord,
     TagEntry,
 )
+from entrepot.store.referrer_lists import ReferrerLists
 from entrepot.store.removal import (
     Evicted,
     RemoveBlobs,
@@ -86,7 +87,7 @@ class Locks:
     manifests: frozenset[Digest]
 
 
-class Catalog(RepositoryListings, ContentListings):
+class Catalog(RepositoryListings, ContentListings, ReferrerLists):
     """The catalog of one engine: its database with the queries."""
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
