@@ -33,8 +33,8 @@
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
     │                                CacheRuleNotFound, CredentialSetNotFound
     ├── RegistryError                an error answer to a container client: RepositoryUnknown,
-    │                                ManifestUnknown, BlobUnknown, LoopDetected, PushRefused,
-    │                                RangeUnsatisfiable
+    │                                ManifestUnknown, ReferrersUnknown, BlobUnknown,
+    │                                LoopDetected, PushRefused, RangeUnsatisfiable
     ├── SourceError                  a source registry refused, failed or could not be reached
     │                                (source/errors.py has its tree)
     ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
@@ -203,6 +203,17 @@ class ManifestUnknown(RegistryError):
     code = "ManifestUnknown"
     status = oci_status = 404
     oci_code = "MANIFEST_UNKNOWN"
+
+
+class ReferrersUnknown(RegistryError):
+    """Whether anything refers to a manifest can't be told: no source is asked, nothing is cached.
+
+    Not 404: a client would take it for a registry without the referrers API, ask for the fallback
+    tag, and take an absent tag for an image without signatures (F73).
+    """
+
+    code = "ReferrersUnknown"
+    status = oci_status = 503
 
 
 class BlobUnknown(RegistryError):

@@ -21,6 +21,7 @@ from entrepot.cache.failures import SourceFailures
 from entrepot.cache.fill import Fill
 from entrepot.cache.fills import Fills
 from entrepot.cache.index import CacheIndex
+from entrepot.cache.kept_referrers import KeptReferrers
 from entrepot.cache.listings import ListResolver
 from entrepot.cache.manifests import ManifestResolver
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
@@ -129,6 +130,7 @@ class ArtifactCache:
             catalog=catalog,
             index=self.index,
             failures=self._failures,
+            kept=KeptReferrers(catalog, self.index, clock),
             route=route,
             client=client,
             tag_lifetime=self.tag_lifetime,
@@ -170,6 +172,7 @@ class ArtifactCache:
         answer = await self._manifests.resolve(repository, reference, refresh=refresh)
         if answer.origin is Origin.UPSTREAM:
             self.misses += 1
+            self._listings.kept.manifest_cached(repository, answer.manifest.digest)
         else:
             self.hits += 1
         if (route := self._route(repository)) is not None:

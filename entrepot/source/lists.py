@@ -51,11 +51,13 @@ class TagPage:
 class ReferrersIndex:
     """The index of what refers to a manifest, all pages in one.
 
-    *filtered*: the source lists the requested artifact type only.
+    *filtered*: the source lists the requested artifact type only. *tagged*: it is the index behind
+    the fallback tag, byte for byte.
     """
 
     content: bytes
     filtered: bool
+    tagged: bool = False
 
     @property
     def media_type(self) -> str:
@@ -166,7 +168,8 @@ async def list_referrers(
         # Distribution specification 1.1, "Referrers Tag Schema".
         tag = Tag(f"{digest.algorithm}-{digest.hex}"[:128])
         fallback = await fetch_manifest(api, repository, tag, limit=limit)
-        return ReferrersIndex(fallback.content, False)
+        is_index = fallback.media_type == OCI_INDEX
+        return ReferrersIndex(fallback.content, False, is_index)
     except SourceNotFound:
         return ReferrersIndex(EMPTY_INDEX, False)
 
