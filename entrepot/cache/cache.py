@@ -26,6 +26,7 @@ from entrepot.cache.listings import ListResolver
 from entrepot.cache.manifests import ManifestResolver
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.cache.pull_history import PullHistory
+from entrepot.cache.referrer_pull import ReferrerPull
 from entrepot.cache.results import (
     BlobDescription,
     CachedBlob,
@@ -135,6 +136,9 @@ class ArtifactCache:
             client=client,
             tag_lifetime=self.tag_lifetime,
             monotonic=monotonic,
+        )
+        self._referrer_pull = ReferrerPull(
+            manifest=self.manifest, referrers=self.referrers, obtain=self._blobs.size_or_fill
         )
         self.pulls = Pulls(
             clock=clock,
@@ -272,12 +276,18 @@ class ArtifactCache:
     # Pulls
 
     async def pull(
-        self, image: ImageReference, platform: str | Platform, *, asked_by: str | None
+        self,
+        image: ImageReference,
+        platform: str | Platform,
+        *,
+        asked_by: str | None,
+        referrers: bool = False,
     ) -> Pull:
         """Begin to complete an image for a platform (``linux/amd64``).
 
-        The source is asked where a tag points. Raises `RepositoryUnknown`, and `PlatformInvalid`
-        for a text that names no platform.
+        With *referrers* also what refers to it: see `entrepot.cache.referrer_pull`. The source is
+        asked where a tag points. Raises `RepositoryUnknown`, and `PlatformInvalid` for a text that
+        names no platform.
         """
         requested = platform if isinstance(platform, Platform) else Platform.parse(platform)
         route = self._route(image.repository)
@@ -289,14 +299,16 @@ class ArtifactCache:
                 await self.manifest(image.repository, image.manifest, refresh=True)
             ).manifest
             name: str | None = None
+            subjects = [manifest.digest]
             for _ in range(NESTED_INDEXES + 1):
                 if not manifest.is_index:
-                    return PullSubject(manifest, name)
+                    return PullSubject(manifest, name, tuple(subjects) if referrers else ())
                 child = manifest.child_for(requested)
                 if child is None:
                     raise _no_image(image, requested, manifest)
                 manifest = (await self.manifest(image.repository, child.digest)).manifest
                 name = child.platform or name
+                subjects.append(manifest.digest)
             raise NotFound(
                 f"{image} has more than {NESTED_INDEXES} indexes within each other.",
                 "Ask the publisher of the image.",
@@ -370,6 +382,8 @@ class ArtifactCache:
         manifest = pull.manifest
         if manifest is not None:
             await self._check_complete(manifest)
+        if pull.referrers_of:
+            await self._referrer_pull.complete(pull.repository, pull.referrers_of)
         if pull.platform is not None or manifest is None:
             return
         config = next(
