@@ -88,6 +88,7 @@ class ArtifactCache:
         self._fills = fills
         self._events = events
         self._route = route
+        self._clock = clock
         self.hits = 0
         """Manifests and blobs that were answered from the cache since the start, requests with HEAD
         not counted."""
@@ -213,6 +214,15 @@ class ArtifactCache:
         For a manifest that is not cached the source gets a HEAD.
         """
         return await self._manifests.describe(repository, reference)
+
+    def tag_modified(self, repository: Repository, tag: Tag) -> float | None:
+        """When this cache first saw a tag point where it points now, in seconds since the epoch.
+
+        None for a tag that is not in memory, and for a time in the future: the clock was wrong then
+        or is now.
+        """
+        entry = self.index.tag_in_memory(repository, tag)
+        return entry.cached if entry is not None and entry.cached <= self._clock() else None
 
     # Blobs
 

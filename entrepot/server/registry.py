@@ -226,11 +226,14 @@ class RegistryApp:
         if response.head:
             description = await self._cache.describe_manifest(repository, reference)
             if isinstance(reference, Digest) or accept.accepts(description.media_type):
-                await response.empty(
-                    200,
-                    self._manifest_headers(
-                        description.digest, description.media_type, description.size, description
-                    ),
+                headers = self._manifest_headers(
+                    description.digest, description.media_type, description.size, description
+                )
+                await response.content(
+                    b"",
+                    headers,
+                    etag=str(description.digest),
+                    modified=self._modified(repository, reference),
                 )
                 return
         answer = await self._cache.manifest(repository, reference)
@@ -239,7 +242,18 @@ class RegistryApp:
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
         )
-        await response.content(manifest.content, headers, etag=str(manifest.digest))
+        await response.content(
+            manifest.content,
+            headers,
+            etag=str(manifest.digest),
+            modified=self._modified(repository, reference),
+        )
+
+    def _modified(self, repository: Repository, reference: Tag | Digest) -> float | None:
+        """The time for ``Last-Modified``: a digest has none, it never changes."""
+        if isinstance(reference, Digest):
+            return None
+        return self._cache.tag_modified(repository, reference)
 
     async def _acceptable(
         self,
@@ -291,7 +305,8 @@ class RegistryApp:
     ) -> None:
         if response.head:
             description = await self._cache.describe_blob(repository, digest)
-            await response.empty(200, _blob_headers(digest, description.size, description.origin))
+            headers = _blob_headers(digest, description.size, description.origin)
+            await response.content(b"", headers, etag=str(digest))
             return
         requested_ranges = parse_ranges(response.headers.get(b"range"))
         blob = await self._cache.blob(repository, digest, asked_by=response.client)
