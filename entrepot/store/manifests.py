@@ -18,13 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from entrepot.core.media_types import INDEXES
+from entrepot.core.media_types import DOCKER_LAYER, INDEXES
 from entrepot.core.platforms import OS_FEATURES_LIMIT, Platform, best_match
 from entrepot.core.reference import Digest, is_of_other_algorithm
+from entrepot.core.signed_manifests import SCHEMA_1
 from entrepot.encoding import first_json_value
 from entrepot.errors import DigestInvalid
 from entrepot.formatting import printable
@@ -181,7 +182,8 @@ class Manifest:
 
         Raises `ManifestUnreadable`.
         """
-        return cls(content, media_type, digest, tuple(_references(content)))
+        references = _layers_of_schema_1 if media_type in SCHEMA_1 else _references
+        return cls(content, media_type, digest, tuple(references(content)))
 
     @property
     def is_index(self) -> bool:
@@ -302,6 +304,27 @@ def _references(content: bytes) -> list[Descriptor]:
         raise ManifestUnreadable(printable(str(error), 200)) from error
     try:
         return _references_of(_read_odd(first_json_value(content)))
+    except (*_UNDECODABLE, DigestInvalid) as error:
+        raise ManifestUnreadable(printable(str(error), 200)) from error
+
+
+class _SchemaOneLayer(msgspec.Struct, rename="camel"):
+    blob_sum: str
+
+
+class _SchemaOne(msgspec.Struct, rename="camel"):
+    schema_version: Literal[1]
+    fs_layers: list[_SchemaOneLayer]
+
+
+def _layers_of_schema_1(content: bytes) -> list[Descriptor]:
+    """The layers of a manifest of Docker's schema 1, the base last. It states no sizes."""
+    try:
+        layers = msgspec.json.decode(first_json_value(content), type=_SchemaOne).fs_layers
+        return [
+            Descriptor(Digest.parse(layer.blob_sum), ReferenceKind.LAYER, DOCKER_LAYER, None)
+            for layer in layers
+        ]
     except (*_UNDECODABLE, DigestInvalid) as error:
         raise ManifestUnreadable(printable(str(error), 200)) from error
 

@@ -36,6 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.pool import NullPool
 
+from entrepot.core import signed_manifests
 from entrepot.core.reference import Digest, parse_repository
 from entrepot.errors import EntrepotError
 from entrepot.files import sync_directory
@@ -352,9 +353,7 @@ def _is_sound(table: Table, row: dict[str, Any]) -> bool:
     if table is not schema.manifests:
         return True
     digest = Digest.parse(row["digest"])
-    hasher = digest.hasher()
-    hasher.update(row["content"])
-    return bool(hasher.hexdigest() == digest.hex)
+    return signed_manifests.matches(digest, row["content"], row["media_type"])
 
 
 def _fits(column: Column[Any], value: Any) -> bool:
