@@ -127,6 +127,8 @@ class _Document(msgspec.Struct):
     config: _Descriptor | None = None
     layers: list[_Descriptor] | None = None
     manifests: list[_Descriptor] | None = None
+    # The layers of an artifact manifest (a release candidate of OCI 1.1, and ORAS before it).
+    blobs: list[_Descriptor] | None = None
 
 
 _ABSENT: Final = msgspec.Raw(b"null")
@@ -154,6 +156,7 @@ class _OddDocument(msgspec.Struct):
     config: msgspec.Raw = _ABSENT
     layers: msgspec.Raw = _ABSENT
     manifests: msgspec.Raw = _ABSENT
+    blobs: msgspec.Raw = _ABSENT
 
 
 _decoder = msgspec.json.Decoder(_Document)
@@ -337,7 +340,10 @@ def _references_of(document: _Document) -> list[Descriptor]:
     references = _children(document.manifests or ())
     if document.config is not None and document.config != _NO_DESCRIPTOR:
         references.append(_descriptor(document.config, ReferenceKind.CONFIG))
-    references.extend(_descriptor(layer, ReferenceKind.LAYER) for layer in document.layers or ())
+    references.extend(
+        _descriptor(layer, ReferenceKind.LAYER)
+        for layer in (*(document.layers or ()), *(document.blobs or ()))
+    )
     return references
 
 
@@ -379,6 +385,7 @@ def _read_odd(text: bytes) -> _Document:
         config=config,
         layers=[_odd_descriptor(entry) for entry in _entries(document.layers)],
         manifests=[_odd_descriptor(entry) for entry in _entries(document.manifests)],
+        blobs=[_odd_descriptor(entry) for entry in _entries(document.blobs)],
     )
 
 
