@@ -9,7 +9,8 @@ know its size, its origins and its last use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters, schema
 from entrepot.store.blob_walk import BlobSlice
 from entrepot.store.database import frees_space
-from entrepot.store.eviction import EvictionPlan, PlannedImage
+from entrepot.store.eviction import NO_USES, EvictionPlan, UsesSincePlan
 from entrepot.store.inventory import Inventory, InventoryManifest, Key
 from entrepot.store.inventory_reading import (
     read_inventory,
@@ -31,6 +32,7 @@ from entrepot.store.inventory_reading import (
 from entrepot.store.listings import ContentListings
 from entrepot.store.lookups import Lookup, TagTarget, read_blob, read_manifest, read_tag
 from entrepot.store.manifests import Descriptor, Manifest
+from entrepot.store.plan_watch import PlanWatch
 from entrepot.store.reconciliation import (
     Reconciled,
     RemoveDamaged,
@@ -401,6 +403,8 @@ class Catalog(RepositoryListings, ContentListings):
 
         Called at intervals, not for each request.
         """
+        for watch in self._watches:
+            watch.record(usage)
         async with self._change(changes=False, uses=True) as connection:
             await write_usage(connection, usage)
 
@@ -696,44 +700,55 @@ class Catalog(RepositoryListings, ContentListings):
         """
         return await self._read(lambda connection: read_lineage(connection, keys))
 
-    async def evict(
-        self,
-        plan: EvictionPlan,
-        *,
-        is_used: Callable[[PlannedImage], bool],
-        remove_blobs: RemoveBlobs,
-    ) -> Evicted:
-        """Carry out a plan in one transaction: see `entrepot.store.removal.evict_images`."""
-        [evicted] = await self.evict_steps([plan], is_used=is_used, remove_blobs=remove_blobs)
-        return evicted
+    @contextmanager
+    def watched(self) -> Iterator[PlanWatch]:
+        """Watch what is written after the inventory for a plan of an eviction is read."""
+        watch = PlanWatch(self.changes)
+        self._watches.append(watch)
+        try:
+            yield watch
+        finally:
+            self._watches.remove(watch)
 
     @frees_space
     async def evict_steps(
         self,
         steps: Sequence[EvictionPlan],
         *,
-        is_used: Callable[[PlannedImage], bool],
+        watch: PlanWatch | None = None,
+        uses: Callable[[], UsesSincePlan] = lambda: NO_USES,
         remove_blobs: RemoveBlobs,
     ) -> list[Evicted]:
         """Carry out the first of some steps of a plan, at least one, in one transaction.
 
         It ends early, with the step under way, when another write waits for it. More steps in one
-        transaction write each page of the catalog less often.
+        transaction write each page of the catalog less often. *watch* was begun before the plan;
+        without it, each image is looked up again. *uses* are those that are not written yet. See
+        `entrepot.store.removal.evict_images`.
         """
         evicted: list[Evicted] = []
-        async with self._change(uses=True) as connection:
-            for step in steps:
-                evicted.append(
-                    await evict_images(
-                        connection,
-                        step,
-                        is_used=is_used,
-                        remove_blobs=remove_blobs,
-                        clock=self._clock,
+        is_current = False
+        try:
+            async with self._change(uses=True) as connection:
+                is_current = watch is not None and watch.changes == self.changes
+                for step in steps:
+                    uses_now = uses() if watch is None else watch.with_written(uses())
+                    evicted.append(
+                        await evict_images(
+                            connection,
+                            step,
+                            uses=uses_now,
+                            is_current=is_current,
+                            remove_blobs=remove_blobs,
+                            clock=self._clock,
+                        )
                     )
-                )
-                if self.is_awaited:
-                    break
+                    if self.is_awaited:
+                        break
+        finally:
+            if watch is not None and is_current:
+                # These changes are those of the plan.
+                watch.changes = self.changes
         return evicted
 
     async def reconcile(
