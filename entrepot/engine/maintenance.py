@@ -46,7 +46,7 @@ IMAGES_PER_STEP = 400
 """Images that are evicted with the same statements: a new manifest waits for it, some tenths of a
 second on a slow machine."""
 
-IMAGES_PER_TRANSACTION = 3200
+IMAGES_PER_TRANSACTION = 6400
 """Images that are evicted in one transaction, at most: it ends with the step under way when another
 write waits. More in one transaction write each page of the catalog less often."""
 

@@ -5,6 +5,7 @@ It runs within a write transaction.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from entrepot.store.eviction import ADOPTED_STAYS, EvictionPlan, Key, UsesSinceP
 from entrepot.store.inventory import digest_of_row
 from entrepot.store.inventory_reading import read_lineage
 from entrepot.store.listed import list_of, listed
+from entrepot.tasks import uninterrupted
 
 RemoveBlobs = Callable[[Sequence[Digest]], Awaitable[Collection[Digest]]]
 """Removes blobs from the store; returns those that are removed. The others are in use.
@@ -45,7 +47,72 @@ class Evicted:
     deferred: int
 
 
-async def evict_images(
+class BlobRemoval:
+    """The removal of blobs that nothing refers to, with their rows.
+
+    Their files are removed while other statements of the same transaction run. The transaction must
+    not end before `finish` or `end_of`.
+    """
+
+    def __init__(self, orphans: dict[Digest, int], remove_blobs: RemoveBlobs) -> None:
+        """*orphans* has the sizes of the blobs in bytes."""
+        self._orphans = orphans
+        self._removing: asyncio.Future[Collection[Digest]] | None = None
+        if orphans:
+            self._removing = asyncio.ensure_future(remove_blobs(list(orphans)))
+            self._removing.add_done_callback(_retrieve_error)
+
+    @property
+    def under_way(self) -> Iterable[asyncio.Future[Collection[Digest]]]:
+        """The removal of the files, unless it has ended."""
+        return () if self._removing is None or self._removing.done() else (self._removing,)
+
+    async def finish(self, connection: AsyncConnection) -> tuple[int, int]:
+        """Delete the rows of the removed blobs.
+
+        Returns the bytes freed and the number of blobs that could not be removed yet.
+        """
+        if self._removing is None:
+            return 0, 0
+        removed = await asyncio.shield(self._removing)
+        bound = {"blobs": list_of(sorted(map(str, removed)))}
+        # The origins first: as a cascade, a row after the other, it takes longer.
+        await connection.execute(_DELETE_ORIGINS, bound)
+        await connection.execute(_DELETE_BLOBS, bound)
+        freed = sum(self._orphans[digest] for digest in removed)
+        return freed, len(self._orphans) - len(removed)
+
+
+def _retrieve_error(removing: asyncio.Future[Collection[Digest]]) -> None:
+    """Retrieve the error of a removal whose transaction has failed before."""
+    if not removing.cancelled():
+        removing.exception()
+
+
+async def end_of(removals: Iterable[BlobRemoval]) -> None:
+    """Wait until none of some removals touches a file any more, also when cancelled."""
+    if under_way := [task for removal in removals for task in removal.under_way]:
+        await uninterrupted(asyncio.ensure_future(asyncio.wait(under_way)))
+
+
+class EvictedLinks:
+    """Images whose links and manifests are deleted, and the removal of their blobs."""
+
+    def __init__(
+        self, plan: EvictionPlan, keys: Sequence[tuple[str, str]], removal: BlobRemoval
+    ) -> None:
+        self.removal = removal
+        self._plan = plan
+        self._keys = keys
+
+    async def finish(self, connection: AsyncConnection) -> Evicted:
+        """Delete the rows of the removed blobs."""
+        freed, deferred = await self.removal.finish(connection)
+        repositories = frozenset(Repository(repository) for repository, _ in self._keys)
+        return Evicted(self._plan, len(self._keys), repositories, freed, deferred)
+
+
+async def evict_links(
     connection: AsyncConnection,
     plan: EvictionPlan,
     *,
@@ -53,8 +120,8 @@ async def evict_images(
     is_current: bool,
     remove_blobs: RemoveBlobs,
     clock: Callable[[], float],
-) -> Evicted:
-    """Carry out a plan, or a part of one.
+) -> EvictedLinks:
+    """Delete the links of a plan or of a part of it, and begin to remove their blobs.
 
     An image that was used or locked since the plan was made stays, and so does one that is among
     *uses*. Where *is_current*, nothing has changed in the catalog since then but its uses, which
@@ -64,20 +131,10 @@ async def evict_images(
     await connection.run_sync(_delete_links, keys)
     if plan.adopted:
         await connection.execute(_NOT_ADOPTED, {"blobs": list_of(plan.adopted)})
-    freed, deferred = await _collect(
-        connection,
-        {digest for _, digest in keys},
-        list(map(str, plan.adopted)),
-        remove_blobs,
-        now=clock(),
-    )
-    return Evicted(
-        plan.only(links),
-        len(keys),
-        frozenset(Repository(repository) for repository, _ in keys),
-        freed,
-        deferred,
-    )
+    manifests = {digest for _, digest in keys}
+    adopted = list(map(str, plan.adopted))
+    orphans = await connection.run_sync(_delete_contents, manifests, adopted, clock())
+    return EvictedLinks(plan.only(links), keys, BlobRemoval(orphans, remove_blobs))
 
 
 def _confirm(
@@ -152,34 +209,16 @@ async def collect_contents(
     *,
     blobs: Iterable[Digest] = (),
     now: float,
-) -> tuple[int, int]:
-    """Delete those of some manifests that no repository has, and what only they needed.
+) -> BlobRemoval:
+    """Delete those of some manifests that no repository has, and begin to remove their blobs.
 
-    Also those of some *blobs* that no manifest refers to. Recently adopted blobs stay. Returns the
-    bytes freed and the number of blobs that could not be removed yet.
+    Also those of some *blobs* that no manifest refers to. Blobs that are needed elsewhere and
+    recently adopted ones stay.
     """
-    return await _collect(
-        connection, set(map(str, manifests)), list(map(str, blobs)), remove_blobs, now=now
+    orphans = await connection.run_sync(
+        _delete_contents, set(map(str, manifests)), list(map(str, blobs)), now
     )
-
-
-async def _collect(
-    connection: AsyncConnection,
-    manifests: Collection[str],
-    blobs: Collection[str],
-    remove_blobs: RemoveBlobs,
-    *,
-    now: float,
-) -> tuple[int, int]:
-    orphans = await connection.run_sync(_delete_contents, manifests, blobs, now)
-    if not orphans:
-        return 0, 0
-    removed = await remove_blobs(list(orphans))
-    bound = {"blobs": list_of(sorted(map(str, removed)))}
-    # The origins first: as a cascade, a row after the other, it takes longer.
-    await connection.execute(_DELETE_ORIGINS, bound)
-    await connection.execute(_DELETE_BLOBS, bound)
-    return sum(orphans[digest] for digest in removed), len(orphans) - len(removed)
+    return BlobRemoval(orphans, remove_blobs)
 
 
 def _delete_contents(
