@@ -366,8 +366,14 @@ class MaintenanceService:
         Those that were leased within the last minute are removed a minute later.
         """
         async with self._collecting:
-            deferred = await self._catalog.collect(self._remove_blobs)
-            self._cache.index.invalidate_manifests()
+            try:
+                manifests, deferred = await self._catalog.collect(self._remove_blobs)
+            except BaseException:
+                # Some may be removed.
+                self._cache.index.invalidate_manifests()
+                raise
+            if manifests:
+                self._cache.index.invalidate_manifests()
             await self._sweep()
         if deferred:
             self._collect_soon()

@@ -47,6 +47,7 @@ from entrepot.store.records import (
 )
 from entrepot.store.removal import (
     BlobRemoval,
+    Collected,
     Evicted,
     EvictedLinks,
     RemoveBlobs,
@@ -544,18 +545,19 @@ class Catalog(RepositoryListings, ContentListings):
         return bool(result.rowcount)
 
     @frees_space
-    async def collect(self, remove_blobs: RemoveBlobs) -> int:
+    async def collect(self, remove_blobs: RemoveBlobs) -> Collected:
         """Remove manifests of no repository and blobs of no manifest.
 
-        They are searched for while others write, and removed in small steps. Returns how many blobs
-        could not be removed yet.
+        They are searched for while others write, and removed in small steps.
         """
         self._check_writable()
-        deferred, after = 0, ""
+        manifests = deferred = 0
+        after = ""
         while unlinked := await self._read(
             partial(read_unlinked, after=after, count=MANIFESTS_COLLECTED_AT_ONCE), long=True
         ):
             await self.collect_contents(map(Digest.parse, unlinked), remove_blobs)
+            manifests += len(unlinked)
             after = unlinked[-1]
         after = ""
         while orphans := await self._read(
@@ -577,7 +579,7 @@ class Catalog(RepositoryListings, ContentListings):
             deferred += still_used
             after = orphans[-1]
         await self.try_to_release_free_pages()
-        return deferred
+        return Collected(manifests, deferred)
 
     @frees_space
     async def collect_contents(

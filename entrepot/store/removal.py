@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +27,15 @@ RemoveBlobs = Callable[[Sequence[Digest]], Awaitable[Collection[Digest]]]
 It is called within the transaction, so that no manifest that refers to one of the blobs can come in
 between.
 """
+
+
+class Collected(NamedTuple):
+    """What a collection found that nothing refers to."""
+
+    manifests: int
+    """The number of manifests of no repository."""
+    deferred: int
+    """The number of blobs that could not be removed yet."""
 
 
 @dataclass(frozen=True, slots=True)
