@@ -119,8 +119,8 @@ async def test_what_a_deleted_repository_needed_is_collected_without_a_look_at_t
 async def test_a_collection_goes_on_in_steps(
     large: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entrepot.store.catalog.MANIFESTS_COLLECTED_AT_ONCE", 7)
-    monkeypatch.setattr("entrepot.store.catalog.BLOBS_COLLECTED_AT_ONCE", 7)
+    monkeypatch.setattr("entrepot.store.catalog_removals.MANIFESTS_COLLECTED_AT_ONCE", 7)
+    monkeypatch.setattr("entrepot.store.catalog_removals.BLOBS_COLLECTED_AT_ONCE", 7)
     for name in await large.repository_names():
         await large.delete_repository(name)
     steps = []
