@@ -21,6 +21,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening, registry_app
+from tests.engine.waiting import settled
 from tests.fakes import FakeRegistry
 from tests.processes import Leftovers, adopt
 
@@ -126,11 +127,15 @@ def directories(tmp_path: Path) -> Directories:
 async def engine(
     directories: Directories, settings: Settings, clock: Clock
 ) -> AsyncIterator[Engine]:
-    """A real engine, with one rule: everything below ``library/`` comes from the fake."""
+    """A real engine, with one rule: everything below ``library/`` comes from the fake.
+
+    Its background tasks have had their first round.
+    """
     async with Engine.open(directories, settings, clock=clock) as engine:
         await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
+        await settled(engine)
         yield engine
 
 
