@@ -18,7 +18,7 @@ from tests.e2e.clients.container_clients import AMD64, Skopeo
 from tests.e2e.clients.entrepot import Entrepot
 from tests.fakes import Content, FakeImage, FakeRegistry
 
-KILLS = 100 if os.environ.get("ENTREPOT_TESTS") == "long" else 40
+KILLS = 100 if os.environ.get("ENTREPOT_TESTS") == "long" else 20
 """How often an engine is killed."""
 
 READERS = 5
