@@ -15,7 +15,14 @@ from tests.tui.screens.test_pulls import some_pulls
 from tests.tui.scripted import ScriptedEngine, look, scripted_dashboard, settled
 from tui.theme import DARK, LIGHT
 
-pytestmark = pytest.mark.usefixtures("fixed_time")
+pytestmark = pytest.mark.usefixtures("fixed_time", "textuals_own_pause")
+
+
+@pytest.fixture
+def textuals_own_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drawing is made once, so behind each key the process has to be idle."""
+    monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.02)
+    monkeypatch.setattr("textual._wait.SLEEP_IDLE", 0.001)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +33,7 @@ async def test_the_overview(theme: str, size: tuple[int, int]) -> None:
         person.app.action_choose_theme(theme)
         await person.sees("2 running   84 MB/s")
         await look(person)
-        is_drawn_as(person.app, f"overview-{theme}")
+        await is_drawn_as(person.app, f"overview-{theme}")
 
 
 async def test_a_list_with_its_cursor_and_details_beside_it() -> None:
@@ -34,7 +41,7 @@ async def test_a_list_with_its_cursor_and_details_beside_it() -> None:
         await person.press("5", "G")
         await person.sees("library/nginx:1.27", "2 running   84 MB/s")
         await look(person)
-        is_drawn_as(person.app, "pulls")
+        await is_drawn_as(person.app, "pulls")
 
 
 async def test_the_keys_above_a_screen() -> None:
@@ -44,7 +51,7 @@ async def test_the_keys_above_a_screen() -> None:
         await look(person)
         await person.press("question_mark")
         await person.sees("This screen")
-        is_drawn_as(person.app, "keys")
+        await is_drawn_as(person.app, "keys")
 
 
 async def test_the_first_step_of_a_wizard() -> None:
@@ -56,4 +63,4 @@ async def test_the_first_step_of_a_wizard() -> None:
             "12 of at most 1,000 rules exist.",
         )
         await settled(person)
-        is_drawn_as(person.app, "wizard")
+        await is_drawn_as(person.app, "wizard")
