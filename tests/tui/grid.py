@@ -1,5 +1,5 @@
 """What a person sees of a Textual application, as text. The only place in the tests that uses a
-private names of Textual."""
+private name of Textual."""
 
 from __future__ import annotations
 
@@ -13,16 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from textual import _wait
 from textual.app import App
 
 PATIENCE = 20.0
 """Seconds after which a screen that has not come to what was agreed never will."""
-
-# Textual's pilot waits behind each key until the process was idle for 20 ms, and that twice. Tests
-# wait for what they want to see.
-_wait.SLEEP_GRANULARITY = 0.004
-_wait.SLEEP_IDLE = 0.0004
 
 
 def lines(app: App[Any]) -> list[str]:

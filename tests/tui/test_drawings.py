@@ -15,14 +15,7 @@ from tests.tui.screens.test_pulls import some_pulls
 from tests.tui.scripted import ScriptedEngine, look, scripted_dashboard, settled
 from tui.theme import DARK, LIGHT
 
-pytestmark = pytest.mark.usefixtures("fixed_time", "textuals_own_pause")
-
-
-@pytest.fixture
-def textuals_own_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A drawing is made once, so behind each key the process has to be idle."""
-    monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.02)
-    monkeypatch.setattr("textual._wait.SLEEP_IDLE", 0.001)
+pytestmark = pytest.mark.usefixtures("fixed_time")
 
 
 @pytest.mark.parametrize(
