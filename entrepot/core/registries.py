@@ -95,13 +95,18 @@ class SourceRegistry:
         return self.login_server.startswith("*.")
 
     def repository(self, path: str) -> Repository:
-        """The repository that *path* means here.
+        """The repository that *path* means here: see `repository_at`."""
+        return repository_at(self.login_server, path)
 
-        Docker Hub has its official images, whose names have one part, below ``library/``.
-        """
-        if self.login_server == DOCKER_HUB and path and "/" not in path:
-            return Repository(f"library/{path}")
-        return Repository(path)
+
+def repository_at(login_server: str, path: str) -> Repository:
+    """The repository that *path* means at a source registry.
+
+    Docker Hub has its official images, whose names have one part, below ``library/``.
+    """
+    if login_server == DOCKER_HUB and path and "/" not in path:
+        return Repository(f"library/{path}")
+    return Repository(path)
 
 
 def _known(
