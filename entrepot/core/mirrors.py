@@ -24,8 +24,6 @@ from entrepot.errors import RequestInvalid
 NAMESPACE_LENGTH: Final = HOST_LENGTH + len(":65535")
 """The longest name of a source registry with its port, in characters."""
 
-_HTTPS_PORT = ":443"
-
 MayRead = Callable[[CacheRule], bool]
 """Whether the reader who asks may read what a rule caches."""
 
@@ -38,7 +36,8 @@ def every_rule(_rule: CacheRule) -> bool:
 def parse_namespace(text: str) -> str:
     """The login server that a client names in ``ns``, in its normal form.
 
-    Lower case, and ``docker.io`` for its other names. Raises `RequestInvalid`.
+    Lower case, without the port of HTTPS, and ``docker.io`` for its other names. Raises
+    `RequestInvalid`.
     """
     if len(text) > NAMESPACE_LENGTH:
         raise RequestInvalid(
@@ -47,9 +46,14 @@ def parse_namespace(text: str) -> str:
             field="ns",
         )
     try:
-        return parse_login_server(text, field="ns")
+        return parse_login_server(without_https_port(text.strip()), field="ns")
     except LoginServerInvalid as error:
         raise RequestInvalid(f"ns={quoted(text)}: {error.what}", error.hint, field="ns") from None
+
+
+def without_https_port(login_server: str) -> str:
+    """A login server without port 443, which means the same (RFC 9110, section 4.2.2)."""
+    return login_server.removesuffix(":443")
 
 
 class SourceIndex:
@@ -67,15 +71,17 @@ class SourceIndex:
         for rule in rules:
             source = rule.source
             by_source = self._wildcards if source.wildcard else self._static
-            by_source[source.login_server, source.path].append(rule)
-            self._login_servers[source.login_server].append(rule)
+            login_server = without_https_port(source.login_server)
+            by_source[login_server, source.path].append(rule)
+            self._login_servers[login_server].append(rule)
 
     def rules_of(self, login_server: str) -> Sequence[CacheRule]:
         """The rules that pull from a source registry, by name."""
-        return self._login_servers.get(login_server, ())
+        return self._login_servers.get(without_https_port(login_server), ())
 
     def covering(self, login_server: str, path: str) -> Iterator[CacheRule]:
         """The rules that cover a source repository: static ones, then the longest wildcards."""
+        login_server = without_https_port(login_server)
         yield from self._static.get((login_server, path), ())
         end = len(path)
         while (end := path.rfind("/", 0, end)) > 0:
@@ -95,15 +101,6 @@ class SourceIndex:
                 if route is not None and route.rule is rule:
                     yield Repository(target), route
 
-    def namespace_of(self, login_server: str) -> str:
-        """The name under which rules know a source registry.
-
-        HTTPS has port 443 also where a client writes it (RFC 9110, section 4.2.2).
-        """
-        if login_server in self._login_servers:
-            return login_server
-        return login_server.removesuffix(_HTTPS_PORT)
-
     def find(
         self, namespace: str, name: str, may_read: MayRead = every_rule
     ) -> tuple[Repository, Route] | None:
@@ -111,7 +108,7 @@ class SourceIndex:
 
         None where no rule that *may_read* allows leads to one.
         """
-        for repository, route in self.routes(self.namespace_of(namespace), name):
+        for repository, route in self.routes(namespace, name):
             if may_read(route.rule):
                 return repository, route
         return None

@@ -73,7 +73,6 @@ class SourceNames:
         """
         names: list[str] = []
         index = self._index
-        namespace = index.namespace_of(namespace)
         while len(names) < limit:
             ranges = {
                 rule: name_range

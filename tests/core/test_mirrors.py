@@ -17,6 +17,7 @@ REGISTRIES = SourceRegistries(
         DeclaredRegistry("docker.io", sign_in=SignIn.NONE),
         DeclaredRegistry(LOCAL),
         DeclaredRegistry("[::1]:5000"),
+        DeclaredRegistry("quay.io:443"),
     ]
 )
 RULES = {
@@ -26,6 +27,7 @@ RULES = {
     "quay-all": ("quay.io/*", "quay/*"),
     "quay-alpine": ("quay.io/forks/alpine", "library/alpine"),
     "local-team": (f"{LOCAL}/team/*", "team/*"),
+    "quay-tls": ("quay.io:443/tls/*", "tls/*"),
     "loopback": ("[::1]:5000/*", "loopback/*"),
 }
 
@@ -63,6 +65,8 @@ def target(
         ("registry-1.docker.io", "library/redis", ("library/redis", "hub-library")),
         ("Docker.IO", "redis", ("library/redis", "hub-library")),
         ("docker.io:443", "redis", ("library/redis", "hub-library")),
+        ("Index.docker.io:443", "redis", ("library/redis", "hub-library")),
+        ("quay.io", "tls/app", ("tls/app", "quay-tls")),
         ("docker.io", "nginx", ("web/nginx", "hub-nginx")),
         ("docker.io", "library/nginx", ("web/nginx", "hub-nginx")),
         ("docker.io", "grafana/loki", ("hub/grafana/loki", "hub-rest")),
