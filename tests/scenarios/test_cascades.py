@@ -24,7 +24,7 @@ from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.registry_response import MAX_WAIT
 from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import FakeRegistry, Status
+from tests.fakes import FakeRegistry, Headers, Status
 
 PATHS = [
     "manifests/1",
@@ -189,3 +189,66 @@ async def test_a_long_sentence_of_a_source_is_cut_between_words(
     message = response.json()["errors"][0]["message"]
     assert "quotation quotation…)" in message
     assert len(message) < 450
+
+
+async def test_the_next_engine_says_too_that_an_answer_is_stale(
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
+) -> None:
+    """It took the stale answer for a confirmation, and its clients saw no warning."""
+    image = source.add_image("library/nginx", "1")
+    source.add_image("library/nginx", "2")
+    paths = [
+        "/v2/library/nginx/manifests/1",
+        "/v2/library/nginx/tags/list",
+        f"/v2/library/nginx/referrers/{image.digest}",
+    ]
+    async with engines(tmp_path, settings, clock, [source.url, 0, 1]) as running:
+        clients = [client for _, client in running]
+        for path in paths:
+            for client in clients:
+                assert "warning" not in (await client.get(path)).headers
+        await clients[0].get("/v2/library/nginx/manifests/2")
+        await source.stop()
+        clock.now += 3_600
+        for path in [*paths, "/v2/library/nginx/manifests/2"]:
+            for client in clients:
+                for response in (await client.get(path), await client.get(path)):
+                    assert (response.status_code, response.headers["entrepot-origin"]) == (
+                        200,
+                        "stale",
+                    ), (path, clients.index(client))
+                    warning = response.headers["warning"]
+                    assert warning.startswith(f'299 - "{LOGIN_SERVER}')
+                    # Engines in a row do not add their own sentences.
+                    assert warning.count("cache rule") == 1
+
+
+async def test_an_engine_asks_again_once_its_source_can_confirm(
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
+) -> None:
+    source.add_image("library/nginx", "1")
+    async with engines(tmp_path, settings, clock, [source.url, 0]) as running:
+        client = running[-1][1]
+        await client.get("/v2/library/nginx/manifests/1")
+        source.fault("/manifests/", Status(500))
+        clock.now += 3_600
+        response = await client.get("/v2/library/nginx/manifests/1")
+        assert response.headers["entrepot-origin"] == "stale"
+        source.clear_faults()
+        moved = source.add_image("library/nginx", "1", layers=[b"moved"])
+        clock.now += 60
+        response = await client.get("/v2/library/nginx/manifests/1")
+        assert (response.content, "warning" in response.headers) == (moved.manifest.content, False)
+
+
+async def test_a_warning_of_a_source_reaches_the_clients(
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
+) -> None:
+    """OCI distribution specification 1.1, "Warnings"."""
+    source.add_image("library/nginx", "1")
+    source.fault("/v2/", Headers(set={"Warning": '299 - "Use library/other: \\"old\\"."'}))
+    async with engines(tmp_path, settings, clock, [source.url, 0]) as running:
+        for path in ("manifests/1", "tags/list"):
+            response = await running[-1][1].get(f"/v2/library/nginx/{path}")
+            assert response.headers["warning"] == "299 - \"Use library/other: 'old'.\""
+            assert response.headers["entrepot-origin"] == "upstream"
