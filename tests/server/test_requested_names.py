@@ -13,8 +13,7 @@ from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
-from entrepot.httpd.asgi import Application, Receive, Scope, Send
-from entrepot.server.request_scope import NAMESPACE
+from entrepot.server.mirror_namespace import FixedNamespace
 from entrepot.server.run import registry_app
 from tests.conftest import Clock
 from tests.fakes import FakeImage, FakeRegistry, Status
@@ -50,22 +49,11 @@ async def engine(
         yield engine
 
 
-class MirrorOf:
-    """What a mirror listener puts in front of the registry."""
-
-    def __init__(self, app: Application, namespace: str) -> None:
-        self._app = app
-        self._namespace = namespace
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app({**scope, NAMESPACE: self._namespace}, receive, send)
-
-
 @pytest.fixture
 async def hub_mirror(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a listener whose names are all of Docker Hub."""
     transport = httpx.ASGITransport(
-        MirrorOf(registry_app(engine), "docker.io"),
+        FixedNamespace(registry_app(engine), "docker.io"),
         raise_app_exceptions=False,
     )
     async with httpx.AsyncClient(transport=transport, base_url="http://mirror") as client:
