@@ -312,11 +312,12 @@ class Containerd:
             )
         )
 
-    def use_hosts(self, login_server: str, text: str) -> None:
-        """Have a ``hosts.toml`` for a login server (containerd, ``docs/hosts.md``)."""
-        directory = self._hosts / login_server
-        directory.mkdir(exist_ok=True)
-        (directory / "hosts.toml").write_text(text)
+    def use_hosts(self, texts: Mapping[str, str]) -> None:
+        """Have these ``hosts.toml`` by login server, and no others (containerd, docs/hosts.md)."""
+        shutil.rmtree(self._hosts)
+        for login_server, text in texts.items():
+            (self._hosts / login_server).mkdir(parents=True)
+            (self._hosts / login_server / "hosts.toml").write_text(text)
 
     def pull_by_name(self, reference: str) -> None:
         """Pull with what `use_hosts` configures."""

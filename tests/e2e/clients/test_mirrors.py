@@ -60,17 +60,16 @@ class Mirror:
         if isinstance(client, Docker):
             client.use_settings(json.loads(self.page(MIRROR_DAEMON_JSON)))
         elif isinstance(client, Containerd):
-            self.use_hosts(client, "docker.io", self.source)
+            client.use_hosts({"docker.io": self.hosts_toml(self.source)})
         else:
             # The page has the real one.
             location = f'location = "{self.source.address}"\ninsecure = true\n'
             text = self.page(MIRROR_REGISTRIES_CONF)
             client.use_registries(text.replace('location = "docker.io"\n', location))
 
-    def use_hosts(self, client: Containerd, login_server: str, source: DockerRegistry) -> None:
-        """Have containerd ask this engine first for images of a login server."""
-        text = self.page(MIRROR_HOSTS_TOML)
-        client.use_hosts(login_server, text.replace("https://registry-1.docker.io", source.url))
+    def hosts_toml(self, source: DockerRegistry) -> str:
+        """What the page has for containerd, with this source registry behind the mirror."""
+        return self.page(MIRROR_HOSTS_TOML).replace("https://registry-1.docker.io", source.url)
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +183,23 @@ def test_images_of_two_registries_with_one_path_are_never_mixed_up(
         quays = build_image("library/small", "1", [30_000], [AMD64], index=True)
         assert quays.digest != hubs.digest
         push(quays, quay.address, tmp_path)
-        mirror.use_hosts(containerd, "docker.io", mirror.source)
-        mirror.use_hosts(containerd, "quay.io", quay)
+        containerd.use_hosts(
+            {"docker.io": mirror.hosts_toml(mirror.source), "quay.io": mirror.hosts_toml(quay)}
+        )
         containerd.forget()
         containerd.pull_by_name("docker.io/library/small:1")
         containerd.assert_holds("docker.io/library/small:1", hubs)
         containerd.forget()
         containerd.pull_by_name("quay.io/library/small:1")
         containerd.assert_holds("quay.io/library/small:1", quays)
+
+
+def test_one_file_of_containerd_is_for_all_source_registries(
+    containerd: Containerd, mirror: Mirror, publish: Callable[..., FakeImage]
+) -> None:
+    image = publish("library/small")
+    without_first_line = mirror.page(MIRROR_HOSTS_TOML).partition("\n")[2]
+    containerd.use_hosts({"_default": without_first_line})
+    containerd.forget()
+    containerd.pull_by_name("docker.io/library/small:1")
+    containerd.assert_holds("docker.io/library/small:1", image)
