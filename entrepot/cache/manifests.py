@@ -339,7 +339,8 @@ class ManifestResolver:
             self._failures.forget(repository, tag)
             if response.note.is_stale:
                 self._index.distrust_tag(repository, tag)
-        return ManifestAnswer(manifest, _origin_of(response.note), response.note.warning)
+        note = response.note
+        return ManifestAnswer(manifest, _origin_of(note), note.warning, is_fetched=True)
 
     def _invalid(
         self,
