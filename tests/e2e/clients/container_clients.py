@@ -204,10 +204,6 @@ class Podman:
             )
         )
 
-    def trust(self, address: str, authority: Path) -> None:
-        """Trust a certificate authority for a registry (containers-certs.d(5))."""
-        _trust(self._root / "home", address, authority)
-
     def pull_by_name(self, reference: str) -> None:
         """Pull with what `use_registries` configures."""
         options = ("--signature-policy", self._policy, "--platform", AMD64)
@@ -216,6 +212,10 @@ class Podman:
     def use_registries(self, text: str) -> None:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
 
     def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         [details] = json.loads(_checked(self.run("image", "inspect", reference)))
