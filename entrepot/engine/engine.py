@@ -19,6 +19,7 @@ from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.config.directories import Directories
 from entrepot.config.documents import Documents
+from entrepot.config.restrictions import RestrictionRecord
 from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.engine.bookkeeping import Bookkeeping
@@ -238,7 +239,9 @@ class Engine:
         directories.make()
         with only_engine(directories):
             registries = SourceRegistries(settings.upstreams)
-            documents = Documents(directories, registries)
+            documents = Documents(
+                directories, registries, RestrictionRecord(directories.restrictions)
+            )
             await documents.load()
             blobs = BlobStore(directories.blobs, directories.fills)
             try:
