@@ -13,6 +13,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from entrepot.certificates import CertificatesInvalid, foreign_format, read_certificates
 from entrepot.config.directories import SOCKET_PATH_LENGTH, Directories
+from entrepot.config.reader_settings import (
+    ReaderSettings,
+    ReaderSettingsInvalid,
+    read_reader_settings,
+)
 from entrepot.core.freshness import FreshnessInvalid, parse_freshness
 from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import (
@@ -176,6 +181,18 @@ class Settings:
     """
     management: ManagementOverTcp | None = None
     upstreams: tuple[DeclaredRegistry, ...] = ()
+    readers: ReaderSettings | None = None
+    """Who can sign in at the registry, besides those with a personal token."""
+    allow_anonymous: bool | None = None
+    """Whether readers who do not sign in may read rules without ``readers``; None: not decided."""
+
+    @property
+    def anonymous_may_read(self) -> bool:
+        """Whether readers who do not sign in may read rules that say nothing about readers.
+
+        Where it is not decided, they may as long as ``[readers]`` is not there.
+        """
+        return self.readers is None if self.allow_anonymous is None else self.allow_anonymous
 
     @classmethod
     def load(cls, path: Path) -> Settings:
@@ -345,6 +362,7 @@ class _SettingsTable(Struct, kw_only=True):
     manifest_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
     ca_file: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     read_only: bool | UnsetType = UNSET
+    allow_anonymous: bool | UnsetType = UNSET
     hosts: (
         Annotated[
             tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=100)
@@ -370,6 +388,10 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
     upstreams = _declared_registries(document, values.pop("upstreams", {}), path)
     management = _management(document, values.pop("management", None), path)
     try:
+        readers = read_reader_settings(document, values.pop("readers", None), path.parent)
+    except ReaderSettingsInvalid as error:
+        raise _invalid(path, error.line, error.what, error.key, error.hint) from None
+    try:
         table = convert(values, _SettingsTable)
     except TomlInvalid as error:
         raise _invalid(path, document.line_of_key(error.key or ""), error.what, error.key) from None
@@ -385,7 +407,7 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
             chosen["manifest_limit"] = parse_manifest_limit(chosen["manifest_limit"])
         if "ca_file" in chosen:
             chosen["ca_file"] = _certificates(_beside(path, chosen["ca_file"], "ca_file"))
-        settings = Settings(upstreams=upstreams, management=management, **chosen)
+        settings = Settings(upstreams=upstreams, management=management, readers=readers, **chosen)
         parse_listen(settings.listen)
     except (SettingsInvalid, FreshnessInvalid) as refusal:
         raise _invalid(
