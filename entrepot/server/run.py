@@ -45,6 +45,7 @@ from entrepot.server.shutdown import Deadline, Shutdown, handle_signals, ignore_
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.server.v1.credentials import CredentialSetEndpoints
 from entrepot.server.v1.pulls import PullEndpoints
+from entrepot.server.v1.readers import ReaderEndpoints
 from entrepot.server.v1.repositories import RepositoryEndpoints
 from entrepot.server.v1.rules import RuleEndpoints
 from entrepot.server.v1.system import SystemEndpoints
@@ -106,6 +107,7 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
         CredentialSetEndpoints(engine.credential_sets, engine.revisions, identifiers),
         RepositoryEndpoints(engine.repositories, engine.revisions),
         PullEndpoints(engine.pulls),
+        ReaderEndpoints(engine.readers),
         SystemEndpoints(
             settings=engine.settings,
             status=engine.status,
