@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from entrepot.core.readers import ReaderInvalid, parse_reader_name
-from entrepot.core.reference import quoted
-from entrepot.toml import TomlDocument, TomlInvalid, convert, unknown_keys
+from entrepot.config.settings_tables import SettingsInvalid, beside, convert_table, invalid_at
+from entrepot.core.readers import GROUP_SIGN, ReaderInvalid, parse_reader_name
+from entrepot.toml import TomlDocument
 
 _EXAMPLE: Final = (
     'Write [readers], with htpasswd = "readers.htpasswd" below it, and groups below '
@@ -33,73 +33,48 @@ class ReaderSettings:
         return frozenset(group for group, members in self.groups.items() if name in members)
 
 
-class ReaderSettingsInvalid(ValueError):
-    """What is wrong with the table: ``what``, ``hint``, and where: ``line`` and ``key``."""
-
-    def __init__(self, what: str, hint: str, *, line: int | None, key: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
-        self.line = line
-        self.key = key
-
-
 class _ReadersTable(Struct, kw_only=True):
     htpasswd: Annotated[str, Meta(min_length=1)] | None = None
     groups: dict[str, Annotated[tuple[str, ...], Meta(max_length=10_000)]] = {}
 
 
 def read_reader_settings(
-    document: TomlDocument, values: object, directory: Path
+    document: TomlDocument, values: object, path: Path
 ) -> ReaderSettings | None:
-    """The settings below ``[readers]``; None where *values*, those of the table, are None.
+    """The settings below ``[readers]`` in *path*; None where *values*, the table's, are None.
 
-    Paths are relative to *directory*. Raises `ReaderSettingsInvalid`.
+    Raises `SettingsInvalid`.
     """
     if values is None:
         return None
     head = document.line_of_table("readers")
     groups_head = document.line_of_table("readers", "groups")
     if not isinstance(values, dict):
-        raise ReaderSettingsInvalid(
-            "The value of readers is not a table.",
-            _EXAMPLE,
-            line=document.line_of_key("readers"),
-            key="readers",
-        )
-
-    def invalid(what: str, key: str, hint: str = _EXAMPLE) -> ReaderSettingsInvalid:
-        line = (
-            document.line_of_key(key, below=head)
-            or document.line_of_key(key, below=groups_head)
-            or head
-            or groups_head
-        )
-        return ReaderSettingsInvalid(f"In readers: {what}", hint, line=line, key=key)
-
-    for key, what in unknown_keys(values, _ReadersTable.__struct_fields__):
-        raise invalid(what, key)
-    try:
-        table = convert(values, _ReadersTable)
-    except TomlInvalid as error:
-        raise invalid(error.what, error.key or "readers") from None
+        line = document.line_of_key("readers")
+        raise invalid_at(path, line, "The value of readers is not a table.", "readers", _EXAMPLE)
+    table = convert_table(
+        document,
+        values,
+        _ReadersTable,
+        path,
+        head=head or groups_head,
+        place="readers",
+        hint=_EXAMPLE,
+    )
     groups: dict[str, tuple[str, ...]] = {}
     for group, members in table.groups.items():
         try:
-            name = parse_reader_name(group.removeprefix("@"), what="group")
+            name = parse_reader_name(group.removeprefix(GROUP_SIGN), what="group")
             groups[name] = tuple(dict.fromkeys(parse_reader_name(member) for member in members))
         except ReaderInvalid as refusal:
-            raise invalid(refusal.what, group, refusal.hint) from None
-    htpasswd = _path(directory, table.htpasswd, invalid) if table.htpasswd is not None else None
-    return ReaderSettings(htpasswd, groups)
-
-
-def _path(directory: Path, text: str, invalid: Any) -> Path:
+            line = document.line_of_key(group, below=groups_head) or groups_head or head
+            raise invalid_at(
+                path, line, f"In readers.groups: {refusal.what}", group, refusal.hint
+            ) from None
+    if table.htpasswd is None:
+        return ReaderSettings(None, groups)
     try:
-        return directory / Path(text).expanduser()
-    except RuntimeError:
-        raise invalid(
-            f"{quoted(text)} begins with an unknown home directory.",
-            "htpasswd",
-            "Write the whole path.",
-        ) from None
+        return ReaderSettings(beside(path, table.htpasswd, "htpasswd"), groups)
+    except SettingsInvalid as error:
+        line = document.line_of_key("htpasswd", below=head) or head
+        raise invalid_at(path, line, f"In readers: {error.what}", "htpasswd", error.hint) from None
