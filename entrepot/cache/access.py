@@ -7,7 +7,7 @@ repository without a rule, and no source is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from entrepot.cache.failures import no_rule
@@ -16,6 +16,13 @@ from entrepot.core.readers import Reader
 from entrepot.core.reference import Repository
 from entrepot.core.rules import Route
 from entrepot.errors import RegistryError, SignInRequired
+
+
+class Names(Protocol):
+    """Gives the names of at most *limit* repositories in order, those behind *after*."""
+
+    async def __call__(self, *, after: str | None, limit: int) -> Sequence[str]:
+        """The names."""
 
 
 class ReaderPolicy(Protocol):
@@ -28,11 +35,16 @@ class ReaderPolicy(Protocol):
     def can_sign_in(self) -> bool:
         """Whether there is any reader who can sign in."""
 
+    @property
+    def anonymous_may_read_something(self) -> bool:
+        """Whether readers who do not sign in may read any rule."""
+
 
 class EveryoneReads:
     """The policy of an engine without readers."""
 
     can_sign_in = False
+    anonymous_may_read_something = True
 
     def admits(self, repository: str, reader: Reader) -> bool:  # noqa: ARG002
         """Everyone may read everything."""
@@ -48,6 +60,36 @@ class AccessCheck:
         self._policy = policy
         self._index = index
         self._route = route
+
+    def admits(self, repository: str, reader: Reader) -> bool:
+        """Whether a reader may read a repository, if it exists."""
+        return self._policy.admits(repository, reader)
+
+    async def readable(
+        self, reader: Reader, names: Names, *, after: str | None, limit: int
+    ) -> Sequence[str]:
+        """The first *limit* repositories behind *after* that a reader may read.
+
+        *names* gives those that exist. Raises `SignInRequired` where a reader who did not sign in
+        may read none.
+        """
+        if (
+            reader.is_anonymous
+            and self._policy.can_sign_in
+            and not self._policy.anonymous_may_read_something
+        ):
+            raise SignInRequired(
+                "No repository is for readers who do not sign in.",
+                "Sign in: docker login, podman login, or a token of: entrepot token create",
+            )
+        readable: list[str] = []
+        while len(readable) < limit:
+            page = await names(after=after, limit=limit)
+            readable += [name for name in page if self.admits(name, reader)]
+            if len(page) < limit:
+                break
+            after = page[-1]
+        return readable[:limit]
 
     async def check(self, repository: Repository, reader: Reader) -> None:
         """Raise `RepositoryUnknown` or `SignInRequired` unless it exists for the reader.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,17 @@ USES_INTERVAL: Final = 300.0
 """Seconds between two writes of when tokens were used last."""
 
 _log = logging.getLogger("entrepot.readers")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A reader who signed in, or one with a signed token for readers who did not."""
+
+    reader: Reader
+    claims: Claims
+    """What a signed token of the reader says."""
+    scopes: tuple[str, ...] | None = None
+    """The repositories to which a signed token is bound; None: no signed token was sent."""
 
 
 class ReaderService:
@@ -113,8 +125,8 @@ class ReaderService:
 
     async def of_credentials(
         self, name: str, password: str, address: str | None
-    ) -> tuple[Reader, Claims] | None:
-        """The reader with a name and a password, and what a signed token of that reader says.
+    ) -> SignedIn | None:
+        """The reader with a name and a password.
 
         A personal token is a password for every name. None where they are wrong. Raises
         `TooManyGuesses`.
@@ -125,9 +137,9 @@ class ReaderService:
         if self._htpasswd is None or not await self._passwords.is_right(name, password, address):
             return None
         version = self._passwords.fingerprint(name) or ""
-        return self._reader(name), Claims(name, 0.0, version=version)
+        return SignedIn(self._reader(name), Claims(name, 0.0, version=version))
 
-    def of_bearer(self, secret: str) -> tuple[Reader, Claims] | None:
+    def of_bearer(self, secret: str) -> SignedIn | None:
         """The reader with a personal token, or with a token that this engine signed.
 
         None where it is not valid any more.
@@ -139,14 +151,14 @@ class ReaderService:
         if claims is None:
             return None
         if not claims.name:
-            return ANONYMOUS, claims
+            return SignedIn(ANONYMOUS, claims, claims.scopes)
         if claims.personal_token:
             token = self._tokens.book.of_hash(claims.personal_token)
             signed_in = self._of_token(token) if token is not None else None
-            return (signed_in[0], claims) if signed_in is not None else None
+            return replace(signed_in, scopes=claims.scopes) if signed_in is not None else None
         if claims.version != self._passwords.fingerprint(claims.name):
             return None
-        return self._reader(claims.name), claims
+        return SignedIn(self._reader(claims.name), claims, claims.scopes)
 
     def sign(self, claims: Claims, scopes: Sequence[str]) -> tuple[str, int]:
         """A signed token for some repositories, and the seconds for which it is valid."""
@@ -159,12 +171,12 @@ class ReaderService:
         )
         return self._signer.sign(signed), LIFETIME
 
-    def _of_token(self, token: PersonalToken) -> tuple[Reader, Claims] | None:
+    def _of_token(self, token: PersonalToken) -> SignedIn | None:
         now = self._clock()
         if not token.is_valid(now):
             return None
         self._uses[token.sha256] = now
-        return (
+        return SignedIn(
             self._reader(token.name, token.groups),
             Claims(token.name, 0.0, personal_token=token.sha256),
         )
