@@ -83,8 +83,8 @@ class Readers:
             if reader
             else {}
         )
-        scopes = [("scope", f"repository:{repository}:pull") for repository in repositories]
-        return await self.registry.get("/v2/token", params=scopes, headers=credentials)
+        scopes = [f"repository:{repository}:pull" for repository in repositories]
+        return await self.registry.get("/v2/token", params={"scope": scopes}, headers=credentials)
 
 
 @asynccontextmanager
