@@ -33,6 +33,7 @@ from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.pulls import PullService
 from entrepot.engine.readers import ReaderService
 from entrepot.engine.repositories import RepositoryService
+from entrepot.engine.restriction_upkeep import RestrictionUpkeep
 from entrepot.engine.routing import Routing
 from entrepot.engine.rule_usage import RuleUsageCounter
 from entrepot.engine.rules import RuleService
@@ -213,6 +214,7 @@ class Engine:
             cache=self.cache,
             traffic=self.traffic,
             maintenance=self.maintenance,
+            restrictions=RestrictionUpkeep(documents, catalog, monotonic),
             events=self.events,
         )
 
