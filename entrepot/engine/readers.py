@@ -23,6 +23,7 @@ from entrepot.config.htpasswd import HtpasswdInvalid, read_htpasswd
 from entrepot.config.settings import Settings
 from entrepot.config.token_document import TokenDocument, read_token_uses, write_token_uses
 from entrepot.core.readers import ANONYMOUS, Reader
+from entrepot.core.rules import CacheRule
 from entrepot.core.tokens import PersonalToken
 from entrepot.engine.passwords import PasswordCheck
 from entrepot.engine.signed_tokens import LIFETIME, Claims, TokenSigner
@@ -112,6 +113,10 @@ class ReaderService:
         return self._documents.access(repository).admits(
             reader, allow_anonymous=self.anonymous_may_read
         )
+
+    def admits_rule(self, rule: CacheRule, reader: Reader) -> bool:
+        """Whether a reader may read what a rule caches."""
+        return rule.access.admits(reader, allow_anonymous=self.anonymous_may_read)
 
     @property
     def anonymous_may_read_something(self) -> bool:
