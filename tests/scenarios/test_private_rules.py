@@ -137,6 +137,16 @@ async def test_a_deleted_rule_within_a_public_one_leaves_its_content_private(
     assert "private/app" not in catalog
     catalog = (await registry.client.get("/v2/_catalog", headers=registry.ci)).json()
     assert "private/app" in catalog["repositories"]
+    # At a mirror too, where the rule around it gives it a name.
+    token = (await registry.engine.readers.create_token("bob")).secret
+    for headers in ({}, bearer(token)):
+        answers = [
+            await registry.client.get(f"/v2/{name}/manifests/1?ns={LOGIN_SERVER}", headers=headers)
+            for name in ("public/private/app", "elsewhere/none")
+        ]
+        assert len({answer.status_code for answer in answers}) == 1
+        texts = [answer.text for answer in answers]
+        assert texts[0].replace("public/private/app", "elsewhere/none") == texts[1]
 
 
 STEPS = st.tuples(
