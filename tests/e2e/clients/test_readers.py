@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.documents import block
 from tests.e2e.clients.container_clients import (
     ContainerClient,
     Containerd,
@@ -115,9 +116,14 @@ def test_containerd_sends_what_hosts_toml_has(
     basic = base64.b64encode(f"{USER}:{password}".encode()).decode()
     value = guarded.token if scheme == "Bearer" else basic
     url = f"http://{guarded.engine.address}"
+    documented = block("# With a personal token.").text.replace(
+        "127.0.0.1:5000", guarded.engine.address
+    )
     containerd.use_hosts(
         {
-            guarded.engine.address: f'server = "{url}"\n[host."{url}"]\n'
+            guarded.engine.address: documented.replace("entrepot_…", value)
+            if scheme == "Bearer"
+            else f'server = "{url}"\n[host."{url}"]\n'
             'capabilities = ["pull", "resolve"]\n'
             f'[host."{url}".header]\nAuthorization = ["{scheme} {value}"]\n'
         }
