@@ -40,7 +40,7 @@ _HEADER: Final = """\
 _FIX: Final = "Fix the file: until then, the tokens that were read before stay in force."
 
 
-class _Row(msgspec.Struct, kw_only=True):
+class _TokenRow(msgspec.Struct, kw_only=True):
     name: str
     sha256: str
     created: datetime | None = None
@@ -131,7 +131,7 @@ class TokenDocument:
             document = TomlDocument(content or b"")
             for unknown in document.unknown_keys(("tokens",)):
                 raise unknown
-            for entry in document.table_entries("tokens", _Row, noun="token"):
+            for entry in document.table_entries("tokens", _TokenRow, noun="token"):
                 name = f"token {entry.name}"
                 for misfit in (*entry.unknown_keys, entry.misfit):
                     if misfit is not None:

@@ -353,6 +353,7 @@ class Engine:
             credential_checks=self.credential_checks,
             health=self.health,
             status=self.status,
+            readers=self.readers,
             clock=clock,
         )
 

@@ -57,7 +57,7 @@ class _Credentials:
     bearer: str = ""
 
 
-class SignIn:
+class ReaderSignIn:
     """Says in the scope of each request who reads; passes the request on to *app*."""
 
     def __init__(self, app: Application, readers: ReaderService) -> None:

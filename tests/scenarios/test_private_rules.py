@@ -21,10 +21,10 @@ from entrepot.config.settings import Settings
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
-from entrepot.core.states import SignIn as SourceSignIn
+from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
-from entrepot.server.sign_in import SignIn
+from entrepot.server.sign_in import ReaderSignIn
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeImage, FakeRegistry
 from tests.server.signed_in import bearer
@@ -60,7 +60,7 @@ async def registry_of(root: Path, source: FakeRegistry) -> AsyncIterator[Registr
     """Everything of the source is open to everyone, but for ``private/*``."""
     settings_of_engine = Settings(
         listen="127.0.0.1:0",
-        upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SourceSignIn.OPTIONAL, source.url),),
+        upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),),
         readers=ReaderSettings(),
         allow_anonymous=True,
     )
@@ -77,7 +77,7 @@ async def registry_of(root: Path, source: FakeRegistry) -> AsyncIterator[Registr
             token = (await engine.readers.create_token("ci")).secret
             (root / "token").write_text(token)
         transport = httpx.ASGITransport(
-            SignIn(registry_app(engine), engine.readers), raise_app_exceptions=False
+            ReaderSignIn(registry_app(engine), engine.readers), raise_app_exceptions=False
         )
         async with httpx.AsyncClient(transport=transport, base_url="http://cache") as client:
             yield Registry(engine, client, bearer((root / "token").read_text()))

@@ -14,7 +14,7 @@ from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
-from entrepot.server.sign_in import SignIn
+from entrepot.server.sign_in import ReaderSignIn
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry
 from tests.server.signed_in import (
@@ -388,7 +388,7 @@ async def test_an_engine_without_readers_ignores_credentials(
     engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/app", "1")
-    transport = httpx.ASGITransport(SignIn(registry_app(engine), engine.readers))
+    transport = httpx.ASGITransport(ReaderSignIn(registry_app(engine), engine.readers))
     async with httpx.AsyncClient(transport=transport, base_url="http://cache") as client:
         for path in ("/v2/", "/v2/library/app/manifests/1", "/healthz"):
             for headers in ({}, basic("a", "b"), bearer("c")):
