@@ -27,12 +27,14 @@
     │   │                            SecretIdentifierInvalid, SecretKindNotAllowed
     │   ├── core/freshness.py, core/platforms.py
     │   │                            FreshnessInvalid, PlatformInvalid
-    │   ├── core/readers.py          ReaderInvalid
+    │   ├── core/readers.py, core/tokens.py
+    │   │                            ReaderInvalid, PersonalTokenInvalid, TokenNameTaken,
+    │   │                            TokenLimitReached
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
     │   └── engine/verification.py   VerificationUnderWay
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
-    │                                CacheRuleNotFound, CredentialSetNotFound
+    │                                CacheRuleNotFound, CredentialSetNotFound, TokenNotFound
     ├── RegistryError                an error answer to a container client: RepositoryUnknown,
     │                                ManifestUnknown, BlobUnknown, LoopDetected, PushRefused,
     │                                RangeUnsatisfiable, SignInRequired
@@ -41,7 +43,8 @@
     ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
     │                                VaultIdentityUnknown
     ├── EngineError                  the engine can't start or go on: port, disk, lock, permissions
-    │   ├── EngineBusy               too many requests are under way
+    │   ├── EngineBusy               too many requests are under way; TooManyGuesses
+    │   ├── HtpasswdInvalid          the password file of readers (config/htpasswd.py)
     │   ├── SettingsInvalid          settings.toml can't be used (config/settings.py)
     │   ├── CatalogFailed            the catalog can't be read or written (store/connections.py)
     │   └── FileCutShort             a file ended before its blob (httpd/sendfile.py)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -83,14 +83,14 @@ class TokenDocument:
             return before != self.book or problem is not None
 
     def create(
-        self, name: str, *, lifetime: str | None, groups: tuple[str, ...]
+        self, name: str, *, lifetime: str | None, groups: tuple[str, ...], now: datetime
     ) -> tuple[PersonalToken, str]:
         """Create a token; return it with its secret, which is nowhere else.
 
         Raises a `Refusal` or `EngineError`, and then nothing is changed.
         """
         secret = new_secret()
-        token = new_token(name, secret, lifetime=lifetime, groups=groups, now=datetime.now(UTC))
+        token = new_token(name, secret, lifetime=lifetime, groups=groups, now=now)
         self._change(lambda book: book.with_token(token))
         return token, secret
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -210,7 +211,11 @@ class ReaderService:
     ) -> CreatedToken:
         """Create a personal token. It is in the answer, and nowhere else. Raises a `Refusal`."""
         token, secret = await asyncio.to_thread(
-            self._tokens.create, name, lifetime=lifetime, groups=tuple(groups)
+            self._tokens.create,
+            name,
+            lifetime=lifetime,
+            groups=tuple(groups),
+            now=datetime.fromtimestamp(self._clock(), UTC),
         )
         self.revision += 1
         self._record(EventKind.TOKEN_CREATED, f"Personal token {token.name} is created.")

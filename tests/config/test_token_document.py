@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from entrepot.config.document_files import ConfigurationReadOnly, DocumentInvalid
 from entrepot.config.token_document import TokenDocument, read_token_uses, write_token_uses
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -23,9 +26,9 @@ def opened(file: Path) -> TokenDocument:
 
 def test_tokens_come_back_from_the_disk(file: Path) -> None:
     document = opened(file)
-    token, secret = document.create("ci", lifetime="90d", groups=("ops", "dev"))
-    document.create("other", lifetime=None, groups=())
-    document.create("third", lifetime=None, groups=())
+    token, secret = document.create("ci", lifetime="90d", groups=("ops", "dev"), now=NOW)
+    document.create("other", lifetime=None, groups=(), now=NOW)
+    document.create("third", lifetime=None, groups=(), now=NOW)
     document.revoke("third")
     again = opened(file)
     assert again.book == document.book
@@ -36,7 +39,7 @@ def test_tokens_come_back_from_the_disk(file: Path) -> None:
 
 def test_a_token_whose_entry_is_deleted_by_hand_is_revoked(file: Path) -> None:
     document = opened(file)
-    _, secret = document.create("ci", lifetime=None, groups=())
+    _, secret = document.create("ci", lifetime=None, groups=(), now=NOW)
     assert not document.reload_if_changed()
     file.write_text("# none\n")
     assert document.reload_if_changed()
@@ -58,7 +61,7 @@ def test_a_wrong_edit_is_refused_with_its_line_and_what_was_read_stays(
     file: Path, text: str, what: str
 ) -> None:
     document = opened(file)
-    _, secret = document.create("ci", lifetime=None, groups=())
+    _, secret = document.create("ci", lifetime=None, groups=(), now=NOW)
     file.write_text(text)
     assert document.reload_if_changed()
     assert not document.reload_if_changed()
@@ -67,7 +70,7 @@ def test_a_wrong_edit_is_refused_with_its_line_and_what_was_read_stays(
     assert what in document.problem.message
     assert document.book.of_secret(secret) is not None
     with pytest.raises(DocumentInvalid):
-        document.create("new", lifetime=None, groups=())
+        document.create("new", lifetime=None, groups=(), now=NOW)
     with pytest.raises(DocumentInvalid):
         opened(file)
 
@@ -80,7 +83,7 @@ def test_where_the_configuration_is_read_only_no_token_is_created(
         "entrepot.config.token_document.write_obstacle", lambda _: ("it is so", "Change it.")
     )
     with pytest.raises(ConfigurationReadOnly):
-        document.create("ci", lifetime=None, groups=())
+        document.create("ci", lifetime=None, groups=(), now=NOW)
     assert len(document.book) == 0
 
 
