@@ -28,4 +28,4 @@ async def test_a_program_creates_tokens_and_gives_rules_readers(engine: Engine) 
         assert await client.readers.revoke_token("ci")
         assert not await client.readers.revoke_token("ci")
         with pytest.raises(EngineRefused, match="can't be the name of a reader"):
-            await client.rules.create("acme-other", source, target, readers=["a b"])
+            await client.rules.create("acme-other", source, "other/*", readers=["a b"])
