@@ -44,6 +44,14 @@ def _checked(finished: Finished) -> str:
     return finished.output
 
 
+def _no_credentials(root: Path) -> Path:
+    """A file for what a client signs in with, of its own."""
+    root.mkdir(parents=True, exist_ok=True)
+    file = root / "auth.json"
+    file.write_text("{}")
+    return file
+
+
 def _unpacked_layers(image: FakeImage, platform: str) -> list[str]:
     config = json.loads(image.platforms[platform].config.content)
     return list(config["rootfs"]["diff_ids"])
@@ -63,6 +71,7 @@ class Skopeo:
         self._root = root
         self._environment = skopeo_environment(root / "home")
         self._registries = root / "registries.conf"
+        self._environment["REGISTRY_AUTH_FILE"] = str(_no_credentials(root))
 
     def copy(self, source: str, target: str, *options: str) -> Finished:
         """Run ``skopeo copy``."""
@@ -107,6 +116,11 @@ class Skopeo:
             *(f"docker://{reference}", f"dir:{self._root / 'image'}"),
         ]
         _checked(run(arguments, environment=self._environment))
+
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``skopeo login``."""
+        options = ("--tls-verify=false", "--username", name, "--password", password)
+        return run([self._program, "login", *options, address], environment=self._environment)
 
     def delete(self, reference: str) -> Finished:
         """Run ``skopeo delete``."""
@@ -174,6 +188,7 @@ class Podman:
             path = root / variable.lower()
             path.write_text(content)
             self._environment[variable] = str(path)
+        self._environment["REGISTRY_AUTH_FILE"] = str(_no_credentials(root))
         self._registries = root / "containers_registries_conf"
         self._policy = root / "policy.json"
         self._policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
@@ -203,6 +218,11 @@ class Podman:
                 reference,
             )
         )
+
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``podman login``."""
+        options = ("--tls-verify=false", "--username", name, "--password", password)
+        return self.run("login", *options, address)
 
     def pull_by_name(self, reference: str) -> None:
         """Pull with what `use_registries` configures."""
@@ -431,6 +451,15 @@ class Docker:
 
     def run(self, *arguments: str) -> Finished:
         return run([self._docker, *arguments], environment=self._environment)
+
+    @property
+    def client_configuration(self) -> Path:
+        """What ``docker`` sends to registries."""
+        return Path(self._environment["HOME"]) / ".docker" / "config.json"
+
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``docker login``."""
+        return self.run("login", "--username", name, "--password", password, address)
 
     def _configure(self, **settings: object) -> None:
         self._configuration.write_text(
