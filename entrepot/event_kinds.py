@@ -50,6 +50,7 @@ class EventKind(StrEnum):
     PULL_ENDED = "pull-ended"
     TAG_MOVED = "tag-moved"
     TAG_GONE = "tag-gone"
+    CONTENT_IMPORTED = "content-imported"
 
     REPOSITORY_DELETED = "repository-deleted"
     TAG_DELETED = "tag-deleted"
