@@ -48,6 +48,7 @@ from entrepot.server.v1.pulls import PullEndpoints
 from entrepot.server.v1.repositories import RepositoryEndpoints
 from entrepot.server.v1.rules import RuleEndpoints
 from entrepot.server.v1.system import SystemEndpoints
+from entrepot.server.v1.transfer import TransferEndpoints
 from entrepot.tasks import OwnedTasks, uninterrupted
 
 SHUTDOWN_GRACE = 10.0
@@ -106,6 +107,9 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
         CredentialSetEndpoints(engine.credential_sets, engine.revisions, identifiers),
         RepositoryEndpoints(engine.repositories, engine.revisions),
         PullEndpoints(engine.pulls),
+        TransferEndpoints(
+            engine.exports, engine.imports, manifest_limit=engine.settings.manifest_limit
+        ),
         SystemEndpoints(
             settings=engine.settings,
             status=engine.status,
