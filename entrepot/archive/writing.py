@@ -7,6 +7,7 @@ too. Everything is flushed to the disk before it gets its name.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tarfile
@@ -104,10 +105,15 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         directory = path if path.is_dir() else path.parent
+        if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.ENOENT}:
+            raise ArchiveNotWritten(
+                f"The archive {path} can't be written: {error.strerror}.",
+                "Name a directory that can be created, or a file in one that exists.",
+            ) from error
         cause = disk_cause(error, directory, file_system(directory))
         raise ArchiveNotWritten(
             f"The archive {path} can't be written. {cause.what}",
-            "Make room, and run the same command again: it goes on where it ended.",
+            "When that is put right, run the same command again: it goes on where it ended.",
         ) from error
 
 
