@@ -21,6 +21,8 @@ from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.events import events
+from entrepot.cli.exporting import export, inventory
+from entrepot.cli.importing import import_
 from entrepot.cli.options import as_json
 from entrepot.cli.output import (
     REFUSED,
@@ -291,7 +293,19 @@ def _last_day(counts: ActivityCounts) -> str:
     )
 
 
-for _command in (rule, credential_set, repository, evict, verify, pull, refresh, events):
+for _command in (
+    rule,
+    credential_set,
+    repository,
+    evict,
+    verify,
+    pull,
+    refresh,
+    export,
+    import_,
+    inventory,
+    events,
+):
     cli.add_command(_command)
 
 
