@@ -176,11 +176,9 @@ def write_index(entries: Iterable[Entry]) -> bytes:
 def merged(before: Iterable[Entry], later: Iterable[Entry]) -> list[Entry]:
     """The entries of a layout after an export into it: a later one of the same name wins."""
     entries: dict[tuple[str, str, str], Entry] = {}
-    for number, entry in enumerate([*before, *later]):
-        # Entries of other programs may have neither a name nor a repository.
-        key = entry.key if any(entry.key) else (str(number), "", "")
-        entries.pop(key, None)
-        entries[key] = entry
+    for entry in [*before, *later]:
+        entries.pop(entry.key, None)
+        entries[entry.key] = entry
     return list(entries.values())
 
 

@@ -96,8 +96,7 @@ def open_archive(source: str) -> Iterator[Archive]:
     if path.is_dir():
         yield LayoutDirectory(path)
         return
-    members = TarMembers(path)
-    try:
+    with TarMembers(path) as members:
         if members.find(INDEX_FILE) is not None and members.find(LAYOUT_FILE) is not None:
             yield LayoutTar(members)
         elif members.find(DOCKER_FILE) is not None:
@@ -108,8 +107,6 @@ def open_archive(source: str) -> Iterator[Archive]:
                 "images.",
                 "Make one with: entrepot export, skopeo copy, or docker save.",
             )
-    finally:
-        members.close()
 
 
 class LayoutDirectory:

@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final, Self, cast
 
 from entrepot.archive.layout import ArchiveInvalid
 from entrepot.formatting import printable
@@ -72,7 +72,7 @@ class _BoundedFile:
 
 
 class TarMembers:
-    """The regular files and links of a tar file, by their names."""
+    """The regular files and links of a tar file, by their names. Use it as ``with``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,8 +87,10 @@ class TarMembers:
             self._file.close()
             raise
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def _read(self) -> None:
@@ -169,7 +171,11 @@ def headers(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
             while (header := tar.next()) is not None:
                 if header.size < 0 or header.offset <= last:
                     raise ArchiveInvalid(f"{path} has a member of a negative size.")
-                if header.isreg() and header.offset_data + header.size > size:
+                if (
+                    header.isreg()
+                    and not header.issparse()
+                    and header.offset_data + header.size > size
+                ):
                     raise ArchiveInvalid(
                         f"{path} ends within {printable(header.name, 100)}: it is incomplete.",
                         "Copy it again.",
