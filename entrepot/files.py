@@ -5,18 +5,31 @@ Blobs are fsynced and renamed into place in `entrepot.store.blobs`.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
 import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from entrepot.formatting import printable
 
 READABLE_STORES: Final = (Path("/nix/store"), Path("/gnu/store"))
 """Where the package managers Nix and Guix keep what they build: every user can read it, and nothing
 but them may write there, not even root."""
+
+_SYNC_FILE_RANGE_WRITE: Final = 2
+_WITHOUT_WRITE_BACK: Final = {
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+    errno.ESPIPE,
+    errno.EPERM,
+}
+"""What sync_file_range(2) answers where the kernel, a sandbox or the file does not have it."""
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
@@ -76,3 +89,30 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def start_write_back(descriptor: int, offset: int, length: int) -> bool:
+    """Have the kernel begin to write *length* bytes of a file to the disk, from *offset* on.
+
+    It waits for nothing but the queue of the disk, and nothing is safe before a later fdatasync(2),
+    which also reports the errors of these writes: this call consumes none. False where it is not
+    supported (anywhere but on Linux). Raises `OSError`.
+    """
+    sync_file_range = _sync_file_range()
+    if sync_file_range is None:
+        return False
+    if sync_file_range(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _WITHOUT_WRITE_BACK:
+        return False
+    raise OSError(number, os.strerror(number))
+
+
+@cache
+def _sync_file_range() -> Any:
+    """The function of the C library, which the standard library lacks; None where it has none."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
-from entrepot.files import file_system, replace_file
+from entrepot.files import file_system, replace_file, start_write_back
 
 MOUNTS = """\
 22 1 8:1 / / rw - ext4 /dev/sda1 rw
@@ -86,3 +88,28 @@ def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(tmp_path: Path) 
 
 def test_a_file_system_is_unknown_without_a_table_of_mounts(tmp_path: Path) -> None:
     assert file_system(tmp_path, tmp_path / "none") == "unknown"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sync_file_range(2) is Linux's")
+def test_the_kernel_can_be_told_to_write_a_part_of_a_file(tmp_path: Path) -> None:
+    with open(tmp_path / "blob", "wb") as file:
+        file.write(bytes(100_000))
+        file.flush()
+        assert start_write_back(file.fileno(), 4096, 50_000)
+
+
+def test_what_is_no_file_has_no_early_writes() -> None:
+    reader, writer = os.pipe()
+    try:
+        assert not start_write_back(writer, 0, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sync_file_range(2) is Linux's")
+def test_an_early_write_that_fails_says_why(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    os.close(descriptor)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        start_write_back(descriptor, 0, 1)

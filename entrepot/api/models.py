@@ -323,12 +323,25 @@ class LoopLag(Snapshot, frozen=True, kw_only=True):
     """How often since the start something held the loop for long enough to be logged."""
 
 
+class MirrorSnapshot(Snapshot, frozen=True, kw_only=True):
+    """Where every image is one of the source registry *namespace*."""
+
+    namespace: str
+    """``docker.io``"""
+    address: str
+    """Where clients find it: ``127.0.0.1:5002``, or the host name and the registry's port."""
+    has_tls: bool = False
+
+
 class EngineStatus(Snapshot, frozen=True, kw_only=True):
     """Figures and notices of the engine."""
 
     version: str
     address: str
     """Where container clients find the registry: ``127.0.0.1:5000``."""
+    has_tls: bool = False
+    """Whether it speaks TLS there."""
+    mirrors: tuple[MirrorSnapshot, ...] = ()
     started: float
     rules: int
     rules_limit: int

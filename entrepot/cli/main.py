@@ -171,6 +171,34 @@ def demo(context: click.Context, headless: bool) -> None:
     "[default: from settings.toml, else 127.0.0.1:5000].",
 )
 @click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The certificate with which the registry speaks TLS, in PEM format.",
+)
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The private key of the certificate, in PEM format.",
+)
+@click.option(
+    "--client-authorities",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Require client certificates of these authorities, in PEM format.",
+)
+@click.option(
+    "--allow-plain-http",
+    is_flag=True,
+    help="Listen for other machines without TLS. Not needed on loopback.",
+)
+@click.option(
+    "--allow-anonymous",
+    is_flag=True,
+    help="Let clients pull that do not sign in. Not needed on loopback.",
+)
+@click.option(
     "--read-only",
     is_flag=True,
     help="Refuse all changes through the management API. Container clients can still pull.",
@@ -192,6 +220,11 @@ def demo(context: click.Context, headless: bool) -> None:
 def serve(
     connection: Connection,
     listen: str | None,
+    certificate: Path | None,
+    key: Path | None,
+    client_authorities: Path | None,
+    allow_plain_http: bool,
+    allow_anonymous: bool,
     read_only: bool,
     log_format: str,
     log_file: Path | None,
@@ -207,19 +240,20 @@ def serve(
     # Modules stay: to collect garbage among them takes a tenth of that time. The engine turns it on
     # again when it has started.
     gc.disable()
-    from entrepot.config.settings import Settings, parse_listen
+    from entrepot.config.serve_options import ServeOptions
+    from entrepot.config.settings import Settings
     from entrepot.server.run import serve as run
 
+    options = ServeOptions(
+        listen, certificate, key, client_authorities, allow_plain_http, allow_anonymous
+    )
     try:
         directories = Directories.of_user()
-        settings = Settings.load(directories.settings)
-        if listen is not None:
-            parse_listen(listen)
+        settings = options.applied_to(Settings.load(directories.settings))
         asyncio.run(
             run(
                 directories,
                 settings,
-                listen=listen,
                 read_only=read_only or connection.read_only,
                 log_format=log_format,
                 log_file=log_file.absolute() if log_file is not None else None,
@@ -348,7 +382,7 @@ def _print_start_problem() -> None:
     from entrepot.config.settings import Settings
     from entrepot.core.registries import SourceRegistries
     from entrepot.engine.lock import start_problem
-    from entrepot.server.run import check_listen
+    from entrepot.server.listeners import check_listen
 
     try:
         directories = Directories.of_user()

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
-import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
-from entrepot.certificates import CertificatesInvalid, foreign_format, read_certificates
+from entrepot.certificates import CertificatesInvalid, read_certificates
 from entrepot.config.directories import SOCKET_PATH_LENGTH, Directories
+from entrepot.config.mirror_settings import Mirror, read_mirrors
+from entrepot.config.settings_tables import (
+    SettingsInvalid,
+    beside,
+    convert_table,
+    expanded,
+    invalid_at,
+    parse_listen,
+)
+from entrepot.config.tls_settings import TlsFiles, tls_files
 from entrepot.core.freshness import FreshnessInvalid, parse_freshness
 from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import (
@@ -28,9 +36,8 @@ from entrepot.core.registries import (
 )
 from entrepot.core.secret_identifiers import KINDS
 from entrepot.core.states import SignIn
-from entrepot.errors import EngineError, Refusal
+from entrepot.errors import Refusal
 from entrepot.formatting import parse_size
-from entrepot.secrets.exposure import find_exposure
 from entrepot.toml import TomlDocument, TomlInvalid, convert, unknown_keys
 
 MANIFEST_LIMIT: Final = 4 * 1024 * 1024
@@ -50,9 +57,11 @@ __all__ = [
     "SOCKET_PATH_LENGTH",
     "Directories",
     "ManagementOverTcp",
+    "Mirror",
     "Settings",
     "SettingsInvalid",
     "SizeLimit",
+    "TlsFiles",
     "parse_listen",
     "parse_low_water",
     "parse_size_limit",
@@ -63,16 +72,6 @@ SHORTEST_TOKEN: Final = 20
 
 20 random letters and digits can't be guessed. RFC 6750, 2.1, says which characters are allowed.
 """
-
-
-class SettingsInvalid(EngineError):
-    """``settings.toml``, or an option for one of its keys, can't be used.
-
-    ``field`` is the key.
-    """
-
-    code = "SettingsInvalid"
-    status = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +96,8 @@ class ManagementOverTcp:
     listen: str
     token_file: Path
     """A file with the token that every request must send; only its owner may use it."""
-    certificate: Path | None = None
-    """The server's certificate with those between it and its authority, in PEM format.
-
-    None is allowed on loopback only, where a proxy may speak TLS.
-    """
-    key: Path | None = None
-    """The private key of the certificate, in PEM format."""
+    tls: TlsFiles | None = None
+    """None is allowed on loopback only, where a proxy may speak TLS."""
     secret_identifiers: PermittedIdentifiers = DEFAULT_OVER_TCP
     """The secret identifiers that it takes; the Unix socket takes all.
 
@@ -113,7 +107,7 @@ class ManagementOverTcp:
     @property
     def shown(self) -> str:
         """Its URL as a client would write it."""
-        return f"{'http' if self.certificate is None else 'https'}://{self.listen}"
+        return f"{'http' if self.tls is None else 'https'}://{self.listen}"
 
     def token(self) -> str:
         """The token. Blocks; raises `SettingsInvalid` if the file can't be used."""
@@ -144,6 +138,12 @@ class Settings:
 
     listen: str = "127.0.0.1:5000"
     """Where container clients find the registry; port 0 lets the system choose."""
+    tls: TlsFiles | None = None
+    """What the registry speaks TLS with; None: plain HTTP."""
+    allow_plain_http: bool = False
+    """Whether other machines may use plain HTTP (`entrepot.config.network_access`)."""
+    allow_anonymous: bool | None = None
+    """Whether clients that do not sign in may pull; None: on loopback without readers only."""
     freshness: float = 300.0
     """The tag lifetime where a rule has none of its own.
 
@@ -175,6 +175,7 @@ class Settings:
     Those of a proxy in front of it; localhost and addresses are always allowed.
     """
     management: ManagementOverTcp | None = None
+    mirrors: tuple[Mirror, ...] = ()
     upstreams: tuple[DeclaredRegistry, ...] = ()
 
     @classmethod
@@ -195,33 +196,7 @@ class Settings:
         try:
             return _settings(TomlDocument(content), path)
         except TomlInvalid as error:
-            raise _invalid(path, error.line, error.what, error.key) from None
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """Host (without the brackets of IPv6) and port of an address to listen on.
-
-    Raises `SettingsInvalid`.
-    """
-    hint = (
-        "Write HOST:PORT, such as 127.0.0.1:5000, 0.0.0.0:5000 for every network of this machine, "
-        "or [::1]:5000; port 0 lets the system choose."
-    )
-    address = re.fullmatch(
-        r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[A-Za-z0-9._-]+))"
-        r":(?P<port>[0-9]{1,5})",
-        text.strip(),
-    )
-    if address is None:
-        raise SettingsInvalid(f"{text!r} is not an address to listen on.", hint, field="listen")
-    port = int(address["port"])
-    if port > 65535:
-        raise SettingsInvalid(
-            f"{text!r} is not an address to listen on: there is no port {port}.",
-            "Ports go from 1 to 65535; 0 lets the system choose.",
-            field="listen",
-        )
-    return address["six"] or address["host"], port
+            raise invalid_at(path, error.line, error.what, error.key) from None
 
 
 def parse_size_limit(value: str | int) -> SizeLimit:
@@ -317,8 +292,7 @@ def _percentage(text: str) -> float | None:
 
 
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST_DURATION)]
-
-Table = TypeVar("Table", bound=Struct)
+FileName = Annotated[str, Meta(min_length=1)]
 
 
 class _RegistryTable(Struct, kw_only=True):
@@ -335,6 +309,11 @@ class _SettingsTable(Struct, kw_only=True):
     """
 
     listen: str | UnsetType = UNSET
+    certificate: FileName | None = None
+    key: FileName | None = None
+    client_authorities: FileName | None = None
+    allow_plain_http: bool | UnsetType = UNSET
+    allow_anonymous: bool | UnsetType = UNSET
     freshness: float | str | UnsetType = UNSET
     negative_freshness: Seconds | UnsetType = UNSET
     parallel_per_source: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
@@ -343,7 +322,7 @@ class _SettingsTable(Struct, kw_only=True):
     size_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
     low_water: str | UnsetType = UNSET
     manifest_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
-    ca_file: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
+    ca_file: FileName | UnsetType = UNSET
     read_only: bool | UnsetType = UNSET
     hosts: (
         Annotated[
@@ -355,25 +334,32 @@ class _SettingsTable(Struct, kw_only=True):
 
 class _ManagementTable(Struct, kw_only=True):
     listen: str
-    token_file: Annotated[str, Meta(min_length=1)]
-    certificate: Annotated[str, Meta(min_length=1)] | None = None
-    key: Annotated[str, Meta(min_length=1)] | None = None
+    token_file: FileName
+    certificate: FileName | None = None
+    key: FileName | None = None
     secret_kinds: Annotated[tuple[str, ...], Meta(max_length=20)] | None = None
     secret_files: Annotated[str, Meta(min_length=1)] | None = None
     secret_variables: Annotated[str, Meta(min_length=1)] | None = None
 
 
+_TABLES = ("management", "mirrors", "upstreams")
+
+
 def _settings(document: TomlDocument, path: Path) -> Settings:
     values = dict(document.values)
-    for key, what in unknown_keys(values, (field.name for field in fields(Settings))):
-        raise _invalid(path, document.line_of_key(key) or document.line_of_table(key), what, key)
+    for key, what in unknown_keys(values, (*_SettingsTable.__struct_fields__, *_TABLES)):
+        raise invalid_at(path, document.line_of_key(key) or document.line_of_table(key), what, key)
     upstreams = _declared_registries(document, values.pop("upstreams", {}), path)
     management = _management(document, values.pop("management", None), path)
+    values.pop("mirrors", None)
     try:
         table = convert(values, _SettingsTable)
     except TomlInvalid as error:
-        raise _invalid(path, document.line_of_key(error.key or ""), error.what, error.key) from None
+        raise invalid_at(
+            path, document.line_of_key(error.key or ""), error.what, error.key
+        ) from None
     chosen = to_builtins(table)
+    names = [chosen.pop(key) for key in ("certificate", "key", "client_authorities")]
     try:
         if "size_limit" in chosen:
             chosen["size_limit"] = parse_size_limit(chosen["size_limit"])
@@ -384,18 +370,19 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
         if "manifest_limit" in chosen:
             chosen["manifest_limit"] = parse_manifest_limit(chosen["manifest_limit"])
         if "ca_file" in chosen:
-            chosen["ca_file"] = _certificates(_beside(path, chosen["ca_file"], "ca_file"))
-        settings = Settings(upstreams=upstreams, management=management, **chosen)
+            chosen["ca_file"] = _certificates(beside(path, chosen["ca_file"], "ca_file"))
+        tls = tls_files(path, *names)
+        settings = Settings(upstreams=upstreams, management=management, tls=tls, **chosen)
         parse_listen(settings.listen)
     except (SettingsInvalid, FreshnessInvalid) as refusal:
-        raise _invalid(
+        raise invalid_at(
             path,
             document.line_of_key(refusal.field or ""),
             refusal.what,
             refusal.field,
             refusal.hint,
         ) from None
-    return settings
+    return replace(settings, mirrors=read_mirrors(document, path, listen=settings.listen, tls=tls))
 
 
 def _management(document: TomlDocument, values: object, path: Path) -> ManagementOverTcp | None:
@@ -404,64 +391,34 @@ def _management(document: TomlDocument, values: object, path: Path) -> Managemen
     head = document.line_of_table("management")
     example = "Write [management], with listen, token_file, certificate and key below it."
     if not isinstance(values, dict):
-        raise _invalid(
+        raise invalid_at(
             path,
             document.line_of_key("management"),
             "The value of management is not a table.",
             "management",
             example,
         )
-    table = _convert_table(
+    table = convert_table(
         document, values, _ManagementTable, path, head=head, place="management", hint=example
     )
     try:
         host, _ = parse_listen(table.listen)
-        if (table.certificate is None) != (table.key is None):
-            missing, present = (
-                ("key", "certificate") if table.key is None else ("certificate", "key")
-            )
-            raise SettingsInvalid(
-                f"There is no {missing} beside the {present}.",
-                "TLS needs both: give both, or none.",
-                field=present,
-            )
-        if table.certificate is None and not is_loopback(host):
+        tls = tls_files(path, table.certificate, table.key)
+        if tls is None and not is_loopback(host):
             raise SettingsInvalid(
                 f"Without TLS the token could be read by everyone between a client and {host}.",
                 "Give certificate and key. They may be missing only on 127.0.0.1 and [::1], where "
                 "a proxy in front speaks TLS.",
                 field="listen",
             )
-        certificate = (
-            None if table.certificate is None else _beside(path, table.certificate, "certificate")
-        )
-        private_key = None if table.key is None else _beside(path, table.key, "key")
-        token_file = _beside(path, table.token_file, "token_file")
-        if certificate is not None and private_key is not None:
-            _check_certificate(certificate, private_key)
+        token_file = beside(path, table.token_file, "token_file")
         identifiers = _secret_identifiers(table)
     except SettingsInvalid as refusal:
         line = document.line_of_key(refusal.field or "", below=head) or head
-        raise _invalid(
+        raise invalid_at(
             path, line, f"In management: {refusal.what}", refusal.field, refusal.hint
         ) from None
-    return ManagementOverTcp(table.listen, token_file, certificate, private_key, identifiers)
-
-
-def _beside(path: Path, text: str, field: str) -> Path:
-    """A file that the settings in *path* name, relative to their directory."""
-    return path.parent / _expanded(text, field)
-
-
-def _expanded(text: str, field: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise SettingsInvalid(
-            f"{quoted(text)} begins with an unknown home directory.",
-            "Write the whole path.",
-            field=field,
-        ) from None
+    return ManagementOverTcp(table.listen, token_file, tls, identifiers)
 
 
 def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
@@ -476,7 +433,7 @@ def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
         raise SettingsInvalid(
             f"{quoted(unknown[0])} is not a kind of secret identifier.", hint, field="secret_kinds"
         )
-    files = None if table.secret_files is None else _expanded(table.secret_files, "secret_files")
+    files = None if table.secret_files is None else expanded(table.secret_files, "secret_files")
     if files is not None and (not files.is_absolute() or files == Path("/")):
         hint = (
             "Write the whole path of a directory that has secrets and nothing else, such as "
@@ -498,51 +455,6 @@ def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
     return PermittedIdentifiers(kinds, files, variables)
 
 
-def _check_certificate(certificate: Path, key: Path) -> None:
-    """Raise `SettingsInvalid` if no server could use them."""
-    import ssl
-
-    for file, field in ((certificate, "certificate"), (key, "key")):
-        try:
-            with file.open("rb") as opened:
-                # A key that Docker or Kubernetes mounts has an open mode; only its place protects
-                # it (F71).
-                exposure = (
-                    find_exposure(opened.fileno(), str(file), allowed=stat.S_IRWXG)
-                    if field == "key"
-                    else None
-                )
-        except OSError as error:
-            raise SettingsInvalid(
-                f"The {field} in {file} can't be read: {error.strerror}.",
-                "Let the engine's user read it.",
-                field=field,
-            ) from None
-        if exposure is not None:
-            raise SettingsInvalid(
-                f"The key in {file} is open to every user of this machine (mode "
-                f"{exposure.mode:04o}).",
-                exposure.hint,
-                field="key",
-            )
-    try:
-        # Without a password OpenSSL would ask for a pass phrase on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            certificate, key, password=lambda: b""
-        )
-    except (ssl.SSLError, ValueError):
-        hint = (
-            foreign_format(certificate)
-            or foreign_format(key)
-            or "Both are in PEM format, and the key has no pass phrase."
-        )
-        raise SettingsInvalid(
-            f"{certificate} and {key} are not a certificate and its key.",
-            hint,
-            field="certificate",
-        ) from None
-
-
 def _declared_registries(
     document: TomlDocument, tables: object, path: Path
 ) -> tuple[DeclaredRegistry, ...]:
@@ -551,7 +463,7 @@ def _declared_registries(
         "endpoint and realms below it."
     )
     if not isinstance(tables, dict):
-        raise _invalid(
+        raise invalid_at(
             path,
             document.line_of_key("upstreams"),
             "The value of upstreams is not a table.",
@@ -563,7 +475,7 @@ def _declared_registries(
         head = document.line_of_table("upstreams", login_server)
         place = f'upstreams."{login_server}"'
         if not isinstance(values, dict):
-            raise _invalid(
+            raise invalid_at(
                 path,
                 document.line_of_key(login_server, below=document.line_of_table("upstreams"))
                 or head,
@@ -573,14 +485,14 @@ def _declared_registries(
             )
         if "." not in login_server and any(isinstance(value, dict) for value in values.values()):
             # In TOML, [upstreams.registry.example.com] is three tables within each other.
-            raise _invalid(
+            raise invalid_at(
                 path,
                 None,
                 f"The login server that begins with {login_server} has no quotation marks.",
                 "upstreams",
                 example,
             )
-        table = _convert_table(document, values, _RegistryTable, path, head=head, place=place)
+        table = convert_table(document, values, _RegistryTable, path, head=head, place=place)
         declaration = DeclaredRegistry(
             login_server, table.name, table.sign_in, table.endpoint, table.realms
         )
@@ -588,7 +500,7 @@ def _declared_registries(
             SourceRegistries([declaration])
             name = parse_login_server(login_server, field="login_server")
         except Refusal as refusal:
-            raise _invalid(
+            raise invalid_at(
                 path,
                 document.line_of_key(refusal.field or "", below=head) or head,
                 refusal.what,
@@ -596,45 +508,8 @@ def _declared_registries(
                 refusal.hint,
             ) from None
         if name in declared:
-            raise _invalid(
+            raise invalid_at(
                 path, head, f"{name} is declared twice.", "upstreams", "Remove one of the two."
             )
         declared[name] = declaration
     return tuple(declared.values())
-
-
-def _convert_table(
-    document: TomlDocument,
-    values: Mapping[str, Any],
-    table: type[Table],
-    path: Path,
-    *,
-    head: int | None,
-    place: str,
-    hint: str = "",
-) -> Table:
-    """The table that begins at the line *head*, as a struct; raises `SettingsInvalid`.
-
-    *place* names it in messages, *hint* is for values that do not fit.
-    """
-    for key, what in unknown_keys(values, table.__struct_fields__):
-        raise _invalid(
-            path, document.line_of_key(key, below=head) or head, f"In {place}: {what}", key
-        )
-    try:
-        return convert(values, table)
-    except TomlInvalid as error:
-        raise _invalid(
-            path,
-            document.line_of_key(error.key or "", below=head) or head,
-            f"In {place}: {error.what}",
-            error.key,
-            hint,
-        ) from None
-
-
-def _invalid(
-    path: Path, line: int | None, what: str, key: str | None, hint: str = ""
-) -> SettingsInvalid:
-    place = f"{path}, line {line}" if line else str(path)
-    return SettingsInvalid(f"{place}: {what}", hint or "Fix it and start again.", field=key)

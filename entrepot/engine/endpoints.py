@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from entrepot.api.models import MirrorSnapshot
+
 
 @dataclass(slots=True)
 class Endpoints:
@@ -11,6 +13,10 @@ class Endpoints:
 
     registry: str
     """Where container clients find the registry: ``127.0.0.1:5000``."""
+    has_tls: bool = False
+    """Whether the registry speaks TLS there."""
+    mirrors: tuple[MirrorSnapshot, ...] = ()
+    """Where clients find the images of one source registry each."""
     management: str | None = None
     """Where the management API is offered on TCP; None: nowhere."""
     socket_problem: str | None = None

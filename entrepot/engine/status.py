@@ -93,6 +93,8 @@ class StatusService:
         return EngineStatus(
             version=__version__,
             address=self._endpoints.registry,
+            has_tls=self._endpoints.has_tls,
+            mirrors=self._endpoints.mirrors,
             started=self._started,
             rules=len(self._documents.rules),
             rules_limit=self._documents.rules.RULES_LIMIT,

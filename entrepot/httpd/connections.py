@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import web
 
+from entrepot.httpd.asgi import Application
+
 MAX_CONNECTIONS = 4096
 """Open connections of a server, TLS handshakes included; fewer where descriptors are few: see
 `connection_limit`.
@@ -52,6 +54,8 @@ class ClientConnection:
     handler: web.RequestHandler
     socket: socket.socket
     address: str | None
+    app: Application
+    """What answers the requests."""
     is_extra: bool = False
     """Whether it is one of `entrepot.httpd.server.EXTRA_CONNECTIONS`."""
     transport: asyncio.Transport | None = None

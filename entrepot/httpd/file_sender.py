@@ -7,6 +7,9 @@ socket is writable one step in turn; the event loop only hands over a transfer, 
 Our own, because asyncio's sendfile calls the selector twice for each step, which costs as much as
 the sending. On two processors that are busy, a second thread gives clients a third more bytes per
 second, and lets manifests wait five times as long: both then wait for a processor.
+
+The thread has the priority of the event loop, above that of the threads that fetch blobs. With
+theirs, ten of them leave it a small share of a processor, and clients of cached blobs get less.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from entrepot.httpd.sendfile import (
     are_cached,
     load_in_background,
 )
-from entrepot.tasks import uninterrupted, yield_to_event_loop
+from entrepot.tasks import uninterrupted
 
 TURN_SIZE = 64 * 1024 * 1024
 """Bytes that all clients together get in one turn of the thread, as far as `MIN_STEP` allows it.
@@ -215,7 +218,6 @@ class _SendingThread:
     # Within the thread
 
     def _run(self) -> None:
-        yield_to_event_loop()
         with self._selector, self._wake, self._woken:
             while not self._is_closing or self._running:
                 ready = self._selector.select()

@@ -137,12 +137,19 @@ class HttpServer:
         self._stopping = False
         self._changed = asyncio.Event()
 
-    async def listen(self, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+    async def listen(
+        self,
+        listener: socket.socket,
+        *,
+        tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
+        app: Application | None = None,
+    ) -> None:
         """Accept connections on a bound socket, with *tls* behind TLS.
 
-        See `bind_tcp` and `entrepot.server.unix_socket`.
+        A function *tls* is asked for the context of each new connection. *app* answers on this
+        socket in place of the server's own. See `bind_tcp` and `entrepot.server.unix_socket`.
         """
-        accept = partial(self._accept, _AiohttpServer(self), tls)
+        accept = partial(self._accept, _AiohttpServer(self), app or self._app, tls)
         self._listeners.append(Listener(listener, accept, self._make_room))
 
     def stop_listening(self, listening: socket.socket) -> None:
@@ -207,7 +214,8 @@ class HttpServer:
     def _accept(
         self,
         factory: _AiohttpServer,
-        tls: ssl.SSLContext | None,
+        app: Application,
+        tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None,
         connected: socket.socket,
         address: object,
     ) -> None:
@@ -219,11 +227,15 @@ class HttpServer:
                 reset_on_close(connected)
             return
         handler = factory()
-        connection = self._pending[handler] = ClientConnection(handler, connected, client, is_extra)
+        connection = self._pending[handler] = ClientConnection(
+            handler, connected, client, app, is_extra
+        )
         self._extra += is_extra
         if client is not None:
             self._per_address[client] += 1
-        connection.setup = asyncio.get_running_loop().create_task(self._set_up(connection, tls))
+        connection.setup = asyncio.get_running_loop().create_task(
+            self._set_up(connection, tls() if callable(tls) else tls)
+        )
         connection.setup.add_done_callback(lambda _: self._setup_ended(connection))
 
     async def _set_up(self, connection: ClientConnection, tls: ssl.SSLContext | None) -> None:
@@ -381,7 +393,7 @@ class HttpServer:
         connection = self._connections.get(handler)
         if connection is None:
             return _CLOSE
-        app = self._app
+        app = connection.app
         if (
             connection.is_extra or len(self._exchanges) - self._ending >= self._max_requests
         ) and request.path not in self._always:

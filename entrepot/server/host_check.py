@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from entrepot.httpd.asgi import Application, Receive, Scope, Send
+from entrepot.server.mirror_namespace import host_name
 
 _OF_BROWSERS = frozenset(
     {b"origin", b"referer", b"accept-language", b"sec-fetch-site", b"sec-fetch-mode"}
@@ -56,9 +57,7 @@ class LocalHosts:
         )
 
     def _is_allowed(self, host: str) -> bool:
-        name = host.strip().lower()
-        name = name[1 : name.find("]")] if name.startswith("[") else name.partition(":")[0]
-        name = name.rstrip(".")
+        name = host_name(host)
         if name == "localhost" or name.endswith(".localhost") or name in self._names:
             return True
         try:

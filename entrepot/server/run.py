@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import logging
 import os
 import resource
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -23,25 +21,26 @@ from starlette.types import Receive, Scope, Send
 from entrepot import __version__
 from entrepot.config.directories import Directories
 from entrepot.config.lock_file import record_engine
+from entrepot.config.network_access import check_network_access
 from entrepot.config.settings import Settings, parse_listen
-from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import counted
 from entrepot.httpd.asgi import Application
-from entrepot.httpd.server import RETRY_AFTER, HttpServer, bind_tcp
+from entrepot.httpd.server import RETRY_AFTER, HttpServer
 from entrepot.server.access import ReadOnly, TokenRequired
 from entrepot.server.acr.data import DataResources
 from entrepot.server.acr.management import CacheRuleResources, CredentialSetResources
 from entrepot.server.acr.registries import RegistryResources
-from entrepot.server.host_check import LocalHosts
 from entrepot.server.identifier_check import IdentifierCheck
+from entrepot.server.listeners import RegistryListeners, bind_listener, bound_address
 from entrepot.server.log_format import set_up_logging
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
 from entrepot.server.responses import error_response, exception_handlers
 from entrepot.server.shutdown import Deadline, Shutdown, handle_signals, ignore_harmless_signals
+from entrepot.server.tls import ServerTls
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.server.v1.credentials import CredentialSetEndpoints
 from entrepot.server.v1.pulls import PullEndpoints
@@ -166,6 +165,7 @@ async def serve(
                 listen=settings.listen if listen is None else listen,
                 read_only=settings.read_only or read_only,
             )
+            check_network_access(settings)
             await _serve(
                 directories, settings, deadline=deadline, demo=demo, prepare=prepare, ready=ready
             )
@@ -220,22 +220,21 @@ async def listening(engine: Engine, shutdown: Shutdown | None = None) -> AsyncIt
 
     *shutdown* may ask for transfers to be cut before their time is over.
     """
-    host, port = parse_listen(engine.settings.listen)
-    listener = _listener(host, port)
-    engine.endpoints.registry = _address(host, listener)
     path = engine.directories.socket
     app = registry_app(engine)
-    # Web pages of other hosts must not read what is offered on this machine alone.
-    checked = LocalHosts(app, {host, *engine.settings.hosts}) if is_loopback(host) else app
-    registry = HttpServer(checked, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
+    registry = HttpServer(app, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
     management = _management_server(management_app(engine))
     servers = [registry, management]
-    with listener, owned_socket(path) as owned:
+    with (
+        RegistryListeners.bound(engine.settings) as listeners,
+        owned_socket(path) as owned,
+    ):
+        listeners.describe(engine.endpoints)
         async with OwnedTasks() as tasks:
             if shutdown is not None:
                 tasks.start(_abort_when_asked_again(shutdown, servers), "cutting transfers")
             try:
-                await registry.listen(listener)
+                await listeners.listen(registry, app)
                 await management.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine)) is not None:
                     servers.append(over_tcp)
@@ -253,17 +252,16 @@ async def listening(engine: Engine, shutdown: Shutdown | None = None) -> AsyncIt
 def _started_message(engine: Engine, path: Path) -> str:
     rules = counted(len(engine.rules.book), "cache rule")
     over_tcp = engine.endpoints.management
+    encryption = " over TLS" if engine.endpoints.has_tls else ""
+    mirrors = "".join(
+        f", those of {mirror.namespace} on {mirror.address}" for mirror in engine.endpoints.mirrors
+    )
     return (
-        f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; "
-        f"management on {path}"
+        f"Entrepot {__version__} answers container clients on {engine.address}{encryption} with "
+        f"{rules}{mirrors}; management on {path}"
         f"{f' and {over_tcp}' if over_tcp is not None else ''}"
         f"{', read-only' if engine.settings.read_only else ''}."
     )
-
-
-def _address(host: str, listener: socket.socket) -> str:
-    """Host and port of a listening socket."""
-    return f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 async def _stop(servers: list[HttpServer]) -> None:
@@ -332,65 +330,25 @@ async def _ensure_socket(
     engine.endpoints.socket_problem = None
 
 
-_ANOTHER = "choose another with --listen HOST:PORT or in settings.toml."
-
-
-def _listener(
-    host: str, port: int, *, what: str = "The registry", choose: str = _ANOTHER
-) -> socket.socket:
-    try:
-        return bind_tcp(host, port)
-    except socket.gaierror as error:
-        raise EngineError(
-            f"{host} is not an address of this machine: {error.strerror}.",
-            "Give another with --listen HOST:PORT, or in settings.toml.",
-        ) from error
-    except OSError as error:
-        raise EngineError(
-            f"{what} can't listen on {host}:{port}: {error.strerror}.", _listen_hint(error, choose)
-        ) from error
-
-
-def check_listen(settings: Settings) -> None:
-    """Raise `EngineError` where the registry can't listen on its address."""
-    _listener(*parse_listen(settings.listen)).close()
-
-
-def _listen_hint(error: OSError, choose: str) -> str:
-    """Advice for a failure to listen; *choose* says where another address is set."""
-    match error.errno:
-        case errno.EADDRINUSE:
-            return f"Stop what listens there, or {choose}"
-        case errno.EACCES | errno.EPERM:
-            return f"Low ports are for root and for services with CAP_NET_BIND_SERVICE: {choose}"
-        case errno.EADDRNOTAVAIL:
-            return f"No network interface of this machine has that address: {choose}"
-    return choose[:1].upper() + choose[1:]
-
-
 async def _management_over_tcp(engine: Engine) -> HttpServer | None:
     """The server of the management API on TCP, where the settings ask for one."""
     over_tcp = engine.settings.management
     if over_tcp is None:
         return None
     token = await asyncio.to_thread(over_tcp.token)
-    tls = (
-        _tls(over_tcp.certificate, over_tcp.key)
-        if over_tcp.certificate is not None and over_tcp.key is not None
-        else None
-    )
+    tls = None if over_tcp.tls is None else await asyncio.to_thread(ServerTls, over_tcp.tls)
     host, port = parse_listen(over_tcp.listen)
-    listener = _listener(
+    listener = bind_listener(
         host,
         port,
         what="The management API",
         choose="choose another below [management] in settings.toml.",
     )
-    engine.endpoints.management = replace(over_tcp, listen=_address(host, listener)).shown
+    engine.endpoints.management = replace(over_tcp, listen=bound_address(host, listener)).shown
     # No web page knows the token, so a name that its owner lets point to this machine opens
     # nothing here.
     server = _management_server(management_app(engine, token=token))
-    await server.listen(listener, tls=tls)
+    await server.listen(listener, tls=None if tls is None else tls.context)
     return server
 
 
@@ -405,20 +363,6 @@ def _management_server(app: Application) -> HttpServer:
         await response(scope, receive, send)
 
     return HttpServer(app, busy=refuse_busy, connections=MANAGEMENT_CONNECTIONS)
-
-
-def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise EngineError(
-            f"The certificate {certificate} and its key {key} can't be used: "
-            f"{error.strerror or error}.",
-            "Fix them, or the lines below [management].",
-        ) from error
-    return context
 
 
 def allow_open_files() -> None:

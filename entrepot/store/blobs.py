@@ -129,6 +129,8 @@ class BlobStore:
         # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, for
         # which other blobs would wait.
         self._committers = ThreadPoolExecutor(2, "entrepot-commit")
+        # Apart from the committers: no blob waits for the bytes of another one that grows.
+        self._write_backs = ThreadPoolExecutor(2, "entrepot-write-back")
         self._checkers = ThreadPoolExecutor(CHECKERS, "entrepot-check")
         # Apart from the writers: a disk that hangs blocks each thread that calls it.
         self._openers = ThreadPoolExecutor(2, "entrepot-open")
@@ -265,6 +267,7 @@ class BlobStore:
             self._writers,
             self._readers,
             self._committers,
+            self._write_backs,
             self._checkers,
             self._openers,
             self._hashers,
@@ -461,6 +464,7 @@ class BlobStore:
             if not self._remove_resumable_parts():
                 raise
             partial.write(full.rest)
+        partial.start_write_back(self._write_backs)
 
     async def hash(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
         """Hash, in a thread, *pieces* that will not be written."""

@@ -9,12 +9,14 @@ import errno
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from entrepot.core.reference import Digest
+from entrepot.files import start_write_back
 
 PART_SIZE = 4 * 1024 * 1024
 """Bytes of a growing file given out as one part; after each part the reader's progress is known."""
@@ -24,6 +26,11 @@ PIECES_PER_WRITE = 512
 
 HASH_SIZE = 8 * 1024 * 1024
 """Bytes of a resumable part hashed at a time."""
+
+WRITE_BACK_SIZE = 32 * 1024 * 1024
+"""Bytes of a growing file after which the kernel is told to write them to the disk. Otherwise it
+has most of a blob of 400 MB in memory at the end, and the last flush takes 0.15 to 0.2 s; with
+this 0.01 to 0.04 s, for the same processor time."""
 
 
 class NotWritten(OSError):
@@ -59,6 +66,9 @@ class PartialBlob:
         self._users = 1
         self._hasher = digest.hasher()
         self.written = 0
+        self._write_back_end = 0
+        """Bytes that the kernel was told to write to the disk."""
+        self._write_back: Future[bool] | None = None
 
     @classmethod
     def without_file(cls, digest: Digest) -> PartialBlob:
@@ -121,8 +131,40 @@ class PartialBlob:
         """Whether the hashed bytes have the requested digest."""
         return self._hasher.hexdigest() == self.digest.hex
 
+    def start_write_back(self, executor: Executor) -> None:
+        """Have bytes go to the disk before `sync`, where `WRITE_BACK_SIZE` are new.
+
+        In a thread of *executor*, because a disk that is slower than the source has it wait. Called
+        by the thread that appends.
+        """
+        start, count = self._write_back_end, self.written - self._write_back_end
+        if count < WRITE_BACK_SIZE:
+            return
+        if self._write_back is not None:
+            if not self._write_back.done() or self._write_back.exception() is not None:
+                return
+            if not self._write_back.result():
+                # It is not supported.
+                return
+        try:
+            # The file may be closed while the thread waits.
+            descriptor = os.dup(self._descriptor)
+        except OSError:
+            return
+        try:
+            self._write_back = executor.submit(start_write_back, descriptor, start, count)
+        except RuntimeError:
+            # The system has no more threads.
+            os.close(descriptor)
+            return
+        self._write_back.add_done_callback(lambda _: os.close(descriptor))
+        self._write_back_end = self.written
+
     def sync(self) -> None:
-        """Flush the content to the disk. Runs in a thread."""
+        """Flush the content to the disk. Runs in a thread; raises OSError."""
+        if self._write_back is not None and not self._write_back.cancel():
+            # What the disk refused then is lost, whatever it says now.
+            self._write_back.result()
         os.fdatasync(self._descriptor)
 
     @contextmanager

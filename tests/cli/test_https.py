@@ -15,7 +15,7 @@ import pytest
 from entrepot.api.client import CacheClient
 from entrepot.api.errors import EngineRefused, EngineUnreachable, EngineUntrusted
 from entrepot.api.models import EngineStatus
-from entrepot.config.settings import ManagementOverTcp, Settings
+from entrepot.config.settings import ManagementOverTcp, Settings, TlsFiles
 from entrepot.engine.engine import Engine
 from entrepot.event_kinds import EventKind
 from tests.cli.conftest import PATIENCE, CommandLine, next_line
@@ -50,7 +50,8 @@ def settings(
     certificate = tmp_path / "localhost.pem"
     certificate.chmod(0o600)
     return replace(
-        settings, management=ManagementOverTcp("127.0.0.1:0", token_file, certificate, certificate)
+        settings,
+        management=ManagementOverTcp("127.0.0.1:0", token_file, TlsFiles(certificate, certificate)),
     )
 
 

@@ -416,7 +416,18 @@ async def test_serve_runs_until_it_is_asked_to_end(
             "settings.toml, line 1: 'nonsense' is not an address to listen on.",
         ),
         ([], "fresness = 3\n", "settings.toml, line 1: "),
-        (["--listen", "192.0.2.1:0"], "", "The registry can't listen on 192.0.2.1:0"),
+        (
+            ["--listen", "192.0.2.1:0", "--allow-plain-http", "--allow-anonymous"],
+            "",
+            "The registry can't listen on 192.0.2.1:0",
+        ),
+        (
+            ["--listen", "192.0.2.1:0"],
+            "allow_plain_http = true\n",
+            "write allow_anonymous = true at the top of settings.toml, or start with: entrepot "
+            "serve --allow-anonymous",
+        ),
+        (["--certificate", "none.pem"], "", "There is no key beside the certificate."),
     ],
 )
 async def test_serve_says_in_one_line_why_it_can_not_start(

@@ -10,6 +10,7 @@ from entrepot.config.settings import (
     Settings,
     SettingsInvalid,
     SizeLimit,
+    TlsFiles,
     parse_listen,
     parse_size_limit,
 )
@@ -117,7 +118,7 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
     ("text", "line", "key", "says"),
     [
         ("freshnes = 3", 1, "freshnes", "Did you mean freshness?"),
-        ("\n[server]\nport = 1", 2, "server", "The keys are listen, freshness"),
+        ("\n[server]\nport = 1", 2, "server", "The keys are listen, certificate, key"),
         ("# x\nfreshness = -1", 2, "freshness", "lies between 0 and 365 days"),
         ("freshness = inf", 1, "freshness", "lies between 0 and 365 days"),
         ("freshness = nan", 1, "freshness", "lies between 0 and 365 days"),
@@ -287,7 +288,9 @@ def test_management_over_tls_finds_its_files_beside_the_settings(tmp_path: Path)
     )
     management = Settings.load(path).management
     assert management == ManagementOverTcp(
-        "0.0.0.0:5001", tmp_path / "token", tmp_path / "localhost.pem", tmp_path / "localhost.pem"
+        "0.0.0.0:5001",
+        tmp_path / "token",
+        TlsFiles(tmp_path / "localhost.pem", tmp_path / "localhost.pem"),
     )
     assert management.shown == "https://0.0.0.0:5001"
 

@@ -97,7 +97,10 @@ async def test_s36_a_registry_for_other_machines_is_asked_under_any_name(
     directories: Directories, settings: Settings
 ) -> None:
     async with (
-        Engine.open(directories, replace(settings, listen="0.0.0.0:0")) as engine,
+        Engine.open(
+            directories,
+            replace(settings, listen="0.0.0.0:0", allow_plain_http=True, allow_anonymous=True),
+        ) as engine,
         listening(engine),
     ):
         port = engine.address.rpartition(":")[2]

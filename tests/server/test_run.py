@@ -25,7 +25,7 @@ from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.event_kinds import EventKind
 from entrepot.httpd import exchange as exchange_module
-from entrepot.server import run
+from entrepot.server import listeners, run
 from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening, serve
 from tests.conftest import LOGIN_SERVER, answering
@@ -160,7 +160,10 @@ async def test_a_port_in_use_is_one_sentence(directories: Directories, settings:
 async def test_an_address_of_another_machine_is_one_sentence(
     directories: Directories, settings: Settings
 ) -> None:
-    async with Engine.open(directories, replace(settings, listen="192.0.2.1:5000")) as engine:
+    elsewhere = replace(
+        settings, listen="192.0.2.1:5000", allow_plain_http=True, allow_anonymous=True
+    )
+    async with Engine.open(directories, elsewhere) as engine:
         with pytest.raises(EngineError, match=r"can't listen on 192\.0\.2\.1:5000") as caught:
             async with listening(engine):
                 pass
@@ -173,7 +176,7 @@ async def test_a_port_that_is_for_root_is_not_said_to_be_in_use(
     def refused(host: str, port: int) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(run, "bind_tcp", refused)
+    monkeypatch.setattr(listeners, "bind_tcp", refused)
     async with Engine.open(directories, replace(settings, listen="127.0.0.1:80")) as engine:
         with pytest.raises(EngineError, match="Permission denied") as caught:
             async with listening(engine):
