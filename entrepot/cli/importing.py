@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("import")
-@click.argument("source", metavar="SOURCE", shell_complete=lambda *_: [])
+@click.argument("source", metavar="SOURCE", type=click.Path())
 @click.option(
     "--repository",
     metavar="NAME",

@@ -20,6 +20,7 @@ from entrepot.api.transfer_models import (
     TransferredTag,
 )
 from entrepot.cache.cache import NESTED_INDEXES, PLATFORMS_IN_MESSAGE, ArtifactCache
+from entrepot.cache.cached_referrers import CachedReferrers
 from entrepot.cache.fill import Fill
 from entrepot.cache.results import CachedBlob
 from entrepot.core.platforms import Platform
@@ -102,8 +103,7 @@ class ExportService:
         self._cache = cache
         self._catalog = catalog
         self._routing = routing
-        self._referrers: tuple[Repository, int, dict[Digest, list[Digest]]] | None = None
-        """The cached referrers of the repository that was exported last."""
+        self._referrers = CachedReferrers(catalog)
 
     async def plan(
         self,
@@ -290,7 +290,7 @@ class ExportService:
         self, repository: Repository, subject: Digest, selection: _Selection, cached_only: bool
     ) -> list[Digest]:
         """Add the referrers of a manifest, and return those that are new."""
-        digests = dict.fromkeys((await self._cached_referrers(repository)).get(subject, ()))
+        digests = dict.fromkeys(await self._referrers.of(repository, subject))
         if not cached_only and self._routing.route(repository) is not None:
             # Without an answer of the source, what is cached has to do.
             with suppress(EntrepotError):
@@ -308,16 +308,6 @@ class ExportService:
             selection.add(manifest, is_referrer=True)
             added.append(digest)
         return added
-
-    async def _cached_referrers(self, repository: Repository) -> dict[Digest, list[Digest]]:
-        changes = self._catalog.changes
-        if self._referrers is None or self._referrers[:2] != (repository, changes):
-            self._referrers = (
-                repository,
-                changes,
-                await self._catalog.referrers_by_subject(repository),
-            )
-        return self._referrers[2]
 
     async def _related_tags(
         self,

@@ -370,7 +370,12 @@ async def test_an_inventory_names_each_cached_blob_and_for_whom(
 
 
 async def test_referrers_come_along_and_so_does_the_signature_of_cosign(
-    management: httpx.AsyncClient, engine: Engine, image: FakeImage, source: FakeRegistry
+    management: httpx.AsyncClient,
+    there: httpx.AsyncClient,
+    engine: Engine,
+    other: Engine,
+    image: FakeImage,
+    source: FakeRegistry,
 ) -> None:
     sbom = source.add_blob("library/nginx", b'{"spdx": 1}')
     empty = source.add_blob("library/nginx", b"{}")
@@ -407,6 +412,17 @@ async def test_referrers_come_along_and_so_does_the_signature_of_cosign(
     await source.stop()
     planned = await plan(management, "library/nginx:1.27", cachedOnly=True)
     assert str(referrer.digest) in {manifest["digest"] for manifest in planned["manifests"]}
+    await move(management, there, planned)
+    transport = httpx.ASGITransport(registry_app(other))
+    async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
+        path = f"/v2/library/nginx/referrers/{image.digest}"
+        found = await client.get(path)
+        assert found.headers["entrepot-origin"] == "stale"
+        [descriptor] = found.json()["manifests"]
+        assert descriptor["digest"] == str(referrer.digest)
+        assert descriptor["artifactType"] == "application/spdx+json"
+        none = await client.get(path, params={"artifactType": "application/other"})
+        assert none.json()["manifests"] == []
 
 
 async def test_a_blob_that_was_evicted_meanwhile_is_named_or_fetched_again(
