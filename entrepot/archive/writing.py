@@ -100,19 +100,19 @@ class Destination(Protocol):
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Say why the disk does not take an archive at *path*."""
+    """Say why the disk does not take *path*."""
     try:
         yield
     except OSError as error:
         directory = path if path.is_dir() else path.parent
         if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.ENOENT}:
             raise ArchiveNotWritten(
-                f"The archive {path} can't be written: {error.strerror}.",
+                f"{path} can't be written: {error.strerror}.",
                 "Name a directory that can be created, or a file in one that exists.",
             ) from error
         cause = disk_cause(error, directory, file_system(directory))
         raise ArchiveNotWritten(
-            f"The archive {path} can't be written. {cause.what}",
+            f"{path} can't be written. {cause.what}",
             "When that is put right, run the same command again: it goes on where it ended.",
         ) from error
 

@@ -400,7 +400,7 @@ class _Inventory:
             raise InventoryInvalid(
                 f"{path}, line {number}, is no line of an inventory: "
                 f"{printable(str(error), 200).rstrip('.')}.",
-                "Write one at the other site with: entrepot inventory > FILE",
+                "Write one at the other site with: entrepot inventory --output FILE",
             ) from error
         except OSError as error:
             raise InventoryInvalid(f"{path} can't be read: {error.strerror}.") from error

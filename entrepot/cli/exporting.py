@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 import msgspec
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--missing-from",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Leave out the blobs in this inventory, which entrepot inventory wrote at the other site.",
 )
@@ -102,17 +103,41 @@ def export(
 
 
 @click.command()
-def inventory() -> None:
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write to FILE instead of standard output.",
+)
+def inventory(output: Path | None) -> None:
     """Print which blobs are cached, a line of JSON for each. At another site, entrepot export
     --missing-from leaves these out."""
-    call_engine(_print_inventory, waits=True)
+    if output is None:
+        call_engine(lambda client: _write_inventory(client, None), waits=True)
+        return
+    from entrepot.archive.writing import disk_errors
+
+    part = output.with_name(f"{output.name}.part")
+
+    async def work(client: CacheClient) -> None:
+        with disk_errors(output):
+            with part.open("wb") as file:
+                await _write_inventory(client, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, output)
+
+    call_engine(work, waits=True)
 
 
-async def _print_inventory(client: CacheClient) -> None:
+async def _write_inventory(client: CacheClient, file: IO[bytes] | None) -> None:
     encoder = msgspec.json.Encoder()
     count = 0
     async with aclosing(client.transfer.inventory()) as blobs:
         async for blob in blobs:
-            click.echo(encoder.encode(blob))
+            if file is None:
+                click.echo(encoder.encode(blob))
+            else:
+                file.write(encoder.encode(blob) + b"\n")
             count += 1
     note(f"{counted(count, 'blob')}.")

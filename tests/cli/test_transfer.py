@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,8 +22,10 @@ from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.conftest import LOGIN_SERVER, Clock, answering
+from tests.documents import block
 from tests.fakes import FakeImage, FakeRegistry
 from tests.server.cached_images import cache
+from tests.test_documents_examples import DIFFERENCE, EXPORT, FOR_DOCKER, IMPORT, INVENTORY
 
 NGINX = Repository("library/nginx")
 AMD64 = "linux/amd64"
@@ -375,3 +378,28 @@ async def test_an_inventory_that_is_none_is_named_with_its_line(
         1,
         True,
     )
+
+
+async def test_the_page_about_sites_without_a_network_can_be_followed(
+    entrepot: CommandLine, island: Site, image: FakeImage, source: FakeRegistry, tmp_path: Path
+) -> None:
+    media = tmp_path / "usb"
+    media.mkdir()
+
+    async def follow(line: CommandLine, first: str) -> str:
+        """Run the lines of a block of the page that are for entrepot."""
+        notes = ""
+        for text in block(first).text.splitlines():
+            text = text.replace("/media/usb", str(media)).replace("hub-library", "example-library")
+            program, *arguments = shlex.split(text)
+            if program == "entrepot":
+                notes += (await line.done(*arguments)).errors
+        return notes
+
+    assert "1 image exported" in await follow(entrepot, EXPORT)
+    assert "1 image exported" in await follow(entrepot, FOR_DOCKER)
+    assert "1 image imported" in await follow(island.line, IMPORT)
+    assert "2 blobs" in await follow(island.line, INVENTORY)
+    assert "2 are at the other site" in await follow(entrepot, DIFFERENCE)
+    await source.stop()
+    assert (await island.get("/v2/library/nginx/manifests/1.27")).content == image.manifest.content
