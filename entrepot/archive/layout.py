@@ -94,13 +94,6 @@ class Child:
 
     digest: Digest
     media_type: str
-    platform: str | None
-
-
-class _Platform(msgspec.Struct):
-    os: str | None = None
-    architecture: str | None = None
-    variant: str | None = None
 
 
 class _Descriptor(msgspec.Struct):
@@ -109,7 +102,6 @@ class _Descriptor(msgspec.Struct):
     media_type: str | None = msgspec.field(name="mediaType", default=None)
     artifact_type: str | None = msgspec.field(name="artifactType", default=None)
     annotations: dict[str, str] | None = None
-    platform: _Platform | None = None
 
 
 class _Index(msgspec.Struct):
@@ -200,19 +192,7 @@ def children_of(content: bytes, media_type: str) -> list[Child]:
             digest = Digest.parse(descriptor.digest)
         except DigestInvalid:
             continue
-        platform = descriptor.platform
-        names = (
-            []
-            if platform is None
-            else [platform.os or "", platform.architecture or "", platform.variant or ""]
-        )
-        children.append(
-            Child(
-                digest,
-                descriptor.media_type or UNTYPED,
-                "/".join(filter(None, names)) if len(names) > 1 and all(names[:2]) else None,
-            )
-        )
+        children.append(Child(digest, descriptor.media_type or UNTYPED))
     return children
 
 

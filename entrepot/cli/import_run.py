@@ -222,9 +222,8 @@ class _Import:
                 raise ArchiveInvalid(
                     f"{image} has more than {NESTED_INDEXES} indexes within each other."
                 )
-            await self._add(
-                image, child.digest, child.media_type, child.platform, manifests, depth=depth + 1
-            )
+            # The engine reads its platform in the index.
+            await self._add(image, child.digest, child.media_type, None, manifests, depth=depth + 1)
 
     async def _send(self, image: _Image, blob: MissingBlob) -> None:
         """Send a blob, as far as the archive has it, from the byte that an earlier import reached.

@@ -133,7 +133,7 @@ class ExportService:
             everything=everything,
             platform=await self._catalog.platform_of(repository, manifest.digest),
         )
-        if len(selection.manifests) == int(manifest.is_index):
+        if len(selection.manifests) == int(manifest.is_index) and selection.left_out:
             raise _no_image(reference, requested, selection, cached_only)
         subjects = list(selection.manifests)
         for _ in range(REFERRERS_OF_REFERRERS):

@@ -439,6 +439,8 @@ class ImportService:
                 f"({names}{', …' if len(missing) > MISSING_IN_MESSAGE else ''}).",
                 "Export it again with a new inventory of this site, or without --missing-from.",
             )
+        if not any(manifest.blobs or not manifest.children for manifest in images):
+            await self._check_child(route, repository, images, image)
         for manifest in images:
             self._lease(repository, manifest.digest)
             await self._record_platform(repository, manifest)
@@ -467,6 +469,19 @@ class ImportService:
             digest=str(digest),
             rule=route.rule.name,
             outcome=outcome,
+        )
+
+    async def _check_child(
+        self, route: Route, repository: Repository, indexes: Sequence[Manifest], image: str
+    ) -> None:
+        """Raise `ImportIncomplete` where no image of some indexes is here."""
+        for child in [child for index in indexes for child in index.children]:
+            manifest = await self._cache.index.manifest_of(repository, child.digest)
+            if manifest is not None and manifest.blobs and not await self._missing(route, manifest):
+                return
+        raise ImportIncomplete(
+            f"The archive has an index of {image}, and none of the images that it lists.",
+            "Export it again for the platforms that you need.",
         )
 
     async def _record_platform(self, repository: Repository, manifest: Manifest) -> None:

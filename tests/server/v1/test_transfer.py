@@ -198,6 +198,22 @@ async def test_a_tag_is_not_set_while_a_blob_of_its_image_is_missing(
     assert await other.catalog.tag_state(NGINX, Tag("1.27")) is None
 
 
+async def test_an_index_without_any_of_its_images_gets_no_tag(
+    there: httpx.AsyncClient, other: Engine, image: FakeImage
+) -> None:
+    await there.put(
+        f"{CONTENT}/library/nginx/_manifests/{image.digest}",
+        content=image.manifest.content,
+        headers={"content-type": image.manifest.media_type},
+    )
+    answer = await there.put(
+        f"{CONTENT}/library/nginx/_images/{image.digest}",
+        json={"tag": "1.27", "manifests": [str(image.digest)]},
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "ImportIncomplete")
+    assert await other.catalog.tag_state(NGINX, Tag("1.27")) is None
+
+
 async def test_wrong_bytes_are_refused_and_never_visible(
     management: httpx.AsyncClient, there: httpx.AsyncClient, other: Engine, image: FakeImage
 ) -> None:
