@@ -47,7 +47,10 @@ OTHER_RULE = "entrepot rule create --name ecr-library \\"
 CLIENTS = "docker pull 127.0.0.1:5000/library/nginx:1.27"
 REGISTRIES_CONF = "[[registry]]"
 HOSTS_TOML = 'server = "http://127.0.0.1:5000"'
-DAEMON_JSON = '{"registry-mirrors": ["http://127.0.0.1:5000"]}'
+MIRROR_HOSTS_TOML = 'server = "https://registry-1.docker.io"'
+MIRROR_SETTINGS = "# Every image at this address is one of Docker Hub."
+MIRROR_DAEMON_JSON = '{"registry-mirrors": ["http://127.0.0.1:5002"]}'
+MIRROR_REGISTRIES_CONF = "# Ask the mirror for images of Docker Hub first."
 UNIT = "[Unit]"
 ENABLE_UNIT = "systemctl --user enable --now entrepot.service"
 COMPLETION = 'eval "$(_ENTREPOT_COMPLETE=bash_source entrepot)"'
@@ -94,7 +97,10 @@ HOW = {
     CLIENTS: "run in tests/e2e/clients/test_readme.py",
     REGISTRIES_CONF: "read by podman in tests/e2e/clients/test_readme.py",
     HOSTS_TOML: "read by containerd in tests/e2e/clients/test_readme.py",
-    DAEMON_JSON: "read by dockerd in tests/e2e/clients/test_mirrors.py",
+    MIRROR_HOSTS_TOML: "read by containerd in tests/e2e/clients/test_mirrors.py",
+    MIRROR_SETTINGS: "read by the engine in tests/e2e/clients/test_mirrors.py",
+    MIRROR_DAEMON_JSON: "read by dockerd in tests/e2e/clients/test_mirrors.py",
+    MIRROR_REGISTRIES_CONF: "read by podman and others in tests/e2e/clients/test_mirrors.py",
     UNIT: "verified by systemd",
     ENABLE_UNIT: "run with programs that only record how they are called",
     COMPLETION: "run",
@@ -185,7 +191,8 @@ def test_each_installer_is_given_the_clone_or_the_wheel_that_was_built() -> None
 
 def test_the_page_for_contributors_lists_the_required_checks() -> None:
     checks = [check for line in block(CHECKS).text.splitlines() for check in line.split(" && ")]
-    ci = (CHECKOUT / ".ci/run").read_text().splitlines()
+    # Of a check that runs in the background, the command.
+    ci = [line.removesuffix(" &") for line in (CHECKOUT / ".ci/run").read_text().splitlines()]
     assert [
         check for check in checks if check in ci or f"ENTREPOT_REQUIRE_PROGRAMS=1 {check}" in ci
     ] == checks
@@ -246,7 +253,9 @@ def test_the_configurations_of_the_clients_can_be_parsed() -> None:
         "registry": [{"location": "127.0.0.1:5000", "insecure": True}]
     }
     assert tomllib.loads(block(HOSTS_TOML).text) == {"server": "http://127.0.0.1:5000"}
-    assert json.loads(block(DAEMON_JSON).text) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
+    assert json.loads(block(MIRROR_DAEMON_JSON).text) == {
+        "registry-mirrors": ["http://127.0.0.1:5002"]
+    }
 
 
 def test_the_unit_starts_what_the_set_up_has_linked() -> None:

@@ -37,6 +37,7 @@ from entrepot.engine.routing import Routing
 from entrepot.engine.rule_usage import RuleUsageCounter
 from entrepot.engine.rules import RuleService
 from entrepot.engine.source_events import SourceEvents
+from entrepot.engine.source_names import SourceNames
 from entrepot.engine.stall_watch import StallWatch
 from entrepot.engine.status import StatusService
 from entrepot.engine.traffic import Traffic
@@ -189,6 +190,7 @@ class Engine:
             clock=clock,
         )
         self.maintenance.imported = self.imports.in_use
+        self.source_names = SourceNames(documents, catalog, self.cache)
         self.pulls = PullService(cache=self.cache, routing=self.routing, events=self.events)
         self.revisions = Revisions(
             documents=documents,

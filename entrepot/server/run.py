@@ -75,6 +75,7 @@ def registry_app(engine: Engine) -> RegistryApp:
     return RegistryApp(
         cache=engine.cache,
         routing=engine.routing,
+        source_names=engine.source_names,
         repositories=engine.repositories,
         health=engine.health,
         traffic=engine.traffic,

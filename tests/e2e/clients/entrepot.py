@@ -160,7 +160,7 @@ class Entrepot:
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """A raw request of a container client."""
-        return httpx.get(f"{self.url}{path}", trust_env=False, timeout=30, **options)
+        return httpx.get(f"{self.url}{path}", trust_env=False, verify=False, timeout=30, **options)
 
     def everything_written(self) -> dict[Path, bytes]:
         """Every file below its directories, and what it said."""

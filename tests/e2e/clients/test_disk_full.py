@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +25,17 @@ from tests.programs import require_program
 
 SIZE = 48_000_000
 """Of the file system, in bytes."""
+
+IMPATIENT = """
+from entrepot.engine import health
+from entrepot.server.shutdown import Deadline
+health.CHECK_INTERVAL, health.PROBE_TIMEOUT = 1.0, 2.0
+Deadline.__init__.__defaults__ = (5.0,)
+from entrepot.cli.main import main
+main()
+"""
+"""An engine that reports a disk that hangs, and gives up waiting for it, after seconds: 45 s are
+long for a test."""
 
 
 @pytest.fixture
@@ -131,10 +143,14 @@ def fill(disk: Path) -> Path:
 
 
 async def filled_engine(
-    disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    disk: Path,
+    fake_source: FakeRegistry,
+    new_engine: Callable[..., Entrepot],
+    skopeo: Skopeo,
+    **options: Any,
 ) -> tuple[Entrepot, FakeImage]:
     """A running engine with its data on *disk*, and an image that is cached."""
-    engine = new_engine(fake_source.url, settings="freshness = 0.001")
+    engine = new_engine(fake_source.url, settings="freshness = 0.001", **options)
     (engine.root / "d").symlink_to(disk)
     await asyncio.to_thread(engine.start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
@@ -211,7 +227,9 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
     skopeo: Skopeo,
 ) -> None:
     """S19: a cold manifest got no answer at all, and `entrepot status` hung."""
-    engine, cached = await filled_engine(freezable_disk, fake_source, new_engine, skopeo)
+    engine, cached = await filled_engine(
+        freezable_disk, fake_source, new_engine, skopeo, program=("-c", IMPATIENT)
+    )
     new = fake_source.add_image("library/new", "1", layers=[200_000], platforms=[AMD64])
     await run_command(["fsfreeze", "--freeze", freezable_disk])
     try:
@@ -250,7 +268,9 @@ async def test_while_the_disk_hangs_rules_are_listed_and_the_end_takes_a_bounded
     skopeo: Skopeo,
 ) -> None:
     """F79: rules could not be listed, and SIGTERM did not end the engine."""
-    engine, cached = await filled_engine(freezable_disk, fake_source, new_engine, skopeo)
+    engine, cached = await filled_engine(
+        freezable_disk, fake_source, new_engine, skopeo, program=("-c", IMPATIENT)
+    )
     pid = engine.process.pid
     await run_command(["fsfreeze", "--freeze", freezable_disk])
     try:
