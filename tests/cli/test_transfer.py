@@ -403,3 +403,16 @@ async def test_the_page_about_sites_without_a_network_can_be_followed(
     assert "2 are at the other site" in await follow(entrepot, DIFFERENCE)
     await source.stop()
     assert (await island.get("/v2/library/nginx/manifests/1.27")).content == image.manifest.content
+
+
+async def test_a_terminal_shows_one_line_that_moves(
+    entrepot: CommandLine, source: FakeRegistry, tmp_path: Path
+) -> None:
+    source.add_image("library/big", "1", layers=[os.urandom(3_000_000)], platforms=[AMD64])
+    status, told = await entrepot.in_terminal(
+        "export", "library/big:1", f"{tmp_path}/out/", "--platform", AMD64, columns=60
+    )
+    assert status == 0
+    *lines, last = [line for line in told.replace("\x1b[K", "").split("\r") if line.strip()]
+    assert last.startswith("1 image exported to ")
+    assert all(len(line) < 60 for line in lines)
