@@ -305,6 +305,10 @@ class BlobResolver:
         source = await self._index.source_of(repository)
         return source.partition("/")[0] if source is not None else None
 
+    async def is_servable(self, repository: Repository, digest: Digest) -> bool:
+        """Whether a copy may be served to a repository, as far as no source has to be asked."""
+        return await self._is_servable(repository, self._route(repository), digest)
+
     async def _is_servable(
         self, repository: Repository, route: Route | None, digest: Digest
     ) -> bool:
@@ -375,3 +379,11 @@ class BlobResolver:
 
 def _blob_origin(route: Route) -> BlobOrigin:
     return BlobOrigin(route.registry.login_server, route.rule.credential_set is not None)
+
+
+def imported_origin(route: Route) -> BlobOrigin:
+    """The origin of a blob that an administrator imports into a repository of a rule.
+
+    Whether its source gives it to everyone is unknown.
+    """
+    return _blob_origin(route)._replace(with_credentials=True)

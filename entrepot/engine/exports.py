@@ -268,13 +268,13 @@ class ExportService:
         if manifest.is_index:
             return True
         for blob in manifest.blobs:
-            if await self._cached_size(repository, blob) is not None:
+            if await self._cache.cached_size(repository, blob) is not None:
                 return True
         return not manifest.blobs
 
     async def _is_whole(self, repository: Repository, manifest: Manifest) -> bool:
         for blob in manifest.blobs:
-            if not blob.optional and await self._cached_size(repository, blob) is None:
+            if not blob.optional and await self._cache.cached_size(repository, blob) is None:
                 return False
         return True
 
@@ -339,7 +339,7 @@ class ExportService:
     async def _planned(
         self, repository: Repository, blob: Descriptor, cached_only: bool
     ) -> PlannedBlob | None:
-        size = await self._cached_size(repository, blob)
+        size = await self._cache.cached_size(repository, blob)
         is_cached = size is not None
         if size is None:
             if cached_only or blob.optional:
@@ -350,15 +350,6 @@ class ExportService:
         return PlannedBlob(
             digest=str(blob.digest), size=size, media_type=blob.media_type, cached=is_cached
         )
-
-    async def _cached_size(self, repository: Repository, blob: Descriptor) -> int | None:
-        """The size of a cached copy that may be served to a repository; None without one."""
-        size = await self._cache.copies.size(blob.digest, blob.size)
-        if size is None:
-            return None
-        login_server = (await self._source(repository)).partition("/")[0]
-        is_servable = await self._cache.copies.may_be_served_for(blob.digest, {login_server})
-        return size if is_servable else None
 
     async def _source(self, repository: Repository) -> str:
         route = self._routing.route(repository)
@@ -376,7 +367,7 @@ class ExportService:
         """
         if cached_only:
             descriptor = await self._cache.index.blob_of(repository, digest)
-            if descriptor is None or await self._cached_size(repository, descriptor) is None:
+            if descriptor is None or await self._cache.cached_size(repository, descriptor) is None:
                 raise BlobUnknown(
                     f"The blob {digest} of {repository} was evicted, or its copy was damaged, "
                     "while it was exported.",

@@ -26,6 +26,7 @@ from entrepot.api.transfer_models import (
     MissingBlob,
     TransferredTag,
 )
+from entrepot.cache.blobs import imported_origin
 from entrepot.cache.cache import CONFIG_LIMIT, ArtifactCache
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
@@ -48,7 +49,6 @@ from entrepot.store.manifests import (
     parse_manifest,
 )
 from entrepot.store.partial_blob import PartialBlob
-from entrepot.store.records import BlobOrigin
 from entrepot.store.transfer import TagState
 
 PART_SOURCE = "import"
@@ -229,7 +229,7 @@ class ImportService:
             )
         try:
             manifest = await parse_manifest(content, media_type, digest)
-            missing = await self._missing(route, manifest)
+            missing = await self._missing(repository, manifest)
             needed = sum(blob.size or 0 for blob in missing)
             if needed > await self._maintenance.limit():
                 raise _too_large(digest, needed, await self._maintenance.limit())
@@ -249,10 +249,10 @@ class ImportService:
         self._lease(repository, digest)
         return ImportedManifest(rule=route.rule.name, missing=tuple(missing))
 
-    async def _missing(self, route: Route, manifest: Manifest) -> list[MissingBlob]:
+    async def _missing(self, repository: Repository, manifest: Manifest) -> list[MissingBlob]:
         missing = []
         for blob in manifest.blobs:
-            if not await self._is_here(route, blob.digest, blob.size):
+            if await self._cache.cached_size(repository, blob) is None:
                 missing.append(
                     MissingBlob(
                         digest=str(blob.digest),
@@ -268,14 +268,6 @@ class ImportService:
             return min(os.stat(self._fills / part_name(digest, size, PART_SOURCE)).st_size, size)
         except OSError:
             return 0
-
-    async def _is_here(self, route: Route, digest: Digest, size: int | None) -> bool:
-        """Whether a copy is here that may be served in the name of the rule's source."""
-        return await self._cache.copies.size(
-            digest, size
-        ) is not None and await self._cache.copies.may_be_served_for(
-            digest, {route.registry.login_server}
-        )
 
     # Blobs
 
@@ -295,13 +287,14 @@ class ImportService:
         `ImportStorageFailed`.
         """
         route = self._route(repository, None, None)
-        if await self._cache.index.blob_of(repository, digest) is None:
+        blob = await self._cache.index.blob_of(repository, digest)
+        if blob is None:
             raise ImportedContentInvalid(
                 f"No manifest of {repository} names the blob {digest}.",
                 "Send the manifest first.",
             )
         async with self._uploading(digest):
-            if await self._is_here(route, digest, size):
+            if await self._cache.cached_size(repository, blob) is not None:
                 return False
             await self._make_room(digest, size)
             try:
@@ -311,8 +304,7 @@ class ImportService:
                     raise
                 raise ImportStorageFailed.of_cause(await self._blobs.cause(error)) from error
             self._blobs.lease(digest)
-            origin = BlobOrigin(route.registry.login_server, True)
-            if await self._cache.copies.add(digest, size, origin):
+            if await self._cache.copies.add(digest, size, imported_origin(route)):
                 self._cache.copies.on_size_changed(size)
             self._cache.usage.record_blob_use(digest)
         self._maintenance.check_space_soon()
@@ -428,7 +420,7 @@ class ImportService:
                 continue
             images.append(manifest)
             for blob in manifest.blobs:
-                if not blob.optional and not await self._is_here(route, blob.digest, blob.size):
+                if not blob.optional and await self._cache.cached_size(repository, blob) is None:
                     missing.append(blob.digest)
         image = f"{repository}:{tag}" if tag is not None else f"{repository}@{digest}"
         if missing:
@@ -440,7 +432,7 @@ class ImportService:
                 "Export it again with a new inventory of this site, or without --missing-from.",
             )
         if not any(manifest.blobs or not manifest.children for manifest in images):
-            await self._check_child(route, repository, images, image)
+            await self._check_child(repository, images, image)
         for manifest in images:
             self._lease(repository, manifest.digest)
             await self._record_platform(repository, manifest)
@@ -472,12 +464,16 @@ class ImportService:
         )
 
     async def _check_child(
-        self, route: Route, repository: Repository, indexes: Sequence[Manifest], image: str
+        self, repository: Repository, indexes: Sequence[Manifest], image: str
     ) -> None:
         """Raise `ImportIncomplete` where no image of some indexes is here."""
         for child in [child for index in indexes for child in index.children]:
             manifest = await self._cache.index.manifest_of(repository, child.digest)
-            if manifest is not None and manifest.blobs and not await self._missing(route, manifest):
+            if (
+                manifest is not None
+                and manifest.blobs
+                and not await self._missing(repository, manifest)
+            ):
                 return
         raise ImportIncomplete(
             f"The archive has an index of {image}, and none of the images that it lists.",

@@ -18,6 +18,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app, registry_app
+from entrepot.store.records import BlobOrigin
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry
 from tests.fakes.images import Content
@@ -322,21 +323,49 @@ async def test_another_source_is_refused_unless_the_rule_is_named(
     assert (await put(rule="example-library")).json()["rule"] == "example-library"
 
 
-async def test_a_copy_of_another_source_s_credentials_has_to_be_sent_again(
-    management: httpx.AsyncClient,
-    there: httpx.AsyncClient,
-    other: Engine,
-    image: FakeImage,
+async def test_what_is_imported_opens_nothing_for_other_login_servers(
+    management: httpx.AsyncClient, there: httpx.AsyncClient, other: Engine, image: FakeImage
 ) -> None:
-    """An archive that merely names a digest gives access to nothing."""
-    planned = await plan(management, "library/nginx:1.27")
-    await move(management, there, planned)
-    layer = image.platforms["linux/amd64"].layers[0]
-    record = await other.cache.copies.record(layer.digest)
+    await move(management, there, await plan(management, "library/nginx:1.27"))
+    record = await other.cache.copies.record(image.platforms["linux/amd64"].layers[0].digest)
     assert record is not None
     assert not record.is_public
     assert record.may_be_served_for({LOGIN_SERVER})
     assert not record.may_be_served_for({"quay.io"})
+
+
+async def test_an_archive_that_names_a_private_blob_does_not_get_it(
+    management: httpx.AsyncClient, there: httpx.AsyncClient, other: Engine, image: FakeImage
+) -> None:
+    layer = image.platforms["linux/amd64"].layers[0]
+    partial = await other.blobs.begin(layer.digest, layer.size)
+    await other.blobs.append(partial, [layer.content])
+    await other.blobs.commit(partial)
+    partial.release()
+    private = BlobOrigin("private.example.com", with_credentials=True)
+    await other.cache.copies.add(layer.digest, layer.size, private)
+    manifest = image.platforms["linux/amd64"].manifest
+    base = f"{CONTENT}/library/nginx"
+    answer = await there.put(
+        f"{base}/_manifests/{manifest.digest}",
+        content=manifest.content,
+        headers={"content-type": manifest.media_type},
+    )
+    assert str(layer.digest) in {blob["digest"] for blob in answer.json()["missing"]}
+    config = image.platforms["linux/amd64"].config
+    await there.put(
+        f"{base}/_blobs/{config.digest}", params={"size": config.size}, content=config.content
+    )
+    finished = await there.put(f"{base}/_images/{manifest.digest}", json={"tag": "stolen"})
+    assert finished.json()["error"]["code"] == "ImportIncomplete"
+    # Who has the bytes may send them.
+    sent = await there.put(
+        f"{base}/_blobs/{layer.digest}", params={"size": layer.size}, content=layer.content
+    )
+    assert sent.status_code == 201
+    record = await other.cache.copies.record(layer.digest)
+    assert record is not None
+    assert record.origins == {private, BlobOrigin(LOGIN_SERVER, with_credentials=True)}
 
 
 async def test_what_does_not_fit_is_refused_before_anything_is_evicted(
