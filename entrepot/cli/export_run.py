@@ -94,7 +94,7 @@ class ExportSummary(msgspec.Struct, rename="camel"):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ExportRequest:
     """One image that is to be exported."""
 
     image: str
@@ -115,8 +115,10 @@ async def export_images(
 ) -> ExportSummary:
     """Export images, and all tags of some rules and repositories."""
     at_other_end = _Inventory() if missing_from is None else _Inventory.read(missing_from)
-    requests = [Request(image, True) for image in images]
-    requests += [Request(image, False) for image in await _images_of(client, rules, repositories)]
+    requests = [ExportRequest(image, True) for image in images]
+    requests += [
+        ExportRequest(image, False) for image in await _images_of(client, rules, repositories)
+    ]
     with disk_errors(_path(target)), _open_target(target) as destination:
         run = _Export(
             client,
@@ -170,7 +172,7 @@ class _Export:
         self._at_other_end = at_other_end
         self._progress = TransferProgress("Exporting")
 
-    async def run(self, requests: Sequence[Request]) -> ExportSummary:
+    async def run(self, requests: Sequence[ExportRequest]) -> ExportSummary:
         """Export images one after the other, with the tags of their signatures."""
         queue = {request.image: request for request in reversed(requests)}
         done: set[str] = set()
@@ -185,7 +187,7 @@ class _Export:
             for tag in plan.related_tags:
                 related = f"{plan.repository}:{tag}"
                 if related not in done:
-                    queue[related] = Request(related, False)
+                    queue[related] = ExportRequest(related, False)
         self._progress.clear()
         if self._summary.images or not self._summary.failed:
             self._destination.finish()
@@ -196,7 +198,7 @@ class _Export:
     def _is_for_docker(self) -> bool:
         return isinstance(self._destination, TarWriter) and self._destination.for_docker
 
-    async def _export(self, request: Request) -> ExportPlan | None:
+    async def _export(self, request: ExportRequest) -> ExportPlan | None:
         try:
             plan = await self._client.transfer.plan(
                 request.image,

@@ -229,6 +229,30 @@ def test_a_killed_import_goes_on_and_never_shows_a_part(
     assert island.unfinished() == []
 
 
+def test_an_export_outlives_a_killed_engine(
+    large: tuple[Path, list[Content]], island: Entrepot, tmp_path: Path
+) -> None:
+    directory, blobs = large
+    island.run("import", str(directory), "--repository", "library/large")
+    process = Process(
+        [island.python, "-m", "entrepot", "export", "library/large:1", f"{tmp_path}/out/"],
+        environment=island.environment,
+    )
+    parts = tmp_path / "out/.entrepot-parts"
+    deadline = time.monotonic() + 60
+    while sum(part.stat().st_size for part in parts.glob("*")) < 5_000_000:
+        if not process.is_running:
+            raise ProcessFailed(process.output)
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    island.kill()
+    island.start()
+    assert process.wait().status == 0, process.output
+    for blob in blobs:
+        content = (tmp_path / "out/blobs/sha256" / blob.digest.hex).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == blob.digest.hex
+
+
 def test_the_state_of_a_tag_is_in_the_layout_and_comes_along(
     shared: Entrepot, layout: Path, island: Entrepot, app: FakeImage
 ) -> None:
