@@ -38,12 +38,19 @@ class TagState:
     locked: bool = False
 
     def not_after(self, now: float) -> TagState:
-        """The same without times in the future: the clock of the other engine may be fast."""
+        """The same with times from the epoch until *now*.
+
+        The clock of the other engine may be fast, and an archive may state anything.
+        """
+
+        def bounded(time: float) -> float:
+            return max(0.0, min(time, now))
+
         return replace(
             self,
-            cached=min(self.cached, now),
-            checked=min(self.checked, now),
-            last_pull=None if self.last_pull is None else min(self.last_pull, now),
+            cached=bounded(self.cached),
+            checked=bounded(self.checked),
+            last_pull=None if self.last_pull is None else bounded(self.last_pull),
         )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from entrepot.api.client import CacheClient
+from entrepot.api.errors import EngineRefused
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest, Repository, Tag
@@ -416,3 +418,15 @@ async def test_a_terminal_shows_one_line_that_moves(
     *lines, last = [line for line in told.replace("\x1b[K", "").split("\r") if line.strip()]
     assert last.startswith("1 image exported to ")
     assert all(len(line) < 60 for line in lines)
+
+
+async def test_a_refusal_reaches_a_client_that_still_sends(
+    entrepot: CommandLine, engine: Engine
+) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield bytes(1_000_000)
+
+    async with CacheClient.at(engine.directories.socket) as client:
+        with pytest.raises(EngineRefused, match="Send the manifest first"):
+            await client.transfer.put_blob(NGINX, str(Digest.of(b"x")), 40_000_000, content())

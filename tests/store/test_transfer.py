@@ -60,7 +60,8 @@ async def test_a_tag_without_its_manifest_is_not_imported(catalog: Catalog) -> N
     assert await catalog.tag_state(NGINX, TAG) is None
 
 
-def test_a_time_in_the_future_is_now() -> None:
+def test_a_time_in_the_future_is_now_and_none_is_before_the_epoch() -> None:
+    assert TagState(-1e308, 1e308).not_after(500.0) == TagState(0.0, 500.0)
     assert TagState(900.0, 950.0, 990.0).not_after(500.0) == TagState(500.0, 500.0, 500.0)
     assert TagState(1.0, 2.0).not_after(500.0) == TagState(1.0, 2.0)
 

@@ -20,7 +20,7 @@ from entrepot.cache.results import CachedBlob
 from entrepot.core.reference import Digest, Repository, parse_repository, parse_tag
 from entrepot.engine.exports import ExportService
 from entrepot.engine.imports import ImportService
-from entrepot.errors import RequestInvalid
+from entrepot.errors import EngineError, RequestInvalid
 from entrepot.formatting import printable
 from entrepot.httpd.sendfile import FileCutShort, chunks
 from entrepot.server.request_body import read_body, read_bytes
@@ -102,21 +102,22 @@ class TransferEndpoints:
         repository, digest = _address(request)
         offset = _count(request, "offset", 0)
         cached_only = request.query_params.get("cachedOnly") is not None
-        blob = await self._exports.blob(repository, digest, cached_only=cached_only)
-        if isinstance(blob, CachedBlob):
-            size = blob.size
-            body = _cached_bytes(blob, offset)
-        else:
+        for is_last in (False, True):
+            blob = await self._exports.blob(repository, digest, cached_only=cached_only)
+            if offset > blob.size:
+                raise RequestInvalid(f"The blob {digest} has {blob.size:,} bytes.", "Begin at 0.")
+            body = await self._body(repository, blob, offset)
             try:
-                await blob.wait_beyond(min(offset, max(0, blob.size - 1)))
-            except SourceError as error:
-                raise self._exports.blob_failed(repository, error) from error
-            size = blob.size
-            body = _growing_bytes(blob, offset)
-        if offset > size:
-            raise RequestInvalid(f"The blob {digest} has {size:,} bytes.", "Begin at byte 0.")
-        # The first bytes come before the head: until then it can still be an error.
-        first = await anext(body, b"")
+                # The first bytes come before the head: until then it can still be an error.
+                first = await anext(body, b"")
+            except FileNotFoundError:
+                if is_last:
+                    raise EngineError(
+                        f"The cached copy of {digest} was removed a moment ago.",
+                        "Export the image again.",
+                    ) from None
+            else:
+                break
 
         async def whole() -> AsyncGenerator[bytes]:
             async with aclosing(body):
@@ -126,9 +127,20 @@ class TransferEndpoints:
 
         return StreamingResponse(
             whole(),
-            headers={"content-length": str(size - offset)},
+            headers={"content-length": str(blob.size - offset)},
             media_type="application/octet-stream",
         )
+
+    async def _body(
+        self, repository: Repository, blob: CachedBlob | Fill, offset: int
+    ) -> AsyncGenerator[bytes]:
+        if isinstance(blob, CachedBlob):
+            return _cached_bytes(blob, offset)
+        try:
+            await blob.wait_beyond(min(offset, max(0, blob.size - 1)))
+        except SourceError as error:
+            raise self._exports.blob_failed(repository, error) from error
+        return _growing_bytes(blob, offset)
 
     async def put_manifest(self, request: Request) -> Response:
         """``PUT /entrepot/v1/content/{name}/_manifests/{digest}``: the bytes of a manifest."""

@@ -483,6 +483,25 @@ async def test_a_blob_that_was_evicted_meanwhile_is_named_or_fetched_again(
     assert (await management.get(path)).content == layer.content
 
 
+async def test_a_blob_whose_file_vanishes_as_it_is_opened_is_fetched_again(
+    management: httpx.AsyncClient,
+    engine: Engine,
+    image: FakeImage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = image.platforms["linux/amd64"].layers[0]
+    lease = engine.blobs.lease
+
+    def vanish(digest: Digest) -> Path:
+        path = lease(digest)
+        path.unlink(missing_ok=True)
+        return path
+
+    monkeypatch.setattr(engine.blobs, "lease", vanish)
+    path = f"{CONTENT}/library/nginx/_blobs/{layer.digest}"
+    assert (await management.get(path)).content == layer.content
+
+
 @pytest.mark.parametrize("size", ["", "-1", "1e9", "9" * 30, "x"])
 async def test_a_size_that_is_none_is_refused(there: httpx.AsyncClient, size: str) -> None:
     digest = Digest.of(b"x")
