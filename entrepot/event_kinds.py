@@ -50,7 +50,7 @@ class EventKind(StrEnum):
     PULL_ENDED = "pull-ended"
     TAG_MOVED = "tag-moved"
     TAG_GONE = "tag-gone"
-    CONTENT_IMPORTED = "content-imported"
+    MANIFEST_IMPORTED = "manifest-imported"
 
     REPOSITORY_DELETED = "repository-deleted"
     TAG_DELETED = "tag-deleted"

@@ -448,7 +448,7 @@ class ImportService:
         self._cache.forget_failures()
         if outcome is not TagImport.UNCHANGED:
             self._events.record(
-                EventKind.CONTENT_IMPORTED,
+                EventKind.MANIFEST_IMPORTED,
                 f"{image} is imported; the cache rule {route.rule.name} answers for it."
                 if outcome is not TagImport.NEWER_HERE
                 else f"{image} is imported by its digest alone: {route.source} was asked later "
