@@ -168,7 +168,7 @@ class ArtifactCache:
         `SourceError` when nothing is cached that could be served instead.
         """
         answer = await self._manifests.resolve(repository, reference, refresh=refresh)
-        if answer.origin is Origin.UPSTREAM:
+        if answer.is_fetched:
             self.misses += 1
         else:
             self.hits += 1
