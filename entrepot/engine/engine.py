@@ -332,6 +332,7 @@ class Engine:
             credential_checks=self.credential_checks,
             health=self.health,
             status=self.status,
+            endpoints=self.endpoints,
             clock=clock,
         )
 
