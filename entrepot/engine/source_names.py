@@ -64,12 +64,12 @@ class SourceNames:
         with suppress(CatalogFailed):
             cached_source = await self._cache.index.source_of(repository)
         if cached_source is not None and cached_source != route.source:
-            # A rule that was deleted had cached another registry's repository there.
+            # A rule that was deleted had cached another registry's repository there. Its name may
+            # be none of this reader's business.
             raise RepositoryUnknown(
-                f"The cache rule {route.rule.name} keeps {route.source} in {repository}, where "
-                f"what is cached came from {cached_source}.",
-                "It is not given out under another name. Delete what is cached: entrepot "
-                f"repository delete {repository}",
+                f"The cache rule {route.rule.name} keeps {route.source} in {repository}, and what "
+                "is cached there came from another repository.",
+                f"Delete that: entrepot repository delete {repository}",
             )
         return repository
 

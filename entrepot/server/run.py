@@ -49,6 +49,7 @@ from entrepot.server.v1.readers import ReaderEndpoints
 from entrepot.server.v1.repositories import RepositoryEndpoints
 from entrepot.server.v1.rules import RuleEndpoints
 from entrepot.server.v1.system import SystemEndpoints
+from entrepot.server.v1.transfer import TransferEndpoints
 from entrepot.tasks import OwnedTasks, uninterrupted
 
 SHUTDOWN_GRACE = 10.0
@@ -109,6 +110,9 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
         RepositoryEndpoints(engine.repositories, engine.revisions),
         PullEndpoints(engine.pulls),
         ReaderEndpoints(engine.readers),
+        TransferEndpoints(
+            engine.exports, engine.imports, manifest_limit=engine.settings.manifest_limit
+        ),
         SystemEndpoints(
             settings=engine.settings,
             status=engine.status,

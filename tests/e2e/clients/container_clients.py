@@ -57,6 +57,12 @@ def _unpacked_layers(image: FakeImage, platform: str) -> list[str]:
     return list(config["rootfs"]["diff_ids"])
 
 
+def _trust(home: Path, address: str, authority: Path) -> None:
+    directory = home / ".config/containers/certs.d" / address
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "ca.crt").write_bytes(authority.read_bytes())
+
+
 class Skopeo:
     """``skopeo copy`` into a directory, which keeps every byte as it came."""
 
@@ -96,6 +102,10 @@ class Skopeo:
     def use_registries(self, text: str) -> None:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
 
     def pull_by_name(self, reference: str) -> None:
         """Pull with what `use_registries` configures."""
@@ -223,6 +233,10 @@ class Podman:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
 
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
+
     def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         [details] = json.loads(_checked(self.run("image", "inspect", reference)))
         published = image.platforms[platform]
@@ -260,6 +274,10 @@ class Buildah:
     def use_registries(self, text: str) -> None:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
 
     def pull_by_name(self, reference: str) -> None:
         """Pull with what `use_registries` configures."""
@@ -381,9 +399,9 @@ class Containerd:
 
 class Docker:
     """``docker pull`` with a dockerd of its own, without networks; in a mount namespace of its own,
-    because it writes to fixed places in /run and /opt."""
+    because it writes to fixed places in /run and /opt. It trusts *authority*."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, authority: Path) -> None:
         self._docker = require_program("docker")
         dockerd = require_program("dockerd")
         require_root("dockerd")
@@ -428,7 +446,7 @@ class Docker:
                     "--bridge=none",
                 ),
             ],
-            environment=bare_environment(root / "home"),
+            environment=bare_environment(root / "home") | {"SSL_CERT_FILE": str(authority)},
         )
 
     def run(self, *arguments: str) -> Finished:
