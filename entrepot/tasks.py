@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-LOWER_PRIORITY = 5
+LOWER_PRIORITY = 10
 """By how much the nice value of a thread that gives way is higher. Of two threads that want the
-same processor, the other one gets three quarters of it."""
+same processor, the other one gets nine tenths of it."""
 
 T = TypeVar("T")
 

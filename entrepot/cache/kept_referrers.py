@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
+from entrepot.cache.cached_referrers import CachedReferrers
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.source_lists import SourceList
 from entrepot.core.media_types import INDEXES, OCI_INDEX
@@ -23,7 +24,7 @@ from entrepot.encoding import first_json_value
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Manifest, ManifestUnreadable, parse_manifest
-from entrepot.store.referrer_lists import ManifestBytes, StoredReferrers
+from entrepot.store.referrer_lists import StoredReferrers
 
 WAITING_LISTS = 500
 """Lists that wait for their manifest, or to be written; the oldest are dropped."""
@@ -45,6 +46,7 @@ class KeptReferrers:
     def __init__(self, catalog: Catalog, index: CacheIndex, clock: Callable[[], float]) -> None:
         self._catalog = catalog
         self._index = index
+        self._cached = CachedReferrers(catalog)
         self._clock = clock
         self._to_write: OrderedDict[Key, StoredReferrers] = OrderedDict()
         self._without_manifest: OrderedDict[Key, StoredReferrers] = OrderedDict()
@@ -168,8 +170,11 @@ class KeptReferrers:
         `CatalogFailed`.
         """
         tagged = await self._tagged_index(repository, subject)
-        named = await self._catalog.manifests_naming(repository, subject)
-        return await asyncio.to_thread(_index_of, tagged, named, subject)
+        cached = await self._cached.index(repository, subject)
+        if tagged is None or cached is None:
+            content = tagged.content if tagged is not None else cached
+            return SourceList(content) if content is not None else None
+        return SourceList(await asyncio.to_thread(_joined, tagged.content, cached))
 
     async def _tagged_index(self, repository: Repository, subject: Digest) -> Manifest | None:
         entry = await self._index.tag(repository, fallback_tag(subject))
@@ -187,21 +192,6 @@ def fallback_tag(subject: Digest) -> Tag:
     return Tag(f"{subject.algorithm}-{subject.hex}"[:128])
 
 
-class _Subject(msgspec.Struct):
-    digest: str = ""
-
-
-class _Config(msgspec.Struct, rename="camel"):
-    media_type: str = ""
-
-
-class _Referrer(msgspec.Struct, rename="camel"):
-    subject: _Subject | None = None
-    artifact_type: str | None = None
-    config: _Config | None = None
-    annotations: dict[str, str] | None = None
-
-
 class _Entry(msgspec.Struct):
     digest: str = ""
 
@@ -210,45 +200,23 @@ class _Index(msgspec.Struct):
     manifests: list[msgspec.Raw] | None = None
 
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+def _joined(tagged: bytes, cached: bytes) -> bytes:
+    """The index behind a fallback tag with the cached referrers that it does not list.
 
-
-def _index_of(
-    tagged: Manifest | None, named: Iterable[ManifestBytes], subject: Digest
-) -> SourceList | None:
-    entries: dict[str, msgspec.Raw] = {}
-    listed = 0
-    if tagged is not None:
-        with suppress(*_UNREADABLE):
-            content = first_json_value(tagged.content)
-            for raw in msgspec.json.decode(content, type=_Index).manifests or ():
-                entries[msgspec.json.decode(raw, type=_Entry).digest] = raw
-        listed = len(entries)
-    for manifest in named:
-        with suppress(*_UNREADABLE):
-            referrer = msgspec.json.decode(first_json_value(manifest.content), type=_Referrer)
-            if referrer.subject is not None and referrer.subject.digest == str(subject):
-                entries.setdefault(str(manifest.digest), _descriptor(manifest, referrer))
-    if tagged is not None and len(entries) == listed:
-        return SourceList(tagged.content)
-    if not entries:
-        return None
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries.values())}
-    return SourceList(msgspec.json.encode(index))
-
-
-def _descriptor(manifest: ManifestBytes, referrer: _Referrer) -> msgspec.Raw:
-    """The entry of a referrer (distribution specification 1.1, "Listing Referrers")."""
-    artifact_type = referrer.artifact_type or (
-        referrer.config.media_type if referrer.config is not None else ""
-    )
-    descriptor: dict[str, object] = {
-        "mediaType": manifest.media_type,
-        "digest": str(manifest.digest),
-        "size": len(manifest.content),
-    }
-    if artifact_type:
-        descriptor["artifactType"] = artifact_type
-    if referrer.annotations:
-        descriptor["annotations"] = referrer.annotations
-    return msgspec.Raw(msgspec.json.encode(descriptor))
+    The former as it came where it lists all of them, the latter where it can't be read.
+    """
+    try:
+        listed = msgspec.json.decode(first_json_value(tagged), type=_Index).manifests or []
+        digests = {msgspec.json.decode(entry, type=_Entry).digest for entry in listed}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return cached
+    index = msgspec.json.decode(cached, type=dict[str, msgspec.Raw])
+    further = [
+        entry
+        for entry in msgspec.json.decode(cached, type=_Index).manifests or []
+        if msgspec.json.decode(entry, type=_Entry).digest not in digests
+    ]
+    if not further:
+        return tagged
+    index["manifests"] = msgspec.Raw(msgspec.json.encode([*listed, *further]))
+    return msgspec.json.encode(index)

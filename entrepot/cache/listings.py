@@ -89,7 +89,7 @@ class ListResolver:
 
         async def fetch() -> SourceList:
             page = await self._client(route).tags(route.repository, n=n, last=last)
-            return _tag_list(repository, page.tags, page.next_last)
+            return replace(_tag_list(repository, page.tags, page.next_last), note=page.note)
 
         has_copy = self._lists.last_known(key) is not None or await self._is_cached(repository)
         try:
@@ -157,7 +157,11 @@ class ListResolver:
 
         async def fetch() -> SourceList:
             index = await self._client(route).referrers(route.repository, digest, artifact_type)
-            listing = _selected(SourceList(index.content, filtered=index.filtered), artifact_type)
+            listing = _selected(
+                SourceList(index.content, filtered=index.filtered, note=index.note), artifact_type
+            )
+            if index.note.is_stale:
+                return listing
             if index.tagged:
                 self.kept.record(repository, digest, route.source, None, index.content)
                 await self.kept.record_fallback(repository, route.source, digest, index.content)
@@ -213,7 +217,7 @@ class ListResolver:
         """
         listing = self._lists.fresh(key, self._tag_lifetime(route))
         if listing is not None:
-            return ListAnswer(listing, Origin.CACHE)
+            return _answer(listing, Origin.CACHE)
         client = self._client(route)
         try:
             self._failures.check(key.repository, key.what)
@@ -223,7 +227,7 @@ class ListResolver:
                     lambda: self._fetch(route, key, fetch, unknown),
                     group=route.registry.login_server,
                 )
-                return ListAnswer(await fetched, Origin.UPSTREAM)
+                return _answer(await fetched, Origin.UPSTREAM)
         except TimeoutError:
             slow = self._failures.too_slow(client, route)
             self._failures.remember(key.repository, key.what, slow, has_copy=True)
@@ -253,6 +257,12 @@ class ListResolver:
         self._lists.put(key, listing)
         self._failures.forget(key.repository, key.what)
         return listing
+
+
+def _answer(listing: SourceList, origin: Origin) -> ListAnswer:
+    """An answer with a list that the source confirms, unless the source itself could not."""
+    note = listing.note
+    return ListAnswer(listing, Origin.STALE if note.is_stale else origin, note.warning)
 
 
 def _tag_list(

@@ -373,6 +373,10 @@ class Pulls:
         """The pull under way that completes this image."""
         return self._under_way.get((repository, manifest))
 
+    def images_under_way(self) -> Collection[tuple[Repository, Digest]]:
+        """The images that pulls under way complete. A live view."""
+        return self._under_way.keys()
+
     def begin(
         self,
         repository: Repository,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -41,14 +41,6 @@ class _Uses:
             + len(self.blobs)
             + len(self.head_requests)
             + len(self.requests)
-        )
-
-    def has(self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]) -> bool:
-        """Whether a manifest or one of some blobs was used."""
-        return (
-            (repository, manifest) in self.manifests
-            or (repository, manifest) in self.head_requests
-            or any(blob in self.blobs for blob in blobs)
         )
 
     def record_pulls(self, repository: Repository, count: int, now: float) -> None:
@@ -153,17 +145,17 @@ class UsageTracker:
         """Record that a client got a cached blob, or checked it with HEAD."""
         _record(self._uses.blobs, digest, self._clock())
 
-    def is_unwritten(
-        self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]
-    ) -> bool:
-        """Whether a use of a manifest or of one of some blobs is not in the catalog yet.
+    def unwritten_uses(self) -> tuple[list[tuple[Repository, Digest]], list[Digest]]:
+        """The manifests and the blobs with uses that are not in the catalog yet.
 
-        A use that is being written now is not counted.
+        A use that is being written now is among them.
         """
-        blobs = tuple(blobs)
-        return self._uses.has(repository, manifest, blobs) or self._written.has(
-            repository, manifest, blobs
-        )
+        manifests: list[tuple[Repository, Digest]] = []
+        blobs: list[Digest] = []
+        for uses in (self._uses, self._written):
+            manifests += [*uses.manifests, *uses.head_requests]
+            blobs += uses.blobs
+        return manifests, blobs
 
     async def write(self) -> None:
         """Write the uses since the last call to the catalog, all or none.

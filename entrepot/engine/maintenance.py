@@ -22,7 +22,7 @@ from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
-from entrepot.core.reference import Digest
+from entrepot.core.reference import Digest, Repository
 from entrepot.core.states import EvictionState
 from entrepot.engine.eviction import Eviction, EvictionRun, no_eviction
 from entrepot.errors import EntrepotError
@@ -33,7 +33,8 @@ from entrepot.store.blob_walk import DIRECTORIES, BlobSlice, BlobWalk
 from entrepot.store.blobs import LEASE_DURATION, BlobStore
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
-from entrepot.store.eviction import EvictionPlan, PlannedImage, plan_eviction
+from entrepot.store.eviction import EvictionPlan, UsesSincePlan, plan_eviction
+from entrepot.store.plan_watch import PlanWatch, uses_of
 from entrepot.store.reconciliation import Reconciled
 from entrepot.tasks import OwnedTasks, uninterrupted
 
@@ -45,7 +46,7 @@ IMAGES_PER_STEP = 400
 """Images that are evicted with the same statements: a new manifest waits for it, some tenths of a
 second on a slow machine."""
 
-IMAGES_PER_TRANSACTION = 3200
+IMAGES_PER_TRANSACTION = 6400
 """Images that are evicted in one transaction, at most: it ends with the step under way when another
 write waits. More in one transaction write each page of the catalog less often."""
 
@@ -121,6 +122,8 @@ class MaintenanceService:
         self._tidied = clock() - TIDY_INTERVAL + SPACE_CHECK_INTERVAL
         self._deferred_collection: asyncio.Task[None] | None = None
         cache.copies.on_size_changed = self._size_changed
+        self.imported: Callable[[], set[tuple[Repository, Digest]]] = set
+        """The manifests that were imported a moment ago: no eviction takes them."""
         self._refusal_cause: Cause | None = None
         """What is at fault where the disk takes no more."""
         self._full_at: int | None = None
@@ -140,13 +143,13 @@ class MaintenanceService:
         self._catalog_measured = time.monotonic()
         self.catalog_size = max(0, await self._catalog.size() - UNCOUNTED_CATALOG_BYTES)
 
-    async def blob_stored(self, digest: Digest, count: int, origin: str) -> None:
+    async def blob_stored(self, digest: Digest, count: int, provenance: str) -> None:
         """Count a blob that is stored now, of *count* bytes.
 
-        It came from the login server *origin*; it may have come from another login server before.
+        *provenance* is that of its fill; it may have come from elsewhere before.
         """
         if await self._cache.copies.add(
-            digest, count, self._cache.copies.origin_of_fetch(digest, origin)
+            digest, count, self._cache.copies.origin_of_fetch(digest, provenance)
         ):
             self.cached_size += count
         # Where nothing could be evicted a moment ago, a check for each blob would only cost time.
@@ -365,8 +368,14 @@ class MaintenanceService:
         Those that were leased within the last minute are removed a minute later.
         """
         async with self._collecting:
-            deferred = await self._catalog.collect(self._remove_blobs)
-            self._cache.index.invalidate_manifests()
+            try:
+                manifests, deferred = await self._catalog.collect(self._remove_blobs)
+            except BaseException:
+                # Some may be removed.
+                self._cache.index.invalidate_manifests()
+                raise
+            if manifests:
+                self._cache.index.invalidate_manifests()
             await self._sweep()
         if deferred:
             self._collect_soon()
@@ -466,19 +475,20 @@ class MaintenanceService:
             # What clients used in the last moments is in memory only.
             await self._cache.usage.write()
             await self.collect()
-            plan, limit = await self._plan(target)
-            if plan.is_nothing:
-                return Eviction(plan, False, 0, limit)
-            run = self._eviction = EvictionRun(self._clock(), len(plan.links))
-            state = EvictionState.FAILED
-            try:
-                evicted, freed = await self._carry_out(plan, run)
-                state = EvictionState.CANCELLED if run.is_cancelled else EvictionState.COMPLETED
-            except asyncio.CancelledError:
-                state = EvictionState.CANCELLED
-                raise
-            finally:
-                run.end(state, self._clock())
+            with self._catalog.watched() as watch:
+                plan, limit = await self._plan(target)
+                if plan.is_nothing:
+                    return Eviction(plan, False, 0, limit)
+                run = self._eviction = EvictionRun(self._clock(), len(plan.links))
+                state = EvictionState.FAILED
+                try:
+                    evicted, freed = await self._carry_out(plan, run, watch)
+                    state = EvictionState.CANCELLED if run.is_cancelled else EvictionState.COMPLETED
+                except asyncio.CancelledError:
+                    state = EvictionState.CANCELLED
+                    raise
+                finally:
+                    run.end(state, self._clock())
             await self._measure_catalog()
         return Eviction(evicted, False, freed, limit, cancelled=run.is_cancelled)
 
@@ -491,6 +501,7 @@ class MaintenanceService:
             for pull in self._cache.pulls.all()
             if not pull.state.ended and pull.manifest is not None
         }
+        in_use |= self.imported()
         in_use |= await self._catalog.manifests_with(
             [fill.digest for fill in self._fills.under_way]
         )
@@ -505,7 +516,9 @@ class MaintenanceService:
             catalog_size=self.catalog_size,
         ), limit
 
-    async def _carry_out(self, plan: EvictionPlan, run: EvictionRun) -> tuple[EvictionPlan, int]:
+    async def _carry_out(
+        self, plan: EvictionPlan, run: EvictionRun, watch: PlanWatch
+    ) -> tuple[EvictionPlan, int]:
         """Evict in steps; returns the images that were evicted and the bytes that are free now."""
         links, links_freed = array("i"), array("q")
         freed = manifests = adopted = 0
@@ -520,13 +533,12 @@ class MaintenanceService:
                     async with self._collecting:
                         evictions = await self._catalog.evict_steps(
                             steps[:at_once],
-                            is_used=self._is_used_now,
+                            watch=watch,
+                            uses=self._uses_now,
                             remove_blobs=self._remove_blobs,
                         )
                         for eviction in evictions:
-                            self._cache.index.invalidate_evicted(
-                                {repository for repository, _ in eviction.manifests}
-                            )
+                            self._cache.index.invalidate_evicted(eviction.repositories)
                     # The files of one transaction are removed while the rows of the next one are.
                     await sweeping
                     sweeping = asyncio.ensure_future(self._blobs.sweep())
@@ -534,13 +546,12 @@ class MaintenanceService:
                         self._size_changed(-eviction.freed)
                         if eviction.deferred:
                             self._collect_soon()
-                        evicted = step.only(eviction.manifests)
-                        links += evicted.links
-                        links_freed += evicted.freed
+                        links += eviction.plan.links
+                        links_freed += eviction.plan.freed
                         freed += eviction.freed
-                        manifests += len(eviction.manifests)
+                        manifests += eviction.manifests
                         adopted += len(step.adopted)
-                        run.add(len(evicted.links), eviction.freed)
+                        run.add(len(eviction.plan.links), eviction.freed)
                     del steps[: len(evictions)]
         finally:
             await uninterrupted(sweeping)
@@ -570,12 +581,11 @@ class MaintenanceService:
             )
         return images, freed
 
-    def _is_used_now(self, image: PlannedImage) -> bool:
-        repository, digest = image.manifest.key
-        return (
-            self._cache.usage.is_unwritten(repository, digest, image.distinctive_blobs)
-            or self._cache.pulls.of(repository, digest) is not None
-        )
+    def _uses_now(self) -> UsesSincePlan:
+        """The uses that are not in the catalog yet: those in memory, and running pulls."""
+        manifests, blobs = self._cache.usage.unwritten_uses()
+        under_way = self._cache.pulls.images_under_way()
+        return uses_of([*manifests, *under_way, *self.imported()], blobs)
 
 
 def _refusal_message(error: OSError, cause: Cause | None) -> str:

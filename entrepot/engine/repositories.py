@@ -195,14 +195,14 @@ class RepositoryService:
             artifact_type=tag.kind.artifact_type,
         )
 
-    async def delete(self, name: str) -> Sequence[CachedManifest]:
+    async def delete(self, name: str) -> tuple[Sequence[Digest], Sequence[Tag]]:
         """Delete a cached repository with all that only it needs, and cancel its pulls.
 
-        Returns the deleted manifests. Raises `NotFound`, or `Locked` when it or a part of it is
-        locked.
+        Returns the deleted manifests and tags. Raises `NotFound`, or `Locked` when it or a part of
+        it is locked.
         """
         repository = Repository(name)
-        manifests = await self._catalog.manifests(repository)
+        digests, tags = await self._catalog.names_in(repository)
         await self._check_unlocked(repository)
         await self._cancel_pulls(lambda pull: pull.repository == repository)
         if not await self._catalog.delete_repository(repository):
@@ -212,8 +212,8 @@ class RepositoryService:
         self._events.record(
             EventKind.REPOSITORY_DELETED, f"The cached repository {name} is deleted.", name
         )
-        await self._maintenance.collect_contents(manifest.digest for manifest in manifests)
-        return manifests
+        await self._maintenance.collect_contents(digests)
+        return digests, tags
 
     async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
         """Raise `Locked` when a repository, or one of its tags, is locked.

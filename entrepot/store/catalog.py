@@ -9,9 +9,8 @@ know its size, its origins and its last use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -20,14 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters, schema
 from entrepot.store.blob_walk import BlobSlice
+from entrepot.store.catalog_removals import CatalogRemovals
 from entrepot.store.database import frees_space
-from entrepot.store.eviction import EvictionPlan, PlannedImage
-from entrepot.store.inventory import Inventory, InventoryManifest, Key
-from entrepot.store.inventory_reading import (
-    read_inventory,
-    read_lineage,
-    read_repository_inventory,
-)
 from entrepot.store.listings import ContentListings
 from entrepot.store.lookups import Lookup, TagTarget, read_blob, read_manifest, read_tag
 from entrepot.store.manifests import Descriptor, Manifest
@@ -45,13 +38,7 @@ from entrepot.store.records import (
 )
 from entrepot.store.referrer_lists import ReferrerLists
 from entrepot.store.removal import (
-    Evicted,
-    RemoveBlobs,
-    collect_contents,
     delete_links,
-    evict_images,
-    read_orphans,
-    read_unlinked,
 )
 from entrepot.store.repository_listings import RepositoryListings
 from entrepot.store.rows import insert_missing, is_link, reference_rows
@@ -61,19 +48,11 @@ from entrepot.store.tag_contents import (
     read_repository_contents,
     read_tag_contents,
 )
+from entrepot.store.transfer import TransferQueries
 from entrepot.store.usage import Usage, write_usage
 
 ROWS_ON_LOOP = 200
 """Rows that are prepared on the event loop: that takes less time than to start a thread."""
-
-MANIFESTS_COLLECTED_AT_ONCE = 1000
-"""Manifests that the same statements delete: others write in between."""
-
-COLLECTED_STEPS_AT_ONCE = 5
-"""Steps of `MANIFESTS_COLLECTED_AT_ONCE` in one transaction, at most."""
-
-BLOBS_COLLECTED_AT_ONCE = 2000
-"""Blobs that one transaction removes."""
 
 T = TypeVar("T")
 
@@ -87,7 +66,7 @@ class Locks:
     manifests: frozenset[Digest]
 
 
-class Catalog(RepositoryListings, ContentListings, ReferrerLists):
+class Catalog(RepositoryListings, ContentListings, CatalogRemovals, TransferQueries, ReferrerLists):
     """The catalog of one engine: its database with the queries."""
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
@@ -402,6 +381,8 @@ class Catalog(RepositoryListings, ContentListings, ReferrerLists):
 
         Called at intervals, not for each request.
         """
+        for watch in self._watches:
+            watch.record(usage)
         async with self._change(changes=False, uses=True) as connection:
             await write_usage(connection, usage)
 
@@ -529,76 +510,13 @@ class Catalog(RepositoryListings, ContentListings, ReferrerLists):
     async def delete_repository(self, repository: Repository) -> bool:
         """Delete a repository with its tags and manifests; False without such a repository."""
         async with self._change(uses=True) as connection:
+            # As a cascade, a row after the other, these two take much longer.
+            for table in (schema.tags, schema.repository_manifests):
+                await connection.execute(delete(table).where(table.c.repository == repository))
             result = await connection.execute(
                 delete(schema.repositories).where(schema.repositories.c.name == repository)
             )
         return bool(result.rowcount)
-
-    @frees_space
-    async def collect(self, remove_blobs: RemoveBlobs) -> int:
-        """Remove manifests of no repository and blobs of no manifest.
-
-        They are searched for while others write, and removed in small steps. Returns how many blobs
-        could not be removed yet.
-        """
-        self._check_writable()
-        deferred, after = 0, ""
-        while unlinked := await self._read(
-            partial(read_unlinked, after=after, count=MANIFESTS_COLLECTED_AT_ONCE), long=True
-        ):
-            await self.collect_contents(map(Digest.parse, unlinked), remove_blobs)
-            after = unlinked[-1]
-        after = ""
-        while orphans := await self._read(
-            partial(read_orphans, after=after, count=BLOBS_COLLECTED_AT_ONCE, now=self._clock()),
-            long=True,
-        ):
-            async with self._write() as connection:
-                _, still_used = await collect_contents(
-                    connection,
-                    (),
-                    remove_blobs,
-                    blobs=list(map(Digest.parse, orphans)),
-                    now=self._clock(),
-                )
-            deferred += still_used
-            after = orphans[-1]
-        await self.try_to_release_free_pages()
-        return deferred
-
-    @frees_space
-    async def collect_contents(
-        self, manifests: Iterable[Digest], remove_blobs: RemoveBlobs
-    ) -> tuple[int, int]:
-        """Remove those of some manifests that no repository has, and the blobs that only they need.
-
-        It is done in small steps, of which several share a transaction while no other write waits.
-        Returns the bytes freed and the number of blobs that could not be removed yet.
-        """
-        digests = sorted(manifests)
-        if len(digests) <= MANIFESTS_COLLECTED_AT_ONCE:
-            return await self._collect_steps(digests, remove_blobs)
-        async with self.bulk_writes() as has_room:
-            steps = COLLECTED_STEPS_AT_ONCE if has_room else 1
-            return await self._collect_steps(digests, remove_blobs, steps)
-
-    async def _collect_steps(
-        self, digests: Sequence[Digest], remove_blobs: RemoveBlobs, steps: int = 1
-    ) -> tuple[int, int]:
-        freed = deferred = start = 0
-        while start < len(digests):
-            async with self._write() as connection:
-                for _ in range(steps):
-                    step = digests[start : start + MANIFESTS_COLLECTED_AT_ONCE]
-                    more_freed, more_deferred = await collect_contents(
-                        connection, step, remove_blobs, now=self._clock()
-                    )
-                    freed += more_freed
-                    deferred += more_deferred
-                    start += len(step)
-                    if self.is_awaited or start >= len(digests):
-                        break
-        return freed, deferred
 
     # Locks
 
@@ -653,89 +571,6 @@ class Catalog(RepositoryListings, ContentListings, ReferrerLists):
                 ),
             )
         )
-
-    # Eviction
-
-    async def inventory(self) -> Inventory:
-        """The inventory of the cache, for a plan of an eviction."""
-        return await self._read(read_inventory, long=True)
-
-    async def inventory_manifests(self, repository: Repository) -> list[InventoryManifest]:
-        """The manifests of a repository with their locks, tags and children.
-
-        The blobs of the manifests are not read.
-        """
-        return await self._read(
-            lambda connection: read_repository_inventory(connection, repository), long=True
-        )
-
-    async def manifests_with(self, blobs: Iterable[Digest]) -> set[tuple[Repository, Digest]]:
-        """The manifests that refer to any of some blobs, in all repositories."""
-        links = schema.repository_manifests.c
-        digests = [str(blob) for blob in blobs]
-
-        def read(connection: Connection) -> set[tuple[Repository, Digest]]:
-            manifests: set[tuple[Repository, Digest]] = set()
-            for chunk in schema.chunks(digests):
-                query = (
-                    select(links.repository, links.digest)
-                    .join(schema.references, schema.references.c.manifest == links.digest)
-                    .where(schema.references.c.digest.in_(chunk))
-                )
-                manifests |= {
-                    (Repository(row.repository), Digest.parse(row.digest))
-                    for row in connection.execute(query)
-                }
-            return manifests
-
-        return await self._read(read, long=True)
-
-    async def lineage(self, keys: Collection[Key]) -> list[InventoryManifest]:
-        """Some manifests and all indexes above them, with their locks, tags and children.
-
-        The blobs of the manifests are not read.
-        """
-        return await self._read(lambda connection: read_lineage(connection, keys))
-
-    async def evict(
-        self,
-        plan: EvictionPlan,
-        *,
-        is_used: Callable[[PlannedImage], bool],
-        remove_blobs: RemoveBlobs,
-    ) -> Evicted:
-        """Carry out a plan in one transaction: see `entrepot.store.removal.evict_images`."""
-        [evicted] = await self.evict_steps([plan], is_used=is_used, remove_blobs=remove_blobs)
-        return evicted
-
-    @frees_space
-    async def evict_steps(
-        self,
-        steps: Sequence[EvictionPlan],
-        *,
-        is_used: Callable[[PlannedImage], bool],
-        remove_blobs: RemoveBlobs,
-    ) -> list[Evicted]:
-        """Carry out the first of some steps of a plan, at least one, in one transaction.
-
-        It ends early, with the step under way, when another write waits for it. More steps in one
-        transaction write each page of the catalog less often.
-        """
-        evicted: list[Evicted] = []
-        async with self._change(uses=True) as connection:
-            for step in steps:
-                evicted.append(
-                    await evict_images(
-                        connection,
-                        step,
-                        is_used=is_used,
-                        remove_blobs=remove_blobs,
-                        clock=self._clock,
-                    )
-                )
-                if self.is_awaited:
-                    break
-        return evicted
 
     async def reconcile(
         self,

@@ -34,6 +34,7 @@ from entrepot.store.connections import (
 )
 from entrepot.store.disk_reserve import DiskReserve
 from entrepot.store.opening import Opening, open_file, open_for_writing
+from entrepot.store.plan_watch import PlanWatch
 from entrepot.tasks import uninterrupted
 
 FREE_BYTES_KEPT = 2**20
@@ -126,6 +127,7 @@ class CatalogDatabase:
         """Counts writes that change how often a repository or a rule was used."""
         self.confirmations = 0
         """Counts writes of the time when a source confirmed where a tag points."""
+        self._watches: list[PlanWatch] = []
 
     @classmethod
     @asynccontextmanager

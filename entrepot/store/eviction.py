@@ -30,8 +30,9 @@ a few images at a time.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
+from itertools import compress
 from math import isnan
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ from entrepot.store.inventory import Inventory as Inventory
 from entrepot.store.inventory import InventoryBlob as InventoryBlob
 from entrepot.store.inventory import InventoryManifest as InventoryManifest
 from entrepot.store.inventory import Key as Key
+from entrepot.store.inventory import digest_of_row
 
 RECENT = 60.0
 """Seconds for which a used image is not evicted: its client may still request the rest of it."""
@@ -79,6 +81,18 @@ class PlannedRow(NamedTuple):
     platform: str | None
     freed: int
     last_used: float
+
+
+class UsesSincePlan(NamedTuple):
+    """What was used since a plan was made, or is about to be used: manifests and blobs."""
+
+    manifests: Set[tuple[str, str]]
+    """Repositories and digests, as text."""
+    blobs: Set[str]
+    """Digests, as text."""
+
+
+NO_USES = UsesSincePlan(frozenset(), frozenset())
 
 
 class InventoryUse:
@@ -170,10 +184,27 @@ class InventoryUse:
 
         A client that gets one of them most likely pulls this image.
         """
+        return tuple(map(digest_of_row, self._distinctive_blobs(content)))
+
+    def _distinctive_blobs(self, content: int) -> list[str]:
         blobs = self.inventory.blobs_of(content)
         fewest = min((self.sharers[blob] for blob in blobs), default=0)
-        return tuple(
-            self.inventory.blob_digest(blob) for blob in blobs if self.sharers[blob] == fewest
+        return [self.inventory.blob_digests[blob] for blob in blobs if self.sharers[blob] == fewest]
+
+    def is_below_index(self, link: int) -> bool:
+        """Whether an index above a link is cached in its repository."""
+        return link in self._above
+
+    def is_used(self, link: int, uses: UsesSincePlan) -> bool:
+        """Whether a link, an index above it or one of its distinctive blobs is among some uses."""
+        inventory = self.inventory
+        if uses.manifests and any(
+            inventory.text_key(used) in uses.manifests
+            for used in (link, *self._above.get(link, ()))
+        ):
+            return True
+        return bool(uses.blobs) and not uses.blobs.isdisjoint(
+            self._distinctive_blobs(inventory.contents[link])
         )
 
 
@@ -280,14 +311,16 @@ class EvictionPlan:
                 use.last_used[link],
             )
 
-    def only(self, keys: Collection[Key]) -> EvictionPlan:
-        """The same plan with those images whose keys are among *keys*."""
-        links, freed = array("i"), array("q")
-        for link, size in zip(self.links, self.freed, strict=True):
-            if self.use.inventory.key(link) in keys:
-                links.append(link)
-                freed.append(size)
-        return replace(self, links=links, freed=freed)
+    def only(self, links: Container[int]) -> EvictionPlan:
+        """The same plan with those images that are among some *links*."""
+        kept = [link in links for link in self.links]
+        if all(kept):
+            return self
+        return replace(
+            self,
+            links=array("i", compress(self.links, kept)),
+            freed=array("q", compress(self.freed, kept)),
+        )
 
     def parts(self, count: int) -> Iterator[EvictionPlan]:
         """The same plan in parts of *count* images, empty manifests and adopted blobs each."""
@@ -479,12 +512,13 @@ def _weights(use: InventoryUse, catalog_size: int) -> array[int]:
 
 
 def confirm(
-    plan: EvictionPlan, manifests: Iterable[InventoryManifest], *, used: Collection[Key] = ()
+    plan: EvictionPlan, manifests: Iterable[InventoryManifest], *, uses: UsesSincePlan = NO_USES
 ) -> set[Key]:
     """The manifests of a plan that may still be evicted, and the emptied indexes.
 
     *manifests* are all manifests of the plan's repositories now; their blobs do not count. An image
-    that was requested or locked since the plan was made stays, and so does one in *used*.
+    that was requested or locked since the plan was made stays, and so does one that is among
+    *uses*.
     """
     current = {manifest.key: manifest for manifest in manifests}
     locked_keys = _locked_with_all_below(current)
@@ -496,7 +530,7 @@ def confirm(
         and key not in locked_keys
         and not current[key].children
         and last_requested[key] <= plan.use.last_requested[link]
-        and key not in used
+        and not plan.use.is_used(link, uses)
     }
     evicted |= {
         key

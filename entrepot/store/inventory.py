@@ -272,6 +272,10 @@ class Inventory:
         """Repository and digest of a link."""
         return self.repositories[link], digest_of_row(self.content_digests[self.contents[link]])
 
+    def text_key(self, link: int) -> tuple[str, str]:
+        """Repository and digest of a link, the digest as text."""
+        return self.repositories[link], self.content_digests[self.contents[link]]
+
     def tags_of(self, link: int) -> tuple[Tag, ...]:
         """The tags that point at a link, in their order."""
         return tuple(Tag(name) for name in sorted(self._tags[link].split()))

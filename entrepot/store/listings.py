@@ -18,6 +18,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import schema
 from entrepot.store.artifact_kinds import ArtifactKinds
 from entrepot.store.database import CatalogDatabase
+from entrepot.store.inventory import digest_of_row
 from entrepot.store.manifests import ReferenceKind
 from entrepot.store.paging import page_of
 from entrepot.store.records import CachedManifest, CachedTag, ListedTag, TagEntry
@@ -165,6 +166,30 @@ class ContentListings(CatalogDatabase):
         return await self._read(
             lambda connection: [_cached_manifest(row) for row in connection.execute(query)],
             long=page.limit is None,
+        )
+
+    async def names_in(self, repository: Repository) -> tuple[list[Digest], list[Tag]]:
+        """The manifests of a repository and the tags that point at them, the oldest first."""
+        digests = (
+            select(_links.digest)
+            .where(_links.repository == repository)
+            .order_by(_links.cached, _links.digest)
+        )
+        tags = (
+            select(_tags.name)
+            .join(
+                schema.repository_manifests,
+                (_links.repository == _tags.repository) & (_links.digest == _tags.digest),
+            )
+            .where(_tags.repository == repository)
+            .order_by(_tags.cached, _tags.name)
+        )
+        return await self._read(
+            lambda connection: (
+                list(map(digest_of_row, connection.execute(digests).scalars())),
+                list(map(Tag, connection.execute(tags).scalars())),
+            ),
+            long=True,
         )
 
     async def listed_manifest(

@@ -1,13 +1,11 @@
 """The last lists of referrers that sources sent, stored beside the manifests that they are about.
 
 A signature is found by a list alone: with the source gone, a client that gets no list takes the
-image for unsigned. A list goes with its manifest, however that is removed. Where a source was never
-asked, the cached manifests themselves say what they refer to.
+image for unsigned. A list goes with its manifest, however that is removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +47,7 @@ ARTIFACT_TYPE_LENGTH = 255
 CONFIRMED_AGAIN = 3600.0
 """Seconds after which an unchanged list is written again with its new time."""
 
-CANDIDATES = 1_000
-"""Cached manifests that may name a digest as their subject, at most."""
-
 _lists = schema.referrer_lists.c
-_links = schema.repository_manifests.c
-_contents = schema.manifests.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +62,6 @@ class StoredReferrers:
     artifact_type: str | None
     content: bytes
     fetched: float
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestBytes:
-    """A cached manifest that was not parsed."""
-
-    digest: Digest
-    media_type: str
-    content: bytes
 
 
 class ReferrerLists(CatalogDatabase):
@@ -162,32 +146,6 @@ class ReferrerLists(CatalogDatabase):
         await connection.run_sync(_remove_oldest, LISTS, LISTS_BYTES)
         self._lists_until_trim = LISTS_BETWEEN_TRIMS
         self._bytes_until_trim = BYTES_BETWEEN_TRIMS
-
-    async def manifests_naming(
-        self, repository: Repository, digest: Digest
-    ) -> Sequence[ManifestBytes]:
-        """The manifests of a repository whose text has a digest in it, at most `CANDIDATES`.
-
-        All manifests of the repository are read: only for a source that gives no answer.
-        """
-        query = (
-            select(_links.digest, _links.media_type, _contents.content)
-            .join(schema.manifests, _contents.digest == _links.digest)
-            .where(
-                _links.repository == repository,
-                _links.digest != str(digest),
-                func.instr(_contents.content, str(digest).encode()) > 0,
-            )
-            .order_by(_links.cached, _links.digest)
-            .limit(CANDIDATES)
-        )
-        return await self._read(
-            lambda connection: [
-                ManifestBytes(Digest.parse(row.digest), row.media_type, row.content)
-                for row in connection.execute(query)
-            ],
-            long=True,
-        )
 
 
 def _stored(row: Any) -> StoredReferrers:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     true,
     update,
 )
@@ -79,6 +80,8 @@ repository_manifests = Table(
     Index("repository_manifests_by_digest", "digest"),
     # Pages of a repository's manifests in the order of time.
     Index("repository_manifests_by_time", "repository", "cached", "digest"),
+    # The locks of a repository alone. With "locked", so that SQLite prefers it to other indexes.
+    Index("locked_manifests", "repository", "digest", "locked", sqlite_where=text("locked = 1")),
 )
 references = Table(
     "manifest_references",
@@ -109,6 +112,7 @@ tags = Table(
     Index("tags_of_digest", "repository", "digest", "name"),
     # Pages of a repository's tags in the order of time.
     Index("tags_by_time", "repository", "cached", "name"),
+    Index("locked_tags", "repository", "name", "locked", sqlite_where=text("locked = 1")),
 )
 blobs = Table(
     "blobs",

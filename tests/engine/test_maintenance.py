@@ -546,6 +546,21 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
             await asyncio.sleep(0)
 
 
+async def test_manifests_stay_in_memory_when_a_collection_removes_none(
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    invalidated = []
+    monkeypatch.setattr(
+        engine.cache.index, "invalidate_manifests", lambda: invalidated.append(image.digest)
+    )
+    await engine.maintenance.collect()
+    assert invalidated == []
+    await engine.catalog.delete_manifest(Repository("library/a"), image.digest)
+    await engine.maintenance.collect()
+    assert invalidated == [image.digest]
+
+
 async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again(
     engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:

@@ -272,3 +272,27 @@ async def test_one_thread_sends_all_files_and_ends_with_the_server(
 
 def _ignore(_size: int) -> None:
     """The callback of a transfer that counts nothing."""
+
+
+async def test_the_sending_thread_has_the_priority_of_the_event_loop(
+    file: IO[bytes],
+    client: tuple[socket.socket, socket.socket],
+    content: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    priorities: list[int] = []
+
+    def sendfile(out: int, descriptor: int, offset: int, count: int) -> int:
+        priorities.append(priority())
+        return _sendfile(out, descriptor, offset, count)
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    sender = FileSender()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        tasks.create_task(sender.send(client[0], file, 0, len(content), lambda _: None))
+        assert await read_exactly(client[1], len(content)) == content
+    sender.close()
+    assert set(priorities) == {priority()}

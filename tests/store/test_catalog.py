@@ -14,6 +14,7 @@ from entrepot.store.manifests import Manifest
 from entrepot.store.records import BlobOrigin, BlobRecord, TagEntry
 from entrepot.store.rows import reference_rows
 from tests.store.samples import DEBIAN, NGINX, SOURCE, blobs_of, cache_blobs, image, reconcile
+from tests.store.statements import recorded_reads
 
 
 async def test_a_manifest_comes_back_byte_for_byte(catalog: Catalog) -> None:
@@ -158,6 +159,15 @@ async def test_locks_are_kept_over_a_restart_and_taken_away(tmp_path: Path) -> N
         await catalog.lock_tag(NGINX, Tag("1"), False)
         await catalog.lock_manifest(NGINX, manifest.digest, False)
         assert await catalog.locks(NGINX) == Locks(False, frozenset(), frozenset())
+
+
+async def test_locks_are_read_from_indexes_of_what_is_locked(catalog: Catalog) -> None:
+    await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
+    with recorded_reads(catalog) as statements:
+        await catalog.locks(NGINX)
+    plan = " ".join(step for statement in statements for step in statement.plan())
+    assert "USING COVERING INDEX locked_tags" in plan
+    assert "USING COVERING INDEX locked_manifests" in plan
 
 
 async def test_a_lock_goes_with_its_tag(catalog: Catalog) -> None:

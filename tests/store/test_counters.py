@@ -142,10 +142,11 @@ async def happen(catalog: Catalog, what: str, *with_what: object) -> None:
         case ("collected", set(in_use)):
             await catalog.collect(removing(lambda each: each not in set(map(digest, in_use))))
         case ("evicted", int(goal)):
-            eviction = plan_eviction(await catalog.inventory(), goal=goal, now=NOW)
-            await catalog.evict(
-                eviction, is_used=lambda _: False, remove_blobs=removing(lambda _: True)
-            )
+            with catalog.watched() as watch:
+                eviction = plan_eviction(await catalog.inventory(), goal=goal, now=NOW)
+                await catalog.evict_steps(
+                    list(eviction.parts(1)), watch=watch, remove_blobs=removing(lambda _: True)
+                )
         case ("healed", set(on_disk), _):
             await reconcile(catalog, {digest(blob): size_of(blob) for blob in on_disk}, now=3.0)
 

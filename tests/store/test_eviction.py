@@ -19,6 +19,7 @@ from entrepot.store.eviction import (
     locked_above,
     plan_eviction,
 )
+from entrepot.store.plan_watch import uses_of
 
 A, B = Repository("library/a"), Repository("library/b")
 NOW = 1_000_000_000.0
@@ -265,7 +266,9 @@ def test_what_was_used_locked_or_deleted_since_the_plan_was_made_stays() -> None
     cached["asked"] = replace(cached["asked"], last_requested=NOW)
     cached["locked"] = replace(cached["locked"], locked=True)
     del cached["deleted"]
-    assert confirm(eviction, cached.values(), used={(A, digest("read"))}) == {(A, digest("plain"))}
+    assert confirm(eviction, cached.values(), uses=uses_of([(A, digest("read"))], [])) == {
+        (A, digest("plain"))
+    }
 
 
 def test_an_index_that_was_asked_for_since_keeps_its_image() -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from entrepot.core.media_types import OCI_MANIFEST
-from entrepot.core.reference import Digest, Tag
+from entrepot.core.reference import Tag
 from entrepot.store import referrer_lists, schema
 from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import plan_eviction
-from entrepot.store.manifests import Manifest
 from entrepot.store.referrer_lists import LARGEST_LIST, StoredReferrers
 from tests.store.samples import DEBIAN, NGINX, SOURCE, image, removing, written_by_version_1
 
@@ -68,9 +65,7 @@ async def test_a_list_goes_with_its_manifest(catalog: Catalog, way: str) -> None
             await catalog.delete_repository(NGINX)
         case _:
             plan = plan_eviction(await catalog.inventory(), goal=0, now=1e9)
-            await catalog.evict(
-                plan, is_used=lambda _: False, remove_blobs=removing(lambda _: True)
-            )
+            await catalog.evict_steps([plan], remove_blobs=removing(lambda _: True))
     assert await catalog.manifests_of(NGINX) == frozenset()
     with sqlite3.connect(catalog.path) as connection:
         assert connection.execute("SELECT count(*) FROM referrer_lists").fetchone() == (0,)
@@ -119,15 +114,3 @@ async def test_an_older_catalog_gets_the_table_and_an_older_engine_can_open_it(
         assert connection.execute("SELECT count(*) FROM referrer_lists").fetchone() == (0,)
     connection.close()
     assert schema.SCHEMA_VERSION == 4
-
-
-async def test_manifests_that_name_a_digest_are_found_in_their_repository(
-    catalog: Catalog,
-) -> None:
-    content = json.dumps({"schemaVersion": 2, "subject": {"digest": str(SIGNED.digest)}}).encode()
-    signature = Manifest.of(content, OCI_MANIFEST, Digest.of(content))
-    for manifest in (SIGNED, signature, image("other")):
-        await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
-    [named] = await catalog.manifests_naming(NGINX, SIGNED.digest)
-    assert (named.digest, named.content) == (signature.digest, content)
-    assert await catalog.manifests_naming(DEBIAN, SIGNED.digest) == []

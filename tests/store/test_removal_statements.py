@@ -15,7 +15,8 @@ from sqlalchemy import event
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters
 from entrepot.store.catalog import Catalog
-from entrepot.store.eviction import PlannedImage, plan_eviction
+from entrepot.store.eviction import NO_USES, UsesSincePlan, plan_eviction
+from entrepot.store.plan_watch import uses_of
 from entrepot.store.removal import Evicted
 from tests.store.samples import SOURCE, cache_blobs, image, index, removing
 from tests.store.test_counters import from_scratch, kept
@@ -75,24 +76,19 @@ async def large(tmp_path: Path) -> AsyncIterator[Catalog]:
 async def evict(catalog: Catalog, count: int) -> Evicted:
     """Evict the *count* images that were used least recently."""
     plan = plan_eviction(await catalog.inventory(), goal=-1, now=time.time())
-    return await catalog.evict(
-        next(plan.parts(count)),
-        is_used=unused,
-        remove_blobs=removing(lambda _: True),
+    [evicted] = await catalog.evict_steps(
+        [next(plan.parts(count))], remove_blobs=removing(lambda _: True)
     )
-
-
-def unused(_: PlannedImage) -> bool:
-    return False
+    return evicted
 
 
 async def test_a_step_takes_as_many_statements_for_many_images_as_for_one(large: Catalog) -> None:
     few, many = Statements(), Statements()
     with few.recorded(large):
-        assert len((await evict(large, 2)).images) == 2
+        assert len((await evict(large, 2)).plan.links) == 2
     with many.recorded(large):
         evicted = await evict(large, 40)
-    assert (len(evicted.images), len(evicted.manifests)) == (40, 80)
+    assert (len(evicted.plan.links), evicted.manifests) == (40, 80)
     assert len(many) == len(few) < 30
     assert await large.repositories_count() == 18
 
@@ -123,8 +119,8 @@ async def test_what_a_deleted_repository_needed_is_collected_without_a_look_at_t
 async def test_a_collection_goes_on_in_steps(
     large: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entrepot.store.catalog.MANIFESTS_COLLECTED_AT_ONCE", 7)
-    monkeypatch.setattr("entrepot.store.catalog.BLOBS_COLLECTED_AT_ONCE", 7)
+    monkeypatch.setattr("entrepot.store.catalog_removals.MANIFESTS_COLLECTED_AT_ONCE", 7)
+    monkeypatch.setattr("entrepot.store.catalog_removals.BLOBS_COLLECTED_AT_ONCE", 7)
     for name in await large.repository_names():
         await large.delete_repository(name)
     steps = []
@@ -133,10 +129,10 @@ async def test_a_collection_goes_on_in_steps(
         steps.append(len(digests))
         return [digest for digest in digests if digest != Digest.of(b"base")]
 
-    assert await large.collect(remove_some) == 1
+    assert (await large.collect(remove_some)).deferred == 1
     assert await large.blobs_count() == 1
     assert 1 < max(steps) <= 2 * 7
-    assert await large.collect(removing(lambda _: True)) == 0
+    assert (await large.collect(removing(lambda _: True))).deferred == 0
     assert await large.blobs_count() == 0
 
 
@@ -164,7 +160,7 @@ async def test_the_statements_of_an_eviction_grow_with_its_steps_only(large: Cat
         plan = plan_eviction(await large.inventory(), goal=-1, now=time.time())
         with statements.recorded(large):
             for _, part in zip(range(parts), plan.parts(10), strict=False):
-                await large.evict(part, is_used=unused, remove_blobs=removing(lambda _: True))
+                await large.evict_steps([part], remove_blobs=removing(lambda _: True))
         counts.append(len(statements))
     assert counts[1] == 3 * counts[0]
 
@@ -179,22 +175,74 @@ async def test_steps_share_a_transaction_until_another_write_waits(large: Catalo
         commits += 1
 
     event.listen(large._engine.sync_engine, "commit", count)
-    evicted = await large.evict_steps(
-        steps[:2], is_used=unused, remove_blobs=removing(lambda _: True)
-    )
-    assert ([len(step.images) for step in evicted], commits) == ([10, 10], 1)
+    evicted = await large.evict_steps(steps[:2], remove_blobs=removing(lambda _: True))
+    assert ([len(step.plan.links) for step in evicted], commits) == ([10, 10], 1)
 
     async def remove_blobs(digests: Sequence[Digest]) -> Sequence[Digest]:
         while not large.is_awaited:
             await asyncio.sleep(0)
         return digests
 
-    evicting = asyncio.create_task(
-        large.evict_steps(steps[2:], is_used=unused, remove_blobs=remove_blobs)
-    )
+    evicting = asyncio.create_task(large.evict_steps(steps[2:], remove_blobs=remove_blobs))
     while not large._writing.locked():
         await asyncio.sleep(0)
     assert await large.lock_repository(Repository("library/r59"), True)
-    assert [len(step.images) for step in await evicting] == [10]
+    # A next step may have begun while the first one's files were removed.
+    steps_done = len(await evicting)
+    assert 1 <= steps_done <= 2 < len(steps) - 2
     assert not large.is_awaited
-    assert await large.repositories_count() == 30
+    assert await large.repositories_count() == 40 - 10 * steps_done
+
+
+async def test_images_are_looked_up_again_only_where_something_changed_since_the_plan(
+    catalog: Catalog,
+) -> None:
+    for number in range(40):
+        one = image("base", f"layer {number}")
+        repository = Repository(f"library/r{number:02}")
+        await catalog.add_manifest(repository, SOURCE, one, tags=[Tag("1")], now=1.0 + number)
+        await cache_blobs(catalog, one)
+    used = (Repository("library/r05"), image("base", "layer 5").digest)
+    counts, evicted = [], []
+    with catalog.watched() as watch:
+        plan = plan_eviction(await catalog.inventory(), goal=-1, now=time.time())
+        for number, part in enumerate(plan.parts(10)):
+            if number == 2:
+                await catalog.lock_repository(Repository("library/r25"), True)
+            statements = Statements()
+            with statements.recorded(catalog):
+                [step] = await catalog.evict_steps(
+                    [part],
+                    watch=watch,
+                    uses=lambda: uses_of([used], []),
+                    remove_blobs=removing(lambda _: True),
+                )
+            counts.append(len(statements))
+            evicted.append(len(step.plan.links))
+    assert evicted == [9, 10, 9, 10]
+    assert counts[0] == counts[1] < counts[2] == counts[3]
+    assert set(await catalog.repository_names()) == {used[0], Repository("library/r25")}
+
+
+async def test_a_step_that_fails_waits_for_the_files_of_the_step_before(large: Catalog) -> None:
+    plan = plan_eviction(await large.inventory(), goal=-1, now=time.time())
+    steps = list(plan.parts(10))
+    turns, removed = 0, list[Digest]()
+
+    def uses() -> UsesSincePlan:
+        nonlocal turns
+        turns += 1
+        if turns == 2:
+            raise RuntimeError("the second step fails")
+        return NO_USES
+
+    async def remove_blobs(digests: Sequence[Digest]) -> Sequence[Digest]:
+        while turns < 2:
+            await asyncio.sleep(0)
+        await asyncio.to_thread(removed.extend, digests)
+        return digests
+
+    with pytest.raises(RuntimeError, match="second step"):
+        await large.evict_steps(steps, uses=uses, remove_blobs=remove_blobs)
+    assert len(removed) == 20
+    assert await large.repositories_count() == 60

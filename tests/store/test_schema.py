@@ -179,6 +179,7 @@ def test_the_counters_are_filled_for_catalogs_before_version_3(
 def test_a_column_that_is_there_is_not_added_again(connection: Connection) -> None:
     """An engine was killed between two columns."""
     schema.create(connection, NO_COUNT)
+    connection.exec_driver_sql("DROP INDEX locked_tags")
     connection.exec_driver_sql("ALTER TABLE tags DROP COLUMN locked")
     connection.exec_driver_sql("PRAGMA user_version = 1")
     schema.create(connection, NO_COUNT)
@@ -233,6 +234,8 @@ def test_a_new_catalog_has_all_indexes(connection: Connection) -> None:
     schema.create(connection, NO_COUNT)
     assert schema.missing_indexes(connection) == []
     assert indexes_of(connection) >= {
+        "locked_manifests",
+        "locked_tags",
         "repositories_by_usage",
         "repository_manifests_by_time",
         "tags_by_time",

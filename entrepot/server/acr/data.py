@@ -123,13 +123,9 @@ class DataResources:
 
     async def delete(self, request: Request) -> Response:
         """Delete a repository."""
-        manifests = await self._repositories.delete(_repository(request))
+        digests, tags = await self._repositories.delete(_repository(request))
         return json_response(
-            {
-                "manifestsDeleted": [str(manifest.digest) for manifest in manifests],
-                "tagsDeleted": [tag for manifest in manifests for tag in manifest.tags],
-            },
-            status=202,
+            {"manifestsDeleted": list(map(str, digests)), "tagsDeleted": list(tags)}, status=202
         )
 
     async def patch(self, request: Request) -> Response:
