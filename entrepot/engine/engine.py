@@ -19,6 +19,7 @@ from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.config.directories import Directories
 from entrepot.config.documents import Documents
+from entrepot.config.restrictions import RestrictionRecord
 from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.engine.bookkeeping import Bookkeeping
@@ -30,7 +31,9 @@ from entrepot.engine.health import EngineHealth
 from entrepot.engine.lock import last_write, only_engine
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.pulls import PullService
+from entrepot.engine.readers import ReaderService
 from entrepot.engine.repositories import RepositoryService
+from entrepot.engine.restriction_upkeep import RestrictionUpkeep
 from entrepot.engine.routing import Routing
 from entrepot.engine.rule_usage import RuleUsageCounter
 from entrepot.engine.rules import RuleService
@@ -70,6 +73,7 @@ class Engine:
         settings: Settings,
         registries: SourceRegistries,
         documents: Documents,
+        readers: ReaderService,
         sources: Sources,
         catalog: Catalog,
         blobs: BlobStore,
@@ -81,6 +85,7 @@ class Engine:
         self.settings = settings
         self.registries = registries
         self.documents = documents
+        self.readers = readers
         self.sources = sources
         self.catalog = catalog
         self.blobs = blobs
@@ -102,6 +107,7 @@ class Engine:
             client=self.routing.client,
             clock=clock,
             monotonic=monotonic,
+            policy=readers,
         )
         sources.on_reachability = SourceEvents(self.cache, self.events).reachability_changed
         self._tasks = OwnedTasks()
@@ -194,6 +200,7 @@ class Engine:
             fills=self.fills,
             cache=self.cache,
             credential_sets=self.credential_sets,
+            readers=readers,
             maintenance=self.maintenance,
             health=self.health,
             traffic=self.traffic,
@@ -209,6 +216,7 @@ class Engine:
             cache=self.cache,
             traffic=self.traffic,
             maintenance=self.maintenance,
+            restrictions=RestrictionUpkeep(documents, catalog, monotonic),
             events=self.events,
         )
 
@@ -240,8 +248,18 @@ class Engine:
         directories.make()
         with only_engine(directories):
             registries = SourceRegistries(settings.upstreams)
-            documents = Documents(directories, registries)
+            documents = Documents(
+                directories, registries, RestrictionRecord(directories.restrictions)
+            )
             await documents.load()
+            readers = ReaderService(
+                directories=directories,
+                settings=settings,
+                documents=documents,
+                clock=clock,
+                monotonic=monotonic,
+            )
+            await readers.load()
             blobs = BlobStore(directories.blobs, directories.fills)
             try:
                 await blobs.open()
@@ -260,6 +278,7 @@ class Engine:
                         settings=settings,
                         registries=registries,
                         documents=documents,
+                        readers=readers,
                         sources=sources,
                         catalog=catalog,
                         blobs=blobs,
@@ -289,6 +308,7 @@ class Engine:
                         tasks.start(self.bookkeeping.run(), "bookkeeping")
                         tasks.start(self.maintenance.run(), "maintaining what is cached")
                         tasks.start(self.health.run(), "checking the engine's health")
+                        tasks.start(self.readers.run(self.events), "watching the readers")
                         tasks.start(self._upkeep.watch(), "maintaining the catalog")
                         tasks.start(self.sources.prepare(), "preparing for sources")
                         tasks.start(self.credential_checks.run(), "checking the credential sets")
@@ -298,6 +318,7 @@ class Engine:
         finally:
             await _write_last(self.cache.history.write, "The pulls that ended last")
             await _write_last(self.traffic.write, "The activity of the last minute")
+            await _write_last(self.readers.close, "When tokens were used last")
             await self._upkeep.close()
 
     async def _load(self) -> None:
@@ -333,6 +354,7 @@ class Engine:
             health=self.health,
             status=self.status,
             endpoints=self.endpoints,
+            readers=self.readers,
             clock=clock,
         )
 

@@ -27,6 +27,7 @@ from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.maintenance import MaintenanceService
+from entrepot.engine.readers import ReaderService
 from entrepot.engine.stall_watch import StallWatch
 from entrepot.engine.traffic import Traffic
 from entrepot.formatting import counted
@@ -59,6 +60,7 @@ class StatusService:
         fills: Fills,
         cache: ArtifactCache,
         credential_sets: CredentialService,
+        readers: ReaderService,
         maintenance: MaintenanceService,
         health: EngineHealth,
         traffic: Traffic,
@@ -77,6 +79,7 @@ class StatusService:
         self._fills = fills
         self._cache = cache
         self._credential_sets = credential_sets
+        self._readers = readers
         self._maintenance = maintenance
         self._health = health
         self._traffic = traffic
@@ -118,6 +121,8 @@ class StatusService:
             read_only=self._settings.read_only,
             reconciliation=self._maintenance.reconciliation,
             loop_lag=self._stall_watch.lag(),
+            anonymous_may_read=self._readers.anonymous_may_read,
+            can_sign_in=self._readers.can_sign_in,
         )
 
     async def _count_repositories(self) -> int:
@@ -138,8 +143,10 @@ class StatusService:
         yield from self._health.messages()
         if self._endpoints.socket_problem is not None:
             yield self._endpoints.socket_problem
-        for problem in certificate_problems(self._endpoints.certificates, self._clock()):
-            yield f"{problem.what} {problem.advice}"
+        for certificate_problem in certificate_problems(
+            self._endpoints.certificates, self._clock()
+        ):
+            yield f"{certificate_problem.what} {certificate_problem.advice}"
         for what, advice in access_problems(self._settings):
             yield f"{what} {advice}"
         yield from self._catalog.health.notices
@@ -148,8 +155,10 @@ class StatusService:
         yield from self._cache.pulls.notices()
         if self._documents.problem is not None:
             yield self._documents.problem.message
-        for proxy_problem in environment_problems():
-            yield proxy_problem.message
+        for problem in self._readers.problems():
+            yield problem.message
+        for environment_problem in environment_problems():
+            yield environment_problem.message
         yield from self._local_faults()
         for credential_set in self._documents.credential_sets:
             health = self._credential_sets.health(credential_set.name)

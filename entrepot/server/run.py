@@ -40,10 +40,12 @@ from entrepot.server.log_format import set_up_logging
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
 from entrepot.server.responses import error_response, exception_handlers
 from entrepot.server.shutdown import Deadline, Shutdown, handle_signals, ignore_harmless_signals
+from entrepot.server.sign_in import ReaderSignIn
 from entrepot.server.tls import TlsCertificates
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.server.v1.credentials import CredentialSetEndpoints
 from entrepot.server.v1.pulls import PullEndpoints
+from entrepot.server.v1.readers import ReaderEndpoints
 from entrepot.server.v1.repositories import RepositoryEndpoints
 from entrepot.server.v1.rules import RuleEndpoints
 from entrepot.server.v1.system import SystemEndpoints
@@ -106,6 +108,7 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
         CredentialSetEndpoints(engine.credential_sets, engine.revisions, identifiers),
         RepositoryEndpoints(engine.repositories, engine.revisions),
         PullEndpoints(engine.pulls),
+        ReaderEndpoints(engine.readers),
         SystemEndpoints(
             settings=engine.settings,
             status=engine.status,
@@ -232,7 +235,8 @@ async def listening(engine: Engine, shutdown: Shutdown | None = None) -> AsyncIt
             if shutdown is not None:
                 tasks.start(_abort_when_asked_again(shutdown, servers), "cutting transfers")
             try:
-                await listeners.listen(registry, app, certificates)
+                signed_in = ReaderSignIn(app, engine.readers)
+                await listeners.listen(registry, signed_in, certificates)
                 await management.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine, certificates)) is not None:
                     servers.append(over_tcp)
