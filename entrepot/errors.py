@@ -32,6 +32,10 @@
     │   │                            TokenLimitReached
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
+    │   ├── engine/exports.py        ImageTooLarge
+    │   ├── engine/imports.py        ImportWithoutRule, ImportSourceMismatch, ImportTooLarge,
+    │   │                            ImportedContentInvalid, ImportOffsetMismatch,
+    │   │                            ImportIncomplete
     │   └── engine/verification.py   VerificationUnderWay
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
     │                                CacheRuleNotFound, CredentialSetNotFound, TokenNotFound
@@ -47,7 +51,12 @@
     │   ├── HtpasswdInvalid          the password file of readers (config/htpasswd.py)
     │   ├── SettingsInvalid          settings.toml can't be used (config/settings.py)
     │   ├── CatalogFailed            the catalog can't be read or written (store/connections.py)
+    │   ├── ImportStorageFailed      the disk does not take an import (engine/imports.py)
     │   └── FileCutShort             a file ended before its blob (httpd/sendfile.py)
+    ├── ArchiveInvalid, ArchiveNotWritten
+    │                                an archive of images (archive/layout.py, archive/writing.py)
+    ├── BlobBrokenOff, ExportTargetInvalid, ImageUnsuitable, InventoryInvalid, NameNotMapped
+    │                                an export or import (cli/export_run.py, cli/import_run.py)
     └── FillFailed, FillCancelled, FillUnwanted, StorageFailed, TooManyFills, TooManyPulls (cache),
         ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed (cli)
 

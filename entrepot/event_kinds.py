@@ -59,6 +59,7 @@ class EventKind(StrEnum):
     PULL_ENDED = "pull-ended"
     TAG_MOVED = "tag-moved"
     TAG_GONE = "tag-gone"
+    MANIFEST_IMPORTED = "manifest-imported"
 
     REPOSITORY_DELETED = "repository-deleted"
     TAG_DELETED = "tag-deleted"

@@ -88,6 +88,13 @@ BENCH_TABLES = (
     "python -m tests.bench --against before/bin/python --distribution registry "
     "--output speed.json \\"
 )
+EXPORT = "entrepot export library/nginx:1.27 /media/usb/images/"
+IMPORT = "entrepot import /media/usb/images"
+INVENTORY = "entrepot inventory --output /media/usb/there.jsonl"
+DIFFERENCE = (
+    "entrepot export --rule hub-library --missing-from /media/usb/there.jsonl /media/usb/more/"
+)
+FOR_DOCKER = "entrepot export library/nginx:1.27 docker-archive:nginx.tar --platform linux/amd64"
 CHECKS = "ruff check . && ruff format --check ."
 
 HOW = {
@@ -131,6 +138,11 @@ HOW = {
     BENCH: "parsed: it takes a quarter of an hour",
     BENCH_TABLES: "parsed: it takes half an hour",
     CHECKS: "compared with .ci/run",
+    EXPORT: "run in tests/cli/test_transfer.py",
+    IMPORT: "run in tests/cli/test_transfer.py",
+    INVENTORY: "run in tests/cli/test_transfer.py",
+    DIFFERENCE: "run in tests/cli/test_transfer.py",
+    FOR_DOCKER: "run in tests/cli/test_transfer.py; docker and skopeo in tests/e2e/clients",
 }
 """How each block is tried, by its first line."""
 

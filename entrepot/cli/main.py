@@ -22,6 +22,8 @@ from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.events import events
+from entrepot.cli.exporting import export, inventory
+from entrepot.cli.importing import import_
 from entrepot.cli.options import as_json
 from entrepot.cli.output import (
     REFUSED,
@@ -350,6 +352,9 @@ for _command in (
     verify,
     pull,
     refresh,
+    export,
+    import_,
+    inventory,
     events,
 ):
     cli.add_command(_command)

@@ -52,8 +52,8 @@ class Doctor:
         credential_checks: CredentialChecks,
         health: EngineHealth,
         status: StatusService,
-        endpoints: Endpoints,
         readers: ReaderService,
+        endpoints: Endpoints,
         clock: Callable[[], float],
     ) -> None:
         self._readers = readers

@@ -27,7 +27,9 @@ from entrepot.engine.credential_checks import CredentialChecks
 from entrepot.engine.credentials import CredentialService
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
+from entrepot.engine.exports import ExportService
 from entrepot.engine.health import EngineHealth
+from entrepot.engine.imports import ImportService
 from entrepot.engine.lock import last_write, only_engine
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.pulls import PullService
@@ -181,6 +183,19 @@ class Engine:
             maintenance=self.maintenance,
             events=self.events,
         )
+        self.exports = ExportService(cache=self.cache, catalog=catalog, routing=self.routing)
+        self.imports = ImportService(
+            cache=self.cache,
+            catalog=catalog,
+            blobs=blobs,
+            routing=self.routing,
+            maintenance=self.maintenance,
+            events=self.events,
+            fills=directories.fills,
+            manifest_limit=settings.manifest_limit,
+            clock=clock,
+        )
+        self.maintenance.imported = self.imports.in_use
         self.source_names = SourceNames(documents, catalog, self.cache)
         self.pulls = PullService(cache=self.cache, routing=self.routing, events=self.events)
         self.revisions = Revisions(
@@ -353,8 +368,8 @@ class Engine:
             credential_checks=self.credential_checks,
             health=self.health,
             status=self.status,
-            endpoints=self.endpoints,
             readers=self.readers,
+            endpoints=self.endpoints,
             clock=clock,
         )
 

@@ -143,10 +143,8 @@ class StatusService:
         yield from self._health.messages()
         if self._endpoints.socket_problem is not None:
             yield self._endpoints.socket_problem
-        for certificate_problem in certificate_problems(
-            self._endpoints.certificates, self._clock()
-        ):
-            yield f"{certificate_problem.what} {certificate_problem.advice}"
+        for certificate in certificate_problems(self._endpoints.certificates, self._clock()):
+            yield f"{certificate.what} {certificate.advice}"
         for what, advice in access_problems(self._settings):
             yield f"{what} {advice}"
         yield from self._catalog.health.notices
@@ -157,8 +155,8 @@ class StatusService:
             yield self._documents.problem.message
         for problem in self._readers.problems():
             yield problem.message
-        for environment_problem in environment_problems():
-            yield environment_problem.message
+        for proxy_problem in environment_problems():
+            yield proxy_problem.message
         yield from self._local_faults()
         for credential_set in self._documents.credential_sets:
             health = self._credential_sets.health(credential_set.name)

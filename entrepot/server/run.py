@@ -49,6 +49,7 @@ from entrepot.server.v1.readers import ReaderEndpoints
 from entrepot.server.v1.repositories import RepositoryEndpoints
 from entrepot.server.v1.rules import RuleEndpoints
 from entrepot.server.v1.system import SystemEndpoints
+from entrepot.server.v1.transfer import TransferEndpoints
 from entrepot.tasks import OwnedTasks, uninterrupted
 
 SHUTDOWN_GRACE = 10.0
@@ -109,6 +110,9 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
         RepositoryEndpoints(engine.repositories, engine.revisions),
         PullEndpoints(engine.pulls),
         ReaderEndpoints(engine.readers),
+        TransferEndpoints(
+            engine.exports, engine.imports, manifest_limit=engine.settings.manifest_limit
+        ),
         SystemEndpoints(
             settings=engine.settings,
             status=engine.status,
@@ -235,8 +239,7 @@ async def listening(engine: Engine, shutdown: Shutdown | None = None) -> AsyncIt
             if shutdown is not None:
                 tasks.start(_abort_when_asked_again(shutdown, servers), "cutting transfers")
             try:
-                signed_in = ReaderSignIn(app, engine.readers)
-                await listeners.listen(registry, signed_in, certificates)
+                await listeners.listen(registry, ReaderSignIn(app, engine.readers), certificates)
                 await management.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine, certificates)) is not None:
                     servers.append(over_tcp)

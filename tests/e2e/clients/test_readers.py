@@ -147,23 +147,42 @@ def test_containerd_signs_in_when_it_is_asked_to(
     containerd.assert_holds(guarded.reference("open/app:1"), app)
 
 
-def test_docker_pulls_from_a_mirror_with_the_credentials_of_docker_hub(
-    docker: Docker, guarded: Guarded, app: FakeImage
+def test_docker_sends_its_credentials_for_docker_hub_to_a_mirror_with_readers(
+    docker: Docker,
+    new_engine: Callable[..., Entrepot],
+    source: DockerRegistry,
+    app: FakeImage,
 ) -> None:
-    """F48: they are not those of a reader, and do not keep anyone from what is for everyone."""
+    """F48: they are those of no reader, and keep nobody from what is for everyone."""
+    mirrors = '[[mirrors]]\nlisten = "127.0.0.1:0"\nnamespace = "docker.io"\n'
+    engine = new_engine(
+        source.url,
+        login_server="docker.io",
+        sign_in="none",
+        settings=SETTINGS.format(anonymous="allow_anonymous = true") + mirrors,
+    )
+    (engine.directories.config / "readers.htpasswd").write_text(PASSWORD_FILE)
+    engine.start()
+    address = engine.process.wait_for_line(r"those of docker\.io on ([0-9.:]+)")[1]
+    engine.create_rule("docker-library", "library/*", "hub/*")
+    private = ("-s", "docker.io/private/*", "-t", "private/*", "--reader", USER)
+    engine.run("rule", "create", "-n", "docker-private", *private)
     docker.forget()
+    docker.use_settings({"registry-mirrors": [f"http://{address}"]})
     configuration = docker.client_configuration
     configuration.parent.mkdir(parents=True, exist_ok=True)
-    configuration.write_text(
-        json.dumps({"auths": {guarded.engine.address: {"auth": "aHViLXVzZXI6aHViLXBhc3N3b3Jk"}}})
-    )
+    auth = base64.b64encode(b"hub-user:hub-password").decode()
+    configuration.write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": auth}}}))
     try:
-        docker.pull(guarded.reference("open/app:1"))
-        docker.assert_holds(guarded.reference("open/app:1"), app)
-        with pytest.raises(PullFailed, match="unauthorized"):
-            docker.pull(guarded.reference("private/app:1"))
+        docker.pull_by_name("app:1")
+        docker.assert_holds("app:1", app)
+        for name in ("private/app:1", "none/app:1"):
+            # docker goes on to Docker Hub, which this machine does not reach.
+            with pytest.raises(PullFailed, match=r"registry-1\.docker\.io"):
+                docker.pull_by_name(name)
     finally:
         configuration.unlink()
+        docker.use_settings({})
 
 
 def test_passwords_and_tokens_are_written_nowhere(
