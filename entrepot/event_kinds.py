@@ -29,6 +29,10 @@ class EventKind(StrEnum):
     SOCKET_LOST = "socket-lost"
     SOCKET_RESTORED = "socket-restored"
 
+    CERTIFICATE_READ = "certificate-read"
+    CERTIFICATE_REFUSED = "certificate-refused"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+
     RULE_CREATED = "rule-created"
     RULE_UPDATED = "rule-updated"
     RULE_DELETED = "rule-deleted"

@@ -17,6 +17,7 @@ from entrepot import __version__
 from entrepot.api.errors import EngineUnreachable
 from entrepot.api.labels import check_name
 from entrepot.api.models import ActivityCounts, EngineStatus, ReconciliationProgress
+from entrepot.cli.certificate import certificate as certificate_command
 from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
@@ -45,7 +46,7 @@ from entrepot.core.states import Outcome
 from entrepot.errors import EntrepotError
 from entrepot.formatting import counted, duration, printable, size
 
-_LOCAL = frozenset({"demo", "serve", "paths", "management-token", "dial"})
+_LOCAL = frozenset({"demo", "serve", "paths", "management-token", "certificate", "dial"})
 """Commands that need no engine, or only that of this machine."""
 
 _DASHBOARD_OPTIONS = "entrepot.dashboard"
@@ -474,6 +475,9 @@ def management_token(file: Path) -> None:
         f"The token is in {file}. Name it as token_file below [management] in settings.toml, "
         "and give it to clients with --token-file."
     )
+
+
+cli.add_command(certificate_command)
 
 
 @cli.command(hidden=True)

@@ -19,8 +19,10 @@ from entrepot.config.documents import Documents
 from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.engine.credential_checks import CredentialChecks
+from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.isolated_checks import not_checked
+from entrepot.engine.listener_checks import ListenerChecks
 from entrepot.engine.machine_checks import MachineChecks
 from entrepot.engine.reader_checks import check_readers
 from entrepot.engine.readers import ReaderService
@@ -51,6 +53,7 @@ class Doctor:
         health: EngineHealth,
         status: StatusService,
         readers: ReaderService,
+        endpoints: Endpoints,
         clock: Callable[[], float],
     ) -> None:
         self._readers = readers
@@ -63,6 +66,7 @@ class Doctor:
             credential_checks=credential_checks,
             clock=clock,
         )
+        self._listeners = ListenerChecks(settings=settings, endpoints=endpoints, clock=clock)
         self._machine = MachineChecks(
             directories=directories,
             sources=sources,
@@ -115,6 +119,7 @@ class Doctor:
         return DoctorReport(
             findings=(
                 *(finding for findings in findings_by_source for finding in findings),
+                *self._listeners.check(),
                 *machine,
             )
         )

@@ -369,6 +369,7 @@ class Engine:
             health=self.health,
             status=self.status,
             readers=self.readers,
+            endpoints=self.endpoints,
             clock=clock,
         )
 

@@ -158,7 +158,11 @@ class ExportService:
             manifests=tuple(selection.manifests.values()),
             blobs=tuple(blobs),
             related_tags=await self._related_tags(
-                repository, manifest.digest, list(selection.manifests), cached_only
+                # Nobody signs a signature: no source is asked for that.
+                repository,
+                manifest.digest,
+                list(selection.manifests),
+                cached_only or everything,
             ),
             left_out=tuple(selection.left_out),
         )

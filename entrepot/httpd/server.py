@@ -3,7 +3,8 @@
 Our own, because no maintained ASGI server sends files with offsets within the kernel: uvicorn and
 hypercorn copy in Python; granian copied each byte in reads of 128 KiB, its memory grew with the
 clients, and its ``pathsend`` knows no offset. Here ASGI's extension
-``http.response.zerocopysend`` is offered on connections without TLS. The figures are in
+``http.response.zerocopysend`` is offered, within the kernel on connections without TLS, and by the
+same thread with TLS. The figures are in
 ``docs/benchmarks.md``.
 
 The application is ASGI and not `aiohttp.web`, which was measured in December 2026 with the same
@@ -43,8 +44,9 @@ from entrepot.httpd.connections import (
     counted_address,
     reset_on_close,
 )
-from entrepot.httpd.exchange import WRITE_SIZE, Exchange
+from entrepot.httpd.exchange import Exchange
 from entrepot.httpd.file_sender import FileSender
+from entrepot.httpd.tls_transport import TlsTransport, accept_tls
 
 EXTRA_CONNECTIONS = 32
 """Connections beyond all limits that get one response and are then closed.
@@ -242,12 +244,14 @@ class HttpServer:
         connection.setup_started = True
         # The client may have disconnected, speak no TLS, or be too slow.
         with suppress(OSError):
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection.handler,
-                connection.socket,
-                ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls is not None else None,
-            )
+            if tls is None:
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: connection.handler, connection.socket
+                )
+                return
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                connection.socket = secured = await accept_tls(connection.socket, tls)
+            TlsTransport(secured, connection.handler)
 
     def _setup_ended(self, connection: ClientConnection) -> None:
         if self._pending.pop(connection.handler, None) is not None:
@@ -312,9 +316,6 @@ class HttpServer:
         connection.transport = transport
         connection.progressed = asyncio.get_running_loop().time()
         self._connections[handler] = connection
-        if transport.get_extra_info("sslcontext") is not None:
-            # asyncio would buffer eight times as much for a client that does not read.
-            transport.set_write_buffer_limits(WRITE_SIZE)
         if self._stopping:
             # Not at once: the task of aiohttp's handler, which starts next, expects a connection.
             asyncio.get_running_loop().call_soon(transport.abort)
