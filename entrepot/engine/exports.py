@@ -354,9 +354,10 @@ class ExportService:
                 return None
             size = blob.size
         if size is None:
-            size = (
-                await self._cache.describe_blob(repository, blob.digest, reader=ADMINISTRATOR)
-            ).size
+            description = await self._cache.describe_blob(
+                repository, blob.digest, reader=ADMINISTRATOR
+            )
+            size = description.size
         return PlannedBlob(
             digest=str(blob.digest), size=size, media_type=blob.media_type, cached=is_cached
         )
