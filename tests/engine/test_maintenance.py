@@ -16,6 +16,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from entrepot.api.models import EvictionProgress
 from entrepot.cache.fill import Fill
 from entrepot.cache.results import CachedBlob
 from entrepot.config.directories import Directories
@@ -158,7 +159,7 @@ async def test_an_eviction_shows_its_progress_and_ends_after_a_step_when_cancell
     monkeypatch.setattr(maintenance_module, "IMAGES_PER_TRANSACTION", 1)
     images = await cached(engine, source, clock, "a", "b", "c")
     write_usage = engine.cache.usage.write
-    progress = []
+    progress: list[EvictionProgress] = []
 
     async def cancelling() -> None:
         # The engine's own task writes too, so calls can't be counted.
