@@ -7,11 +7,11 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -32,9 +32,12 @@ from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blob_walk import BlobSlice, BlobWalk
+from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
+from entrepot.store.eviction import EvictionPlan
 from entrepot.store.lookups import Lookup
 from entrepot.store.manifests import Manifest
+from entrepot.store.removal import Evicted
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.engine.waiting import event
@@ -149,6 +152,28 @@ async def test_many_images_go_in_steps(
     assert (await engine.blobs.sizes(), (await engine.status.get()).blobs_size) == ({}, 0)
     [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
     assert evicted.message.startswith("Evicted 3 images of 3 repositories: 401.")
+
+
+async def test_steps_are_smaller_after_another_write_has_waited(
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance_module, "IMAGES_PER_STEP", 2)
+    monkeypatch.setattr(maintenance_module, "IMAGES_PER_AWAITED_STEP", 1)
+    await cached(engine, source, clock, "a", "b", "c", "d", "e")
+    evict_steps, planned = Catalog.evict_steps, list[list[int]]()
+
+    async def recording(
+        catalog: Catalog, steps: Sequence[EvictionPlan], **options: Any
+    ) -> list[Evicted]:
+        planned.append([len(step.links) for step in steps])
+        return await evict_steps(catalog, steps, **options)
+
+    # Another write waits during the first of two transactions.
+    monkeypatch.setattr(Catalog, "is_awaited", property(lambda _: len(planned) == 1))
+    monkeypatch.setattr(Catalog, "evict_steps", recording)
+    eviction = await engine.maintenance.evict(target=0)
+    assert (eviction.count, planned) == (5, [[2, 2, 1], [1, 1, 1]])
+    assert (await names(engine), await engine.blobs.sizes()) == ([], {})
 
 
 async def test_an_eviction_shows_its_progress_and_ends_after_a_step_when_cancelled(
