@@ -119,7 +119,7 @@ class MaintenanceService:
         self._collecting = asyncio.Lock()
         self._evicting = asyncio.Lock()
         self._previewing = asyncio.Lock()
-        """A plan for 100,000 repositories takes some hundred megabytes: one preview at a time."""
+        """A plan for 100,000 repositories takes some 50 MB: one preview at a time."""
         self._eviction: EvictionRun | None = None
         """The eviction that is under way, or the last one."""
         self._space_changed = asyncio.Event()
