@@ -44,28 +44,24 @@ SPACE_CHECK_INTERVAL = 60.0
 file system, and what was in use may be evicted now."""
 
 IMAGES_PER_STEP = 400
-"""Images that are evicted with the same statements: a new manifest waits for it, some tenths of a
-second on a slow machine."""
+"""Images that are evicted with the same statements, while a new manifest waits."""
 
 IMAGES_PER_AWAITED_STEP = 100
-"""The same after a transaction that another write waited for. Such steps take a quarter longer for
-each image, but others wait a third as long."""
+"""The same after another write has waited: a quarter slower, but others wait a third as long."""
 
 IMAGES_PER_TRANSACTION = 6400
-"""Images that are evicted in one transaction, at most: it ends with the step under way when another
-write waits. More in one transaction write each page of the catalog less often."""
+"""Images that are evicted in one transaction, at most, until another write waits. More of them
+write each page of the catalog less often."""
 
 TIDY_INTERVAL = 86_400.0
 """Seconds between two searches for manifests without any cached blob that no client asked for in a
 long time."""
 
 UNCOUNTED_CATALOG_BYTES = 8 * 2**20
-"""Bytes of the catalog that do not count: an empty one with its write-ahead log takes some of them
-whatever is cached."""
+"""Bytes of the catalog that do not count: an empty one with its write-ahead log takes some."""
 
 USAGE_WRITE_TIMEOUT = 5.0
-"""Seconds that the preview of an eviction waits until the last uses are written; after that it goes
-by those before."""
+"""Seconds that the preview of an eviction waits until the last uses are written."""
 
 CATALOG_SIZE_INTERVAL = 10.0
 """Seconds between two measurements of the catalog while blobs come in."""
@@ -559,8 +555,8 @@ class MaintenanceService:
                         adopted += len(step.adopted)
                         run.add(len(eviction.plan.links), eviction.freed)
                     start += step_size * len(evictions)
-                    was_awaited = len(evictions) < len(steps)
-                    step_size = min(count, (IMAGES_PER_STEP, IMAGES_PER_AWAITED_STEP)[was_awaited])
+                    awaited = len(evictions) < len(steps)
+                    step_size = min(count, IMAGES_PER_AWAITED_STEP if awaited else IMAGES_PER_STEP)
         finally:
             await uninterrupted(sweeping)
         self.cached_size = await self._catalog.blobs_size()
