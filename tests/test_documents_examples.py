@@ -65,6 +65,8 @@ READERS_OF_RULES = (
 READERS_IN_DOCUMENT = 'readers = ["ci", "@ops"]     # names of readers, and of groups with @'
 LOGINS = "docker login -u alice 127.0.0.1:5000"
 HEADERS_HOSTS_TOML = "# With a personal token."
+TLS_SETTINGS = "# TLS of the registry and its mirrors."
+CERTIFICATE = "entrepot certificate ~/entrepot-tls --host cache.example.com"
 UNIT = "[Unit]"
 ENABLE_UNIT = "systemctl --user enable --now entrepot.service"
 COMPLETION = 'eval "$(_ENTREPOT_COMPLETE=bash_source entrepot)"'
@@ -122,6 +124,8 @@ HOW = {
     READERS_IN_DOCUMENT: "read as a part of rules.toml",
     LOGINS: "run in tests/e2e/clients/test_readers.py",
     HEADERS_HOSTS_TOML: "read by containerd in tests/e2e/clients/test_readers.py",
+    TLS_SETTINGS: "read by the engine",
+    CERTIFICATE: "run",
     UNIT: "verified by systemd",
     ENABLE_UNIT: "run with programs that only record how they are called",
     COMPLETION: "run",
@@ -226,9 +230,9 @@ def test_the_settings_are_what_the_engine_takes(tmp_path: Path) -> None:
     examples = [
         block
         for block in blocks()
-        if block.language == "toml" and block.first in {SETTINGS, "[management]"}
+        if block.language == "toml" and block.first in {SETTINGS, TLS_SETTINGS, "[management]"}
     ]
-    assert len(examples) == 3
+    assert len(examples) == 4
     for name in ("cache.pem", "cache-key.pem"):
         (tmp_path / name).touch(mode=0o600)
         certificate(tmp_path / name, days=30)
@@ -513,6 +517,7 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
         assert "_entrepot_completion" in await sandbox.run(
             f"{block(COMPLETION).text}complete -p entrepot"
         )
+        assert 'certificate = "' in await sandbox.run(block(CERTIFICATE).text)
         [status] = re.findall(r"^\{.*\}$", await sandbox.run(block(CURL).text), re.MULTILINE)
         assert json.loads(status)["repositories"] == 1
         await sandbox.run(block(ELSEWHERE).text.splitlines()[1], status=1)

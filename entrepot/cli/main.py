@@ -288,7 +288,8 @@ def _print_status(status: EngineStatus) -> None:
                 + (" (demo)" if status.demo else "")
                 + (", read-only" if status.read_only else ""),
             ),
-            ("Registry", status.address),
+            ("Registry", status.address + (" (TLS)" if status.has_tls else "")),
+            *(("Mirror", f"{mirror.address} of {mirror.namespace}") for mirror in status.mirrors),
             ("Cache rules", f"{status.rules:,} of {status.rules_limit:,}"),
             ("Credential sets", f"{status.credential_sets:,}"),
             ("Readers", _who_reads(status)),

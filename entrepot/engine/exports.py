@@ -24,6 +24,7 @@ from entrepot.cache.cached_referrers import CachedReferrers
 from entrepot.cache.fill import Fill
 from entrepot.cache.results import CachedBlob
 from entrepot.core.platforms import Platform
+from entrepot.core.readers import ADMINISTRATOR
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.engine.pulls import own_platform
 from entrepot.engine.routing import Routing
@@ -182,7 +183,7 @@ class ExportService:
                     return manifest, state
             if cached_only or is_last:
                 break
-            await self._cache.manifest(repository, reference)
+            await self._cache.manifest(repository, reference, reader=ADMINISTRATOR)
         sign = "@" if isinstance(reference, Digest) else ":"
         raise NotFound(
             f"{repository}{sign}{reference} is not cached.",
@@ -287,7 +288,8 @@ class ExportService:
     ) -> Manifest | None:
         manifest = await self._cache.index.manifest_of(repository, digest)
         if manifest is None and not cached_only:
-            manifest = (await self._cache.manifest(repository, digest)).manifest
+            answer = await self._cache.manifest(repository, digest, reader=ADMINISTRATOR)
+            manifest = answer.manifest
         return manifest
 
     async def _add_referrers(
@@ -298,7 +300,9 @@ class ExportService:
         if not cached_only and self._routing.route(repository) is not None:
             # Without an answer of the source, what is cached has to do.
             with suppress(EntrepotError):
-                answer = await self._cache.referrers(repository, subject, None)
+                answer = await self._cache.referrers(
+                    repository, subject, None, reader=ADMINISTRATOR
+                )
                 digests |= dict.fromkeys(_digests_of(answer.listing.body))
         added = []
         for digest in digests:
@@ -334,7 +338,7 @@ class ExportService:
                     and self._routing.route(repository) is not None
                 ):
                     with suppress(EntrepotError):
-                        await self._cache.describe_manifest(repository, tag)
+                        await self._cache.describe_manifest(repository, tag, reader=ADMINISTRATOR)
                         is_there = True
                 if is_there:
                     tags.append(tag)
@@ -350,7 +354,10 @@ class ExportService:
                 return None
             size = blob.size
         if size is None:
-            size = (await self._cache.describe_blob(repository, blob.digest)).size
+            description = await self._cache.describe_blob(
+                repository, blob.digest, reader=ADMINISTRATOR
+            )
+            size = description.size
         return PlannedBlob(
             digest=str(blob.digest), size=size, media_type=blob.media_type, cached=is_cached
         )
@@ -377,7 +384,9 @@ class ExportService:
                     "while it was exported.",
                     "Export the image again; without --cached-only it is fetched again.",
                 )
-        return await self._cache.blob(repository, digest, asked_by="entrepot export")
+        return await self._cache.blob(
+            repository, digest, reader=ADMINISTRATOR, asked_by="entrepot export"
+        )
 
     def blob_failed(self, repository: Repository, error: SourceError) -> EntrepotError:
         """The error for an export whose blob the source does not send."""

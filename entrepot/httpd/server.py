@@ -86,6 +86,9 @@ IDLE_TIMEOUT = 60.0
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a client has for its TLS handshake."""
 
+HTTPS_RECEIVED = "HTTPS traffic"
+"""What aiohttp's error says of a client that begins with a TLS handshake."""
+
 _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 _log = logging.getLogger("entrepot.server")
@@ -432,6 +435,26 @@ async def _refuse_busy(scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
 
 
+class _PlainHandler(web.RequestHandler):
+    """A connection without TLS, which says so to a client that begins with TLS."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP request."""
+        if HTTPS_RECEIVED in (message or ""):
+            # docker then says "server gave HTTP response to HTTPS client".
+            message = "This port speaks plain HTTP, and the client began with TLS."
+            _log.info("%s Its address is %s.", message, request.remote)
+        return super().handle_error(request, status, exc, message)
+
+
 class _AiohttpServer(web.Server):
     """aiohttp's side of the server.
 
@@ -447,6 +470,9 @@ class _AiohttpServer(web.Server):
             logger=_malformed,
         )
         self._server = server
+
+    def __call__(self) -> web.RequestHandler:
+        return _PlainHandler(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from entrepot.config.tls_settings import TlsFiles
 from entrepot.httpd.asgi import Application
 from entrepot.httpd.server import HttpServer, bind_tcp
+from entrepot.server.run import allow_open_files
 from tests.e2e.registries.certificates import Authority
 from tests.httpd.byte_client import Connection, answer, echo, read_all, start
 
@@ -230,3 +232,34 @@ async def test_a_slow_reader_gets_all_of_a_large_body(
             received += len(await reader.read(100_000))
         assert received == 30_000_000
         writer.close()
+
+
+@pytest.fixture
+def many_open_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allow_open_files()
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_open_files")
+async def test_500_connections_at_once_get_all_they_ask_for(
+    sends_a_file: Application, content: bytes, authority: Authority
+) -> None:
+    """S06: each is kept for a second request, so that all of them are open at once."""
+    async with behind_tls(sends_a_file, authority) as tls:
+        slots = asyncio.Semaphore(50)
+
+        async def connect() -> Connection:
+            async with slots:
+                return await tls.connect()
+
+        connections = await asyncio.gather(*(connect() for _ in range(500)))
+        for _ in range(2):
+            for _, writer in connections:
+                writer.write(GET.replace(b"/ ", b"/70000/70000 ", 1))
+            for reader, _ in connections:
+                assert (await answer(reader))[2] == content[70_000:140_000]
+        assert len(tls.server._connections) == 500
+        for _, writer in connections:
+            writer.close()

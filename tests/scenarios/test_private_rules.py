@@ -21,7 +21,7 @@ from entrepot.config.settings import Settings
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
-from entrepot.core.states import SignIn
+from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
 from entrepot.server.sign_in import ReaderSignIn
@@ -105,6 +105,18 @@ async def test_a_private_layer_is_not_had_through_a_public_manifest_that_names_i
         answer = await registry.client.get(f"/v2/thief/blobs/{layer.digest}", headers=headers)
         assert answer.status_code == 404
         assert SECRET not in answer.content
+
+
+async def test_the_administrator_pulls_what_is_private(
+    registry: Registry, source: FakeRegistry
+) -> None:
+    source.add_image("private/app", "1", layers=[SECRET])
+    started = await registry.engine.pulls.start("private/app:1", "linux/amd64", "cli")
+    pull = registry.engine.cache.pulls.get(started.id)
+    await pull.finished.wait()
+    assert pull.state is PullState.COMPLETED
+    refreshed = await registry.engine.pulls.refresh("private/app:1")
+    assert refreshed.problem is None
 
 
 async def test_a_layer_that_both_have_is_fetched_for_each_or_proven(

@@ -368,6 +368,26 @@ async def test_an_archive_that_names_a_private_blob_does_not_get_it(
     assert record.origins == {private, BlobOrigin(LOGIN_SERVER, with_credentials=True)}
 
 
+async def test_an_image_of_a_rule_for_some_readers_stays_theirs(
+    management: httpx.AsyncClient,
+    there: httpx.AsyncClient,
+    engine: Engine,
+    other: Engine,
+    source: FakeRegistry,
+) -> None:
+    private = RuleDraft("private-ci", f"{LOGIN_SERVER}/ci/*", "ci/*", readers=("ci",))
+    for each in (engine, other):
+        await each.rules.create(private)
+    image = source.add_image("ci/app", "1", layers=[b"private"], platforms=["linux/amd64"])
+    planned = await plan(management, "ci/app:1", platforms=["linux/amd64"])
+    assert (await move(management, there, planned)).json()["outcome"] == "imported"
+    record = await other.cache.copies.record(image.platforms["linux/amd64"].layers[0].digest)
+    assert record is not None
+    assert record.origins == {BlobOrigin(f"{LOGIN_SERVER}/ci/*", with_credentials=True)}
+    # The other rule of the login server does not open it.
+    assert not record.may_be_served_for({LOGIN_SERVER})
+
+
 async def test_what_does_not_fit_is_refused_before_anything_is_evicted(
     management: httpx.AsyncClient,
     tmp_path: Path,
