@@ -99,12 +99,16 @@ class KeptReferrers:
         Clients without the referrers API ask for the tag itself. Nothing is cached beside a
         manifest that is not cached.
         """
-        if not await self._index.has_manifest(repository, subject):
+        tag, digest = fallback_tag(subject), Digest.of(content)
+        entry = self._index.tag_in_memory(repository, tag)
+        if (entry is not None and entry.digest == digest) or not await self._index.has_manifest(
+            repository, subject
+        ):
             return
         with suppress(ManifestUnreadable, OverflowError, UnicodeError):
-            manifest = await parse_manifest(content, OCI_INDEX, Digest.of(content))
+            manifest = await parse_manifest(content, OCI_INDEX, digest)
             await self._index.add_manifest(
-                repository, source, manifest, tags=[fallback_tag(subject)], now=self._clock()
+                repository, source, manifest, tags=[tag], now=self._clock()
             )
 
     def _write_soon(self, key: Key, referrers: StoredReferrers) -> None:

@@ -17,7 +17,13 @@ from entrepot.cache.failures import SourceFailures
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.kept_referrers import KeptReferrers
 from entrepot.cache.results import ListAnswer, Origin
-from entrepot.cache.source_lists import ListKey, SourceList, SourceLists, of_artifact_type
+from entrepot.cache.source_lists import (
+    ListKey,
+    SourceList,
+    SourceLists,
+    has_no_entries,
+    of_artifact_type,
+)
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import ReferrersUnknown, RegistryError, RepositoryUnknown
@@ -176,8 +182,9 @@ class ListResolver:
         except (SourceError, RegistryError) as error:
             with suppress(CatalogFailed):
                 cached = await self.kept.of_cached_manifests(repository, digest)
-                if cached is not None:
-                    return _incomplete(cached, artifact_type, error.what)
+                answer = _incomplete(cached, artifact_type, error.what)
+                if answer is not None:
+                    return answer
             raise
 
     async def _kept_referrers(
@@ -194,12 +201,13 @@ class ListResolver:
         if stored is not None:
             return ListAnswer(_selected(stored[1], artifact_type), Origin.STALE, why)
         cached = await self.kept.of_cached_manifests(repository, digest)
-        if cached is None:
+        answer = _incomplete(cached, artifact_type, why)
+        if answer is None:
             raise ReferrersUnknown(
                 f"{why} Nothing that refers to {digest} is cached.",
                 "Create a cache rule for it to ask its source.",
             )
-        return _incomplete(cached, artifact_type, why)
+        return answer
 
     async def _resolve(
         self,
@@ -281,10 +289,18 @@ def _selected(index: SourceList, artifact_type: str | None) -> SourceList:
     return of_artifact_type(index, artifact_type) or index
 
 
-def _incomplete(index: SourceList, artifact_type: str | None, why: str) -> ListAnswer:
-    """The answer with what is cached, though the source may have more."""
+def _incomplete(index: SourceList | None, artifact_type: str | None, why: str) -> ListAnswer | None:
+    """The answer with what is cached, though the source may have more.
+
+    None where nothing of the requested type is cached: an empty list would say that there is none.
+    """
+    if index is None:
+        return None
+    listing = _selected(index, artifact_type)
+    if artifact_type is not None and has_no_entries(listing):
+        return None
     return ListAnswer(
-        _selected(index, artifact_type),
+        listing,
         Origin.STALE,
         f"{why} These are the cached referrers only: there may be more.",
     )

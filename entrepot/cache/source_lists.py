@@ -174,3 +174,15 @@ def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None
         return None
     document["manifests"] = msgspec.Raw(msgspec.json.encode(selected))
     return SourceList(msgspec.json.encode(document), filtered=True, note=index.note)
+
+
+class _Index(msgspec.Struct):
+    manifests: list[msgspec.Raw] | None = None
+
+
+def has_no_entries(index: SourceList) -> bool:
+    """Whether an index lists nothing, or can't be read."""
+    try:
+        return not msgspec.json.decode(first_json_value(index.body), type=_Index).manifests
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True

@@ -76,9 +76,8 @@ async def test_after_a_restart_without_a_source_they_are_listed_and_filtered(
             }
         ]
         filtered = await client.get(path, params={"artifactType": "application/signature"})
-        assert filtered.json()["manifests"] == []
-        assert filtered.headers["oci-filters-applied"] == "artifactType"
-        # An empty list would say that there are none.
+        # An empty list would say that there are none (F73).
+        assert filtered.status_code == 503
         other = await client.get(f"/v2/library/app/referrers/{sbom.digest}")
         assert other.status_code >= 500
 

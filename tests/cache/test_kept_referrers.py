@@ -143,7 +143,10 @@ async def test_f73_without_a_list_the_cached_manifests_say_what_they_refer_to(
         }
     ]
     assert "there may be more" in response.headers["warning"]
+    # Of another type there may be some at the source: an empty list would say that there are none.
+    assert (await registry.get(path_of(image, SBOM))).status_code == 502
     await engine.rules.delete("example-library")
+    assert (await registry.get(path_of(image, SBOM))).status_code == 503
     response = await registry.get(path_of(image, SIGNATURE))
     assert digests_in(response) == [str(signature)]
     assert "No cache rule answers" in response.headers["warning"]
