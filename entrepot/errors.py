@@ -28,6 +28,8 @@
     │   ├── core/freshness.py, core/platforms.py
     │   │                            FreshnessInvalid, PlatformInvalid
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
+    │   ├── core/mirror_configuration
+    │   │                            MirrorConfigurationImpossible, ClientFileConflict
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
     │   └── engine/verification.py   VerificationUnderWay
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
@@ -45,7 +47,8 @@
     │   ├── CatalogFailed            the catalog can't be read or written (store/connections.py)
     │   └── FileCutShort             a file ended before its blob (httpd/sendfile.py)
     └── FillFailed, FillCancelled, FillUnwanted, StorageFailed, TooManyFills, TooManyPulls (cache),
-        ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed (cli)
+        ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed,
+        ClientFileUnusable (cli)
 
 An error has *what* happened, a *hint* that says what to do, the *code* that ACR or Entrepot gave
 it, and the *field* that caused it. So the dashboard shows it beside that field, the management API

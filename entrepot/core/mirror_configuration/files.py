@@ -273,17 +273,20 @@ class JsonFile(ClientFile):
 def without_elements(existing: str, added: Mapping[str, list[str]]) -> str:
     """A JSON text without the elements that were added; empty where nothing else is left.
 
-    Raises ValueError where it is no JSON object.
+    Without any of them it is as it was. Raises ValueError where it is no JSON object.
     """
     document = json.loads(existing) if existing.strip() else {}
     if not isinstance(document, dict):
         raise ValueError("no JSON object")
+    before = dict(document)
     for key, elements in added.items():
         present = document.get(key)
         if isinstance(present, list):
             document[key] = [element for element in present if element not in elements]
             if not document[key]:
                 del document[key]
+    if document == before:
+        return existing
     return _dumped(document, existing) if document else ""
 
 

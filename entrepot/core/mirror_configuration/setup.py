@@ -10,7 +10,8 @@ from typing import Final
 from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.reference import quoted
 from entrepot.core.registries import TABLE
-from entrepot.errors import NotFound, Refusal
+from entrepot.core.rules import CacheRuleNotFound
+from entrepot.errors import Refusal
 
 PLACEHOLDER: Final = "entrepot.example"
 """Stands for the name of the engine's machine where nothing says it."""
@@ -26,12 +27,6 @@ class MirrorConfigurationImpossible(Refusal):
 
     code = "MirrorConfigurationImpossible"
     status = 409
-
-
-class MirroredRuleNotFound(NotFound):
-    """No cache rule has the name for which a configuration was requested."""
-
-    code = "CacheRuleNotFound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +130,13 @@ class Setup:
 
 
 def find_rule(rules: Iterable[MirroredRule], name: str) -> MirroredRule:
-    """The rule *name*, without regard to case; raises `MirroredRuleNotFound`."""
+    """The rule *name*, without regard to case; raises `CacheRuleNotFound`."""
     rules = list(rules)
     for rule in rules:
         if rule.name.casefold() == name.casefold():
             return rule
     names = ", ".join(sorted(rule.name for rule in rules)[:5])
-    raise MirroredRuleNotFound(
+    raise CacheRuleNotFound(
         f"There is no cache rule {quoted(name)}.",
         f"There are: {names}." if names else "There is none yet.",
     )

@@ -18,12 +18,12 @@ from entrepot.core.mirror_configuration.setup import (
     Endpoint,
     MirrorConfigurationImpossible,
     MirroredRule,
-    MirroredRuleNotFound,
     Setup,
     find_rule,
     reached_at,
     source_url,
 )
+from entrepot.core.rules import CacheRuleNotFound
 
 HUB = MirroredRule.of("hub-library", "docker.io/library/*", "hub/*")
 QUAY = MirroredRule.of("quay-all", "quay.io/*", "quay/*")
@@ -355,7 +355,7 @@ def test_all_addresses_are_none_that_clients_reach(address: str) -> None:
 
 def test_rules_are_found_without_regard_to_case() -> None:
     assert find_rule(RULES, "HUB-Library") is HUB
-    with pytest.raises(MirroredRuleNotFound, match="There are: ghcr-app, hub-library, quay-all"):
+    with pytest.raises(CacheRuleNotFound, match="There are: ghcr-app, hub-library, quay-all"):
         find_rule(RULES, "other")
 
 
