@@ -21,6 +21,7 @@ from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.events import events
+from entrepot.cli.mirror import mirror
 from entrepot.cli.options import as_json
 from entrepot.cli.output import (
     REFUSED,
@@ -325,7 +326,7 @@ def _last_day(counts: ActivityCounts) -> str:
     )
 
 
-for _command in (rule, credential_set, repository, evict, verify, pull, refresh, events):
+for _command in (rule, credential_set, mirror, repository, evict, verify, pull, refresh, events):
     cli.add_command(_command)
 
 
