@@ -14,12 +14,12 @@ from tests.cli.conftest import CommandLine
 from tests.conftest import LOGIN_SERVER
 
 HOSTS_TOML = f"""\
-# Written by entrepot mirror, which changes it, and removes it with --undo.
+# Written by entrepot mirror; --undo removes it.
 server = "https://{LOGIN_SERVER}"
 
 [host."http://127.0.0.1:5000"]
 capabilities = ["pull", "resolve"]
-# End of what entrepot mirror wrote.
+# End of entrepot mirror.
 """
 
 

@@ -49,7 +49,7 @@ class ClientConfiguration:
 
 KINDS: Final = {
     Client.CONTAINERD: ClientKind(
-        "containerd, Kubernetes, nerdctl",
+        "containerd, Kubernetes",
         "/etc/containerd/certs.d",
         True,
         ("*/hosts.toml",),

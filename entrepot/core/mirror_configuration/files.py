@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from entrepot.errors import Refusal
 
-BEGIN: Final = "# Written by entrepot mirror, which changes it, and removes it with --undo."
-END: Final = "# End of what entrepot mirror wrote."
+BEGIN: Final = "# Written by entrepot mirror; --undo removes it."
+END: Final = "# End of entrepot mirror."
 
 _BLOCK = re.compile(
     rf"^[ \t]*{re.escape(BEGIN)}\n.*?^[ \t]*{re.escape(END)}\n?", re.MULTILINE | re.DOTALL
