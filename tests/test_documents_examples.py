@@ -50,6 +50,10 @@ HOSTS_TOML = 'server = "http://127.0.0.1:5000"'
 MIRROR_HOSTS_TOML = 'server = "https://registry-1.docker.io"'
 MIRROR_SETTINGS = "# Every image at this address is one of Docker Hub."
 MIRROR_DAEMON_JSON = '{"registry-mirrors": ["http://127.0.0.1:5002"]}'
+MIRROR_COMMANDS = (
+    "entrepot mirror containerd                              "
+    "# print it, and what else there is to do"
+)
 MIRROR_REGISTRIES_CONF = "# Ask the mirror for images of Docker Hub first."
 UNIT = "[Unit]"
 ENABLE_UNIT = "systemctl --user enable --now entrepot.service"
@@ -94,6 +98,7 @@ HOW = {
     MIRROR_SETTINGS: "read by the engine in tests/e2e/clients/test_mirrors.py",
     MIRROR_DAEMON_JSON: "read by dockerd in tests/e2e/clients/test_mirrors.py",
     MIRROR_REGISTRIES_CONF: "read by podman and others in tests/e2e/clients/test_mirrors.py",
+    MIRROR_COMMANDS: "parsed; tests/cli/test_mirror.py runs such commands",
     UNIT: "verified by systemd",
     ENABLE_UNIT: "run with programs that only record how they are called",
     COMPLETION: "run",
