@@ -27,25 +27,38 @@
     │   │                            SecretIdentifierInvalid, SecretKindNotAllowed
     │   ├── core/freshness.py, core/platforms.py
     │   │                            FreshnessInvalid, PlatformInvalid
+    │   ├── core/readers.py, core/tokens.py
+    │   │                            ReaderInvalid, PersonalTokenInvalid, TokenNameTaken,
+    │   │                            TokenLimitReached
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
     │   ├── core/mirror_configuration
     │   │                            MirrorConfigurationImpossible, ClientFileConflict
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
+    │   ├── engine/exports.py        ImageTooLarge
+    │   ├── engine/imports.py        ImportWithoutRule, ImportSourceMismatch, ImportTooLarge,
+    │   │                            ImportedContentInvalid, ImportOffsetMismatch,
+    │   │                            ImportIncomplete
     │   └── engine/verification.py   VerificationUnderWay
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
-    │                                CacheRuleNotFound, CredentialSetNotFound
+    │                                CacheRuleNotFound, CredentialSetNotFound, TokenNotFound
     ├── RegistryError                an error answer to a container client: RepositoryUnknown,
     │                                ManifestUnknown, BlobUnknown, LoopDetected, PushRefused,
-    │                                RangeUnsatisfiable
+    │                                RangeUnsatisfiable, SignInRequired
     ├── SourceError                  a source registry refused, failed or could not be reached
     │                                (source/errors.py has its tree)
     ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
     │                                VaultIdentityUnknown
     ├── EngineError                  the engine can't start or go on: port, disk, lock, permissions
-    │   ├── EngineBusy               too many requests are under way
+    │   ├── EngineBusy               too many requests are under way; TooManyGuesses
+    │   ├── HtpasswdInvalid          the password file of readers (config/htpasswd.py)
     │   ├── SettingsInvalid          settings.toml can't be used (config/settings.py)
     │   ├── CatalogFailed            the catalog can't be read or written (store/connections.py)
+    │   ├── ImportStorageFailed      the disk does not take an import (engine/imports.py)
     │   └── FileCutShort             a file ended before its blob (httpd/sendfile.py)
+    ├── ArchiveInvalid, ArchiveNotWritten
+    │                                an archive of images (archive/layout.py, archive/writing.py)
+    ├── BlobBrokenOff, ExportTargetInvalid, ImageUnsuitable, InventoryInvalid, NameNotMapped
+    │                                an export or import (cli/export_run.py, cli/import_run.py)
     └── FillFailed, FillCancelled, FillUnwanted, StorageFailed, TooManyFills, TooManyPulls (cache),
         ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed,
         ClientFileUnusable (cli)
@@ -198,6 +211,14 @@ class RepositoryUnknown(RegistryError):
     code = "NameUnknown"
     status = oci_status = 404
     oci_code = "NAME_UNKNOWN"
+
+
+class SignInRequired(RegistryError):
+    """The repository does not exist for a reader who did not sign in (RFC 9110, 15.5.2)."""
+
+    code = "SignInRequired"
+    status = oci_status = 401
+    oci_code = "UNAUTHORIZED"
 
 
 class ManifestUnknown(RegistryError):

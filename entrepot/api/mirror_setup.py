@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from entrepot.api.models import EngineStatus, MirrorSnapshot, RuleSnapshot
 from entrepot.core.hosts import is_localhost, literal_address
@@ -14,6 +15,9 @@ from entrepot.core.mirror_configuration.setup import (
     find_rule,
     reached_at,
 )
+
+EVERYONE: Final = "everyone"
+"""What the API says of a rule that needs no sign-in."""
 
 
 def mirror_setup(
@@ -28,15 +32,21 @@ def mirror_setup(
     *address* is the host, with or without a port, by which clients reach the engine; None: where it
     listens. Raises `MirrorConfigurationImpossible` or `CacheRuleNotFound`.
     """
+    rules = list(rules)
     mirrored = tuple(
         MirroredRule.of(each.name, each.source_repository, each.target_repository) for each in rules
     )
+    selected = find_rule(mirrored, rule) if rule is not None else None
     registry = reached_at(Endpoint(status.address, status.has_tls), address)
     setup = Setup(
         registry,
         mirrored,
-        selected=find_rule(mirrored, rule) if rule is not None else None,
-        sign_in_required=not getattr(status, "anonymous_may_read", True),
+        selected=selected,
+        sign_in_required=any(
+            each.readable_by != EVERYONE
+            for each in rules
+            if selected is None or each.name == selected.name
+        ),
     )
     # Of several mirrors of one registry the first is used.
     mirrors = {

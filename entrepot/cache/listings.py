@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
 
+from entrepot.cache.cached_referrers import CachedReferrers
 from entrepot.cache.failures import SourceFailures
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.results import ListAnswer, Origin
@@ -46,6 +48,7 @@ class ListResolver:
         monotonic: Callable[[], float],
     ) -> None:
         self._catalog = catalog
+        self._cached = CachedReferrers(catalog)
         self._index = index
         self._failures = failures
         self._route = route
@@ -127,8 +130,9 @@ class ListResolver:
         """The index of a manifest's referrers at the source.
 
         With *artifact_type* only those of that type. Where the source gives no answer: the last
-        index that is known. Where none is, its failure: an empty index would say that there are no
-        referrers. Raises `RepositoryUnknown` or a `SourceError`.
+        index that is known, else the referrers that are cached. Where none are, its failure: an
+        empty index would say that there are no referrers. Raises `RepositoryUnknown` or a
+        `SourceError`.
         """
         route = self._route(repository)
         if route is None:
@@ -144,14 +148,23 @@ class ListResolver:
                 SourceList(index.content, filtered=index.filtered, note=index.note), artifact_type
             )
 
-        return await self._resolve(
-            route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None
-        )
+        try:
+            return await self._resolve(
+                route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None
+            )
+        except (SourceError, RegistryError) as error:
+            cached = None
+            with suppress(CatalogFailed):
+                cached = await self._cached.index(repository, digest)
+            if cached is None:
+                raise
+            index = _selected(SourceList(cached), artifact_type)
+            return ListAnswer(index, Origin.STALE, error.what)
 
     async def _cached_referrers(
         self, repository: Repository, digest: Digest, artifact_type: str | None
     ) -> ListAnswer:
-        """The index behind the fallback tag: without a rule only what was cached.
+        """The index behind the fallback tag, else the cached referrers: there is no rule.
 
         Source: distribution specification 1.1, "Referrers Tag Schema".
         """
@@ -162,7 +175,10 @@ class ListResolver:
             await self._index.manifest_of(repository, entry.digest) if entry is not None else None
         )
         is_index = manifest is not None and manifest.media_type in INDEXES
-        index = SourceList(manifest.content if manifest is not None and is_index else EMPTY_INDEX)
+        content = manifest.content if manifest is not None and is_index else None
+        if content is None:
+            content = await self._cached.index(repository, digest)
+        index = SourceList(EMPTY_INDEX if content is None else content)
         return ListAnswer(_selected(index, artifact_type), Origin.STALE, _without_rule(repository))
 
     async def _resolve(

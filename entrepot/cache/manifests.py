@@ -288,6 +288,8 @@ class ManifestResolver:
         if not await self._index.point_tag(repository, tag, head.digest, now=self._clock()):
             return await self._fetch_from_source(repository, route, tag, has_copy=True)
         self._failures.forget(repository, tag)
+        if head.note.is_stale:
+            self._index.distrust_tag(repository, tag)
         origin = Origin.STALE if head.note.is_stale else Origin.CACHE
         return await self._cached(repository, head.digest, origin, head.note.warning)
 
@@ -337,7 +339,8 @@ class ManifestResolver:
             self._failures.forget(repository, tag)
             if response.note.is_stale:
                 self._index.distrust_tag(repository, tag)
-        return ManifestAnswer(manifest, _origin_of(response.note), response.note.warning)
+        note = response.note
+        return ManifestAnswer(manifest, _origin_of(note), note.warning, is_fetched=True)
 
     def _invalid(
         self,

@@ -19,6 +19,7 @@ from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.config.directories import Directories
 from entrepot.config.documents import Documents
+from entrepot.config.restrictions import RestrictionRecord
 from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.engine.bookkeeping import Bookkeeping
@@ -26,11 +27,15 @@ from entrepot.engine.credential_checks import CredentialChecks
 from entrepot.engine.credentials import CredentialService
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
+from entrepot.engine.exports import ExportService
 from entrepot.engine.health import EngineHealth
+from entrepot.engine.imports import ImportService
 from entrepot.engine.lock import last_write, only_engine
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.pulls import PullService
+from entrepot.engine.readers import ReaderService
 from entrepot.engine.repositories import RepositoryService
+from entrepot.engine.restriction_upkeep import RestrictionUpkeep
 from entrepot.engine.routing import Routing
 from entrepot.engine.rule_usage import RuleUsageCounter
 from entrepot.engine.rules import RuleService
@@ -70,6 +75,7 @@ class Engine:
         settings: Settings,
         registries: SourceRegistries,
         documents: Documents,
+        readers: ReaderService,
         sources: Sources,
         catalog: Catalog,
         blobs: BlobStore,
@@ -81,6 +87,7 @@ class Engine:
         self.settings = settings
         self.registries = registries
         self.documents = documents
+        self.readers = readers
         self.sources = sources
         self.catalog = catalog
         self.blobs = blobs
@@ -102,6 +109,7 @@ class Engine:
             client=self.routing.client,
             clock=clock,
             monotonic=monotonic,
+            policy=readers,
         )
         sources.on_reachability = SourceEvents(self.cache, self.events).reachability_changed
         self._tasks = OwnedTasks()
@@ -175,6 +183,19 @@ class Engine:
             maintenance=self.maintenance,
             events=self.events,
         )
+        self.exports = ExportService(cache=self.cache, catalog=catalog, routing=self.routing)
+        self.imports = ImportService(
+            cache=self.cache,
+            catalog=catalog,
+            blobs=blobs,
+            routing=self.routing,
+            maintenance=self.maintenance,
+            events=self.events,
+            fills=directories.fills,
+            manifest_limit=settings.manifest_limit,
+            clock=clock,
+        )
+        self.maintenance.imported = self.imports.in_use
         self.source_names = SourceNames(documents, catalog, self.cache)
         self.pulls = PullService(cache=self.cache, routing=self.routing, events=self.events)
         self.revisions = Revisions(
@@ -194,6 +215,7 @@ class Engine:
             fills=self.fills,
             cache=self.cache,
             credential_sets=self.credential_sets,
+            readers=readers,
             maintenance=self.maintenance,
             health=self.health,
             traffic=self.traffic,
@@ -209,6 +231,7 @@ class Engine:
             cache=self.cache,
             traffic=self.traffic,
             maintenance=self.maintenance,
+            restrictions=RestrictionUpkeep(documents, catalog, monotonic),
             events=self.events,
         )
 
@@ -240,8 +263,18 @@ class Engine:
         directories.make()
         with only_engine(directories):
             registries = SourceRegistries(settings.upstreams)
-            documents = Documents(directories, registries)
+            documents = Documents(
+                directories, registries, RestrictionRecord(directories.restrictions)
+            )
             await documents.load()
+            readers = ReaderService(
+                directories=directories,
+                settings=settings,
+                documents=documents,
+                clock=clock,
+                monotonic=monotonic,
+            )
+            await readers.load()
             blobs = BlobStore(directories.blobs, directories.fills)
             try:
                 await blobs.open()
@@ -260,6 +293,7 @@ class Engine:
                         settings=settings,
                         registries=registries,
                         documents=documents,
+                        readers=readers,
                         sources=sources,
                         catalog=catalog,
                         blobs=blobs,
@@ -289,6 +323,7 @@ class Engine:
                         tasks.start(self.bookkeeping.run(), "bookkeeping")
                         tasks.start(self.maintenance.run(), "maintaining what is cached")
                         tasks.start(self.health.run(), "checking the engine's health")
+                        tasks.start(self.readers.run(self.events), "watching the readers")
                         tasks.start(self._upkeep.watch(), "maintaining the catalog")
                         tasks.start(self.sources.prepare(), "preparing for sources")
                         tasks.start(self.credential_checks.run(), "checking the credential sets")
@@ -298,6 +333,7 @@ class Engine:
         finally:
             await _write_last(self.cache.history.write, "The pulls that ended last")
             await _write_last(self.traffic.write, "The activity of the last minute")
+            await _write_last(self.readers.close, "When tokens were used last")
             await self._upkeep.close()
 
     async def _load(self) -> None:
@@ -332,6 +368,8 @@ class Engine:
             credential_checks=self.credential_checks,
             health=self.health,
             status=self.status,
+            readers=self.readers,
+            endpoints=self.endpoints,
             clock=clock,
         )
 

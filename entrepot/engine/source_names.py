@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeAlias
 
 from entrepot.cache.cache import ArtifactCache
 from entrepot.config.documents import Documents
@@ -13,6 +15,14 @@ from entrepot.core.rules import CacheRule
 from entrepot.errors import RepositoryUnknown
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
+
+Admits: TypeAlias = Callable[[str], bool]
+"""Whether a reader may read a target repository."""
+
+
+def every_repository(_: str) -> bool:
+    """The `Admits` of a reader who may read everything."""
+    return True
 
 
 class SourceNames:
@@ -32,15 +42,19 @@ class SourceNames:
         return self._current
 
     async def resolve(
-        self, namespace: str, name: str, may_read: MayRead = every_rule
+        self,
+        namespace: str,
+        name: str,
+        may_read: MayRead = every_rule,
+        admits: Admits = every_repository,
     ) -> Repository:
         """The target repository for *name* at the source registry *namespace*.
 
-        Raises `RepositoryUnknown` where no rule that *may_read* allows leads to one. No source is
-        asked.
+        Raises `RepositoryUnknown` where no rule that *may_read* allows leads to one that *admits*
+        allows. No source is asked.
         """
         target = self._index.find(namespace, name, may_read)
-        if target is None:
+        if target is None or not admits(target[0]):
             raise RepositoryUnknown(
                 f"No cache rule pulls from {namespace}/{name}.",
                 "Create one in the dashboard or with: entrepot rule create",
@@ -50,12 +64,12 @@ class SourceNames:
         with suppress(CatalogFailed):
             cached_source = await self._cache.index.source_of(repository)
         if cached_source is not None and cached_source != route.source:
-            # A rule that was deleted had cached another registry's repository there.
+            # A rule that was deleted had cached another registry's repository there. Its name may
+            # be none of this reader's business.
             raise RepositoryUnknown(
-                f"The cache rule {route.rule.name} keeps {route.source} in {repository}, where "
-                f"what is cached came from {cached_source}.",
-                "It is not given out under another name. Delete what is cached: entrepot "
-                f"repository delete {repository}",
+                f"The cache rule {route.rule.name} keeps {route.source} in {repository}, and what "
+                "is cached there came from another repository.",
+                f"Delete that: entrepot repository delete {repository}",
             )
         return repository
 
@@ -66,6 +80,7 @@ class SourceNames:
         after: str | None,
         limit: int,
         may_read: MayRead = every_rule,
+        admits: Admits = every_repository,
     ) -> list[str]:
         """Cached repositories of a source registry by their names there, in order.
 
@@ -95,7 +110,11 @@ class SourceNames:
                 if len(names) == limit or (end is not None and path > end):
                     break
                 target = index.find(namespace, path, may_read)
-                if target is not None and (target[0], target[1].source) == (repository, source):
+                if (
+                    target is not None
+                    and (target[0], target[1].source) == (repository, source)
+                    and admits(repository)
+                ):
                     names.append(path)
             if end is None:
                 break

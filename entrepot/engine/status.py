@@ -16,15 +16,18 @@ from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.causes import CauseCode, Fault, at_fault
 from entrepot.config.documents import Documents
+from entrepot.config.network_access import access_problems
 from entrepot.config.settings import Settings
 from entrepot.core.freshness import freshness_text
 from entrepot.core.registries import SourceRegistries, SourceRegistry
 from entrepot.core.states import HealthStatus
+from entrepot.engine.certificates import certificate_problems
 from entrepot.engine.credentials import CredentialService
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.maintenance import MaintenanceService
+from entrepot.engine.readers import ReaderService
 from entrepot.engine.stall_watch import StallWatch
 from entrepot.engine.traffic import Traffic
 from entrepot.formatting import counted
@@ -57,6 +60,7 @@ class StatusService:
         fills: Fills,
         cache: ArtifactCache,
         credential_sets: CredentialService,
+        readers: ReaderService,
         maintenance: MaintenanceService,
         health: EngineHealth,
         traffic: Traffic,
@@ -75,6 +79,7 @@ class StatusService:
         self._fills = fills
         self._cache = cache
         self._credential_sets = credential_sets
+        self._readers = readers
         self._maintenance = maintenance
         self._health = health
         self._traffic = traffic
@@ -82,6 +87,7 @@ class StatusService:
         self._endpoints = endpoints
         self._stall_watch = stall_watch
         self._demo = demo
+        self._clock = clock
         self._started = clock()
         # Each asks the file system, which may hang.
         self._free_space = LatestValue(self._read_free_space)
@@ -115,6 +121,8 @@ class StatusService:
             read_only=self._settings.read_only,
             reconciliation=self._maintenance.reconciliation,
             loop_lag=self._stall_watch.lag(),
+            anonymous_may_read=self._readers.anonymous_may_read,
+            can_sign_in=self._readers.can_sign_in,
         )
 
     async def _count_repositories(self) -> int:
@@ -135,14 +143,20 @@ class StatusService:
         yield from self._health.messages()
         if self._endpoints.socket_problem is not None:
             yield self._endpoints.socket_problem
+        for certificate in certificate_problems(self._endpoints.certificates, self._clock()):
+            yield f"{certificate.what} {certificate.advice}"
+        for what, advice in access_problems(self._settings):
+            yield f"{what} {advice}"
         yield from self._catalog.health.notices
         yield from self._maintenance.notices(self._health.disk)
         yield from self._fills.notices()
         yield from self._cache.pulls.notices()
         if self._documents.problem is not None:
             yield self._documents.problem.message
-        for problem in environment_problems():
+        for problem in self._readers.problems():
             yield problem.message
+        for proxy_problem in environment_problems():
+            yield proxy_problem.message
         yield from self._local_faults()
         for credential_set in self._documents.credential_sets:
             health = self._credential_sets.health(credential_set.name)

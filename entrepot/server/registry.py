@@ -25,6 +25,7 @@ from entrepot.cache.results import (
     Origin,
 )
 from entrepot.core.media_types import OCI_INDEX
+from entrepot.core.readers import Reader
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.repositories import RepositoryService
@@ -189,7 +190,8 @@ class RegistryApp:
         if match is not None:
             with suppress(EntrepotError):
                 requested = await self._find(match["name"], namespace, response)
-                route = self._routing.route(requested.target)
+                if self._cache.access.admits(requested.target, response.reader):
+                    route = self._routing.route(requested.target)
         rule = "one of its cache rules" if route is None else f"its cache rule {route.rule.name}"
         error = LoopDetected(
             f"An engine is its own source through {rule}: a request of its own came back to it.",
@@ -205,7 +207,16 @@ class RegistryApp:
         """The repository that a name means; raises `RepositoryNameInvalid`, `RepositoryUnknown`."""
         target = parse_repository(name, field="name")
         if namespace is not None:
-            target = await self._source_names.resolve(namespace.login_server, target)
+            access, reader = self._cache.access, response.reader
+            try:
+                target = await self._source_names.resolve(
+                    namespace.login_server,
+                    target,
+                    lambda rule: access.admits_rule(rule, reader),
+                    lambda repository: access.admits(repository, reader),
+                )
+            except RepositoryUnknown as unknown:
+                raise access.unknown(name, reader, unknown) from None
             response.namespace = namespace.login_server
         return RequestedRepository(name, target, namespace)
 
@@ -258,7 +269,9 @@ class RegistryApp:
         reference = parse_reference(reference_text)
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
-            description = await self._cache.describe_manifest(repository, reference)
+            description = await self._cache.describe_manifest(
+                repository, reference, reader=response.reader
+            )
             if isinstance(reference, Digest) or accept.accepts(description.media_type):
                 await response.empty(
                     200,
@@ -267,8 +280,8 @@ class RegistryApp:
                     ),
                 )
                 return
-        answer = await self._cache.manifest(repository, reference)
-        answer = await self._acceptable(requested, reference, accept, answer)
+        answer = await self._cache.manifest(repository, reference, reader=response.reader)
+        answer = await self._acceptable(requested, reference, accept, answer, response.reader)
         manifest = answer.manifest
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
@@ -281,6 +294,7 @@ class RegistryApp:
         reference: Tag | Digest,
         accept: Accept,
         answer: ManifestAnswer,
+        reader: Reader,
     ) -> ManifestAnswer:
         """The manifest that the client accepts.
 
@@ -297,7 +311,7 @@ class RegistryApp:
                 f"accepts only {accepted}.",
                 "Use a newer client.",
             )
-        return await self._cache.manifest(requested.target, child.digest)
+        return await self._cache.manifest(requested.target, child.digest, reader=reader)
 
     def _manifest_headers(
         self,
@@ -324,11 +338,15 @@ class RegistryApp:
         retry: bool = True,
     ) -> None:
         if response.head:
-            description = await self._cache.describe_blob(repository, digest)
+            description = await self._cache.describe_blob(
+                repository, digest, reader=response.reader
+            )
             await response.empty(200, _blob_headers(digest, description.size, description.origin))
             return
         requested_ranges = parse_ranges(response.headers.get(b"range"))
-        blob = await self._cache.blob(repository, digest, asked_by=response.client)
+        blob = await self._cache.blob(
+            repository, digest, reader=response.reader, asked_by=response.client
+        )
         size = blob.size
         parts = parts_within(requested_ranges, size) if response.range_applies(str(digest)) else ()
         origin = Origin.CACHE if isinstance(blob, CachedBlob) else Origin.UPSTREAM
@@ -413,7 +431,7 @@ class RegistryApp:
 
     async def _tags(self, requested: RequestedRepository, response: RegistryResponse) -> None:
         n, last = response.page()
-        answer = await self._cache.tags(requested.target, n=n, last=last)
+        answer = await self._cache.tags(requested.target, n=n, last=last, reader=response.reader)
         path = f"/v2/{requested.name}/tags/list"
         headers = [
             *_origin_headers(answer),
@@ -427,14 +445,22 @@ class RegistryApp:
         n, last = response.page()
         limit = PAGE_SIZE if n is None else n
         names: Sequence[str] = ()
+        access, reader = self._cache.access, response.reader
+        access.check_reads_something(reader)
         if namespace is not None:
             response.namespace = namespace.login_server
         if limit and namespace is not None:
             names = await self._source_names.cached(
-                namespace.login_server, after=last, limit=limit + 1
+                namespace.login_server,
+                after=last,
+                limit=limit + 1,
+                may_read=lambda rule: access.admits_rule(rule, reader),
+                admits=lambda repository: access.admits(repository, reader),
             )
         elif limit:
-            names = await self._repositories.names(after=last, limit=limit + 1)
+            names = await access.readable(
+                reader, self._repositories.names, after=last, limit=limit + 1
+            )
         page = names[:limit]
         next_last = page[-1] if len(page) < len(names) else None
         link_query = namespace.link_query if namespace is not None else {}
@@ -451,7 +477,9 @@ class RegistryApp:
             # A "+" that was not quoted: no media type has a blank, and its empty list would be
             # wrong.
             artifact_type = artifact_type.replace(" ", "+")
-        answer = await self._cache.referrers(repository, digest, artifact_type)
+        answer = await self._cache.referrers(
+            repository, digest, artifact_type, reader=response.reader
+        )
         headers = [(b"content-type", OCI_INDEX.encode()), *_origin_headers(answer)]
         if answer.listing.filtered:
             headers.append((b"oci-filters-applied", b"artifactType"))

@@ -54,14 +54,14 @@ class RequestedRepository:
         if self.name == self.target:
             return body
         return msgspec.json.encode(
-            {"name": self.name, "tags": msgspec.json.decode(body, type=_TagList).tags}
+            {"name": self.name, "tags": msgspec.json.decode(body, type=_EncodedTags).tags}
         )
 
     def __str__(self) -> str:
         return f"{self.namespace.login_server}/{self.name}" if self.namespace else self.name
 
 
-class _TagList(msgspec.Struct):
+class _EncodedTags(msgspec.Struct):
     tags: msgspec.Raw
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from entrepot.api.mirror_setup import mirror_setup
@@ -94,3 +95,11 @@ def test_all_rules_or_one() -> None:
     assert one.chosen[0].wildcard is False
     with pytest.raises(CacheRuleNotFound):
         mirror_setup(status("127.0.0.1:5000"), RULES, rule="other")
+
+
+def test_sign_in_is_required_where_a_rule_is_not_for_everyone() -> None:
+    open_rule, closed_rule = RULES[0], msgspec.structs.replace(RULES[1], readable_by="ci, @ops")
+    rules = [open_rule, closed_rule]
+    assert mirror_setup(status("127.0.0.1:5000"), rules).sign_in_required
+    assert mirror_setup(status("127.0.0.1:5000"), rules, rule="quay-alpine").sign_in_required
+    assert not mirror_setup(status("127.0.0.1:5000"), rules, rule="hub-library").sign_in_required

@@ -49,7 +49,7 @@ async def test_what_another_source_left_at_a_target_has_not_its_name(
     await create(engine, "fork-nginx", "fork/nginx", "library/nginx")
     await pull(engine, source, "fork/nginx", "library/nginx")
     await engine.rules.delete("fork-nginx")
-    with pytest.raises(RepositoryUnknown, match=f"came from {LOGIN_SERVER}/fork/nginx"):
+    with pytest.raises(RepositoryUnknown, match="came from another repository"):
         await engine.source_names.resolve(LOGIN_SERVER, "library/nginx")
     assert await all_names(engine, 10) == []
 

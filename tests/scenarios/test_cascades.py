@@ -209,6 +209,7 @@ async def test_the_next_engine_says_too_that_an_answer_is_stale(
             for client in clients:
                 assert "warning" not in (await client.get(path)).headers
         await clients[0].get("/v2/library/nginx/manifests/2")
+        misses = [engine.cache.misses for engine, _ in running]
         await source.stop()
         clock.now += 3_600
         for path in [*paths, "/v2/library/nginx/manifests/2"]:
@@ -222,6 +223,12 @@ async def test_the_next_engine_says_too_that_an_answer_is_stale(
                     assert warning.startswith(f'299 - "{LOGIN_SERVER}')
                     # Engines in a row do not add their own sentences.
                     assert warning.count("cache rule") == 1
+        # The second tag came from the first engine.
+        assert [engine.cache.misses - misses[n] for n, (engine, _) in enumerate(running)] == [
+            0,
+            1,
+            1,
+        ]
 
 
 async def test_an_engine_asks_again_once_its_source_can_confirm(

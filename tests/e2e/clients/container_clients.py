@@ -44,9 +44,23 @@ def _checked(finished: Finished) -> str:
     return finished.output
 
 
+def _no_credentials(root: Path) -> Path:
+    """A file for what a client signs in with, of its own."""
+    root.mkdir(parents=True, exist_ok=True)
+    file = root / "auth.json"
+    file.write_text("{}")
+    return file
+
+
 def _unpacked_layers(image: FakeImage, platform: str) -> list[str]:
     config = json.loads(image.platforms[platform].config.content)
     return list(config["rootfs"]["diff_ids"])
+
+
+def _trust(home: Path, address: str, authority: Path) -> None:
+    directory = home / ".config/containers/certs.d" / address
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "ca.crt").write_bytes(authority.read_bytes())
 
 
 class Skopeo:
@@ -57,6 +71,7 @@ class Skopeo:
         self._root = root
         self._environment = skopeo_environment(root / "home")
         self._registries = root / "registries.conf"
+        self._environment["REGISTRY_AUTH_FILE"] = str(_no_credentials(root))
 
     def copy(self, source: str, target: str, *options: str) -> Finished:
         """Run ``skopeo copy``."""
@@ -88,6 +103,10 @@ class Skopeo:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
 
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
+
     def pull_by_name(self, reference: str) -> None:
         """Pull with what `use_registries` configures."""
         self.forget()
@@ -97,6 +116,11 @@ class Skopeo:
             *(f"docker://{reference}", f"dir:{self._root / 'image'}"),
         ]
         _checked(run(arguments, environment=self._environment))
+
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``skopeo login``."""
+        options = ("--tls-verify=false", "--username", name, "--password", password)
+        return run([self._program, "login", *options, address], environment=self._environment)
 
     def delete(self, reference: str) -> Finished:
         """Run ``skopeo delete``."""
@@ -164,6 +188,7 @@ class Podman:
             path = root / variable.lower()
             path.write_text(content)
             self._environment[variable] = str(path)
+        self._environment["REGISTRY_AUTH_FILE"] = str(_no_credentials(root))
         self._registries = root / "containers_registries_conf"
         self._policy = root / "policy.json"
         self._policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
@@ -194,6 +219,11 @@ class Podman:
             )
         )
 
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``podman login``."""
+        options = ("--tls-verify=false", "--username", name, "--password", password)
+        return self.run("login", *options, address)
+
     def pull_by_name(self, reference: str) -> None:
         """Pull with what `use_registries` configures."""
         options = ("--signature-policy", self._policy, "--platform", AMD64)
@@ -202,6 +232,10 @@ class Podman:
     def use_registries(self, text: str) -> None:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
 
     def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         [details] = json.loads(_checked(self.run("image", "inspect", reference)))
@@ -240,6 +274,10 @@ class Buildah:
     def use_registries(self, text: str) -> None:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
 
     def pull_by_name(self, reference: str) -> None:
         """Pull with what `use_registries` configures."""
@@ -361,9 +399,9 @@ class Containerd:
 
 class Docker:
     """``docker pull`` with a dockerd of its own, without networks; in a mount namespace of its own,
-    because it writes to fixed places in /run and /opt."""
+    because it writes to fixed places in /run and /opt. It trusts *authority*."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, authority: Path) -> None:
         self._docker = require_program("docker")
         dockerd = require_program("dockerd")
         require_root("dockerd")
@@ -408,11 +446,20 @@ class Docker:
                     "--bridge=none",
                 ),
             ],
-            environment=bare_environment(root / "home"),
+            environment=bare_environment(root / "home") | {"SSL_CERT_FILE": str(authority)},
         )
 
     def run(self, *arguments: str) -> Finished:
         return run([self._docker, *arguments], environment=self._environment)
+
+    @property
+    def client_configuration(self) -> Path:
+        """What ``docker`` sends to registries."""
+        return Path(self._environment["HOME"]) / ".docker" / "config.json"
+
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``docker login``."""
+        return self.run("login", "--username", name, "--password", password, address)
 
     def _configure(self, **settings: object) -> None:
         self._configuration.write_text(

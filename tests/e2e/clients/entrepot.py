@@ -91,7 +91,8 @@ class Entrepot:
 
     def start(self) -> Entrepot:
         """Start it, and wait until it answers."""
-        self.address = self.launch().wait_for_line(r"answers container clients on (\S+) with")[1]
+        started = self.launch().wait_for_line(r"answers container clients on (\S+) (?:over|with)")
+        self.address = started[1]
         return self
 
     def stop(self) -> Finished:

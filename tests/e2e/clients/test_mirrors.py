@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.e2e.clients.container_clients import (
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.layouts import push
 from tests.e2e.clients.source_registry import DockerRegistry
+from tests.e2e.registries.certificates import Authority
 from tests.fakes.images import FakeImage, build_image
 from tests.test_documents_examples import (
     MIRROR_DAEMON_JSON,
@@ -49,11 +51,19 @@ class Mirror:
     address: str
     """Where every image is one of Docker Hub."""
     source: DockerRegistry
+    authority: Path | None = None
+    """What clients have to trust, if the engine speaks TLS."""
 
     def page(self, first: str) -> str:
         """A block of the page, for this engine."""
         text = block(first).text
-        return text.replace(REGISTRY, self.engine.address).replace(MIRROR, self.address)
+        text = text.replace(REGISTRY, self.engine.address).replace(MIRROR, self.address)
+        if self.authority is None:
+            return text
+        # The certificate is for a name.
+        text = text.replace("http://127.0.0.1", "https://localhost")
+        text = text.replace("127.0.0.1", "localhost").replace("insecure = true\n", "")
+        return f'{text}ca = "{self.authority}"\n' if first == MIRROR_HOSTS_TOML else text
 
     def set_up(self, client: MirrorClient) -> None:
         """Have a client ask the mirror first, and then the source registry."""
@@ -63,6 +73,8 @@ class Mirror:
             client.use_hosts({"docker.io": self.hosts_toml(self.source)})
         else:
             # The page has the real one.
+            if self.authority is not None:
+                client.trust(self.address.replace("127.0.0.1", "localhost"), self.authority)
             location = f'location = "{self.source.address}"\ninsecure = true\n'
             text = self.page(MIRROR_REGISTRIES_CONF)
             client.use_registries(text.replace('location = "docker.io"\n', location))
@@ -72,21 +84,43 @@ class Mirror:
         return self.page(MIRROR_HOSTS_TOML).replace("https://registry-1.docker.io", source.url)
 
 
-@pytest.fixture(scope="module")
-def mirror(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
-    """The engine asks its source about a tag each time."""
-    settings = f"freshness = 0.001\n{block(MIRROR_SETTINGS).text}".replace(MIRROR, "127.0.0.1:0")
+@contextmanager
+def running_mirror(
+    root: Path, source: DockerRegistry, settings: str = "", authority: Path | None = None
+) -> Iterator[Mirror]:
+    """An engine that asks its source about a tag each time."""
+    mirrors = block(MIRROR_SETTINGS).text.replace(MIRROR, "127.0.0.1:0")
     with Entrepot(
-        tmp_path_factory.mktemp("e"),
+        root,
         source.url,
         login_server="docker.io",
         sign_in="none",
-        settings=settings,
+        settings=f"freshness = 0.001\n{settings}{mirrors}",
     ) as engine:
         engine.start()
         address = engine.process.wait_for_line(r"those of docker\.io on ([0-9.:]+)")[1]
         engine.create_rule("docker-library", "library/*", "hub/*")
-        yield Mirror(engine, address, source)
+        yield Mirror(engine, address, source, authority)
+
+
+@pytest.fixture(scope="module")
+def mirror(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
+    with running_mirror(tmp_path_factory.mktemp("e"), source) as mirror:
+        yield mirror
+
+
+@pytest.fixture(scope="module")
+def tls_mirror(
+    source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory, authority: Authority
+) -> Iterator[Mirror]:
+    """The same over TLS."""
+    authority.server("localhost")
+    certificate = authority.path.with_name("localhost.pem")
+    certificate.chmod(0o600)
+    settings = f'certificate = "{certificate}"\nkey = "{certificate}"\n'
+    root = tmp_path_factory.mktemp("e")
+    with running_mirror(root, source, settings, authority.path) as mirror:
+        yield mirror
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +144,9 @@ def publish(
 
 
 @pytest.fixture(params=["containerd", "docker", "podman", "skopeo", "buildah"])
-def client(request: pytest.FixtureRequest, mirror: Mirror) -> MirrorClient:
-    """Each client in turn, set up for the mirror, with nothing pulled yet."""
+def client(request: pytest.FixtureRequest) -> MirrorClient:
+    """Each client in turn, with nothing pulled yet."""
     client: MirrorClient = request.getfixturevalue(request.param)
-    mirror.set_up(client)
     client.forget()
     return client
 
@@ -129,6 +162,7 @@ def names(client: MirrorClient, repository: str) -> tuple[str, str]:
 def test_unchanged_names_are_pulled_cold_warm_and_while_the_source_is_gone(
     client: MirrorClient, mirror: Mirror, publish: Callable[..., FakeImage]
 ) -> None:
+    mirror.set_up(client)
     image = publish(f"library/app-{type(client).__name__.lower()}")
     typed, listed = names(client, image.repository)
     source = mirror.source
@@ -153,9 +187,22 @@ def test_unchanged_names_are_pulled_cold_warm_and_while_the_source_is_gone(
     mirror.engine.process.wait_for_line(r"docker\.io .*can be reached again", since=output)
 
 
+def test_unchanged_names_are_pulled_over_tls(
+    client: MirrorClient, tls_mirror: Mirror, publish: Callable[..., FakeImage]
+) -> None:
+    tls_mirror.set_up(client)
+    image = publish(f"library/tls-{type(client).__name__.lower()}")
+    typed, listed = names(client, image.repository)
+    client.pull_by_name(typed)
+    client.assert_holds(listed, image)
+    target = image.repository.replace("library/", "hub/")
+    tls_mirror.engine.wait_for_pull(f"{target}:1 linux/amd64")
+
+
 def test_without_a_rule_the_client_pulls_from_the_source_registry_itself(
     client: MirrorClient, mirror: Mirror, publish: Callable[..., FakeImage]
 ) -> None:
+    mirror.set_up(client)
     image = publish("team/app")
     typed, listed = names(client, image.repository)
     repositories = mirror.engine.ask("repository", "list")
