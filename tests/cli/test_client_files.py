@@ -182,6 +182,20 @@ def test_a_file_that_can_not_be_written(etc: Path) -> None:
         install(Client.CONTAINERD, SETUP, str(etc / "file"))
 
 
+def test_without_permission_the_message_says_how_to_get_it(
+    etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("entrepot.cli.client_files.replace_file", refuse)
+    place = place_of(Client.BUILDKIT, etc)
+    changes = plan_installation(configure(Client.BUILDKIT, SETUP, place), place)
+    with pytest.raises(ClientFileUnusable, match="Permission denied. Run it as root"):
+        apply(changes, hint="Run it as root: sudo")
+    assert list(etc.iterdir()) == []
+
+
 def test_a_damaged_file_is_not_undone(etc: Path) -> None:
     place = place_of(Client.DOCKER, etc)
     install(Client.DOCKER, SETUP, place)

@@ -142,22 +142,22 @@ def find_rule(rules: Iterable[MirroredRule], name: str) -> MirroredRule:
     )
 
 
-def reached_at(setup_endpoint: Endpoint, address: str | None) -> Endpoint:
+def reached_at(endpoint: Endpoint, address: str | None) -> Endpoint:
     """An endpoint of the engine under the host, and perhaps port, of *address*.
 
     None leaves the endpoint as it is. Raises `MirrorConfigurationImpossible` where *address* is no
     address, or where it is missing although the endpoint has no name.
     """
     if address is None:
-        if setup_endpoint.is_unspecified:
-            port = setup_endpoint.address.rpartition(":")[2]
+        if endpoint.is_unspecified:
+            port = endpoint.address.rpartition(":")[2]
             raise MirrorConfigurationImpossible(
-                f"The engine listens on all addresses of its machine ({setup_endpoint.address}), "
+                f"The engine listens on all addresses of its machine ({endpoint.address}), "
                 "and clients need one of them.",
                 f"Say by which name they reach it: --address HOST:{port}",
                 field="address",
             )
-        return setup_endpoint
+        return endpoint
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match["port"] or 1) not in range(1, 65536):
         raise MirrorConfigurationImpossible(
@@ -166,8 +166,8 @@ def reached_at(setup_endpoint: Endpoint, address: str | None) -> Endpoint:
             "cache.example:5000",
             field="address",
         )
-    port = match["port"] or setup_endpoint.address.rpartition(":")[2]
-    return Endpoint(f"{match['host']}:{port}", setup_endpoint.has_tls)
+    port = match["port"] or endpoint.address.rpartition(":")[2]
+    return Endpoint(f"{match['host']}:{port}", endpoint.has_tls)
 
 
 def source_url(login_server: str) -> str:
