@@ -71,9 +71,9 @@ def plan_installation(
             merged = file.merged(existing or "")
             had_ours = existing is not None and has_block(existing)
             changes += _with_backup(file, existing, merged, had_ours)
-    wanted = {file.path for file in configuration.files}
+    new_paths = {file.path for file in configuration.files}
     for path in _written_files(configuration.client, place):
-        if str(path) not in wanted:
+        if str(path) not in new_paths:
             changes += _removal(path, hint)
     return [change for change in changes if change.before != change.after]
 

@@ -105,10 +105,10 @@ def mirror(
         raise click.UsageError("Give only one of --diff, --write, --undo and --json.")
     kind = KINDS[Client(client)]
     if (file if kind.is_directory else directory) is not None:
-        given, needed = (
+        refused, needed = (
             ("--file", "--directory") if kind.is_directory else ("--directory", "--file")
         )
-        raise click.UsageError(f"{given} is not for {client}: use {needed}.")
+        raise click.UsageError(f"{refused} is not for {client}: use {needed}.")
     place = directory or file
     try:
         where = str(place.absolute()) if place is not None else kind.place

@@ -191,7 +191,7 @@ def test_without_permission_the_message_says_how_to_get_it(
     monkeypatch.setattr("entrepot.cli.client_files.replace_file", refuse)
     place = place_of(Client.BUILDKIT, etc)
     changes = plan_installation(configure(Client.BUILDKIT, SETUP, place), place)
-    with pytest.raises(ClientFileUnusable, match="Permission denied. Run it as root"):
+    with pytest.raises(ClientFileUnusable, match=r"Permission denied\. Run it as root"):
         apply(changes, hint="Run it as root: sudo")
     assert list(etc.iterdir()) == []
 

@@ -107,7 +107,7 @@ class OwnFile(ClientFile):
     """A file that has nothing else in it."""
 
     def merged(self, existing: str) -> str:
-        """The file; refused where somebody else has written one there."""
+        """The file; refused where the file is another program's or a person's."""
         if without_block(existing):
             raise self.conflict(
                 "is there already, and entrepot mirror did not write it.",

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from entrepot.config.private_authority import create_authority
 from entrepot.core.mirror_configuration.clients import Client, configure
 from entrepot.core.mirror_configuration.setup import Endpoint, MirroredRule, Setup
-from tests.e2e.clients.container_clients import Containerd, Docker, Podman, Skopeo
+from tests.e2e.clients.container_clients import (
+    Containerd,
+    Docker,
+    Podman,
+    PullFailed,
+    Skopeo,
+)
+from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
+from tests.e2e.clients.source_registry import DockerRegistry
 from tests.e2e.clients.test_mirrors import Mirror, MirrorClient, mirror, names, publish
+from tests.e2e.clients.test_sign_in import PASSWORD, PASSWORD_FILE, USER
 from tests.fakes.images import FakeImage
 
 __all__ = ["mirror", "publish"]
@@ -63,3 +74,46 @@ def test_without_a_mirror_names_lead_to_the_target_of_the_rule(
     assert table["mirror"][0]["location"] == f"{mirror.engine.address}/hub"
     use(client, file.text, mirror)
     pull(client, image, mirror)
+
+
+def test_containerd_over_tls_and_signed_in(
+    containerd: Containerd,
+    source: DockerRegistry,
+    app: FakeImage,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    files = create_authority(tmp_path / "trust", ["localhost"])
+    credentials = tmp_path / "credentials"
+    credentials.write_text(f"{USER}:{PASSWORD}")
+    credentials.chmod(0o600)
+    settings = (
+        f'certificate = "{files.server_certificate}"\nkey = "{files.server_key}"\n'
+        '[readers]\nhtpasswd = "readers.htpasswd"\n'
+    )
+    image = f"{LOGIN_SERVER}/library/app:1"
+    with Entrepot(tmp_path_factory.mktemp("e"), source.url, settings=settings) as engine:
+        (engine.directories.config / "readers.htpasswd").write_text(PASSWORD_FILE)
+        engine.address = "localhost:0"
+        process = engine.launch()
+        line = r"answers container clients on (\S+) over TLS with"
+        engine.address = process.wait_for_line(line)[1]
+        engine.create_rule("other-name", "library/*", "other/*")
+
+        def set_up(*options: str | Path) -> None:
+            directory = tmp_path / "certs.d"
+            engine.run(
+                "mirror", "containerd", "--directory", str(directory), "--write", *map(str, options)
+            )
+            hosts = (directory / LOGIN_SERVER / "hosts.toml").read_text()
+            containerd.use_hosts({LOGIN_SERVER: hosts})
+            containerd.forget()
+
+        # The source registry has no such name outside of the engine.
+        for too_little in (("--credentials", credentials), ("--ca", files.certificate)):
+            set_up(*too_little, "--address", "localhost")
+            with pytest.raises(PullFailed):
+                containerd.pull_by_name(image)
+        set_up("--credentials", credentials, "--ca", files.certificate, "--address", "localhost")
+        containerd.pull_by_name(image)
+        containerd.assert_holds(image, app)
