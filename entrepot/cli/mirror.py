@@ -24,6 +24,7 @@ from entrepot.cli.completion import rule_names
 from entrepot.cli.options import as_json
 from entrepot.cli.output import fail, note, print_json, print_text
 from entrepot.cli.session import call_engine
+from entrepot.core.hosts import is_loopback
 from entrepot.core.mirror_configuration.clients import (
     KINDS,
     Client,
@@ -118,6 +119,8 @@ def mirror(
         setup = call_engine(lambda engine: _setup(engine, rule, address))
         setup = _with_options(setup, authorities, credentials, skip_verify=skip_verify)
         configuration = configure(Client(client), setup, where)
+        if (warning := _plain_credentials(setup)) is not None:
+            note(warning)
         if as_json:
             print_json(_document(configuration))
         elif diff or write:
@@ -186,6 +189,17 @@ def _credentials(file: Path) -> Credentials:
     return Credentials(name, password)
 
 
+def _plain_credentials(setup: Setup) -> str | None:
+    """A warning where a password passes in clear."""
+    host = setup.registry.address.rpartition(":")[0].strip("[]")
+    if setup.credentials is None or setup.registry.has_tls or is_loopback(host):
+        return None
+    return (
+        "! The engine speaks plain HTTP: everyone on the way to it can read these credentials. "
+        "See entrepot certificate."
+    )
+
+
 def _document(configuration: ClientConfiguration) -> dict[str, object]:
     """The configuration for a script, with its secrets."""
     return {
@@ -219,9 +233,7 @@ def _print_state(configuration: ClientConfiguration, place: str) -> None:
     elif all(change.before is None for change in changes):
         note("Nothing is there yet. Install it with --write.")
     else:
-        note(
-            "Something else is there. See what would change with --diff, and install with --write."
-        )
+        note("It is not installed. See what would change with --diff, and install it with --write.")
 
 
 def _print_notes(configuration: ClientConfiguration) -> None:

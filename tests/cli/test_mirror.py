@@ -91,6 +91,9 @@ async def test_secrets_are_written_and_not_printed(
         assert "password: ***" in result.output
         assert "s3cret" not in result.output + result.errors
     assert "s3cret" in file.read_text()
+    elsewhere = await entrepot.done(*arguments, "--address", "cache.example", "--diff")
+    assert "everyone on the way to it can read these credentials" in elsewhere.errors
+    assert "everyone on the way" not in (await entrepot.done(*arguments)).errors
     credentials.chmod(0o644)
     refused = await entrepot.run(*arguments)
     assert refused.status == 1
