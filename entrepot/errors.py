@@ -31,6 +31,8 @@
     │   │                            ReaderInvalid, PersonalTokenInvalid, TokenNameTaken,
     │   │                            TokenLimitReached
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
+    │   ├── core/mirror_configuration
+    │   │                            MirrorConfigurationImpossible, ClientFileConflict
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
     │   ├── engine/exports.py        ImageTooLarge
     │   ├── engine/imports.py        ImportWithoutRule, ImportSourceMismatch, ImportTooLarge,
@@ -59,7 +61,8 @@
     ├── BlobBrokenOff, ExportTargetInvalid, ImageUnsuitable, InventoryInvalid, NameNotMapped
     │                                an export or import (cli/export_run.py, cli/import_run.py)
     └── FillFailed, FillCancelled, FillUnwanted, StorageFailed, TooManyFills, TooManyPulls (cache),
-        ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed (cli)
+        ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed,
+        ClientFileUnusable (cli)
 
 An error has *what* happened, a *hint* that says what to do, the *code* that ACR or Entrepot gave
 it, and the *field* that caused it. So the dashboard shows it beside that field, the management API

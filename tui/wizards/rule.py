@@ -69,7 +69,15 @@ class RuleWizard(Wizard[CreatedRule | None]):
     """Source, repository, target, sign-in, tag lifetime, review, first pull."""
 
     wizard_title = "New cache rule"
-    steps = ("Source", "Repository", "Target", "Sign-in", "Tag lifetime", "Review", "First pull")
+    steps: ClassVar[tuple[str, ...]] = (
+        "Source",
+        "Repository",
+        "Target",
+        "Sign-in",
+        "Tag lifetime",
+        "Review",
+        "First pull",
+    )
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -645,7 +653,11 @@ class RuleWizard(Wizard[CreatedRule | None]):
             )
             self.query_one("#platform" if error.field == "platform" else "#image").focus()
         else:
-            self.dismiss(CreatedRule(self._created or "", pulling=True))
+            await self.end(CreatedRule(self._created or "", pulling=True))
+
+    async def end(self, created: CreatedRule) -> None:
+        """Close the wizard: its last question is answered."""
+        self.dismiss(created)
 
     async def action_back(self) -> None:
         """One step back; once the rule is created, close."""
