@@ -42,8 +42,9 @@
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
     │                                CacheRuleNotFound, CredentialSetNotFound, TokenNotFound
     ├── RegistryError                an error answer to a container client: RepositoryUnknown,
-    │                                ManifestUnknown, BlobUnknown, LoopDetected, PushRefused,
-    │                                RangeUnsatisfiable, SignInRequired
+    │                                ManifestUnknown, ReferrersUnknown, BlobUnknown,
+    │                                LoopDetected, PushRefused, RangeUnsatisfiable,
+    │                                SignInRequired
     ├── SourceError                  a source registry refused, failed or could not be reached
     │                                (source/errors.py has its tree)
     ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
@@ -227,6 +228,17 @@ class ManifestUnknown(RegistryError):
     code = "ManifestUnknown"
     status = oci_status = 404
     oci_code = "MANIFEST_UNKNOWN"
+
+
+class ReferrersUnknown(RegistryError):
+    """Whether anything refers to a manifest can't be told: no source is asked, nothing is cached.
+
+    Not 404: a client would take it for a registry without the referrers API, ask for the fallback
+    tag, and take an absent tag for an image without signatures (F73).
+    """
+
+    code = "ReferrersUnknown"
+    status = oci_status = 503
 
 
 class BlobUnknown(RegistryError):
