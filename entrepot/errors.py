@@ -27,6 +27,7 @@
     │   │                            SecretIdentifierInvalid, SecretKindNotAllowed
     │   ├── core/freshness.py, core/platforms.py
     │   │                            FreshnessInvalid, PlatformInvalid
+    │   ├── core/readers.py          ReaderInvalid
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
     │   └── engine/verification.py   VerificationUnderWay
@@ -34,7 +35,7 @@
     │                                CacheRuleNotFound, CredentialSetNotFound
     ├── RegistryError                an error answer to a container client: RepositoryUnknown,
     │                                ManifestUnknown, BlobUnknown, LoopDetected, PushRefused,
-    │                                RangeUnsatisfiable
+    │                                RangeUnsatisfiable, SignInRequired
     ├── SourceError                  a source registry refused, failed or could not be reached
     │                                (source/errors.py has its tree)
     ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
@@ -195,6 +196,14 @@ class RepositoryUnknown(RegistryError):
     code = "NameUnknown"
     status = oci_status = 404
     oci_code = "NAME_UNKNOWN"
+
+
+class SignInRequired(RegistryError):
+    """The repository does not exist for a reader who did not sign in (RFC 9110, 15.5.2)."""
+
+    code = "SignInRequired"
+    status = oci_status = 401
+    oci_code = "UNAUTHORIZED"
 
 
 class ManifestUnknown(RegistryError):

@@ -43,6 +43,11 @@ class EventKind(StrEnum):
     CREDENTIAL_SET_UNHEALTHY = "credential-set-unhealthy"
     CREDENTIAL_SET_UNKNOWN = "credential-set-unknown"
 
+    READERS_READ = "readers-read"
+    READERS_REFUSED = "readers-refused"
+    TOKEN_CREATED = "token-created"
+    TOKEN_REVOKED = "token-revoked"
+
     SOURCE_REACHABLE = "source-reachable"
     SOURCE_UNREACHABLE = "source-unreachable"
 

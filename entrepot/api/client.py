@@ -6,7 +6,8 @@
         await client.rules.create("docker-hub", "docker.io/library/*", "library/*", "hub")
         pull = await client.pulls.start("library/nginx:1.27")
 
-It has one part per noun: `rules`, `credential_sets`, `repositories`, `pulls` and `system`.
+It has one part per noun: `rules`, `credential_sets`, `repositories`, `pulls`, `readers` and
+`system`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from entrepot.api.errors import (
     EngineUntrusted,
 )
 from entrepot.api.pulls import PullsClient
+from entrepot.api.readers import ReadersClient
 from entrepot.api.repositories import RepositoriesClient
 from entrepot.api.rules import RulesClient
 from entrepot.api.session import ApiSession
@@ -64,6 +66,7 @@ class CacheClient:
         self.credential_sets = CredentialSetsClient(self._session)
         self.repositories = RepositoriesClient(self._session)
         self.pulls = PullsClient(self._session)
+        self.readers = ReadersClient(self._session)
         self.system = SystemClient(self._session)
         self.read_only = False
         """Whether this client bound itself: the engine refuses all changes that it asks for."""

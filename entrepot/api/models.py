@@ -110,6 +110,13 @@ class RuleSnapshot(Snapshot, frozen=True, kw_only=True):
     """Manifests fetched from the source: what Docker Hub counts against its rate limit."""
     requests_saved: int = 0
     """Manifests that clients got from the cache; each would have been a request to the source."""
+    readers: tuple[str, ...] = ()
+    """Names of readers, and of groups with ``@``, who may read what it caches; empty: all who sign
+    in."""
+    anonymous: bool | None = None
+    """Whether readers who do not sign in may read too; None: ``readers`` and the settings say."""
+    readable_by: str = "everyone"
+    """Who may read, in words: ``everyone``, ``all who sign in`` or ``ci, @ops``."""
 
 
 class CredentialSetSnapshot(Snapshot, frozen=True, kw_only=True):
@@ -376,6 +383,10 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     reconciliation: ReconciliationProgress | None = None
     """The comparison of the catalog with the disk that is under way, as after each start."""
     loop_lag: LoopLag = LoopLag()
+    anonymous_may_read: bool = True
+    """Whether readers who do not sign in may read rules that say nothing about readers."""
+    can_sign_in: bool = False
+    """Whether readers can sign in: there is a password file, or a personal token."""
 
 
 class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):
@@ -496,7 +507,7 @@ class Problem(Snapshot, frozen=True, kw_only=True):
     code: str
     message: str
     field: str | None = None
-    """One of ``name sourceRepository targetRepository credentialSet freshness loginServer
+    """One of ``name sourceRepository targetRepository credentialSet freshness readers loginServer
     usernameSecretIdentifier passwordSecretIdentifier``."""
 
 

@@ -196,15 +196,11 @@ class BlobResolver:
             size = await self._copies.size(digest, stated_size)
         if route is None:
             # The rule was deleted while a fill fetches the blob.
-            login_server = await self._login_server_of(repository)
-            fill = (
-                self._fills.of_source(digest, login_server, descriptor.size)
-                if login_server is not None
-                else None
-            )
-            if fill is None:
-                raise self._not_cached(repository, digest)
-            return fill
+            for provenance in await self._provenances(repository, None):
+                fill = self._fills.of_source(digest, provenance, descriptor.size)
+                if fill is not None:
+                    return fill
+            raise self._not_cached(repository, digest)
         size = await self._size_to_fetch(repository, route, descriptor)
         self._copies.record_fetch(digest, _blob_origin(route))
         return await self._fills.join(
@@ -212,6 +208,7 @@ class BlobResolver:
             size,
             self._source(route, digest, size),
             origin=route.registry.login_server,
+            provenance=_blob_origin(route).login_server,
             repository=str(route.repository),
         )
 
@@ -300,10 +297,20 @@ class BlobResolver:
 
     # Whether a copy may be served to a repository
 
-    async def _login_server_of(self, repository: Repository) -> str | None:
-        """The source registry from which a repository was cached."""
+    async def _provenances(self, repository: Repository, route: Route | None) -> set[str]:
+        """The origins whose bytes a repository is served without a proof.
+
+        They are the login server, and the sources of rules for some readers that a rule of the
+        repository has, or had before it was deleted.
+        """
+        if route is not None:
+            return {route.registry.login_server, str(route.rule.source)}
         source = await self._index.source_of(repository)
-        return source.partition("/")[0] if source is not None else None
+        if source is None:
+            return set()
+        parts = source.split("/")
+        wildcards = {f"{'/'.join(parts[:end])}/*" for end in range(1, len(parts))}
+        return {parts[0], source, *wildcards}
 
     async def _is_servable(
         self, repository: Repository, route: Route | None, digest: Digest
@@ -313,11 +320,8 @@ class BlobResolver:
         The copy must have come from the source of the repository's rule. A repository without a
         rule keeps what it cached.
         """
-        if route is not None:
-            return await self._copies.may_be_served_for(digest, {route.registry.login_server})
-        login_server = await self._login_server_of(repository)
         return await self._copies.may_be_served_for(
-            digest, {login_server} if login_server is not None else ()
+            digest, await self._provenances(repository, route)
         )
 
     async def _may_serve(
@@ -374,4 +378,7 @@ class BlobResolver:
 
 
 def _blob_origin(route: Route) -> BlobOrigin:
-    return BlobOrigin(route.registry.login_server, route.rule.credential_set is not None)
+    rule = route.rule
+    if rule.access.is_restricted:
+        return BlobOrigin(str(rule.source), with_credentials=True)
+    return BlobOrigin(route.registry.login_server, rule.credential_set is not None)

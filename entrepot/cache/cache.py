@@ -3,7 +3,7 @@
 The way of a request: which cache rule answers for the repository; is the requested object cached,
 and fresh; if not, the source is asked, once for all clients that wait; if the source fails, what is
 cached is still served. A digest alone gives access to nothing: a manifest or blob must belong to
-the repository through which it is requested.
+the repository through which it is requested, and the reader must be allowed to read that.
 
 Each kind of object has its resolver: `entrepot.cache.manifests`, `entrepot.cache.blobs` and
 `entrepot.cache.listings`. This module counts, records usage and begins pulls.
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from entrepot.cache.access import AccessCheck, EveryoneReads, ReaderPolicy
 from entrepot.cache.blob_copies import BlobCopies
 from entrepot.cache.blobs import BlobResolver
 from entrepot.cache.failures import SourceFailures
@@ -37,6 +38,7 @@ from entrepot.cache.results import (
 from entrepot.cache.usage import UsageTracker
 from entrepot.config.settings import Settings
 from entrepot.core.platforms import Platform
+from entrepot.core.readers import ADMINISTRATOR, ANONYMOUS, Reader
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import EntrepotError, NotFound
@@ -62,9 +64,9 @@ CONFIG_LIMIT = 8 * 1024 * 1024
 class ArtifactCache:
     """The cache of one engine: manifests, blobs, tags, referrers and pulls.
 
-    *route* gives the rule that answers for a repository, *client* the client of its source. *clock*
-    is in seconds since the epoch, for what is stored; *monotonic*, in seconds, measures what lasts
-    within one run.
+    *route* gives the rule that answers for a repository, *client* the client of its source, and
+    *policy* says who may read what. *clock* is in seconds since the epoch, for what is stored;
+    *monotonic*, in seconds, measures what lasts within one run.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class ArtifactCache:
         client: Callable[[Route], SourceClient],
         clock: Callable[[], float],
         monotonic: Callable[[], float] = time.monotonic,
+        policy: ReaderPolicy | None = None,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -95,6 +98,7 @@ class ArtifactCache:
             catalog=catalog, blobs=blobs, fills=fills, events=events, now=clock
         )
         self.index = CacheIndex(catalog)
+        self.access = AccessCheck(policy or EveryoneReads(), self.index, route)
         self.usage = UsageTracker(catalog, clock)
         self.history = PullHistory(catalog, clock)
         self._failures = SourceFailures(
@@ -159,7 +163,12 @@ class ArtifactCache:
     # Manifests
 
     async def manifest(
-        self, repository: Repository, reference: Tag | Digest, *, refresh: bool = False
+        self,
+        repository: Repository,
+        reference: Tag | Digest,
+        *,
+        reader: Reader = ANONYMOUS,
+        refresh: bool = False,
     ) -> ManifestAnswer:
         """A manifest by tag or digest.
 
@@ -167,6 +176,7 @@ class ArtifactCache:
         over, or always with *refresh*. Raises `RepositoryUnknown`, `ManifestUnknown`, or a
         `SourceError` when nothing is cached that could be served instead.
         """
+        await self.access.check(repository, reader)
         answer = await self._manifests.resolve(repository, reference, refresh=refresh)
         if answer.origin is Origin.UPSTREAM:
             self.misses += 1
@@ -199,34 +209,44 @@ class ArtifactCache:
         )
 
     async def describe_manifest(
-        self, repository: Repository, reference: Tag | Digest
+        self, repository: Repository, reference: Tag | Digest, *, reader: Reader = ANONYMOUS
     ) -> ManifestDescription:
         """What a HEAD on a manifest returns; nothing is fetched.
 
         For a manifest that is not cached the source gets a HEAD.
         """
+        await self.access.check(repository, reader)
         return await self._manifests.describe(repository, reference)
 
     # Blobs
 
-    async def describe_blob(self, repository: Repository, digest: Digest) -> BlobDescription:
+    async def describe_blob(
+        self, repository: Repository, digest: Digest, *, reader: Reader = ANONYMOUS
+    ) -> BlobDescription:
         """What a HEAD on a blob returns; nothing is fetched.
 
         Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`.
         """
+        await self.access.check(repository, reader)
         description = await self._blobs.describe(repository, digest)
         if description.origin is Origin.CACHE:
             self.usage.record_blob_use(digest)
         return description
 
     async def blob(
-        self, repository: Repository, digest: Digest, *, asked_by: str | None = None
+        self,
+        repository: Repository,
+        digest: Digest,
+        *,
+        reader: Reader = ANONYMOUS,
+        asked_by: str | None = None,
     ) -> CachedBlob | Fill:
         """A blob for a client: its cached copy, or the fill that fetches it.
 
         A layer that is not cached begins the pull of its image. Raises `BlobUnknown`,
         `RepositoryUnknown` or a `SourceError`.
         """
+        await self.access.check(repository, reader)
         descriptor, is_named = await self._blobs.descriptor(repository, digest)
         blob = await self._blobs.resolve(repository, descriptor, is_named=is_named)
         if isinstance(blob, CachedBlob):
@@ -256,14 +276,28 @@ class ArtifactCache:
 
     # Tags and referrers
 
-    async def tags(self, repository: Repository, *, n: int | None, last: str | None) -> ListAnswer:
+    async def tags(
+        self,
+        repository: Repository,
+        *,
+        n: int | None,
+        last: str | None,
+        reader: Reader = ANONYMOUS,
+    ) -> ListAnswer:
         """A page of the tags at the source: see `entrepot.cache.listings.ListResolver.tags`."""
+        await self.access.check(repository, reader)
         return await self._listings.tags(repository, n=n, last=last)
 
     async def referrers(
-        self, repository: Repository, digest: Digest, artifact_type: str | None
+        self,
+        repository: Repository,
+        digest: Digest,
+        artifact_type: str | None,
+        *,
+        reader: Reader = ANONYMOUS,
     ) -> ListAnswer:
         """The referrers of a manifest: see `entrepot.cache.listings.ListResolver.referrers`."""
+        await self.access.check(repository, reader)
         return await self._listings.referrers(repository, digest, artifact_type)
 
     # Pulls
@@ -283,7 +317,9 @@ class ArtifactCache:
 
         async def look_up() -> PullSubject:
             manifest = (
-                await self.manifest(image.repository, image.manifest, refresh=True)
+                await self.manifest(
+                    image.repository, image.manifest, reader=ADMINISTRATOR, refresh=True
+                )
             ).manifest
             name: str | None = None
             for _ in range(NESTED_INDEXES + 1):
@@ -292,7 +328,9 @@ class ArtifactCache:
                 child = manifest.child_for(requested)
                 if child is None:
                     raise _no_image(image, requested, manifest)
-                manifest = (await self.manifest(image.repository, child.digest)).manifest
+                manifest = (
+                    await self.manifest(image.repository, child.digest, reader=ADMINISTRATOR)
+                ).manifest
                 name = child.platform or name
             raise NotFound(
                 f"{image} has more than {NESTED_INDEXES} indexes within each other.",

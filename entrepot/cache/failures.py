@@ -112,10 +112,7 @@ class SourceFailures(Failures):
                 "repository any more.",
                 "Create a cache rule for it to pull more.",
             )
-        return RepositoryUnknown(
-            f"No cache rule answers for {repository}.",
-            "Create one in the dashboard or with: entrepot rule create",
-        )
+        return no_rule(repository)
 
     def check_without_copy(self, repository: Repository, reference: Tag | Digest) -> None:
         """Raise the remembered failure of a manifest of which nothing is cached.
@@ -129,6 +126,14 @@ class SourceFailures(Failures):
         )
         if not is_cached:
             self.check(repository, manifest_key(reference), without_copy=True)
+
+
+def no_rule(repository: str) -> RepositoryUnknown:
+    """The error for a repository that no cache rule answers for and that is not cached."""
+    return RepositoryUnknown(
+        f"No cache rule answers for {repository}.",
+        "Create one in the dashboard or with: entrepot rule create",
+    )
 
 
 def manifest_key(reference: Tag | Digest) -> str:

@@ -131,6 +131,7 @@ class Fill:
         *,
         origin: str,
         queue: FetchQueue,
+        provenance: str | None = None,
         repository: str = "",
         threads: TransferThreads | None = None,
         clock: Callable[[], float],
@@ -143,6 +144,9 @@ class Fill:
         """The size in bytes with which it began."""
         self.origin = origin
         """The login server of the source."""
+        self.provenance = provenance or origin
+        """For whom its bytes are: its login server, where all rules of that share them, or the
+        source of a rule for some readers only (`entrepot.store.records.BlobOrigin`)."""
         self.state = FillState.WAITING
         self.error: EntrepotError | None = None
         self.resumed_at: int | None = None
@@ -164,7 +168,7 @@ class Fill:
         self._readers = FillReaders()
         self._storage = FillStorage(
             digest,
-            origin,
+            self.provenance,
             store,
             self._readers,
             threads=threads,

@@ -93,21 +93,21 @@ class Fills:
             except Exception as error:
                 _log.error("The pace of %s can't be judged: %s", fill.digest, where_raised(error))
 
-    def get(self, digest: Digest, origin: str, size: int) -> Fill | None:
+    def get(self, digest: Digest, provenance: str, size: int) -> Fill | None:
         """The fill of a digest from this source and of this size, if it can be joined."""
-        fill = self._fills.get(digest, {}).get((origin, size))
+        fill = self._fills.get(digest, {}).get((provenance, size))
         return fill if fill is not None and fill.can_be_joined else None
 
-    def of_source(self, digest: Digest, origin: str, size: int | None) -> Fill | None:
+    def of_source(self, digest: Digest, provenance: str, size: int | None) -> Fill | None:
         """The same; where no *size* is known, the one of any size that began first."""
         if size is not None:
-            return self.get(digest, origin, size)
+            return self.get(digest, provenance, size)
         fills = self._fills.get(digest, {}).items()
         return next(
             (
                 fill
-                for (login_server, _), fill in fills
-                if login_server == origin and fill.can_be_joined
+                for (its_provenance, _), fill in fills
+                if its_provenance == provenance and fill.can_be_joined
             ),
             None,
         )
@@ -155,20 +155,31 @@ class Fills:
             )
 
     async def join(
-        self, digest: Digest, size: int, source: BlobSource, *, origin: str, repository: str = ""
+        self,
+        digest: Digest,
+        size: int,
+        source: BlobSource,
+        *,
+        origin: str,
+        provenance: str | None = None,
+        repository: str = "",
     ) -> Fill:
         """Join or begin the fill of a digest from the login server *origin*.
+
+        Only those who may be served bytes of the same *provenance* share a fill
+        (`entrepot.cache.fill.Fill.provenance`).
 
         The fill under way is joined if it is for the same size; else a new one reads from *source*.
         It waits while too many fills of that source exist. *repository* names the one at the source
         that the blob is requested of: turns at the source go round by it. Raises `TooManyFills`,
         and `StorageFailed` when the engine is stopping.
         """
+        provenance = provenance or origin
         queue = self._queues.get(origin)
         if queue is None:
             queue = self._queues[origin] = FetchQueue(self._parallel_per_source)
         while True:
-            fill = self._fills.get(digest, {}).get((origin, size))
+            fill = self._fills.get(digest, {}).get((provenance, size))
             if fill is not None and (fill.state is FillState.FAILED or fill.is_ending):
                 await fill.finished.wait()
             elif fill is not None and fill.can_be_joined:
@@ -180,8 +191,10 @@ class Fills:
             else:
                 await queue.enter(repository)
                 try:
-                    if self.get(digest, origin, size) is None:
-                        return self._begin(digest, size, source, origin, repository, queue)
+                    if self.get(digest, provenance, size) is None:
+                        return self._begin(
+                            digest, size, source, origin, provenance, repository, queue
+                        )
                 except BaseException:
                     queue.leave(repository)
                     raise
@@ -194,6 +207,7 @@ class Fills:
         size: int,
         source: BlobSource,
         origin: str,
+        provenance: str,
         repository: str,
         queue: FetchQueue,
     ) -> Fill:
@@ -205,13 +219,14 @@ class Fills:
             source,
             self._store,
             origin=origin,
+            provenance=provenance,
             repository=repository,
             queue=queue,
             threads=self._threads,
             clock=self._clock,
             disk_refused=self._disk_refused,
         )
-        self._fills.setdefault(digest, {})[origin, size] = fill
+        self._fills.setdefault(digest, {})[provenance, size] = fill
         task = self._tasks[fill] = self._owned.start(self._run(fill), f"fill {digest}")
         # Not at the end of _run: a task that is cancelled before its first step never gets there.
         task.add_done_callback(lambda _: self._finish(fill, repository, queue))
@@ -230,7 +245,7 @@ class Fills:
         self.refusal = None
         try:
             if self.on_stored is not None:
-                await self.on_stored(fill.digest, fill.size, fill.origin)
+                await self.on_stored(fill.digest, fill.size, fill.provenance)
         except Exception as error:
             # The blob is still stored, and its missing row is added at the next start; the
             # other fills must not suffer.
@@ -254,8 +269,8 @@ class Fills:
         self._fetched_before += fill.fetched
         del self._tasks[fill]
         of_digest = self._fills[fill.digest]
-        if of_digest.get((fill.origin, fill.stated_size)) is fill:
-            del of_digest[fill.origin, fill.stated_size]
+        if of_digest.get((fill.provenance, fill.stated_size)) is fill:
+            del of_digest[fill.provenance, fill.stated_size]
             if not of_digest:
                 del self._fills[fill.digest]
 

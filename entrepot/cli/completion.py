@@ -47,7 +47,7 @@ PLATFORMS = (
 )
 """The platforms that public images have most often."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,511}")
+_PLAIN = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,511}")
 
 Work = Callable[[CacheClient], Coroutine[Any, Any, list[str]]]
 
@@ -68,6 +68,42 @@ def credential_set_names(
 
     async def names(client: CacheClient) -> list[str]:
         return [credential_set.name for credential_set in await client.credential_sets.list()]
+
+    return _items(_query(context, names), incomplete)
+
+
+def token_names(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of personal tokens."""
+
+    async def names(client: CacheClient) -> list[str]:
+        return [token.name for token in await client.readers.tokens()]
+
+    return _items(_query(context, names), incomplete)
+
+
+def group_names(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of groups that readers have."""
+
+    async def names(client: CacheClient) -> list[str]:
+        readers = (await client.readers.list()).readers
+        return sorted({group for reader in readers for group in reader.groups})
+
+    return _items(_query(context, names), incomplete)
+
+
+def reader_names(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of readers, and of groups with ``@``."""
+
+    async def names(client: CacheClient) -> list[str]:
+        readers = (await client.readers.list()).readers
+        groups = sorted({group for reader in readers for group in reader.groups})
+        return [*(reader.name for reader in readers), *(f"@{group}" for group in groups)]
 
     return _items(_query(context, names), incomplete)
 

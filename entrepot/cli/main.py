@@ -33,6 +33,7 @@ from entrepot.cli.output import (
     print_text,
 )
 from entrepot.cli.pulls import pull, refresh
+from entrepot.cli.readers import reader, token
 from entrepot.cli.repositories import evict, repository
 from entrepot.cli.rules import rule
 from entrepot.cli.session import call_engine
@@ -287,6 +288,7 @@ def _print_status(status: EngineStatus) -> None:
             ("Registry", status.address),
             ("Cache rules", f"{status.rules:,} of {status.rules_limit:,}"),
             ("Credential sets", f"{status.credential_sets:,}"),
+            ("Readers", _who_reads(status)),
             ("Repositories", f"{status.repositories:,}"),
             (
                 "Cached",
@@ -304,6 +306,17 @@ def _print_status(status: EngineStatus) -> None:
     )
     for notice in status.notices:
         note(f"! {printable(notice)}")
+
+
+def _who_reads(status: EngineStatus) -> str:
+    """Who may pull."""
+    if not status.can_sign_in:
+        return "everyone" if status.anonymous_may_read else "nobody can sign in"
+    return (
+        "everyone, and more for those who sign in"
+        if status.anonymous_may_read
+        else "those who sign in"
+    )
 
 
 def _comparison(progress: ReconciliationProgress | None) -> str | None:
@@ -325,7 +338,18 @@ def _last_day(counts: ActivityCounts) -> str:
     )
 
 
-for _command in (rule, credential_set, repository, evict, verify, pull, refresh, events):
+for _command in (
+    rule,
+    credential_set,
+    reader,
+    token,
+    repository,
+    evict,
+    verify,
+    pull,
+    refresh,
+    events,
+):
     cli.add_command(_command)
 
 

@@ -7,12 +7,18 @@ import time
 from typing import BinaryIO
 
 import click
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from entrepot.api.client import CacheClient
 from entrepot.api.labels import IMPORT_LABELS, match_state, tag_lifetime
 from entrepot.api.models import ImportEntry, ImportPlan, RuleMatch, RuleSnapshot
-from entrepot.cli.completion import credential_set_names, images, rule_names, source_repositories
+from entrepot.cli.completion import (
+    credential_set_names,
+    images,
+    reader_names,
+    rule_names,
+    source_repositories,
+)
 from entrepot.cli.confirmations import confirm, confirm_programs
 from entrepot.cli.options import (
     as_json,
@@ -48,9 +54,8 @@ _RULE_COLUMNS = (
     TableColumn("Target"),
     TableColumn("Credential set"),
     TableColumn("Tag lifetime"),
-    TableColumn("Pulls", right=True),
-    TableColumn("Last pull", right=True),
 )
+_USE_COLUMNS = (TableColumn("Pulls", right=True), TableColumn("Last pull", right=True))
 
 
 @rule.command("list")
@@ -62,6 +67,8 @@ def list_rules(as_json: bool) -> None:
         print_json(rules)
         return
     now = time.time()
+    # Where everyone may read everything, there are no readers to list.
+    has_readers = any(rule.readable_by != "everyone" for rule in rules)
     rows = [
         (
             rule.name,
@@ -69,13 +76,14 @@ def list_rules(as_json: bool) -> None:
             rule.target_repository,
             rule.credential_set or "-",
             rule.freshness_in_force,
+            *([rule.readable_by] if has_readers else []),
             f"{rule.pulls:,}",
             ago(rule.last_pull, now),
         )
         for rule in rules
     ]
     print_table(
-        _RULE_COLUMNS,
+        (*_RULE_COLUMNS, *([TableColumn("Readers")] if has_readers else []), *_USE_COLUMNS),
         rows,
         empty="There is no cache rule yet. Create one in the dashboard, "
         "or with: entrepot rule create",
@@ -85,6 +93,23 @@ def list_rules(as_json: bool) -> None:
 _FRESHNESS = (
     "Tag lifetime: how long a tag's digest is trusted before the source is asked again. "
     "always (ask each time), never (do not ask again), 30s, 10min, 1h"
+)
+
+
+_readers = click.option(
+    "--reader",
+    "readers",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=reader_names,
+    help="Who may read what the rule caches: a reader, or @GROUP; may be given several times "
+    "[default: all who sign in].",
+)
+_anonymous = click.option(
+    "--anonymous/--no-anonymous",
+    default=None,
+    help="Whether everyone may read, also without signing in [default: as settings.toml says for "
+    "a rule without readers].",
 )
 
 
@@ -120,6 +145,8 @@ def show_rule(name: str, as_json: bool) -> None:
     help="Name of a credential set for the source registry.",
 )
 @click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS} [default: that of settings.toml].")
+@_readers
+@_anonymous
 @as_json
 def create_rule(
     name: str,
@@ -127,12 +154,22 @@ def create_rule(
     target_repo: str,
     cred_set: str | None,
     freshness: str | None,
+    readers: tuple[str, ...],
+    anonymous: bool | None,
     as_json: bool,
 ) -> None:
     """Create a cache rule."""
 
     async def create(client: CacheClient) -> RuleSnapshot:
-        await client.rules.create(name, source_repo, target_repo, cred_set, freshness)
+        await client.rules.create(
+            name,
+            source_repo,
+            target_repo,
+            cred_set,
+            freshness,
+            readers=readers,
+            anonymous=anonymous,
+        )
         return await client.rules.get(name)
 
     _print_rule(call_engine(create), as_json=as_json)
@@ -150,16 +187,35 @@ def create_rule(
 @click.option(
     "--freshness", metavar="TIME", help=f"{_FRESHNESS}; default for that of settings.toml."
 )
+@_readers
+@click.option(
+    "--remove-readers",
+    is_flag=True,
+    help="Say nothing about readers any more: neither names nor --anonymous.",
+)
+@_anonymous
 @as_json
 def update_rule(
-    name: str, cred_set: str | None, remove_cred_set: bool, freshness: str | None, as_json: bool
+    name: str,
+    cred_set: str | None,
+    remove_cred_set: bool,
+    freshness: str | None,
+    readers: tuple[str, ...],
+    remove_readers: bool,
+    anonymous: bool | None,
+    as_json: bool,
 ) -> None:
-    """Change the credential set or the tag lifetime of a cache rule; nothing else can change."""
+    """Change the credential set, the tag lifetime or the readers of a cache rule; nothing else can
+    change. The readers that are given replace those that the rule had."""
     if cred_set is not None and remove_cred_set:
         raise click.UsageError("--remove-cred-set can't be used together with --cred-set.")
-    if cred_set is None and not remove_cred_set and freshness is None:
+    if readers and remove_readers:
+        raise click.UsageError("--remove-readers can't be used together with --reader.")
+    changes = (cred_set, remove_cred_set or None, freshness, readers or None)
+    if all(each is None for each in (*changes, remove_readers or None, anonymous)):
         raise click.UsageError(
-            "There is nothing to change: give --cred-set, --remove-cred-set or --freshness."
+            "There is nothing to change: give --cred-set, --remove-cred-set, --freshness, "
+            "--reader, --remove-readers, --anonymous or --no-anonymous."
         )
 
     async def update(client: CacheClient) -> RuleSnapshot:
@@ -167,10 +223,16 @@ def update_rule(
             name,
             UNSET if cred_set is None and not remove_cred_set else cred_set,
             freshness=UNSET if freshness is None else freshness,
+            readers=readers if readers or remove_readers else UNSET,
+            anonymous=None if remove_readers and anonymous is None else _given(anonymous),
         )
         return await client.rules.get(name)
 
     _print_rule(call_engine(update), as_json=as_json)
+
+
+def _given(anonymous: bool | None) -> bool | UnsetType:
+    return UNSET if anonymous is None else anonymous
 
 
 @rule.command("delete")
@@ -323,6 +385,7 @@ def _print_rule(rule: RuleSnapshot, *, as_json: bool) -> None:
             ("Target", rule.target_repository),
             ("Credential set", rule.credential_set or "none"),
             ("Tag lifetime", tag_lifetime(rule)),
+            ("Readers", rule.readable_by),
             ("Created", date_and_time(rule.created)),
             ("Pulls", f"{rule.pulls:,}"),
             ("Last pull", date_and_time(rule.last_pull)),

@@ -105,6 +105,21 @@ class Directories:
         return self.data / "fills"
 
     @property
+    def restrictions(self) -> Path:
+        """Who may read what is cached (`entrepot.config.restrictions`)."""
+        return self.data / "restrictions.toml"
+
+    @property
+    def tokens(self) -> Path:
+        """The document of the personal tokens, without the tokens themselves."""
+        return self.config / "tokens.toml"
+
+    @property
+    def token_uses(self) -> Path:
+        """When each personal token was used last."""
+        return self.data / "token-uses.json"
+
+    @property
     def lock(self) -> Path:
         """The file that the engine on this data directory locks."""
         return self.data / "lock"

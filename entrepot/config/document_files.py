@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ import tomli_w
 
 from entrepot.causes import user_name
 from entrepot.core.credentials import CredentialBook
+from entrepot.core.readers import ReaderAccess
 from entrepot.core.rule_import import CredentialSetRow, RuleRow
 from entrepot.core.rules import RuleBook
 from entrepot.errors import EngineError, Refusal
@@ -197,12 +198,22 @@ def render_rules(rules: RuleBook) -> bytes:
                         else {}
                     ),
                     **({"freshness": text} if (text := rule.freshness_text) is not None else {}),
+                    **_access_keys(rule.access),
                 },
                 rule.created,
             )
             for rule in rules
         ),
     )
+
+
+def _access_keys(access: ReaderAccess) -> dict[str, object]:
+    keys: dict[str, object] = {}
+    if access.readers:
+        keys["readers"] = list(access.readers)
+    if access.anonymous is not None:
+        keys["anonymous"] = access.anonymous
+    return keys
 
 
 def render_credential_sets(credential_sets: CredentialBook) -> bytes:
@@ -226,7 +237,9 @@ def render_credential_sets(credential_sets: CredentialBook) -> bytes:
     )
 
 
-def _render(header: str, table: str, entries: Iterable[tuple[dict[str, str], datetime]]) -> bytes:
+def _render(
+    header: str, table: str, entries: Iterable[tuple[Mapping[str, object], datetime]]
+) -> bytes:
     def parts() -> Iterator[str]:
         yield header
         for values, created in entries:

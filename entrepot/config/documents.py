@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from entrepot.config.document_files import (
     write_document,
     write_obstacle,
 )
+from entrepot.config.restrictions import RestrictionRecord
 from entrepot.core.book import to_the_second
 from entrepot.core.credentials import (
     CredentialBook,
@@ -39,8 +40,10 @@ from entrepot.core.credentials import (
     CredentialSetDraft,
     CredentialSetsInvalid,
 )
-from entrepot.core.patterns import ExistingRepositories
+from entrepot.core.patterns import ExistingRepositories, TargetRepository
+from entrepot.core.readers import ReaderAccess, parse_readers
 from entrepot.core.registries import SourceRegistries
+from entrepot.core.restrictions import NO_RESTRICTIONS, Restrictions
 from entrepot.core.rule_import import (
     CredentialSetRow,
     ImportRefused,
@@ -94,7 +97,14 @@ class Documents:
     task that waits for it may be cancelled; the work goes on, so file and memory stay the same.
     """
 
-    def __init__(self, directories: Directories, registries: SourceRegistries) -> None:
+    def __init__(
+        self,
+        directories: Directories,
+        registries: SourceRegistries,
+        restrictions: RestrictionRecord | None = None,
+    ) -> None:
+        """*restrictions* records who may read what rules and deleted rules cached."""
+        self._restrictions = restrictions
         self._rules_file = directories.rules
         self._credentials_file = directories.credentials
         self._registries = registries
@@ -113,6 +123,22 @@ class Documents:
     def credential_sets(self) -> CredentialBook:
         """The credential sets in force."""
         return self._state.credential_sets
+
+    def access(self, repository: str) -> ReaderAccess:
+        """Who may read a repository, also one whose rule was deleted."""
+        restrictions = self._restrictions.current if self._restrictions is not None else None
+        return (restrictions or NO_RESTRICTIONS).access(repository, self._state.rules)
+
+    @property
+    def left_restrictions(self) -> Restrictions:
+        """The restrictions of deleted rules."""
+        if self._restrictions is None:
+            return NO_RESTRICTIONS
+        return self._restrictions.current.without_rule(self._state.rules)
+
+    async def prune_restrictions(self, is_needed: Callable[[TargetRepository], bool]) -> None:
+        """Drop the restrictions of deleted rules that *is_needed* denies; it may block."""
+        await asyncio.to_thread(self._prune_restrictions, is_needed)
 
     @property
     def problem(self) -> DocumentInvalid | None:
@@ -158,11 +184,13 @@ class Documents:
         credential_set: str | UnsetType | None = UNSET,
         *,
         freshness: str | float | UnsetType | None = UNSET,
+        readers: Sequence[str] | UnsetType = UNSET,
+        anonymous: bool | UnsetType | None = UNSET,
     ) -> CacheRule:
-        """Change the credential set and the tag lifetime of a rule.
+        """Change the credential set, the tag lifetime and the readers of a rule.
 
-        None takes the credential set away, or leaves the tag lifetime to the settings; UNSET leaves
-        one as it is. Raises `CacheRuleNotFound` or a `Refusal`.
+        None takes the credential set away, or leaves the tag lifetime or anonymous readers to the
+        settings; UNSET leaves one as it is. Raises `CacheRuleNotFound` or a `Refusal`.
         """
 
         def update(state: _State) -> tuple[CacheRule, RuleBook, CredentialBook]:
@@ -171,6 +199,13 @@ class Documents:
                 rules = rules.with_credential_set(name, credential_set)
             if freshness is not UNSET:
                 rules = rules.with_freshness(name, freshness)
+            if readers is not UNSET or anonymous is not UNSET:
+                access = rules.get(name).access
+                access = ReaderAccess(
+                    access.readers if readers is UNSET else parse_readers(readers),
+                    access.anonymous if anonymous is UNSET else anonymous,
+                )
+                rules = rules.with_access(name, access)
             return rules.get(name), rules, state.credential_sets
 
         return await self._change(update)
@@ -292,6 +327,8 @@ class Documents:
                 if is_new and (obstacle := write_obstacle(file)) is not None:
                     raise read_only_error(file, *obstacle)
             before = read_document(self._credentials_file)[0] if new_sets else None
+            if self._restrictions is not None:
+                self._restrictions.write_before(rules)
             if new_sets:
                 credentials_signature = write_document(
                     self._credentials_file, render_credential_sets(credential_sets)
@@ -339,7 +376,14 @@ class Documents:
             outcome = self._read(current=None, existing_repositories=())
             if isinstance(outcome, _Unusable):
                 raise DocumentInvalid(outcome.problems, _FIX_AND_START)
+            if self._restrictions is not None:
+                self._restrictions.load(outcome.rules)
             self._put_in_force(outcome)
+
+    def _prune_restrictions(self, is_needed: Callable[[TargetRepository], bool]) -> None:
+        with self._lock_for_change():
+            if self._restrictions is not None:
+                self._restrictions.prune(self._state.rules, is_needed)
 
     def _edited(self) -> bool:
         state = self._state
@@ -357,6 +401,8 @@ class Documents:
                 return False
             outcome = self._read(current=state, existing_repositories=existing_repositories)
             if isinstance(outcome, _State):
+                if self._restrictions is not None:
+                    self._restrictions.follow(outcome.rules)
                 self._put_in_force(outcome)
                 return state.problem is not None or (outcome.rules, outcome.credential_sets) != (
                     state.rules,

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 from entrepot.certificates import CertificatesInvalid, read_certificates
 from entrepot.config.directories import SOCKET_PATH_LENGTH, Directories
 from entrepot.config.mirror_settings import Mirror, read_mirrors
+from entrepot.config.reader_settings import ReaderSettings, read_reader_settings
 from entrepot.config.settings_tables import (
     SettingsInvalid,
     beside,
@@ -143,7 +144,10 @@ class Settings:
     allow_plain_http: bool = False
     """Whether other machines may use plain HTTP (`entrepot.config.network_access`)."""
     allow_anonymous: bool | None = None
-    """Whether clients that do not sign in may pull; None: on loopback without readers only."""
+    """Whether readers who do not sign in may read rules without ``readers``.
+
+    None: where there is no ``[readers]``, which is possible on loopback only.
+    """
     freshness: float = 300.0
     """The tag lifetime where a rule has none of its own.
 
@@ -177,6 +181,16 @@ class Settings:
     management: ManagementOverTcp | None = None
     mirrors: tuple[Mirror, ...] = ()
     upstreams: tuple[DeclaredRegistry, ...] = ()
+    readers: ReaderSettings | None = None
+    """Who can sign in at the registry, besides those with a personal token."""
+
+    @property
+    def anonymous_may_read(self) -> bool:
+        """Whether readers who do not sign in may read rules that say nothing about readers.
+
+        Where it is not decided, they may as long as ``[readers]`` is not there.
+        """
+        return self.readers is None if self.allow_anonymous is None else self.allow_anonymous
 
     @classmethod
     def load(cls, path: Path) -> Settings:
@@ -342,7 +356,7 @@ class _ManagementTable(Struct, kw_only=True):
     secret_variables: Annotated[str, Meta(min_length=1)] | None = None
 
 
-_TABLES = ("management", "mirrors", "upstreams")
+_TABLES = ("management", "mirrors", "readers", "upstreams")
 
 
 def _settings(document: TomlDocument, path: Path) -> Settings:
@@ -352,6 +366,7 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
     upstreams = _declared_registries(document, values.pop("upstreams", {}), path)
     management = _management(document, values.pop("management", None), path)
     values.pop("mirrors", None)
+    readers = read_reader_settings(document, values.pop("readers", None), path)
     try:
         table = convert(values, _SettingsTable)
     except TomlInvalid as error:
@@ -372,7 +387,9 @@ def _settings(document: TomlDocument, path: Path) -> Settings:
         if "ca_file" in chosen:
             chosen["ca_file"] = _certificates(beside(path, chosen["ca_file"], "ca_file"))
         tls = tls_files(path, *names)
-        settings = Settings(upstreams=upstreams, management=management, tls=tls, **chosen)
+        settings = Settings(
+            upstreams=upstreams, management=management, tls=tls, readers=readers, **chosen
+        )
         parse_listen(settings.listen)
     except (SettingsInvalid, FreshnessInvalid) as refusal:
         raise invalid_at(

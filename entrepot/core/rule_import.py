@@ -36,6 +36,8 @@ class RuleRow(Struct, kw_only=True):
     target_repository: str
     credential_set: str | None = None
     freshness: str | float | None = None
+    readers: tuple[str, ...] = ()
+    anonymous: bool | None = None
     created: datetime | None = None
 
     @property
@@ -47,6 +49,8 @@ class RuleRow(Struct, kw_only=True):
             self.target_repository,
             self.credential_set or "",
             self.freshness,
+            self.readers,
+            self.anonymous,
         )
 
 

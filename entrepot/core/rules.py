@@ -18,6 +18,7 @@ from entrepot.core.book import Book, Candidate, parse_name, to_the_second
 from entrepot.core.credentials import CredentialBook, CredentialSetInUse
 from entrepot.core.freshness import freshness_text, parse_optional_freshness
 from entrepot.core.patterns import ExistingRepositories, SourceRepository, TargetRepository
+from entrepot.core.readers import OPEN, ReaderAccess, parse_readers
 from entrepot.core.reference import REPOSITORY_LENGTH, Repository
 from entrepot.core.registries import (
     DOCKER_HUB,
@@ -67,7 +68,7 @@ class CacheRuleTargetOverlap(Refusal):
 
 
 class CacheRuleImmutable(Refusal):
-    """Only the credential set and the tag lifetime of a rule can change."""
+    """Only the credential set, the tag lifetime and the readers of a rule can change."""
 
     code = "CacheRuleImmutable"
     status = 409
@@ -137,6 +138,8 @@ class CacheRule:
     """In UTC, to the second."""
     freshness: float | None = None
     """The tag lifetime, in seconds (`entrepot.core.freshness`); None: that of the settings."""
+    access: ReaderAccess = OPEN
+    """Who may read what it caches."""
 
     @property
     def freshness_text(self) -> str | None:
@@ -147,7 +150,13 @@ class CacheRule:
     def draft(self) -> RuleDraft:
         """As a person would type it."""
         return RuleDraft(
-            self.name, str(self.source), str(self.target), self.credential_set, self.freshness_text
+            self.name,
+            str(self.source),
+            str(self.target),
+            self.credential_set,
+            self.freshness_text,
+            self.access.readers,
+            self.access.anonymous,
         )
 
 
@@ -166,6 +175,14 @@ class RuleDraft:
     freshness: str | float | None = None
     """The tag lifetime: ``always``, ``never``, ``10 min`` or seconds; None, an empty text and
     ``default`` leave it to the settings."""
+    readers: tuple[str, ...] = ()
+    """Names of readers, and of groups with ``@``."""
+    anonymous: bool | None = None
+
+    @property
+    def access(self) -> ReaderAccess:
+        """Who may read; raises `ReaderInvalid`."""
+        return ReaderAccess(parse_readers(self.readers), self.anonymous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,8 +359,8 @@ class RuleBook(Book[CacheRule]):
             if new and new != current:
                 raise CacheRuleImmutable(
                     f"The {side} of rule {rule.name} is {current} and can't become {new}.",
-                    "Only the credential set and the tag lifetime (freshness) of a rule can "
-                    "change. Delete the rule and create another.",
+                    "Only the credential set, the tag lifetime (freshness) and the readers of a "
+                    "rule can change. Delete the rule and create another.",
                     field=field,
                 )
 
@@ -384,6 +401,10 @@ class RuleBook(Book[CacheRule]):
         Raises `CacheRuleNotFound` or `FreshnessInvalid`.
         """
         return self._with(replace(self.get(name), freshness=parse_optional_freshness(freshness)))
+
+    def with_access(self, name: str, access: ReaderAccess) -> RuleBook:
+        """The book with other readers of a rule; raises `CacheRuleNotFound`."""
+        return self._with(replace(self.get(name), access=access))
 
     def with_credential_sets(self, credential_sets: CredentialBook) -> RuleBook:
         """The book on other credential sets.
@@ -561,6 +582,7 @@ class RuleCandidate(Candidate):
         super().__init__(complete=complete)
         self.credential_set: str | None = None
         self.freshness: float | None = None
+        self.access = OPEN
         self._draft = draft
         self._book = book
         self.name = self._read(draft.name, self._free_name)
@@ -585,6 +607,10 @@ class RuleCandidate(Candidate):
             self.freshness = parse_optional_freshness(draft.freshness)
         except Refusal as refusal:
             self.refusals.append(refusal)
+        try:
+            self.access = draft.access
+        except Refusal as refusal:
+            self.refusals.append(refusal)
 
     def rule(self, created: datetime) -> CacheRule:
         """The rule of a draft without refusals."""
@@ -598,6 +624,7 @@ class RuleCandidate(Candidate):
             self.credential_set,
             to_the_second(created),
             self.freshness,
+            self.access,
         )
 
     def describes(self, rule: CacheRule) -> bool:
@@ -608,6 +635,7 @@ class RuleCandidate(Candidate):
             and self.target == rule.target
             and self.credential_set == rule.credential_set
             and self.freshness == rule.freshness
+            and self.access == rule.access
         )
 
     def refuse_existing(self, repositories: ExistingRepositories) -> None:

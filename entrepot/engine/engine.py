@@ -19,6 +19,7 @@ from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.config.directories import Directories
 from entrepot.config.documents import Documents
+from entrepot.config.restrictions import RestrictionRecord
 from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.engine.bookkeeping import Bookkeeping
@@ -30,6 +31,7 @@ from entrepot.engine.health import EngineHealth
 from entrepot.engine.lock import last_write, only_engine
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.pulls import PullService
+from entrepot.engine.readers import ReaderService
 from entrepot.engine.repositories import RepositoryService
 from entrepot.engine.routing import Routing
 from entrepot.engine.rule_usage import RuleUsageCounter
@@ -69,6 +71,7 @@ class Engine:
         settings: Settings,
         registries: SourceRegistries,
         documents: Documents,
+        readers: ReaderService,
         sources: Sources,
         catalog: Catalog,
         blobs: BlobStore,
@@ -80,6 +83,7 @@ class Engine:
         self.settings = settings
         self.registries = registries
         self.documents = documents
+        self.readers = readers
         self.sources = sources
         self.catalog = catalog
         self.blobs = blobs
@@ -101,6 +105,7 @@ class Engine:
             client=self.routing.client,
             clock=clock,
             monotonic=monotonic,
+            policy=readers,
         )
         sources.on_reachability = SourceEvents(self.cache, self.events).reachability_changed
         self._tasks = OwnedTasks()
@@ -192,6 +197,7 @@ class Engine:
             fills=self.fills,
             cache=self.cache,
             credential_sets=self.credential_sets,
+            readers=readers,
             maintenance=self.maintenance,
             health=self.health,
             traffic=self.traffic,
@@ -238,8 +244,18 @@ class Engine:
         directories.make()
         with only_engine(directories):
             registries = SourceRegistries(settings.upstreams)
-            documents = Documents(directories, registries)
+            documents = Documents(
+                directories, registries, RestrictionRecord(directories.restrictions)
+            )
             await documents.load()
+            readers = ReaderService(
+                directories=directories,
+                settings=settings,
+                documents=documents,
+                clock=clock,
+                monotonic=monotonic,
+            )
+            await readers.load()
             blobs = BlobStore(directories.blobs, directories.fills)
             try:
                 await blobs.open()
@@ -258,6 +274,7 @@ class Engine:
                         settings=settings,
                         registries=registries,
                         documents=documents,
+                        readers=readers,
                         sources=sources,
                         catalog=catalog,
                         blobs=blobs,
@@ -287,6 +304,7 @@ class Engine:
                         tasks.start(self.bookkeeping.run(), "bookkeeping")
                         tasks.start(self.maintenance.run(), "maintaining what is cached")
                         tasks.start(self.health.run(), "checking the engine's health")
+                        tasks.start(self.readers.run(self.events), "watching the readers")
                         tasks.start(self._upkeep.watch(), "maintaining the catalog")
                         tasks.start(self.sources.prepare(), "preparing for sources")
                         tasks.start(self.credential_checks.run(), "checking the credential sets")
@@ -296,6 +314,7 @@ class Engine:
         finally:
             await _write_last(self.cache.history.write, "The pulls that ended last")
             await _write_last(self.traffic.write, "The activity of the last minute")
+            await _write_last(self.readers.close, "When tokens were used last")
             await self._upkeep.close()
 
     async def _load(self) -> None:

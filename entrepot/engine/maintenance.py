@@ -141,13 +141,13 @@ class MaintenanceService:
         self._catalog_measured = time.monotonic()
         self.catalog_size = max(0, await self._catalog.size() - UNCOUNTED_CATALOG_BYTES)
 
-    async def blob_stored(self, digest: Digest, count: int, origin: str) -> None:
+    async def blob_stored(self, digest: Digest, count: int, provenance: str) -> None:
         """Count a blob that is stored now, of *count* bytes.
 
-        It came from the login server *origin*; it may have come from another login server before.
+        *provenance* is that of its fill; it may have come from elsewhere before.
         """
         if await self._cache.copies.add(
-            digest, count, self._cache.copies.origin_of_fetch(digest, origin)
+            digest, count, self._cache.copies.origin_of_fetch(digest, provenance)
         ):
             self.cached_size += count
         # Where nothing could be evicted a moment ago, a check for each blob would only cost time.

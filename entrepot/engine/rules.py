@@ -92,6 +92,9 @@ class RuleService:
             requests_made=usage.requests_made,
             # A manifest whose client left before the end was still requested.
             requests_saved=max(0, usage.manifests_answered - usage.requests_made),
+            readers=rule.access.readers,
+            anonymous=rule.access.anonymous,
+            readable_by=rule.access.described(allow_anonymous=self._settings.anonymous_may_read),
         )
 
     async def create(self, draft: RuleDraft) -> CacheRule:
@@ -120,12 +123,20 @@ class RuleService:
         credential_set: str | UnsetType | None = UNSET,
         *,
         freshness: str | float | UnsetType | None = UNSET,
+        readers: Sequence[str] | UnsetType = UNSET,
+        anonymous: bool | UnsetType | None = UNSET,
     ) -> CacheRule:
-        """Change the credential set or the tag lifetime of a cache rule.
+        """Change the credential set, the tag lifetime or the readers of a cache rule.
 
         Nothing else of it can change. Raises `CacheRuleNotFound` or another refusal.
         """
-        rule = await self._documents.update_rule(name, credential_set, freshness=freshness)
+        rule = await self._documents.update_rule(
+            name,
+            credential_set,
+            freshness=freshness,
+            readers=readers,
+            anonymous=anonymous,
+        )
         self._cache.forget_failures()
         changes = []
         if credential_set is not UNSET:
@@ -136,6 +147,9 @@ class RuleService:
             )
         if freshness is not UNSET:
             changes.append(f"has the tag lifetime {rule.freshness_text or 'of the settings'}")
+        if readers is not UNSET or anonymous is not UNSET:
+            allow = self._settings.anonymous_may_read
+            changes.append(f"is readable by {rule.access.described(allow_anonymous=allow)}")
         self._events.record(
             EventKind.RULE_UPDATED,
             f"Cache rule {rule.name} now {' and '.join(changes)}.",

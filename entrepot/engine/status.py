@@ -25,6 +25,7 @@ from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.maintenance import MaintenanceService
+from entrepot.engine.readers import ReaderService
 from entrepot.engine.stall_watch import StallWatch
 from entrepot.engine.traffic import Traffic
 from entrepot.formatting import counted
@@ -57,6 +58,7 @@ class StatusService:
         fills: Fills,
         cache: ArtifactCache,
         credential_sets: CredentialService,
+        readers: ReaderService,
         maintenance: MaintenanceService,
         health: EngineHealth,
         traffic: Traffic,
@@ -75,6 +77,7 @@ class StatusService:
         self._fills = fills
         self._cache = cache
         self._credential_sets = credential_sets
+        self._readers = readers
         self._maintenance = maintenance
         self._health = health
         self._traffic = traffic
@@ -115,6 +118,8 @@ class StatusService:
             read_only=self._settings.read_only,
             reconciliation=self._maintenance.reconciliation,
             loop_lag=self._stall_watch.lag(),
+            anonymous_may_read=self._readers.anonymous_may_read,
+            can_sign_in=self._readers.can_sign_in,
         )
 
     async def _count_repositories(self) -> int:
@@ -141,8 +146,10 @@ class StatusService:
         yield from self._cache.pulls.notices()
         if self._documents.problem is not None:
             yield self._documents.problem.message
-        for problem in environment_problems():
+        for problem in self._readers.problems():
             yield problem.message
+        for environment_problem in environment_problems():
+            yield environment_problem.message
         yield from self._local_faults()
         for credential_set in self._documents.credential_sets:
             health = self._credential_sets.health(credential_set.name)

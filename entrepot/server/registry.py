@@ -24,6 +24,7 @@ from entrepot.cache.results import (
     Origin,
 )
 from entrepot.core.media_types import OCI_INDEX
+from entrepot.core.readers import Reader
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.repositories import RepositoryService
@@ -167,13 +168,15 @@ class RegistryApp:
         path: str = scope["path"]
         via = response.headers.get(b"via")
         if via is not None and path not in _HEALTH and self._via.leads_here(via):
-            raise self._loop(path)
+            raise self._loop(path, response.reader)
         with came_through(via):
             await self._answer_request(scope, path, response)
 
-    def _loop(self, path: str) -> LoopDetected:
+    def _loop(self, path: str, reader: Reader) -> LoopDetected:
         match = _ADDRESS.fullmatch(path) or _TAGS.fullmatch(path)
-        route = self._routing.route(match["name"]) if match is not None else None
+        route = None
+        if match is not None and self._cache.access.admits(match["name"], reader):
+            route = self._routing.route(match["name"])
         rule = "one of its cache rules" if route is None else f"its cache rule {route.rule.name}"
         error = LoopDetected(
             f"An engine is its own source through {rule}: a request of its own came back to it.",
@@ -224,7 +227,9 @@ class RegistryApp:
         reference = parse_reference(reference_text)
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
-            description = await self._cache.describe_manifest(repository, reference)
+            description = await self._cache.describe_manifest(
+                repository, reference, reader=response.reader
+            )
             if isinstance(reference, Digest) or accept.accepts(description.media_type):
                 await response.empty(
                     200,
@@ -233,8 +238,8 @@ class RegistryApp:
                     ),
                 )
                 return
-        answer = await self._cache.manifest(repository, reference)
-        answer = await self._acceptable(repository, reference, accept, answer)
+        answer = await self._cache.manifest(repository, reference, reader=response.reader)
+        answer = await self._acceptable(repository, reference, accept, answer, response.reader)
         manifest = answer.manifest
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
@@ -247,6 +252,7 @@ class RegistryApp:
         reference: Tag | Digest,
         accept: Accept,
         answer: ManifestAnswer,
+        reader: Reader,
     ) -> ManifestAnswer:
         """The manifest that the client accepts.
 
@@ -263,7 +269,7 @@ class RegistryApp:
                 f"accepts only {accepted}.",
                 "Use a newer client.",
             )
-        return await self._cache.manifest(repository, child.digest)
+        return await self._cache.manifest(repository, child.digest, reader=reader)
 
     def _manifest_headers(
         self,
@@ -290,11 +296,15 @@ class RegistryApp:
         retry: bool = True,
     ) -> None:
         if response.head:
-            description = await self._cache.describe_blob(repository, digest)
+            description = await self._cache.describe_blob(
+                repository, digest, reader=response.reader
+            )
             await response.empty(200, _blob_headers(digest, description.size, description.origin))
             return
         requested_ranges = parse_ranges(response.headers.get(b"range"))
-        blob = await self._cache.blob(repository, digest, asked_by=response.client)
+        blob = await self._cache.blob(
+            repository, digest, reader=response.reader, asked_by=response.client
+        )
         size = blob.size
         parts = parts_within(requested_ranges, size) if response.range_applies(str(digest)) else ()
         origin = Origin.CACHE if isinstance(blob, CachedBlob) else Origin.UPSTREAM
@@ -379,7 +389,7 @@ class RegistryApp:
 
     async def _tags(self, repository: Repository, response: RegistryResponse) -> None:
         n, last = response.page()
-        answer = await self._cache.tags(repository, n=n, last=last)
+        answer = await self._cache.tags(repository, n=n, last=last, reader=response.reader)
         headers = [
             *_origin_headers(answer),
             *_next_page(f"/v2/{repository}/tags/list", n, answer.listing.next_last),
@@ -392,7 +402,9 @@ class RegistryApp:
             await response.json(b'{"repositories":[]}')
             return
         limit = n or PAGE_SIZE
-        names = await self._repositories.names(after=last, limit=limit + 1)
+        names = await self._cache.access.readable(
+            response.reader, self._repositories.names, after=last, limit=limit + 1
+        )
         page = names[:limit]
         await response.json(
             msgspec.json.encode({"repositories": page}),
@@ -407,7 +419,9 @@ class RegistryApp:
             # A "+" that was not quoted: no media type has a blank, and its empty list would be
             # wrong.
             artifact_type = artifact_type.replace(" ", "+")
-        answer = await self._cache.referrers(repository, digest, artifact_type)
+        answer = await self._cache.referrers(
+            repository, digest, artifact_type, reader=response.reader
+        )
         headers = [(b"content-type", OCI_INDEX.encode()), *_origin_headers(answer)]
         if answer.listing.filtered:
             headers.append((b"oci-filters-applied", b"artifactType"))

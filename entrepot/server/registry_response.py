@@ -17,12 +17,14 @@ import msgspec
 
 from entrepot import __version__
 from entrepot.causes import CauseCode, at_fault
+from entrepot.core.readers import ANONYMOUS, Reader
 from entrepot.errors import EngineBusy, EntrepotError, PushRefused, RangeUnsatisfiable
 from entrepot.formatting import printable
 from entrepot.httpd.asgi import ON_SENT_KEY, REASON_KEY, Receive, Scope, Send
 from entrepot.httpd.ranges import BlobPieces
 from entrepot.httpd.sendfile import OpenFile, chunks
 from entrepot.server.paging import page_size
+from entrepot.server.request_scope import READER
 from entrepot.source.errors import (
     SourceAvoided,
     SourceBusy,
@@ -67,6 +69,7 @@ class RegistryResponse:
         self.headers: Mapping[bytes, bytes] = _joined(scope["headers"])
         query = scope["query_string"]
         self.query = parse_qs(query.decode("latin-1")) if query else {}
+        self.reader: Reader = scope.get(READER, ANONYMOUS)
         self.client: str | None = scope["client"][0] if scope.get("client") else None
         self._sends_files = "http.response.zerocopysend" in (scope.get("extensions") or {})
         self.started = False

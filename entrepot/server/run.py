@@ -40,10 +40,12 @@ from entrepot.server.log_format import set_up_logging
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
 from entrepot.server.responses import error_response, exception_handlers
 from entrepot.server.shutdown import Deadline, Shutdown, handle_signals, ignore_harmless_signals
+from entrepot.server.sign_in import SignIn
 from entrepot.server.tls import ServerTls
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.server.v1.credentials import CredentialSetEndpoints
 from entrepot.server.v1.pulls import PullEndpoints
+from entrepot.server.v1.readers import ReaderEndpoints
 from entrepot.server.v1.repositories import RepositoryEndpoints
 from entrepot.server.v1.rules import RuleEndpoints
 from entrepot.server.v1.system import SystemEndpoints
@@ -105,6 +107,7 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
         CredentialSetEndpoints(engine.credential_sets, engine.revisions, identifiers),
         RepositoryEndpoints(engine.repositories, engine.revisions),
         PullEndpoints(engine.pulls),
+        ReaderEndpoints(engine.readers),
         SystemEndpoints(
             settings=engine.settings,
             status=engine.status,
@@ -230,7 +233,7 @@ async def listening(engine: Engine, shutdown: Shutdown | None = None) -> AsyncIt
             if shutdown is not None:
                 tasks.start(_abort_when_asked_again(shutdown, servers), "cutting transfers")
             try:
-                await listeners.listen(registry, app)
+                await listeners.listen(registry, SignIn(app, engine.readers))
                 await management.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine)) is not None:
                     servers.append(over_tcp)

@@ -29,7 +29,9 @@ class TagEntry:
 class BlobOrigin(NamedTuple):
     """A source registry that gave the bytes of a blob.
 
-    *with_credentials* says whether a credential set was used.
+    *with_credentials* says whether a credential set was used. Where a rule for some readers only
+    fetched them, *login_server* is the whole source of that rule (``docker.io/acme/*``), and
+    *with_credentials* is true: no other rule serves them without a proof.
     """
 
     login_server: str

@@ -24,6 +24,9 @@ RULE_KEYS = {
     "freshnessInForce",
     "requestsMade",
     "requestsSaved",
+    "readers",
+    "anonymous",
+    "readableBy",
 }
 
 

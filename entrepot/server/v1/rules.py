@@ -22,7 +22,7 @@ from entrepot.engine.rules import RuleService
 from entrepot.errors import RequestInvalid
 from entrepot.server.request_body import read_body
 from entrepot.server.responses import json_response, listing_response
-from entrepot.server.routes import QuestionRoute
+from entrepot.server.routes import QuestionRoute, resource_route
 
 
 class RuleDraftBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -33,6 +33,30 @@ class RuleDraftBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     target_repository: str | None = None
     credential_set: str | None = None
     freshness: str | float | None = None
+    readers: tuple[str, ...] = ()
+    anonymous: bool | None = None
+
+    @property
+    def draft(self) -> RuleDraft:
+        """As a person types it."""
+        return RuleDraft(
+            self.name,
+            self.source_repository,
+            self.target_repository,
+            self.credential_set,
+            self.freshness,
+            self.readers,
+            self.anonymous,
+        )
+
+
+class RuleChangesBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What is to change of a cache rule. What is not there stays."""
+
+    credential_set: str | msgspec.UnsetType | None = msgspec.UNSET
+    freshness: str | float | msgspec.UnsetType | None = msgspec.UNSET
+    readers: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    anonymous: bool | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ImportBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -54,8 +78,8 @@ class RuleEndpoints:
     def routes(self) -> Sequence[BaseRoute]:
         """The routes of cache rules."""
         return [
-            Route("/entrepot/v1/rules", self.list),
-            Route("/entrepot/v1/rules/{name}", self.get),
+            resource_route("/entrepot/v1/rules", GET=self.list, POST=self.create),
+            resource_route("/entrepot/v1/rules/{name}", GET=self.get, PATCH=self.update),
             Route("/entrepot/v1/rules/{name}/plan", self.preview_delete),
             Route("/entrepot/v1/match", self.match),
             Route("/entrepot/v1/imports", self.apply_import, methods=["POST"]),
@@ -71,20 +95,32 @@ class RuleEndpoints:
         """``GET /entrepot/v1/rules/{name}``"""
         return json_response(await self._rules.get(request.path_params["name"]))
 
+    async def create(self, request: Request) -> Response:
+        """``POST /entrepot/v1/rules``"""
+        rule = await self._rules.create((await _rule_body(request)).draft)
+        return json_response(await self._rules.get(rule.name), status=201)
+
+    async def update(self, request: Request) -> Response:
+        """``PATCH /entrepot/v1/rules/{name}``"""
+        body = await read_body(request, RuleChangesBody, hint='Send {"readers": ["ci", "@ops"]}.')
+        name = request.path_params["name"]
+        if body != RuleChangesBody():
+            await self._rules.update(
+                name,
+                body.credential_set,
+                freshness=body.freshness,
+                readers=body.readers,
+                anonymous=body.anonymous,
+            )
+        return json_response(await self._rules.get(name))
+
     async def preview_delete(self, request: Request) -> Response:
         """``GET /entrepot/v1/rules/{name}/plan``"""
         return json_response(await self._rules.preview_delete(request.path_params["name"]))
 
     async def validate(self, request: Request) -> Response:
         """``POST /entrepot/v1/checks/cacheRule``"""
-        body = await read_body(request, RuleDraftBody)
-        draft = RuleDraft(
-            body.name,
-            body.source_repository,
-            body.target_repository,
-            body.credential_set,
-            body.freshness,
-        )
+        draft = (await _rule_body(request)).draft
         return json_response(checked_rule_model(await self._rules.validate(draft)))
 
     async def match(self, request: Request) -> Response:
@@ -113,6 +149,10 @@ class RuleEndpoints:
         return await asyncio.to_thread(
             restrict_identifiers, await self._rules.preview_import(text), self._identifiers
         )
+
+
+async def _rule_body(request: Request) -> RuleDraftBody:
+    return await read_body(request, RuleDraftBody)
 
 
 async def _import_text(request: Request) -> str:

@@ -1,0 +1,189 @@
+"""Check passwords of readers against bcrypt hashes.
+
+A hash takes a tenth of a second of a processor, and a container client signs in with every request.
+So a success is remembered for minutes, by a keyed hash that is in memory only, and a failure for a
+minute: clients of a mirror send credentials of other registries again and again. Guesses are slowed
+for each address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from entrepot.errors import EngineBusy
+from entrepot.source.singleflight import SingleFlight
+
+SUCCESS_TTL: Final = 300.0
+"""Seconds for which right credentials are not hashed again."""
+
+FAILURE_TTL: Final = 60.0
+"""Seconds for which wrong credentials are not hashed again, and count as one guess."""
+
+REMEMBERED: Final = 10_000
+"""Credentials, and addresses, that are remembered at the most."""
+
+FREE_GUESSES: Final = 10
+"""Wrong credentials from one address that cost nothing."""
+
+MAX_WAIT: Final = 60.0
+"""Seconds after which one more guess is allowed, at the most. It begins with one second, and
+doubles with each wrong guess."""
+
+QUIET: Final = 900.0
+"""Seconds without a guess after which those of an address are forgotten."""
+
+CONCURRENT_CHECKS: Final = 2
+"""Passwords that are hashed at the same time."""
+
+PASSWORD_LENGTH: Final = 1024
+"""Bytes of the longest password that is looked at."""
+
+BCRYPT_LENGTH: Final = 72
+"""Bytes of a password that bcrypt takes; htpasswd leaves the others out too."""
+
+_DUMMY: Final = b"$2b$10$......................................................"
+"""A hash that no password has."""
+
+
+class TooManyGuesses(EngineBusy):
+    """Too many wrong credentials came from one address."""
+
+    code = "TooManyGuesses"
+    status = oci_status = 429
+
+
+@dataclass(slots=True)
+class _Guesses:
+    count: int = 0
+    last: float = 0.0
+    next_allowed: float = 0.0
+
+
+class GuessLimit:
+    """Slows guesses for each address; networks of IPv6 count as one. *clock* is monotonic."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._guesses: OrderedDict[str, _Guesses] = OrderedDict()
+
+    def begin(self, address: str | None) -> None:
+        """Count a guess; raises `TooManyGuesses` while no more are allowed."""
+        key = _network(address)
+        now = self._clock()
+        guesses = self._guesses.get(key)
+        if guesses is None or now - guesses.last > QUIET:
+            guesses = self._guesses[key] = _Guesses()
+        if now < guesses.next_allowed:
+            raise TooManyGuesses(
+                "Too many wrong passwords came from this address.",
+                "Try again later.",
+                retry_after=max(1, round(guesses.next_allowed - now)),
+            )
+        self._guesses.move_to_end(key)
+        guesses.count, guesses.last = guesses.count + 1, now
+        if guesses.count > FREE_GUESSES:
+            wait = min(MAX_WAIT, 2.0 ** min(10, guesses.count - FREE_GUESSES - 1))
+            guesses.next_allowed = now + wait
+        while len(self._guesses) > REMEMBERED:
+            self._guesses.popitem(last=False)
+
+    def was_right(self, address: str | None) -> None:
+        """Do not count the last guess: it was right."""
+        guesses = self._guesses.get(_network(address))
+        if guesses is not None:
+            guesses.count = max(0, guesses.count - 1)
+            guesses.next_allowed = 0.0 if guesses.count <= FREE_GUESSES else guesses.next_allowed
+
+
+def _network(address: str | None) -> str:
+    try:
+        ip = ipaddress.ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return ""
+    if ip.version == 6 and ip.ipv4_mapped is None:
+        return str(ipaddress.ip_network((ip, 64), strict=False))
+    return str(ip)
+
+
+class PasswordCheck:
+    """Checks names and passwords. *clock* is monotonic, in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._hashes: Mapping[str, bytes] = {}
+        self._dummy = _DUMMY
+        self._results: OrderedDict[bytes, tuple[float, bool]] = OrderedDict()
+        """By a keyed hash of name and password: until when, and whether they are right."""
+        self._checks: SingleFlight[bool] = SingleFlight()
+        self._slots = asyncio.Semaphore(CONCURRENT_CHECKS)
+        self.guesses = GuessLimit(clock)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that have a password."""
+        return tuple(self._hashes)
+
+    def use(self, hashes: Mapping[str, bytes]) -> None:
+        """Check against other hashes from now on."""
+        self._hashes = hashes
+        # For unknown names a check takes as long as for those that are dearest to check.
+        self._dummy = max(hashes.values(), key=lambda each: each[4:6], default=_DUMMY)
+        self._results.clear()
+
+    async def close(self) -> None:
+        """Give up the checks under way."""
+        await self._checks.close()
+
+    def fingerprint(self, name: str) -> str | None:
+        """A text that changes with the password of *name*; None where there is no such name."""
+        password_hash = self._hashes.get(name)
+        if password_hash is None:
+            return None
+        return hashlib.blake2b(password_hash, key=self._key, digest_size=12).hexdigest()
+
+    async def is_right(self, name: str, password: str, address: str | None) -> bool:
+        """Whether a name has this password; raises `TooManyGuesses`."""
+        secret = password.encode("utf-8", "surrogatepass")
+        if len(secret) > PASSWORD_LENGTH or b"\0" in secret:
+            return False
+        name_bytes = name.encode("utf-8", "surrogatepass")
+        key = hashlib.blake2b(
+            len(name_bytes).to_bytes(4, "big") + name_bytes + secret, key=self._key, digest_size=32
+        ).digest()
+        expires, is_right = self._results.get(key, (0.0, False))
+        if self._clock() < expires:
+            return is_right
+        return await self._checks.join(key, lambda: self._check(key, name, secret, address))
+
+    async def _check(self, key: bytes, name: str, secret: bytes, address: str | None) -> bool:
+        self.guesses.begin(address)
+        hashes = self._hashes
+        async with self._slots:
+            is_right = await asyncio.to_thread(
+                _matches, secret, hashes.get(name), dummy=self._dummy
+            )
+        if hashes is not self._hashes:
+            # The file was read again meanwhile.
+            is_right = is_right and self._hashes.get(name) == hashes.get(name)
+        if is_right:
+            self.guesses.was_right(address)
+        self._results[key] = (self._clock() + (SUCCESS_TTL if is_right else FAILURE_TTL), is_right)
+        self._results.move_to_end(key)
+        while len(self._results) > REMEMBERED:
+            self._results.popitem(last=False)
+        return is_right
+
+
+def _matches(secret: bytes, password_hash: bytes | None, *, dummy: bytes) -> bool:
+    import bcrypt
+
+    is_right = bcrypt.checkpw(secret[:BCRYPT_LENGTH], password_hash or dummy)
+    return is_right and password_hash is not None
