@@ -119,6 +119,7 @@ class StatusService:
             reconciliation=self._maintenance.reconciliation,
             loop_lag=self._stall_watch.lag(),
             anonymous_may_read=self._readers.anonymous_may_read,
+            anonymous_may_read_something=self._readers.anonymous_may_read_something,
             can_sign_in=self._readers.can_sign_in,
         )
 
