@@ -321,6 +321,8 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "ctrl+c quit",
             ),
         ]
+        # No reader can sign in to this engine.
+        steps_without_readers = [step for step in RuleWizard.steps if step != "Readers"]
         for number, texts in enumerate(steps):
             if number:
                 await person.press("enter")
@@ -328,7 +330,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
             mark = person.seen().split("\n")[2]
             assert (
                 person.seen().split("\n")[1][mark.index("-") : len(mark)]
-                == RuleWizard.steps[number + 1]
+                == steps_without_readers[number + 1]
             )
 
 
