@@ -19,6 +19,7 @@ from entrepot.api.reader_models import CreatedToken, ReaderList, TokenSnapshot
 from entrepot.core.readers import GROUP_SIGN, Reader, parse_reader_name
 from entrepot.core.tokens import parse_groups, parse_lifetime
 from entrepot.errors import Refusal
+from entrepot.formatting import counted
 from tui.presentation.access import login_command
 from tui.presentation.drafts import COMMAND_WIDTH, token_command
 from tui.presentation.reader_choices import parse_names
@@ -240,7 +241,8 @@ class TokenWizard(Wizard[str | None]):
         allow = self._readers is not None and self._readers.anonymous_may_read
         rules = readable_rules(self._rules, reader, allow_anonymous=allow)
         may_read = (
-            f"{len(rules):,} of {len(self._rules):,} rules: {join_names(rules, limit=NEW_RULES)}"
+            f"{len(rules):,} of {counted(len(self._rules), 'rule')}: "
+            f"{join_names(rules, limit=NEW_RULES)}"
             if rules
             else "no rule yet"
         )
