@@ -27,12 +27,18 @@
     │   │                            SecretIdentifierInvalid, SecretKindNotAllowed
     │   ├── core/freshness.py, core/platforms.py
     │   │                            FreshnessInvalid, PlatformInvalid
-    │   ├── core/readers.py          ReaderInvalid
+    │   ├── core/readers.py, core/tokens.py
+    │   │                            ReaderInvalid, PersonalTokenInvalid, TokenNameTaken,
+    │   │                            TokenLimitReached
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
+    │   ├── engine/exports.py        ImageTooLarge
+    │   ├── engine/imports.py        ImportWithoutRule, ImportSourceMismatch, ImportTooLarge,
+    │   │                            ImportedContentInvalid, ImportOffsetMismatch,
+    │   │                            ImportIncomplete
     │   └── engine/verification.py   VerificationUnderWay
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
-    │                                CacheRuleNotFound, CredentialSetNotFound
+    │                                CacheRuleNotFound, CredentialSetNotFound, TokenNotFound
     ├── RegistryError                an error answer to a container client: RepositoryUnknown,
     │                                ManifestUnknown, BlobUnknown, LoopDetected, PushRefused,
     │                                RangeUnsatisfiable, SignInRequired
@@ -41,10 +47,16 @@
     ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
     │                                VaultIdentityUnknown
     ├── EngineError                  the engine can't start or go on: port, disk, lock, permissions
-    │   ├── EngineBusy               too many requests are under way
+    │   ├── EngineBusy               too many requests are under way; TooManyGuesses
+    │   ├── HtpasswdInvalid          the password file of readers (config/htpasswd.py)
     │   ├── SettingsInvalid          settings.toml can't be used (config/settings.py)
     │   ├── CatalogFailed            the catalog can't be read or written (store/connections.py)
+    │   ├── ImportStorageFailed      the disk does not take an import (engine/imports.py)
     │   └── FileCutShort             a file ended before its blob (httpd/sendfile.py)
+    ├── ArchiveInvalid, ArchiveNotWritten
+    │                                an archive of images (archive/layout.py, archive/writing.py)
+    ├── BlobBrokenOff, ExportTargetInvalid, ImageUnsuitable, InventoryInvalid, NameNotMapped
+    │                                an export or import (cli/export_run.py, cli/import_run.py)
     └── FillFailed, FillCancelled, FillUnwanted, StorageFailed, TooManyFills, TooManyPulls (cache),
         ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed (cli)
 

@@ -29,6 +29,10 @@ class EventKind(StrEnum):
     SOCKET_LOST = "socket-lost"
     SOCKET_RESTORED = "socket-restored"
 
+    CERTIFICATE_READ = "certificate-read"
+    CERTIFICATE_REFUSED = "certificate-refused"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+
     RULE_CREATED = "rule-created"
     RULE_UPDATED = "rule-updated"
     RULE_DELETED = "rule-deleted"
@@ -55,6 +59,7 @@ class EventKind(StrEnum):
     PULL_ENDED = "pull-ended"
     TAG_MOVED = "tag-moved"
     TAG_GONE = "tag-gone"
+    MANIFEST_IMPORTED = "manifest-imported"
 
     REPOSITORY_DELETED = "repository-deleted"
     TAG_DELETED = "tag-deleted"

@@ -109,6 +109,11 @@ def moment(then: float, now: float) -> str:
     )
 
 
+def day(then: float) -> str:
+    """The day of a time in UTC: ``2026-12-24``."""
+    return time.strftime("%Y-%m-%d", time.gmtime(then))
+
+
 def rate(speed: float) -> str:
     """Bytes per second, in two or three digits: ``5.3 MB/s``, ``31 MB/s``."""
     number, _, unit = size(float(f"{speed:.3g}")).partition(" ")

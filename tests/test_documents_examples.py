@@ -24,6 +24,9 @@ import pytest
 
 from entrepot.cli.main import cli
 from entrepot.config.settings import Settings
+from entrepot.core.readers import ReaderAccess
+from entrepot.core.rule_import import RuleRow
+from entrepot.toml import convert
 from tests.bench.__main__ import main as bench
 from tests.documents import CHECKOUT, README, Block, block, blocks
 from tests.engine.test_doctor import certificate
@@ -47,7 +50,23 @@ OTHER_RULE = "entrepot rule create --name ecr-library \\"
 CLIENTS = "docker pull 127.0.0.1:5000/library/nginx:1.27"
 REGISTRIES_CONF = "[[registry]]"
 HOSTS_TOML = 'server = "http://127.0.0.1:5000"'
-DAEMON_JSON = '{"registry-mirrors": ["http://127.0.0.1:5000"]}'
+MIRROR_HOSTS_TOML = 'server = "https://registry-1.docker.io"'
+MIRROR_SETTINGS = "# Every image at this address is one of Docker Hub."
+MIRROR_DAEMON_JSON = '{"registry-mirrors": ["http://127.0.0.1:5002"]}'
+MIRROR_REGISTRIES_CONF = "# Ask the mirror for images of Docker Hub first."
+HTPASSWD = "htpasswd -c -B ~/.config/entrepot/readers.htpasswd alice"
+READERS_SETTINGS = (
+    "allow_anonymous = false      # true: who does not sign in may pull what has no readers"
+)
+TOKENS = "entrepot token create ci --expires 90d --group builders"
+READERS_OF_RULES = (
+    "entrepot rule create --name acme-private -s registry.example.com/acme/* -t acme/* \\"
+)
+READERS_IN_DOCUMENT = 'readers = ["ci", "@ops"]     # names of readers, and of groups with @'
+LOGINS = "docker login -u alice 127.0.0.1:5000"
+HEADERS_HOSTS_TOML = "# With a personal token."
+TLS_SETTINGS = "# TLS of the registry and its mirrors."
+CERTIFICATE = "entrepot certificate ~/entrepot-tls --host cache.example.com"
 UNIT = "[Unit]"
 ENABLE_UNIT = "systemctl --user enable --now entrepot.service"
 COMPLETION = 'eval "$(_ENTREPOT_COMPLETE=bash_source entrepot)"'
@@ -69,6 +88,13 @@ BENCH_TABLES = (
     "python -m tests.bench --against before/bin/python --distribution registry "
     "--output speed.json \\"
 )
+EXPORT = "entrepot export library/nginx:1.27 /media/usb/images/"
+IMPORT = "entrepot import /media/usb/images"
+INVENTORY = "entrepot inventory --output /media/usb/there.jsonl"
+DIFFERENCE = (
+    "entrepot export --rule hub-library --missing-from /media/usb/there.jsonl /media/usb/more/"
+)
+FOR_DOCKER = "entrepot export library/nginx:1.27 docker-archive:nginx.tar --platform linux/amd64"
 CHECKS = "ruff check . && ruff format --check ."
 
 HOW = {
@@ -87,7 +113,19 @@ HOW = {
     CLIENTS: "run in tests/e2e/clients/test_readme.py",
     REGISTRIES_CONF: "read by podman in tests/e2e/clients/test_readme.py",
     HOSTS_TOML: "read by containerd in tests/e2e/clients/test_readme.py",
-    DAEMON_JSON: "read by dockerd in tests/e2e/clients/test_mirrors.py",
+    MIRROR_HOSTS_TOML: "read by containerd in tests/e2e/clients/test_mirrors.py",
+    MIRROR_SETTINGS: "read by the engine in tests/e2e/clients/test_mirrors.py",
+    MIRROR_DAEMON_JSON: "read by dockerd in tests/e2e/clients/test_mirrors.py",
+    MIRROR_REGISTRIES_CONF: "read by podman and others in tests/e2e/clients/test_mirrors.py",
+    HTPASSWD: "read: the program is not Entrepot's",
+    READERS_SETTINGS: "read by the engine",
+    TOKENS: "parsed",
+    READERS_OF_RULES: "parsed",
+    READERS_IN_DOCUMENT: "read as a part of rules.toml",
+    LOGINS: "run in tests/e2e/clients/test_readers.py",
+    HEADERS_HOSTS_TOML: "read by containerd in tests/e2e/clients/test_readers.py",
+    TLS_SETTINGS: "read by the engine",
+    CERTIFICATE: "run",
     UNIT: "verified by systemd",
     ENABLE_UNIT: "run with programs that only record how they are called",
     COMPLETION: "run",
@@ -100,6 +138,11 @@ HOW = {
     BENCH: "parsed: it takes a quarter of an hour",
     BENCH_TABLES: "parsed: it takes half an hour",
     CHECKS: "compared with .ci/run",
+    EXPORT: "run in tests/cli/test_transfer.py",
+    IMPORT: "run in tests/cli/test_transfer.py",
+    INVENTORY: "run in tests/cli/test_transfer.py",
+    DIFFERENCE: "run in tests/cli/test_transfer.py",
+    FOR_DOCKER: "run in tests/cli/test_transfer.py; docker and skopeo in tests/e2e/clients",
 }
 """How each block is tried, by its first line."""
 
@@ -173,7 +216,8 @@ def test_each_installer_is_given_the_clone_or_the_wheel_that_was_built() -> None
 
 def test_the_page_for_contributors_lists_the_required_checks() -> None:
     checks = [check for line in block(CHECKS).text.splitlines() for check in line.split(" && ")]
-    ci = (CHECKOUT / ".ci/run").read_text().splitlines()
+    # Of a check that runs in the background, the command.
+    ci = [line.removesuffix(" &") for line in (CHECKOUT / ".ci/run").read_text().splitlines()]
     assert [
         check for check in checks if check in ci or f"ENTREPOT_REQUIRE_PROGRAMS=1 {check}" in ci
     ] == checks
@@ -186,9 +230,9 @@ def test_the_settings_are_what_the_engine_takes(tmp_path: Path) -> None:
     examples = [
         block
         for block in blocks()
-        if block.language == "toml" and block.first in {SETTINGS, "[management]"}
+        if block.language == "toml" and block.first in {SETTINGS, TLS_SETTINGS, "[management]"}
     ]
-    assert len(examples) == 3
+    assert len(examples) == 4
     for name in ("cache.pem", "cache-key.pem"):
         (tmp_path / name).touch(mode=0o600)
         certificate(tmp_path / name, days=30)
@@ -234,7 +278,34 @@ def test_the_configurations_of_the_clients_can_be_parsed() -> None:
         "registry": [{"location": "127.0.0.1:5000", "insecure": True}]
     }
     assert tomllib.loads(block(HOSTS_TOML).text) == {"server": "http://127.0.0.1:5000"}
-    assert json.loads(block(DAEMON_JSON).text) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
+    assert json.loads(block(MIRROR_DAEMON_JSON).text) == {
+        "registry-mirrors": ["http://127.0.0.1:5002"]
+    }
+
+
+def test_the_settings_and_the_rules_of_readers_are_read(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(block(READERS_SETTINGS).text)
+    settings = Settings.load(tmp_path / "settings.toml")
+    assert settings.readers is not None
+    assert settings.readers.groups == {"ops": ("alice", "bob")}
+    row = convert(
+        {
+            "name": "acme-private",
+            "source_repository": "registry.example.com/acme/*",
+            "target_repository": "acme/*",
+            **tomllib.loads(block(READERS_IN_DOCUMENT).text),
+        },
+        RuleRow,
+    )
+    assert row.draft.access == ReaderAccess(("ci", "@ops"), anonymous=True)
+
+
+@pytest.mark.parametrize("first", [TOKENS, READERS_OF_RULES])
+def test_the_commands_about_readers_can_be_parsed(first: str) -> None:
+    for line in block(first).text.replace("\\\n", " ").splitlines():
+        _, *arguments = shlex.split(line)
+        command, own_arguments = _command(arguments)
+        command.make_context(str(command.name), own_arguments)
 
 
 def test_the_unit_starts_what_the_set_up_has_linked() -> None:
@@ -446,6 +517,7 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
         assert "_entrepot_completion" in await sandbox.run(
             f"{block(COMPLETION).text}complete -p entrepot"
         )
+        assert 'certificate = "' in await sandbox.run(block(CERTIFICATE).text)
         [status] = re.findall(r"^\{.*\}$", await sandbox.run(block(CURL).text), re.MULTILINE)
         assert json.loads(status)["repositories"] == 1
         await sandbox.run(block(ELSEWHERE).text.splitlines()[1], status=1)

@@ -6,8 +6,8 @@
         await client.rules.create("docker-hub", "docker.io/library/*", "library/*", "hub")
         pull = await client.pulls.start("library/nginx:1.27")
 
-It has one part per noun: `rules`, `credential_sets`, `repositories`, `pulls`, `readers` and
-`system`.
+It has one part per noun: `rules`, `credential_sets`, `repositories`, `pulls`, `readers`, `system`
+and `transfer`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from entrepot.api.repositories import RepositoriesClient
 from entrepot.api.rules import RulesClient
 from entrepot.api.session import ApiSession
 from entrepot.api.system import SystemClient
+from entrepot.api.transfer import TransferClient
 from entrepot.api.transport import BlockingTransport, HttpxTransport, Transport
 
 __all__ = [
@@ -68,6 +69,7 @@ class CacheClient:
         self.pulls = PullsClient(self._session)
         self.readers = ReadersClient(self._session)
         self.system = SystemClient(self._session)
+        self.transfer = TransferClient(self._session)
         self.read_only = False
         """Whether this client bound itself: the engine refuses all changes that it asks for."""
         if read_only:

@@ -690,7 +690,7 @@ class Finding(Snapshot, frozen=True, kw_only=True):
     """A login server, or ``this machine``."""
     check: str
     """Of a source: ``name connection certificate registry sign-in manifest allowance``; of the
-    machine: ``space data directory open files proxy clock``."""
+    machine: ``space data directory open files proxy clock readers``."""
     outcome: Outcome
     what: str
     advice: str = ""

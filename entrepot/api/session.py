@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
@@ -207,6 +207,40 @@ class ApiSession:
             raise self._client_error(error) from error
         if refused_status is not None:
             raise refusal(rest, refused_status)
+
+    async def stream_bytes(self, path: str, read_timeout: float) -> AsyncGenerator[bytes, None]:
+        """The body of a streamed answer, until the engine ends it or the connection breaks off."""
+        refused, refused_status = b"", None
+        try:
+            async with aclosing(self._transport.stream(path, self.headers, read_timeout)) as chunks:
+                async for status, chunk in chunks:
+                    if status == 200:
+                        yield chunk
+                    else:
+                        refused, refused_status = refused + chunk, status
+        except TransportBroken as error:
+            raise self._client_error(error) from error
+        if refused_status is not None:
+            raise refusal(refused, refused_status)
+
+    async def upload(
+        self,
+        path: str,
+        content: bytes | AsyncIterable[bytes],
+        *,
+        media_type: str = "application/octet-stream",
+        length: int | None = None,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> bytes:
+        """Send bytes with PUT; *length* is that of *content* where it is a stream."""
+        headers = self.headers | {"Content-Type": media_type}
+        if length is not None:
+            headers["Content-Length"] = str(length)
+        try:
+            response = await self._transport.request("PUT", path, headers, content, read_timeout)
+        except TransportBroken as error:
+            raise self._client_error(error) from error
+        return _accepted(response)
 
     def _client_error(self, error: TransportBroken) -> ClientError:
         if isinstance(error, TransportUntrusted):

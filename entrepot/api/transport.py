@@ -13,7 +13,7 @@ longer than everything else that a short command does. Both are imported when th
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
@@ -82,10 +82,13 @@ class Transport(Protocol):
         method: str,
         path: str,
         headers: Mapping[str, str],
-        content: bytes | None,
+        content: bytes | AsyncIterable[bytes] | None,
         read_timeout: float,
     ) -> ApiResponse:
-        """Send one request and read the whole response."""
+        """Send one request and read the whole response.
+
+        A stream in *content* needs its length in the headers.
+        """
         ...
 
     def stream(
@@ -156,7 +159,7 @@ class HttpxTransport:
         method: str,
         path: str,
         headers: Mapping[str, str],
-        content: bytes | None,
+        content: bytes | AsyncIterable[bytes] | None,
         read_timeout: float,
     ) -> ApiResponse:
         """Send one request and read the whole response."""
@@ -212,10 +215,12 @@ class BlockingTransport:
         method: str,
         path: str,
         headers: Mapping[str, str],
-        content: bytes | None,
+        content: bytes | AsyncIterable[bytes] | None,
         read_timeout: float,
     ) -> ApiResponse:
         """Send one request and read the whole response."""
+        # Commands that stream use a transport with an event loop.
+        assert content is None or isinstance(content, bytes)
         with (
             _socket_errors(),
             self._exchange(method, path, headers, content, read_timeout) as response,

@@ -14,8 +14,10 @@ from entrepot.cache.failures import no_rule
 from entrepot.cache.index import CacheIndex
 from entrepot.core.readers import Reader
 from entrepot.core.reference import Repository
-from entrepot.core.rules import Route
-from entrepot.errors import RegistryError, SignInRequired
+from entrepot.core.rules import CacheRule, Route
+from entrepot.errors import RegistryError, RepositoryUnknown, SignInRequired
+
+_SIGN_IN = "Sign in: docker login, podman login, or a token of: entrepot token create"
 
 
 class Names(Protocol):
@@ -30,6 +32,9 @@ class ReaderPolicy(Protocol):
 
     def admits(self, repository: str, reader: Reader) -> bool:
         """Whether a reader may read a repository, if it exists."""
+
+    def admits_rule(self, rule: CacheRule, reader: Reader) -> bool:
+        """Whether a reader may read what a rule caches."""
 
     @property
     def can_sign_in(self) -> bool:
@@ -50,6 +55,10 @@ class EveryoneReads:
         """Everyone may read everything."""
         return True
 
+    def admits_rule(self, rule: CacheRule, reader: Reader) -> bool:  # noqa: ARG002
+        """Everyone may read everything."""
+        return True
+
 
 class AccessCheck:
     """Refuses what does not exist for a reader. *route* is that of `ArtifactCache`."""
@@ -65,23 +74,26 @@ class AccessCheck:
         """Whether a reader may read a repository, if it exists."""
         return self._policy.admits(repository, reader)
 
-    async def readable(
-        self, reader: Reader, names: Names, *, after: str | None, limit: int
-    ) -> Sequence[str]:
-        """The first *limit* repositories behind *after* that a reader may read.
+    def admits_rule(self, rule: CacheRule, reader: Reader) -> bool:
+        """Whether a reader may read what a rule caches."""
+        return self._policy.admits_rule(rule, reader)
 
-        *names* gives those that exist. Raises `SignInRequired` where a reader who did not sign in
-        may read none.
-        """
+    def check_reads_something(self, reader: Reader) -> None:
+        """Raise `SignInRequired` if a reader has to sign in before anything may be read."""
         if (
             reader.is_anonymous
             and self._policy.can_sign_in
             and not self._policy.anonymous_may_read_something
         ):
-            raise SignInRequired(
-                "No repository is for readers who do not sign in.",
-                "Sign in: docker login, podman login, or a token of: entrepot token create",
-            )
+            raise SignInRequired("No repository is for readers who do not sign in.", _SIGN_IN)
+
+    async def readable(
+        self, reader: Reader, names: Names, *, after: str | None, limit: int
+    ) -> Sequence[str]:
+        """The first *limit* repositories behind *after* that a reader may read.
+
+        *names* gives those that exist.
+        """
         readable: list[str] = []
         while len(readable) < limit:
             page = await names(after=after, limit=limit)
@@ -104,14 +116,16 @@ class AccessCheck:
             await self._index.is_cached(Repository(f"{repository}/-"))
         raise self.unknown(repository, reader)
 
-    def unknown(self, repository: str, reader: Reader) -> RegistryError:
-        """The error for a repository that does not exist for a reader.
+    def unknown(
+        self, name: str, reader: Reader, unknown: RepositoryUnknown | None = None
+    ) -> RegistryError:
+        """The error for a repository that does not exist for a reader, by the name that was sent.
 
-        A reader who could sign in is asked to, whether it exists or not.
+        A reader who could sign in is asked to, whether it exists or not. For others it is
+        *unknown*, by default that for a repository without a rule.
         """
         if reader.is_anonymous and self._policy.can_sign_in:
             return SignInRequired(
-                f"{repository} is not for readers who do not sign in, or does not exist.",
-                "Sign in: docker login, podman login, or a token of: entrepot token create",
+                f"{name} is not for readers who do not sign in, or does not exist.", _SIGN_IN
             )
-        return no_rule(repository)
+        return unknown or no_rule(name)

@@ -312,6 +312,10 @@ class BlobResolver:
         wildcards = {f"{'/'.join(parts[:end])}/*" for end in range(1, len(parts))}
         return {parts[0], source, *wildcards}
 
+    async def is_servable(self, repository: Repository, digest: Digest) -> bool:
+        """Whether a copy may be served to a repository, as far as no source has to be asked."""
+        return await self._is_servable(repository, self._route(repository), digest)
+
     async def _is_servable(
         self, repository: Repository, route: Route | None, digest: Digest
     ) -> bool:
@@ -382,3 +386,11 @@ def _blob_origin(route: Route) -> BlobOrigin:
     if rule.access.is_restricted:
         return BlobOrigin(str(rule.source), with_credentials=True)
     return BlobOrigin(route.registry.login_server, rule.credential_set is not None)
+
+
+def imported_origin(route: Route) -> BlobOrigin:
+    """The origin of a blob that an administrator imports into a repository of a rule.
+
+    Whether its source gives it to everyone is unknown.
+    """
+    return _blob_origin(route)._replace(with_credentials=True)

@@ -49,7 +49,7 @@ from entrepot.source.errors import SourceError
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
-from entrepot.store.manifests import Manifest, ReferenceKind, config_platform
+from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind, config_platform
 
 NESTED_INDEXES = 3
 """Indexes within an index that are followed to the image of a platform."""
@@ -178,7 +178,7 @@ class ArtifactCache:
         """
         await self.access.check(repository, reader)
         answer = await self._manifests.resolve(repository, reference, refresh=refresh)
-        if answer.origin is Origin.UPSTREAM:
+        if answer.is_fetched:
             self.misses += 1
         else:
             self.hits += 1
@@ -269,6 +269,16 @@ class ArtifactCache:
             # fetched.
             await self._begin_pull(repository, digest, asked_by)
         return blob
+
+    async def cached_size(self, repository: Repository, blob: Descriptor) -> int | None:
+        """The size of an intact copy that may be served to a repository; no source is asked.
+
+        None without such a copy.
+        """
+        size = await self.copies.size(blob.digest, blob.size)
+        if size is None or not await self._blobs.is_servable(repository, blob.digest):
+            return None
+        return size
 
     def blob_failed(self, repository: Repository, error: SourceError) -> EntrepotError:
         """The error for a client whose blob the source does not send."""

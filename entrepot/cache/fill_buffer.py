@@ -40,7 +40,7 @@ class StorageFailed(EntrepotError):
     status = oci_status = 503
 
 
-class Reader:
+class FillReader:
     """A client that is fed by a fill.
 
     *position* is the next byte that it needs; *delays* are the seconds for which others had to wait
@@ -58,16 +58,16 @@ class FillReaders:
     """The readers of one fill, with their positions."""
 
     def __init__(self) -> None:
-        self._readers: set[Reader] = set()
+        self._readers: set[FillReader] = set()
         self._waiter: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
         return len(self._readers)
 
     @contextmanager
-    def reading(self, position: int) -> Iterator[Reader]:
+    def reading(self, position: int) -> Iterator[FillReader]:
         """Add a reader that begins at *position*, for as long as the context lasts."""
-        reader = Reader(position)
+        reader = FillReader(position)
         self._readers.add(reader)
         self.notify()
         try:
@@ -81,7 +81,7 @@ class FillReaders:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def slowest(self) -> Reader | None:
+    def slowest(self) -> FillReader | None:
         """The reader that needs the lowest byte."""
         return min(self._readers, key=lambda reader: reader.position, default=None)
 

@@ -476,6 +476,13 @@ class CacheIndex:
             index.tags.pop(tag, None)
             index.forget_absent(tag)
 
+    def distrust_tag(self, repository: Repository, tag: Tag) -> None:
+        """Ask the source at the next request for a tag: its last answer confirmed nothing."""
+        index = self._repositories.get(repository)
+        entry = index.tags.get(tag) if index is not None else None
+        if index is not None and entry is not None:
+            index.tags[tag] = replace(entry, checked=0.0)
+
     def invalidate_manifest(self, repository: Repository, digest: Digest) -> None:
         """Read a manifest from the catalog again at its next request."""
         self._changes += 1

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
 
+from entrepot.cache.cached_referrers import CachedReferrers
 from entrepot.cache.failures import SourceFailures
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.results import ListAnswer, Origin
@@ -46,6 +48,7 @@ class ListResolver:
         monotonic: Callable[[], float],
     ) -> None:
         self._catalog = catalog
+        self._cached = CachedReferrers(catalog)
         self._index = index
         self._failures = failures
         self._route = route
@@ -84,7 +87,7 @@ class ListResolver:
 
         async def fetch() -> SourceList:
             page = await self._client(route).tags(route.repository, n=n, last=last)
-            return _tag_list(repository, page.tags, page.next_last)
+            return replace(_tag_list(repository, page.tags, page.next_last), note=page.note)
 
         has_copy = self._lists.last_known(key) is not None or await self._is_cached(repository)
         try:
@@ -127,8 +130,9 @@ class ListResolver:
         """The index of a manifest's referrers at the source.
 
         With *artifact_type* only those of that type. Where the source gives no answer: the last
-        index that is known. Where none is, its failure: an empty index would say that there are no
-        referrers. Raises `RepositoryUnknown` or a `SourceError`.
+        index that is known, else the referrers that are cached. Where none are, its failure: an
+        empty index would say that there are no referrers. Raises `RepositoryUnknown` or a
+        `SourceError`.
         """
         route = self._route(repository)
         if route is None:
@@ -140,16 +144,27 @@ class ListResolver:
 
         async def fetch() -> SourceList:
             index = await self._client(route).referrers(route.repository, digest, artifact_type)
-            return _selected(SourceList(index.content, filtered=index.filtered), artifact_type)
+            return _selected(
+                SourceList(index.content, filtered=index.filtered, note=index.note), artifact_type
+            )
 
-        return await self._resolve(
-            route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None
-        )
+        try:
+            return await self._resolve(
+                route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None
+            )
+        except (SourceError, RegistryError) as error:
+            cached = None
+            with suppress(CatalogFailed):
+                cached = await self._cached.index(repository, digest)
+            if cached is None:
+                raise
+            index = _selected(SourceList(cached), artifact_type)
+            return ListAnswer(index, Origin.STALE, error.what)
 
     async def _cached_referrers(
         self, repository: Repository, digest: Digest, artifact_type: str | None
     ) -> ListAnswer:
-        """The index behind the fallback tag: without a rule only what was cached.
+        """The index behind the fallback tag, else the cached referrers: there is no rule.
 
         Source: distribution specification 1.1, "Referrers Tag Schema".
         """
@@ -160,7 +175,10 @@ class ListResolver:
             await self._index.manifest_of(repository, entry.digest) if entry is not None else None
         )
         is_index = manifest is not None and manifest.media_type in INDEXES
-        index = SourceList(manifest.content if manifest is not None and is_index else EMPTY_INDEX)
+        content = manifest.content if manifest is not None and is_index else None
+        if content is None:
+            content = await self._cached.index(repository, digest)
+        index = SourceList(EMPTY_INDEX if content is None else content)
         return ListAnswer(_selected(index, artifact_type), Origin.STALE, _without_rule(repository))
 
     async def _resolve(
@@ -179,7 +197,7 @@ class ListResolver:
         """
         listing = self._lists.fresh(key, self._tag_lifetime(route))
         if listing is not None:
-            return ListAnswer(listing, Origin.CACHE)
+            return _answer(listing, Origin.CACHE)
         client = self._client(route)
         try:
             self._failures.check(key.repository, key.what)
@@ -189,7 +207,7 @@ class ListResolver:
                     lambda: self._fetch(route, key, fetch, unknown),
                     group=route.registry.login_server,
                 )
-                return ListAnswer(await fetched, Origin.UPSTREAM)
+                return _answer(await fetched, Origin.UPSTREAM)
         except TimeoutError:
             slow = self._failures.too_slow(client, route)
             self._failures.remember(key.repository, key.what, slow, has_copy=True)
@@ -219,6 +237,12 @@ class ListResolver:
         self._lists.put(key, listing)
         self._failures.forget(key.repository, key.what)
         return listing
+
+
+def _answer(listing: SourceList, origin: Origin) -> ListAnswer:
+    """An answer with a list that the source confirms, unless the source itself could not."""
+    note = listing.note
+    return ListAnswer(listing, Origin.STALE if note.is_stale else origin, note.warning)
 
 
 def _tag_list(

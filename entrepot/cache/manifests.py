@@ -24,12 +24,14 @@ from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceError,
+    SourceFailed,
     SourceNotFound,
     SourceRateLimited,
     SourceUnreachable,
 )
 from entrepot.source.manifests import ManifestHead
 from entrepot.source.singleflight import SingleFlight
+from entrepot.source.warnings import SourceNote
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
 from entrepot.store.manifests import Manifest, ManifestUnreadable, parse_manifest
@@ -163,7 +165,13 @@ class ManifestResolver:
                 group=route.registry.login_server,
             )
             if head.digest is not None and head.media_type is not None and head.size is not None:
-                return ManifestDescription(head.digest, head.media_type, head.size, Origin.UPSTREAM)
+                return ManifestDescription(
+                    head.digest,
+                    head.media_type,
+                    head.size,
+                    _origin_of(head.note),
+                    head.note.warning,
+                )
         answer = await self.resolve(repository, reference)
         manifest = answer.manifest
         self._usage.record_manifest_check(repository, manifest.digest)
@@ -270,12 +278,20 @@ class ManifestResolver:
             )
         except SourceError as error:
             raise self._failures.failed(repository, tag, error, route, has_copy=True) from error
+        if head.note.is_stale and head.digest == entry.digest:
+            # The source is a cache that could not ask its own source: that confirms nothing.
+            stale = SourceFailed(head.note.warning or "")
+            self._failures.remember(repository, tag, stale, has_copy=True)
+            raise stale
         if head.digest is None or not await self._index.has_manifest(repository, head.digest):
             return await self._fetch_from_source(repository, route, tag, has_copy=True)
         if not await self._index.point_tag(repository, tag, head.digest, now=self._clock()):
             return await self._fetch_from_source(repository, route, tag, has_copy=True)
         self._failures.forget(repository, tag)
-        return await self._cached(repository, head.digest, Origin.CACHE)
+        if head.note.is_stale:
+            self._index.distrust_tag(repository, tag)
+        origin = Origin.STALE if head.note.is_stale else Origin.CACHE
+        return await self._cached(repository, head.digest, origin, head.note.warning)
 
     async def _fetch_from_source(
         self,
@@ -321,7 +337,10 @@ class ManifestResolver:
         self._failures.forget(repository, manifest_key(manifest.digest))
         for tag in tags:
             self._failures.forget(repository, tag)
-        return ManifestAnswer(manifest, Origin.UPSTREAM)
+            if response.note.is_stale:
+                self._index.distrust_tag(repository, tag)
+        note = response.note
+        return ManifestAnswer(manifest, _origin_of(note), note.warning, is_fetched=True)
 
     def _invalid(
         self,
@@ -385,6 +404,10 @@ class ManifestResolver:
         if route is None:
             raise ManifestUnknown(f"The manifest {digest} of {repository} is not cached.")
         return (await self._fetch_once(repository, route, digest)).manifest
+
+
+def _origin_of(note: SourceNote) -> Origin:
+    return Origin.STALE if note.is_stale else Origin.UPSTREAM
 
 
 def _gone_warning(route: Route, tag: Tag) -> str:

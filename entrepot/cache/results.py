@@ -30,6 +30,8 @@ class ManifestAnswer:
     manifest: Manifest
     origin: Origin
     warning: str | None = None
+    is_fetched: bool = False
+    """It came from the source now, which may call it stale itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import msgspec
 
 from entrepot.core.reference import Repository
 from entrepot.encoding import first_json_value
+from entrepot.source.warnings import NO_NOTE, SourceNote
 
 LIST_FRESHNESS = 60.0
 """Seconds for which a list is trusted at most; the tag lifetime of a rule may be shorter."""
@@ -53,6 +54,8 @@ class SourceList:
     body: bytes
     next_last: str | None = None
     filtered: bool = False
+    note: SourceNote = NO_NOTE
+    """What the source said beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,4 +168,4 @@ def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
         return None
     document["manifests"] = msgspec.Raw(msgspec.json.encode(selected))
-    return SourceList(msgspec.json.encode(document), filtered=True)
+    return SourceList(msgspec.json.encode(document), filtered=True, note=index.note)

@@ -17,10 +17,13 @@ from entrepot import __version__
 from entrepot.api.errors import EngineUnreachable
 from entrepot.api.labels import check_name
 from entrepot.api.models import ActivityCounts, EngineStatus, ReconciliationProgress
+from entrepot.cli.certificate import certificate as certificate_command
 from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.events import events
+from entrepot.cli.exporting import export, inventory
+from entrepot.cli.importing import import_
 from entrepot.cli.options import as_json
 from entrepot.cli.output import (
     REFUSED,
@@ -43,7 +46,7 @@ from entrepot.core.states import Outcome
 from entrepot.errors import EntrepotError
 from entrepot.formatting import counted, duration, printable, size
 
-_LOCAL = frozenset({"demo", "serve", "paths", "management-token", "dial"})
+_LOCAL = frozenset({"demo", "serve", "paths", "management-token", "certificate", "dial"})
 """Commands that need no engine, or only that of this machine."""
 
 _DASHBOARD_OPTIONS = "entrepot.dashboard"
@@ -285,7 +288,8 @@ def _print_status(status: EngineStatus) -> None:
                 + (" (demo)" if status.demo else "")
                 + (", read-only" if status.read_only else ""),
             ),
-            ("Registry", status.address),
+            ("Registry", status.address + (" (TLS)" if status.has_tls else "")),
+            *(("Mirror", f"{mirror.address} of {mirror.namespace}") for mirror in status.mirrors),
             ("Cache rules", f"{status.rules:,} of {status.rules_limit:,}"),
             ("Credential sets", f"{status.credential_sets:,}"),
             ("Readers", _who_reads(status)),
@@ -348,6 +352,9 @@ for _command in (
     verify,
     pull,
     refresh,
+    export,
+    import_,
+    inventory,
     events,
 ):
     cli.add_command(_command)
@@ -469,6 +476,9 @@ def management_token(file: Path) -> None:
         f"The token is in {file}. Name it as token_file below [management] in settings.toml, "
         "and give it to clients with --token-file."
     )
+
+
+cli.add_command(certificate_command)
 
 
 @cli.command(hidden=True)

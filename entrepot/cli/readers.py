@@ -12,7 +12,6 @@ from entrepot.cli.confirmations import confirm
 from entrepot.cli.options import as_json, yes_option
 from entrepot.cli.output import date_and_time, fail, note, print_json, print_table, print_text
 from entrepot.cli.session import call_engine
-from entrepot.core.tokens import TokenNotFound
 from entrepot.formatting import TableColumn, ago
 
 
@@ -165,6 +164,8 @@ def revoke_token(name: str, yes: bool) -> None:
     """Revoke a personal token: from now on nobody signs in with it."""
     confirm(f"Revoke the personal token {name}?", yes=yes)
     if not call_engine(lambda client: client.readers.revoke_token(name)):
+        from entrepot.core.tokens import TokenNotFound
+
         fail(
             TokenNotFound(
                 f"There is no personal token {name}.", "See the list: entrepot token list"

@@ -42,9 +42,7 @@ def check_network_access(settings: Settings) -> None:
     """
     addresses = list(open_addresses(settings))
     plain = [each for each in addresses if each.is_plain and not each.is_agreed]
-    anonymous = [
-        each for each in addresses if not _has_readers(settings) and not settings.allow_anonymous
-    ]
+    anonymous = addresses if settings.readers is None and settings.allow_anonymous is None else []
     if not plain and not anonymous:
         return
     reached = ", ".join(dict.fromkeys(each.listen for each in (*plain, *anonymous)))
@@ -85,14 +83,10 @@ def access_problems(settings: Settings) -> Iterator[tuple[str, str]]:
             "read and changed on the way.",
             "Give certificate and key in settings.toml, or let a proxy in front speak TLS.",
         )
-    if addresses and not _has_readers(settings):
+    if addresses and settings.anonymous_may_read:
         reached = ", ".join(each.listen for each in addresses)
+        what = "what has no readers" if settings.readers is not None else "all cached images"
         yield (
-            f"Every machine that reaches {reached} may pull all cached images without signing in.",
+            f"Every machine that reaches {reached} may pull {what} without signing in.",
             "Name readers in settings.toml, or let a firewall choose who reaches it.",
         )
-
-
-def _has_readers(settings: Settings) -> bool:
-    """Whether clients can sign in."""
-    return getattr(settings, "readers", None) is not None

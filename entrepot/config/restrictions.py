@@ -36,7 +36,7 @@ _HINT: Final = (
 _log = logging.getLogger("entrepot.config")
 
 
-class _Row(Struct, kw_only=True):
+class _RestrictionRow(Struct, kw_only=True):
     target_repository: str
     readers: tuple[str, ...] = ()
     anonymous: bool | None = None
@@ -97,7 +97,7 @@ def read_restrictions(file: Path) -> Restrictions:
         content, _ = read_document(file)
         document = TomlDocument(content or b"")
         restrictions = []
-        for entry in document.table_entries("restrictions", _Row):
+        for entry in document.table_entries("restrictions", _RestrictionRow):
             if entry.row is None:
                 what = entry.misfit.what if entry.misfit is not None else "It can't be read."
                 raise _invalid(file, entry.line, what)

@@ -314,6 +314,7 @@ class _RegistryTable(Struct, kw_only=True):
     sign_in: SignIn | None = None
     endpoint: str | None = None
     realms: Annotated[tuple[str, ...], Meta(max_length=10)] = ()
+    mirror: bool = False
 
 
 class _SettingsTable(Struct, kw_only=True):
@@ -477,7 +478,7 @@ def _declared_registries(
 ) -> tuple[DeclaredRegistry, ...]:
     example = (
         'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in, '
-        "endpoint and realms below it."
+        "endpoint, mirror and realms below it."
     )
     if not isinstance(tables, dict):
         raise invalid_at(
@@ -511,7 +512,12 @@ def _declared_registries(
             )
         table = convert_table(document, values, _RegistryTable, path, head=head, place=place)
         declaration = DeclaredRegistry(
-            login_server, table.name, table.sign_in, table.endpoint, table.realms
+            login_server,
+            table.name,
+            table.sign_in,
+            table.endpoint,
+            table.realms,
+            table.mirror,
         )
         try:
             SourceRegistries([declaration])

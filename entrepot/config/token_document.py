@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +40,7 @@ _HEADER: Final = """\
 _FIX: Final = "Fix the file: until then, the tokens that were read before stay in force."
 
 
-class _Row(msgspec.Struct, kw_only=True):
+class _TokenRow(msgspec.Struct, kw_only=True):
     name: str
     sha256: str
     created: datetime | None = None
@@ -83,14 +83,14 @@ class TokenDocument:
             return before != self.book or problem is not None
 
     def create(
-        self, name: str, *, lifetime: str | None, groups: tuple[str, ...]
+        self, name: str, *, lifetime: str | None, groups: tuple[str, ...], now: datetime
     ) -> tuple[PersonalToken, str]:
         """Create a token; return it with its secret, which is nowhere else.
 
         Raises a `Refusal` or `EngineError`, and then nothing is changed.
         """
         secret = new_secret()
-        token = new_token(name, secret, lifetime=lifetime, groups=groups, now=datetime.now(UTC))
+        token = new_token(name, secret, lifetime=lifetime, groups=groups, now=now)
         self._change(lambda book: book.with_token(token))
         return token, secret
 
@@ -131,7 +131,7 @@ class TokenDocument:
             document = TomlDocument(content or b"")
             for unknown in document.unknown_keys(("tokens",)):
                 raise unknown
-            for entry in document.table_entries("tokens", _Row, noun="token"):
+            for entry in document.table_entries("tokens", _TokenRow, noun="token"):
                 name = f"token {entry.name}"
                 for misfit in (*entry.unknown_keys, entry.misfit):
                     if misfit is not None:

@@ -65,6 +65,7 @@ class DeclaredRegistry:
     sign_in: SignIn | None = None
     endpoint: str | None = None
     realms: tuple[str, ...] = ()
+    mirror: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class SourceRegistry:
 
     ``https://auth.docker.io``, without a path.
     """
+    mirror: bool = False
+    """The endpoint is a mirror of several registries: each request names the login server."""
 
     @property
     def pattern(self) -> bool:
@@ -95,13 +98,18 @@ class SourceRegistry:
         return self.login_server.startswith("*.")
 
     def repository(self, path: str) -> Repository:
-        """The repository that *path* means here.
+        """The repository that *path* means here: see `repository_at`."""
+        return repository_at(self.login_server, path)
 
-        Docker Hub has its official images, whose names have one part, below ``library/``.
-        """
-        if self.login_server == DOCKER_HUB and path and "/" not in path:
-            return Repository(f"library/{path}")
-        return Repository(path)
+
+def repository_at(login_server: str, path: str) -> Repository:
+    """The repository that *path* means at a source registry.
+
+    Docker Hub has its official images, whose names have one part, below ``library/``.
+    """
+    if login_server == DOCKER_HUB and path and "/" not in path:
+        return Repository(f"library/{path}")
+    return Repository(path)
 
 
 def _known(
@@ -215,6 +223,12 @@ class SourceRegistries:
                     field="endpoint",
                 )
             endpoint = _endpoint(name, declared.endpoint, sign_in)
+        elif declared.mirror:
+            raise RegistryDeclarationInvalid(
+                f"{name} is said to be asked at a mirror, and has no endpoint.",
+                'Write the address of the mirror: endpoint = "https://mirror.example.com".',
+                field="mirror",
+            )
         realms = tuple(
             dict.fromkeys(
                 (
@@ -225,7 +239,15 @@ class SourceRegistries:
         )
         title = declared.name or (base.name if base else name)
         in_table = base is not None and base.login_server == name and not base.declared
-        return SourceRegistry(title, name, sign_in, endpoint, declared=not in_table, realms=realms)
+        return SourceRegistry(
+            title,
+            name,
+            sign_in,
+            endpoint,
+            declared=not in_table,
+            realms=realms,
+            mirror=declared.mirror,
+        )
 
 
 def parse_login_server(text: str, *, field: str = "loginServer") -> str:

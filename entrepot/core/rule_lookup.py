@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from entrepot.core.hosts import looks_like_host
+from entrepot.core.mirrors import SourceIndex
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.registries import SourceRegistries, SourceRegistry
 from entrepot.core.rules import CacheRule, Route, RuleBook
@@ -100,7 +101,8 @@ def _look_up_source(
         as_target = _look_up_routed_target(f"{host}/{rest}", rules)
         return as_target or RuleLookup(None, tag, image.digest, None, refusal.message)
     path = registry.repository(image.repository)
-    routes = list(_routes_from(registry, path, rules))
+    sources = SourceIndex(rules)
+    routes = list(sources.routes(registry.login_server, path))
     if routes:
         (repository, route), *others = routes
         return RuleLookup(
@@ -113,7 +115,7 @@ def _look_up_source(
     as_target = _look_up_routed_target(f"{host}/{rest}", rules)
     if as_target is not None:
         return as_target
-    near = tuple(_near_source(registry, path, rules))[:NEARBY_RULES]
+    near = tuple(_near_source(registry, path, sources))[:NEARBY_RULES]
     hint = (
         "See which come near."
         if near
@@ -144,38 +146,6 @@ def _parse(text: str) -> tuple[ImageReference, Tag | None]:
     return image, None if text == image.repository else image.tag
 
 
-def _routes_from(
-    registry: SourceRegistry, path: str, rules: RuleBook
-) -> Iterator[tuple[Repository, Route]]:
-    """The target repositories of a source repository, those of static rules first."""
-    for rule in sorted(
-        _rules_of(registry, rules), key=lambda rule: (rule.source.wildcard, -len(rule.source.path))
-    ):
-        repository = _target(rule, path)
-        route = rules.route(repository) if repository is not None else None
-        # Another rule may win at that target.
-        if route is not None and route.rule is rule:
-            yield Repository(repository or ""), route
-
-
-def _rules_of(registry: SourceRegistry, rules: RuleBook) -> list[CacheRule]:
-    return [rule for rule in rules if rule.source.login_server == registry.login_server]
-
-
-def _target(rule: CacheRule, path: str) -> str | None:
-    """Where a repository of the rule's source appears here.
-
-    None if the rule does not cover it.
-    """
-    if not rule.source.wildcard:
-        return rule.target.path if rule.source.path == path else None
-    prefix = f"{rule.source.path}/" if rule.source.path else ""
-    if not path.startswith(prefix):
-        return None
-    rest = path[len(prefix) :]
-    return f"{rule.target.path}/{rest}" if rule.target.path else rest
-
-
 def _near_target(repository: str, rules: RuleBook) -> Iterator[NearbyRule]:
     """Rules that nearly answer for a target repository, the nearest first."""
     scored: list[tuple[float, CacheRule, str]] = []
@@ -203,9 +173,12 @@ def _near_target(repository: str, rules: RuleBook) -> Iterator[NearbyRule]:
         yield NearbyRule(rule, why)
 
 
-def _near_source(registry: SourceRegistry, path: str, rules: RuleBook) -> Iterator[NearbyRule]:
+def _near_source(registry: SourceRegistry, path: str, sources: SourceIndex) -> Iterator[NearbyRule]:
     """Rules that pull from the same source registry, the most alike paths first."""
-    scored = [(_likeness(path, rule.source.path), rule) for rule in _rules_of(registry, rules)]
+    scored = [
+        (_likeness(path, rule.source.path), rule)
+        for rule in sources.rules_of(registry.login_server)
+    ]
     for _, rule in sorted(scored, key=lambda entry: (-entry[0], entry[1].name.casefold())):
         yield NearbyRule(rule, f"It pulls {rule.source} from the same registry.")
 

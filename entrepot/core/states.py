@@ -105,3 +105,18 @@ class Outcome(StrEnum):
     WARNING = "warn"
     """Nothing fails yet."""
     FAILED = "FAIL"
+
+
+class TagImport(StrEnum):
+    """What the import of a tag did."""
+
+    IMPORTED = "imported"
+    """The tag is new here."""
+    MOVED = "moved"
+    """It pointed elsewhere here."""
+    UNCHANGED = "unchanged"
+    """It pointed there already."""
+    NEWER_HERE = "newer-here"
+    """Its source was asked later here: it stays as it is."""
+    WITHOUT_MANIFEST = "without-manifest"
+    """Its manifest is not cached: nothing was changed."""

@@ -11,6 +11,7 @@ import logging
 from entrepot.cache.cache import ArtifactCache
 from entrepot.config.documents import Documents
 from entrepot.engine.maintenance import MaintenanceService
+from entrepot.engine.restriction_upkeep import RestrictionUpkeep
 from entrepot.engine.traffic import Traffic
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
@@ -34,6 +35,7 @@ class Bookkeeping:
         cache: ArtifactCache,
         traffic: Traffic,
         maintenance: MaintenanceService,
+        restrictions: RestrictionUpkeep,
         events: EventLog,
     ) -> None:
         self._documents = documents
@@ -41,6 +43,7 @@ class Bookkeeping:
         self._cache = cache
         self._traffic = traffic
         self._maintenance = maintenance
+        self._restrictions = restrictions
         self._events = events
         self._failure: str | None = None
         self._missed_writes = 0
@@ -89,6 +92,7 @@ class Bookkeeping:
         finally:
             # Also while the catalog fails, a hand edit is seen.
             await self._reload_documents()
+        await self._restrictions.run_once()
 
     async def _write_usage(self) -> None:
         """Write what was used, and what the catalog did not take before."""

@@ -19,9 +19,13 @@ from entrepot.config.documents import Documents
 from entrepot.config.settings import Settings
 from entrepot.core.registries import SourceRegistries
 from entrepot.engine.credential_checks import CredentialChecks
+from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.isolated_checks import not_checked
+from entrepot.engine.listener_checks import ListenerChecks
 from entrepot.engine.machine_checks import MachineChecks
+from entrepot.engine.reader_checks import check_readers
+from entrepot.engine.readers import ReaderService
 from entrepot.engine.source_checks import SourceChecks
 from entrepot.engine.status import StatusService
 from entrepot.source.sources import Sources
@@ -48,8 +52,11 @@ class Doctor:
         credential_checks: CredentialChecks,
         health: EngineHealth,
         status: StatusService,
+        readers: ReaderService,
+        endpoints: Endpoints,
         clock: Callable[[], float],
     ) -> None:
+        self._readers = readers
         self._registries = registries
         self._documents = documents
         self._sources = SourceChecks(
@@ -59,6 +66,7 @@ class Doctor:
             credential_checks=credential_checks,
             clock=clock,
         )
+        self._listeners = ListenerChecks(settings=settings, endpoints=endpoints, clock=clock)
         self._machine = MachineChecks(
             directories=directories,
             sources=sources,
@@ -107,9 +115,11 @@ class Doctor:
 
         findings_by_source = await asyncio.gather(*map(check_source, login_servers))
         machine = [finding async for finding in self._machine.check(clock_offsets)]
+        machine.append(check_readers(self._documents, self._readers))
         return DoctorReport(
             findings=(
                 *(finding for findings in findings_by_source for finding in findings),
+                *self._listeners.check(),
                 *machine,
             )
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from entrepot.api.models import MirrorSnapshot
+from entrepot.engine.certificates import ServedCertificate
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class Endpoints:
     """Where clients find the images of one source registry each."""
     management: str | None = None
     """Where the management API is offered on TCP; None: nowhere."""
+    certificates: list[ServedCertificate] = field(default_factory=list)
+    """What clients get of the listeners that speak TLS."""
     socket_problem: str | None = None
     """Why commands can't reach the engine on its Unix socket; None: they can."""
 

@@ -27,16 +27,20 @@ from entrepot.engine.credential_checks import CredentialChecks
 from entrepot.engine.credentials import CredentialService
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
+from entrepot.engine.exports import ExportService
 from entrepot.engine.health import EngineHealth
+from entrepot.engine.imports import ImportService
 from entrepot.engine.lock import last_write, only_engine
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.pulls import PullService
 from entrepot.engine.readers import ReaderService
 from entrepot.engine.repositories import RepositoryService
+from entrepot.engine.restriction_upkeep import RestrictionUpkeep
 from entrepot.engine.routing import Routing
 from entrepot.engine.rule_usage import RuleUsageCounter
 from entrepot.engine.rules import RuleService
 from entrepot.engine.source_events import SourceEvents
+from entrepot.engine.source_names import SourceNames
 from entrepot.engine.stall_watch import StallWatch
 from entrepot.engine.status import StatusService
 from entrepot.engine.traffic import Traffic
@@ -179,6 +183,20 @@ class Engine:
             maintenance=self.maintenance,
             events=self.events,
         )
+        self.exports = ExportService(cache=self.cache, catalog=catalog, routing=self.routing)
+        self.imports = ImportService(
+            cache=self.cache,
+            catalog=catalog,
+            blobs=blobs,
+            routing=self.routing,
+            maintenance=self.maintenance,
+            events=self.events,
+            fills=directories.fills,
+            manifest_limit=settings.manifest_limit,
+            clock=clock,
+        )
+        self.maintenance.imported = self.imports.in_use
+        self.source_names = SourceNames(documents, catalog, self.cache)
         self.pulls = PullService(cache=self.cache, routing=self.routing, events=self.events)
         self.revisions = Revisions(
             documents=documents,
@@ -213,6 +231,7 @@ class Engine:
             cache=self.cache,
             traffic=self.traffic,
             maintenance=self.maintenance,
+            restrictions=RestrictionUpkeep(documents, catalog, monotonic),
             events=self.events,
         )
 
@@ -349,6 +368,8 @@ class Engine:
             credential_checks=self.credential_checks,
             health=self.health,
             status=self.status,
+            readers=self.readers,
+            endpoints=self.endpoints,
             clock=clock,
         )
 

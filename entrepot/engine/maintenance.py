@@ -22,7 +22,7 @@ from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
-from entrepot.core.reference import Digest
+from entrepot.core.reference import Digest, Repository
 from entrepot.core.states import EvictionState
 from entrepot.engine.eviction import Eviction, EvictionRun, no_eviction
 from entrepot.errors import EntrepotError
@@ -122,6 +122,8 @@ class MaintenanceService:
         self._tidied = clock() - TIDY_INTERVAL + SPACE_CHECK_INTERVAL
         self._deferred_collection: asyncio.Task[None] | None = None
         cache.copies.on_size_changed = self._size_changed
+        self.imported: Callable[[], set[tuple[Repository, Digest]]] = set
+        """The manifests that were imported a moment ago: no eviction takes them."""
         self._refusal_cause: Cause | None = None
         """What is at fault where the disk takes no more."""
         self._full_at: int | None = None
@@ -499,6 +501,7 @@ class MaintenanceService:
             for pull in self._cache.pulls.all()
             if not pull.state.ended and pull.manifest is not None
         }
+        in_use |= self.imported()
         in_use |= await self._catalog.manifests_with(
             [fill.digest for fill in self._fills.under_way]
         )
@@ -581,7 +584,8 @@ class MaintenanceService:
     def _uses_now(self) -> UsesSincePlan:
         """The uses that are not in the catalog yet: those in memory, and running pulls."""
         manifests, blobs = self._cache.usage.unwritten_uses()
-        return uses_of([*manifests, *self._cache.pulls.images_under_way()], blobs)
+        under_way = self._cache.pulls.images_under_way()
+        return uses_of([*manifests, *under_way, *self.imported()], blobs)
 
 
 def _refusal_message(error: OSError, cause: Cause | None) -> str:

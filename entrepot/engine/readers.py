@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from entrepot.config.htpasswd import HtpasswdInvalid, read_htpasswd
 from entrepot.config.settings import Settings
 from entrepot.config.token_document import TokenDocument, read_token_uses, write_token_uses
 from entrepot.core.readers import ANONYMOUS, Reader
+from entrepot.core.rules import CacheRule
 from entrepot.core.tokens import PersonalToken
 from entrepot.engine.passwords import PasswordCheck
 from entrepot.engine.signed_tokens import LIFETIME, Claims, TokenSigner
@@ -112,6 +114,10 @@ class ReaderService:
         return self._documents.access(repository).admits(
             reader, allow_anonymous=self.anonymous_may_read
         )
+
+    def admits_rule(self, rule: CacheRule, reader: Reader) -> bool:
+        """Whether a reader may read what a rule caches."""
+        return rule.access.admits(reader, allow_anonymous=self.anonymous_may_read)
 
     @property
     def anonymous_may_read_something(self) -> bool:
@@ -205,7 +211,11 @@ class ReaderService:
     ) -> CreatedToken:
         """Create a personal token. It is in the answer, and nowhere else. Raises a `Refusal`."""
         token, secret = await asyncio.to_thread(
-            self._tokens.create, name, lifetime=lifetime, groups=tuple(groups)
+            self._tokens.create,
+            name,
+            lifetime=lifetime,
+            groups=tuple(groups),
+            now=datetime.fromtimestamp(self._clock(), UTC),
         )
         self.revision += 1
         self._record(EventKind.TOKEN_CREATED, f"Personal token {token.name} is created.")

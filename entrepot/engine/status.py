@@ -16,10 +16,12 @@ from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fills import Fills
 from entrepot.causes import CauseCode, Fault, at_fault
 from entrepot.config.documents import Documents
+from entrepot.config.network_access import access_problems
 from entrepot.config.settings import Settings
 from entrepot.core.freshness import freshness_text
 from entrepot.core.registries import SourceRegistries, SourceRegistry
 from entrepot.core.states import HealthStatus
+from entrepot.engine.certificates import certificate_problems
 from entrepot.engine.credentials import CredentialService
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.etags import Revisions
@@ -85,6 +87,7 @@ class StatusService:
         self._endpoints = endpoints
         self._stall_watch = stall_watch
         self._demo = demo
+        self._clock = clock
         self._started = clock()
         # Each asks the file system, which may hang.
         self._free_space = LatestValue(self._read_free_space)
@@ -141,6 +144,10 @@ class StatusService:
         yield from self._health.messages()
         if self._endpoints.socket_problem is not None:
             yield self._endpoints.socket_problem
+        for certificate in certificate_problems(self._endpoints.certificates, self._clock()):
+            yield f"{certificate.what} {certificate.advice}"
+        for what, advice in access_problems(self._settings):
+            yield f"{what} {advice}"
         yield from self._catalog.health.notices
         yield from self._maintenance.notices(self._health.disk)
         yield from self._fills.notices()
@@ -149,8 +156,8 @@ class StatusService:
             yield self._documents.problem.message
         for problem in self._readers.problems():
             yield problem.message
-        for environment_problem in environment_problems():
-            yield environment_problem.message
+        for proxy_problem in environment_problems():
+            yield proxy_problem.message
         yield from self._local_faults()
         for credential_set in self._documents.credential_sets:
             health = self._credential_sets.health(credential_set.name)

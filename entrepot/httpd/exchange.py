@@ -15,7 +15,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -29,6 +29,7 @@ from entrepot.httpd.asgi import ON_SENT_KEY, REASON_KEY, Disconnected, Message, 
 from entrepot.httpd.connections import ClientConnection, reset_on_close
 from entrepot.httpd.file_sender import FileSender
 from entrepot.httpd.sendfile import NoSendfile, OpenFile, chunks
+from entrepot.httpd.tls_transport import TlsTransport
 
 BODY_TIMEOUT = 30.0
 """Seconds without a byte after which a request's body is given up."""
@@ -145,7 +146,7 @@ class Exchange:
             "headers": [(key.lower(), value) for key, value in request.raw_headers],
             "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,
             "server": tuple(local[:2]) if isinstance(local, tuple) else None,
-            "extensions": {} if tls else _SENDFILE_EXTENSION,
+            "extensions": _SENDFILE_EXTENSION,
         }
 
     def disconnect(self) -> None:
@@ -361,7 +362,8 @@ class Exchange:
         self._count_body(count)
         file_bytes = 0
         try:
-            connected: socket.socket = transport.get_extra_info("socket").dup()
+            descriptor = transport.get_extra_info("socket").fileno()
+            connected = socket.socket(fileno=socket.dup(descriptor))
         except OSError:
             # No descriptor is left: sending chunks needs none.
             await self._write(head)
@@ -370,7 +372,11 @@ class Exchange:
         # The transport's own buffer has to be sent before the file.
         transport.set_write_buffer_limits(0)
         with connected:
-            if head and not transport.get_write_buffer_size():
+            if (
+                head
+                and not isinstance(transport, TlsTransport)
+                and not (transport.get_write_buffer_size())
+            ):
                 head = head[_send_with_more(connected, head) :]
             if head:
                 await self._write(head)
@@ -385,8 +391,12 @@ class Exchange:
                 on_sent(size)
 
             self._file_socket = connected
+            lent = transport.lent() if isinstance(transport, TlsTransport) else nullcontext()
             try:
-                await self._files.send(connected, file, offset, count, count_sent)
+                with lent as secured:
+                    await self._files.send(
+                        connected, file, offset, count, count_sent, secured=secured
+                    )
             except NoSendfile:
                 await self._send_chunks(file, offset + file_bytes, count - file_bytes, on_sent)
             except OSError as error:

@@ -3,7 +3,8 @@
 Our own, because no maintained ASGI server sends files with offsets within the kernel: uvicorn and
 hypercorn copy in Python; granian copied each byte in reads of 128 KiB, its memory grew with the
 clients, and its ``pathsend`` knows no offset. Here ASGI's extension
-``http.response.zerocopysend`` is offered on connections without TLS. The figures are in
+``http.response.zerocopysend`` is offered, within the kernel on connections without TLS, and by the
+same thread with TLS. The figures are in
 ``docs/benchmarks.md``.
 
 The application is ASGI and not `aiohttp.web`, which was measured in December 2026 with the same
@@ -43,8 +44,9 @@ from entrepot.httpd.connections import (
     counted_address,
     reset_on_close,
 )
-from entrepot.httpd.exchange import WRITE_SIZE, Exchange
+from entrepot.httpd.exchange import Exchange
 from entrepot.httpd.file_sender import FileSender
+from entrepot.httpd.tls_transport import TlsTransport, accept_tls
 
 EXTRA_CONNECTIONS = 32
 """Connections beyond all limits that get one response and are then closed.
@@ -83,6 +85,9 @@ IDLE_TIMEOUT = 60.0
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a client has for its TLS handshake."""
+
+HTTPS_RECEIVED = "HTTPS traffic"
+"""What aiohttp's error says of a client that begins with a TLS handshake."""
 
 _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
@@ -242,12 +247,14 @@ class HttpServer:
         connection.setup_started = True
         # The client may have disconnected, speak no TLS, or be too slow.
         with suppress(OSError):
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection.handler,
-                connection.socket,
-                ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls is not None else None,
-            )
+            if tls is None:
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: connection.handler, connection.socket
+                )
+                return
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                connection.socket = secured = await accept_tls(connection.socket, tls)
+            TlsTransport(secured, connection.handler)
 
     def _setup_ended(self, connection: ClientConnection) -> None:
         if self._pending.pop(connection.handler, None) is not None:
@@ -312,9 +319,6 @@ class HttpServer:
         connection.transport = transport
         connection.progressed = asyncio.get_running_loop().time()
         self._connections[handler] = connection
-        if transport.get_extra_info("sslcontext") is not None:
-            # asyncio would buffer eight times as much for a client that does not read.
-            transport.set_write_buffer_limits(WRITE_SIZE)
         if self._stopping:
             # Not at once: the task of aiohttp's handler, which starts next, expects a connection.
             asyncio.get_running_loop().call_soon(transport.abort)
@@ -431,6 +435,26 @@ async def _refuse_busy(scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
 
 
+class _PlainHandler(web.RequestHandler):
+    """A connection without TLS, which says so to a client that begins with TLS."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP request."""
+        if HTTPS_RECEIVED in (message or ""):
+            # docker then says "server gave HTTP response to HTTPS client".
+            message = "This port speaks plain HTTP, and the client began with TLS."
+            _log.info("%s Its address is %s.", message, request.remote)
+        return super().handle_error(request, status, exc, message)
+
+
 class _AiohttpServer(web.Server):
     """aiohttp's side of the server.
 
@@ -446,6 +470,9 @@ class _AiohttpServer(web.Server):
             logger=_malformed,
         )
         self._server = server
+
+    def __call__(self) -> web.RequestHandler:
+        return _PlainHandler(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

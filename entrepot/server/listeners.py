@@ -6,7 +6,6 @@ of one registry.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from entrepot.httpd.asgi import Application
 from entrepot.httpd.server import HttpServer, bind_tcp
 from entrepot.server.host_check import LocalHosts
 from entrepot.server.mirror_namespace import FixedNamespace, NamespaceOfHost
-from entrepot.server.tls import ServerTls
+from entrepot.server.tls import TlsCertificates
 
 _OF_REGISTRY = "choose another with --listen HOST:PORT or in settings.toml."
 _OF_MIRROR = "choose another below [[mirrors]] in settings.toml."
@@ -52,7 +51,6 @@ class RegistryListeners:
     def __init__(self, settings: Settings, listeners: list[BoundListener]) -> None:
         self._settings = settings
         self._listeners = listeners
-        self._tls: dict[TlsFiles, ServerTls] = {}
 
     @classmethod
     @contextmanager
@@ -94,14 +92,21 @@ class RegistryListeners:
             for mirror in self._settings.mirrors
         )
 
-    async def listen(self, server: HttpServer, app: Application) -> None:
+    async def listen(
+        self, server: HttpServer, app: Application, certificates: TlsCertificates
+    ) -> None:
         """Let *server* answer on the sockets with *app*.
 
         The namespace of a mirror is in the scope of its requests. Raises `SettingsInvalid` where a
         certificate can't be used.
         """
+        by_host = {
+            mirror.host: mirror.tls
+            for mirror in self._settings.mirrors
+            if mirror.host is not None and mirror.tls is not None
+        }
         for listener in self._listeners:
-            tls = None if listener.tls is None else await self._tls_of(listener.tls)
+            tls = None if listener.tls is None else await certificates.add(listener.tls, by_host)
             await server.listen(
                 listener.socket,
                 tls=None if tls is None else tls.context,
@@ -122,11 +127,6 @@ class RegistryListeners:
             # Web pages of other hosts must not read what is offered on this machine alone.
             app = LocalHosts(app, {listener.host, *self._settings.hosts, *hosts})
         return app
-
-    async def _tls_of(self, files: TlsFiles) -> ServerTls:
-        if files not in self._tls:
-            self._tls[files] = await asyncio.to_thread(ServerTls, files)
-        return self._tls[files]
 
 
 def bind_listener(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -29,6 +30,7 @@ from entrepot.core.reference import Digest, Repository, Tag, parse_reference, pa
 from entrepot.engine.health import EngineHealth
 from entrepot.engine.repositories import RepositoryService
 from entrepot.engine.routing import Routing
+from entrepot.engine.source_names import SourceNames
 from entrepot.engine.traffic import Traffic
 from entrepot.errors import (
     EngineBusy,
@@ -54,6 +56,11 @@ from entrepot.httpd.ranges import (
 from entrepot.httpd.sendfile import FileCutShort, spans
 from entrepot.httpd.server import RETRY_AFTER
 from entrepot.server.registry_response import PAGE_SIZE, Headers, RegistryResponse
+from entrepot.server.requested_names import (
+    RequestedNamespace,
+    RequestedRepository,
+    requested_namespace,
+)
 from entrepot.source.errors import SourceError
 from entrepot.source.loop_detection import Via, came_through
 
@@ -85,6 +92,7 @@ class RegistryApp:
         *,
         cache: ArtifactCache,
         routing: Routing,
+        source_names: SourceNames,
         repositories: RepositoryService,
         health: EngineHealth,
         traffic: Traffic,
@@ -93,6 +101,7 @@ class RegistryApp:
         """*via* recognises the requests that this engine itself sent."""
         self._cache = cache
         self._routing = routing
+        self._source_names = source_names
         self._repositories = repositories
         self._health = health
         self._traffic = traffic
@@ -167,16 +176,22 @@ class RegistryApp:
     async def _answer(self, scope: Scope, response: RegistryResponse) -> None:
         path: str = scope["path"]
         via = response.headers.get(b"via")
+        namespace = requested_namespace(scope) if path.startswith("/v2") else None
         if via is not None and path not in _HEALTH and self._via.leads_here(via):
-            raise self._loop(path, response.reader)
+            raise await self._loop(path, namespace, response)
         with came_through(via):
-            await self._answer_request(scope, path, response)
+            await self._answer_request(scope, path, namespace, response)
 
-    def _loop(self, path: str, reader: Reader) -> LoopDetected:
+    async def _loop(
+        self, path: str, namespace: RequestedNamespace | None, response: RegistryResponse
+    ) -> LoopDetected:
         match = _ADDRESS.fullmatch(path) or _TAGS.fullmatch(path)
         route = None
-        if match is not None and self._cache.access.admits(match["name"], reader):
-            route = self._routing.route(match["name"])
+        if match is not None:
+            with suppress(EntrepotError):
+                requested = await self._find(match["name"], namespace, response)
+                if self._cache.access.admits(requested.target, response.reader):
+                    route = self._routing.route(requested.target)
         rule = "one of its cache rules" if route is None else f"its cache rule {route.rule.name}"
         error = LoopDetected(
             f"An engine is its own source through {rule}: a request of its own came back to it.",
@@ -186,7 +201,32 @@ class RegistryApp:
         error.source_message = error.what
         return error
 
-    async def _answer_request(self, scope: Scope, path: str, response: RegistryResponse) -> None:
+    async def _find(
+        self, name: str, namespace: RequestedNamespace | None, response: RegistryResponse
+    ) -> RequestedRepository:
+        """The repository that a name means; raises `RepositoryNameInvalid`, `RepositoryUnknown`."""
+        target = parse_repository(name, field="name")
+        if namespace is not None:
+            access, reader = self._cache.access, response.reader
+            try:
+                target = await self._source_names.resolve(
+                    namespace.login_server,
+                    target,
+                    lambda rule: access.admits_rule(rule, reader),
+                    lambda repository: access.admits(repository, reader),
+                )
+            except RepositoryUnknown as unknown:
+                raise access.unknown(name, reader, unknown) from None
+            response.namespace = namespace.login_server
+        return RequestedRepository(name, target, namespace)
+
+    async def _answer_request(
+        self,
+        scope: Scope,
+        path: str,
+        namespace: RequestedNamespace | None,
+        response: RegistryResponse,
+    ) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
             raise PushRefused(
                 "Entrepot is a cache: nothing can be pushed to it, and nothing deleted through the "
@@ -197,17 +237,18 @@ class RegistryApp:
         if path in {"/v2/", "/v2"}:
             await response.json(b"{}")
         elif match := _ADDRESS.fullmatch(path):
-            repository = parse_repository(match["name"], field="name")
+            requested = await self._find(match["name"], namespace, response)
+            digest_or_tag = match["reference"]
             if match["kind"] == "manifests":
-                await self._manifest(repository, match["reference"], response)
+                await self._manifest(requested, digest_or_tag, response)
             elif match["kind"] == "blobs":
-                await self._blob(repository, Digest.parse(match["reference"]), response)
+                await self._blob(requested.target, Digest.parse(digest_or_tag), response)
             else:
-                await self._referrers(repository, Digest.parse(match["reference"]), response)
+                await self._referrers(requested.target, Digest.parse(digest_or_tag), response)
         elif match := _TAGS.fullmatch(path):
-            await self._tags(parse_repository(match["name"], field="name"), response)
+            await self._tags(await self._find(match["name"], namespace, response), response)
         elif path == "/v2/_catalog":
-            await self._catalog(response)
+            await self._catalog(namespace, response)
         elif path == "/healthz":
             # Any response shows that the engine is alive.
             await response.json(b'{"status":"alive"}')
@@ -222,8 +263,9 @@ class RegistryApp:
             )
 
     async def _manifest(
-        self, repository: Repository, reference_text: str, response: RegistryResponse
+        self, requested: RequestedRepository, reference_text: str, response: RegistryResponse
     ) -> None:
+        repository = requested.target
         reference = parse_reference(reference_text)
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
@@ -239,7 +281,7 @@ class RegistryApp:
                 )
                 return
         answer = await self._cache.manifest(repository, reference, reader=response.reader)
-        answer = await self._acceptable(repository, reference, accept, answer, response.reader)
+        answer = await self._acceptable(requested, reference, accept, answer, response.reader)
         manifest = answer.manifest
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
@@ -248,7 +290,7 @@ class RegistryApp:
 
     async def _acceptable(
         self,
-        repository: Repository,
+        requested: RequestedRepository,
         reference: Tag | Digest,
         accept: Accept,
         answer: ManifestAnswer,
@@ -265,11 +307,11 @@ class RegistryApp:
         if child is None or not accept.accepts(child.media_type):
             accepted = printable(", ".join(sorted(accept.media_types)), 500)
             raise ManifestUnknown(
-                f"{repository}:{reference} is a {answer.manifest.media_type}, and the client "
+                f"{requested}:{reference} is a {answer.manifest.media_type}, and the client "
                 f"accepts only {accepted}.",
                 "Use a newer client.",
             )
-        return await self._cache.manifest(repository, child.digest, reader=reader)
+        return await self._cache.manifest(requested.target, child.digest, reader=reader)
 
     def _manifest_headers(
         self,
@@ -387,28 +429,44 @@ class RegistryApp:
     def _count(self, sent: int) -> None:
         self._traffic.served(sent)
 
-    async def _tags(self, repository: Repository, response: RegistryResponse) -> None:
+    async def _tags(self, requested: RequestedRepository, response: RegistryResponse) -> None:
         n, last = response.page()
-        answer = await self._cache.tags(repository, n=n, last=last, reader=response.reader)
+        answer = await self._cache.tags(requested.target, n=n, last=last, reader=response.reader)
+        path = f"/v2/{requested.name}/tags/list"
         headers = [
             *_origin_headers(answer),
-            *_next_page(f"/v2/{repository}/tags/list", n, answer.listing.next_last),
+            *_next_page(path, n, answer.listing.next_last, requested.link_query),
         ]
-        await response.json(answer.listing.body, headers)
+        await response.json(requested.tag_list(answer.listing.body), headers)
 
-    async def _catalog(self, response: RegistryResponse) -> None:
+    async def _catalog(
+        self, namespace: RequestedNamespace | None, response: RegistryResponse
+    ) -> None:
         n, last = response.page()
-        if n == 0:
-            await response.json(b'{"repositories":[]}')
-            return
-        limit = n or PAGE_SIZE
-        names = await self._cache.access.readable(
-            response.reader, self._repositories.names, after=last, limit=limit + 1
-        )
+        limit = PAGE_SIZE if n is None else n
+        names: Sequence[str] = ()
+        access, reader = self._cache.access, response.reader
+        access.check_reads_something(reader)
+        if namespace is not None:
+            response.namespace = namespace.login_server
+        if limit and namespace is not None:
+            names = await self._source_names.cached(
+                namespace.login_server,
+                after=last,
+                limit=limit + 1,
+                may_read=lambda rule: access.admits_rule(rule, reader),
+                admits=lambda repository: access.admits(repository, reader),
+            )
+        elif limit:
+            names = await access.readable(
+                reader, self._repositories.names, after=last, limit=limit + 1
+            )
         page = names[:limit]
+        next_last = page[-1] if len(page) < len(names) else None
+        link_query = namespace.link_query if namespace is not None else {}
         await response.json(
             msgspec.json.encode({"repositories": page}),
-            _next_page("/v2/_catalog", n, page[-1] if len(page) < len(names) else None),
+            _next_page("/v2/_catalog", n, next_last, link_query),
         )
 
     async def _referrers(
@@ -485,8 +543,10 @@ def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:
     ]
 
 
-def _next_page(path: str, n: int | None, last: str | None) -> Headers:
+def _next_page(
+    path: str, n: int | None, last: str | None, link_query: Mapping[str, str]
+) -> Headers:
     if last is None:
         return []
-    query = urlencode({"n": n or PAGE_SIZE, "last": last})
+    query = urlencode({"n": n or PAGE_SIZE, "last": last, **link_query})
     return [(b"link", f'<{path}?{query}>; rel="next"'.encode("latin-1"))]

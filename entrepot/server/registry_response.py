@@ -73,6 +73,8 @@ class RegistryResponse:
         self.client: str | None = scope["client"][0] if scope.get("client") else None
         self._sends_files = "http.response.zerocopysend" in (scope.get("extensions") or {})
         self.started = False
+        self.namespace: str | None = None
+        """The source registry to which the names of the request belong, in mirror mode."""
         self._reason = b""
 
     def page(self) -> tuple[int | None, str | None]:
@@ -103,6 +105,9 @@ class RegistryResponse:
             (b"docker-distribution-api-version", b"registry/2.0"),
             (b"server", f"entrepot/{__version__}".encode()),
         ]
+        if self.namespace is not None:
+            # OCI distribution specification, "Registry Proxying".
+            common.append((b"oci-namespace", self.namespace.encode()))
         start: dict[str, Any] = {
             "type": "http.response.start",
             "status": status,

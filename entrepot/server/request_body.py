@@ -1,4 +1,4 @@
-"""The JSON bodies of requests to the management API."""
+"""The bodies of requests to the management API, nearly always JSON."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ BODY_LIMIT = 1024 * 1024
 Body = TypeVar("Body")
 
 
+async def read_bytes(request: Request, limit: int, *, hint: str) -> bytes:
+    """The body of a request; raises `RequestInvalid` beyond *limit* bytes."""
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > limit:
+            raise RequestInvalid(f"The body has more than {limit:,} bytes.", hint)
+    return bytes(content)
+
+
 async def read_body(
     request: Request,
     kind: type[Body],
@@ -26,16 +36,11 @@ async def read_body(
 
     Raises `RequestInvalid` with *hint* when it is not what was expected.
     """
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > BODY_LIMIT:
-            raise RequestInvalid(
-                f"The body has more than {BODY_LIMIT:,} bytes.",
-                "No rule and no credential set needs that much.",
-            )
+    content = await read_bytes(
+        request, BODY_LIMIT, hint="No rule and no credential set needs that much."
+    )
     try:
-        return msgspec.json.decode(bytes(content), type=kind)
+        return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         # ValueError: a number of more digits than Python reads.
         raise RequestInvalid(

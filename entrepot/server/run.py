@@ -40,8 +40,8 @@ from entrepot.server.log_format import set_up_logging
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
 from entrepot.server.responses import error_response, exception_handlers
 from entrepot.server.shutdown import Deadline, Shutdown, handle_signals, ignore_harmless_signals
-from entrepot.server.sign_in import SignIn
-from entrepot.server.tls import ServerTls
+from entrepot.server.sign_in import ReaderSignIn
+from entrepot.server.tls import TlsCertificates
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.server.v1.credentials import CredentialSetEndpoints
 from entrepot.server.v1.pulls import PullEndpoints
@@ -49,6 +49,7 @@ from entrepot.server.v1.readers import ReaderEndpoints
 from entrepot.server.v1.repositories import RepositoryEndpoints
 from entrepot.server.v1.rules import RuleEndpoints
 from entrepot.server.v1.system import SystemEndpoints
+from entrepot.server.v1.transfer import TransferEndpoints
 from entrepot.tasks import OwnedTasks, uninterrupted
 
 SHUTDOWN_GRACE = 10.0
@@ -76,6 +77,7 @@ def registry_app(engine: Engine) -> RegistryApp:
     return RegistryApp(
         cache=engine.cache,
         routing=engine.routing,
+        source_names=engine.source_names,
         repositories=engine.repositories,
         health=engine.health,
         traffic=engine.traffic,
@@ -108,6 +110,9 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
         RepositoryEndpoints(engine.repositories, engine.revisions),
         PullEndpoints(engine.pulls),
         ReaderEndpoints(engine.readers),
+        TransferEndpoints(
+            engine.exports, engine.imports, manifest_limit=engine.settings.manifest_limit
+        ),
         SystemEndpoints(
             settings=engine.settings,
             status=engine.status,
@@ -221,6 +226,7 @@ async def listening(engine: Engine, shutdown: Shutdown | None = None) -> AsyncIt
     """
     path = engine.directories.socket
     app = registry_app(engine)
+    certificates = TlsCertificates(engine.events)
     registry = HttpServer(app, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
     management = _management_server(management_app(engine))
     servers = [registry, management]
@@ -233,10 +239,13 @@ async def listening(engine: Engine, shutdown: Shutdown | None = None) -> AsyncIt
             if shutdown is not None:
                 tasks.start(_abort_when_asked_again(shutdown, servers), "cutting transfers")
             try:
-                await listeners.listen(registry, SignIn(app, engine.readers))
+                await listeners.listen(registry, ReaderSignIn(app, engine.readers), certificates)
                 await management.listen(owned.listener)
-                if (over_tcp := await _management_over_tcp(engine)) is not None:
+                if (over_tcp := await _management_over_tcp(engine, certificates)) is not None:
                     servers.append(over_tcp)
+                engine.endpoints.certificates = certificates.served
+                if certificates.served:
+                    tasks.start(certificates.watch(), "reading certificates again")
                 engine.events.record(EventKind.ENGINE_STARTED, _started_message(engine, path))
                 await asyncio.to_thread(record_engine, engine.directories.lock, path)
                 async with OwnedTasks() as socket_checks:
@@ -329,13 +338,13 @@ async def _ensure_socket(
     engine.endpoints.socket_problem = None
 
 
-async def _management_over_tcp(engine: Engine) -> HttpServer | None:
+async def _management_over_tcp(engine: Engine, certificates: TlsCertificates) -> HttpServer | None:
     """The server of the management API on TCP, where the settings ask for one."""
     over_tcp = engine.settings.management
     if over_tcp is None:
         return None
     token = await asyncio.to_thread(over_tcp.token)
-    tls = None if over_tcp.tls is None else await asyncio.to_thread(ServerTls, over_tcp.tls)
+    tls = None if over_tcp.tls is None else await certificates.add(over_tcp.tls)
     host, port = parse_listen(over_tcp.listen)
     listener = bind_listener(
         host,

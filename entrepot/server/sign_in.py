@@ -16,6 +16,7 @@ import base64
 import binascii
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -57,7 +58,7 @@ class _Credentials:
     bearer: str = ""
 
 
-class SignIn:
+class ReaderSignIn:
     """Says in the scope of each request who reads; passes the request on to *app*."""
 
     def __init__(self, app: Application, readers: ReaderService) -> None:
@@ -85,8 +86,8 @@ class SignIn:
             except TooManyGuesses as error:
                 throttled = error
         refusal = self._refusal(scope["path"], signed_in, throttled)
-        challenge = _challenge(scope, is_refused=credentials is not None)
-        sending = _with_challenge(send, challenge)
+        is_refused = credentials is not None
+        sending = _with_challenge(send, lambda: _challenge(scope, is_refused=is_refused))
         if refusal is not None:
             await RegistryResponse(scope, receive, sending).error(refusal)
             return
@@ -128,7 +129,9 @@ class _TokenRequest:
         self._receive = receive
         self._send = send
         self._readers = readers
-        self._response = RegistryResponse(scope, receive, _with_challenge(send, _BASIC_CHALLENGE))
+        self._response = RegistryResponse(
+            scope, receive, _with_challenge(send, lambda: _BASIC_CHALLENGE)
+        )
 
     async def answer(self) -> None:
         """Answer it."""
@@ -299,12 +302,12 @@ def _challenge(scope: Scope, *, is_refused: bool) -> bytes:
 _BASIC_CHALLENGE: Final = b'Basic realm="entrepot"'
 
 
-def _with_challenge(send: Send, challenge: bytes) -> Send:
+def _with_challenge(send: Send, challenge: Callable[[], bytes]) -> Send:
     """*send* that adds a challenge to a 401."""
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start" and message["status"] == 401:
-            headers = [*message["headers"], (b"www-authenticate", challenge)]
+            headers = [*message["headers"], (b"www-authenticate", challenge())]
             message = {**message, "headers": headers}
         await send(message)
 

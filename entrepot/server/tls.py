@@ -1,20 +1,186 @@
-"""TLS of the listeners: contexts of the certificates that their files hold now."""
+"""TLS of the listeners: certificates are read again when their files change.
+
+The files are polled, and symbolic links followed, because the files are replaced in many ways:
+Kubernetes swaps a link to a directory, certbot a link to a file, and others write in place.
+New connections get what was read last; open connections are not touched.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import ssl
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from cryptography import x509
+
+from entrepot.config.settings_tables import SettingsInvalid
 from entrepot.config.tls_settings import TlsFiles
+from entrepot.engine.certificates import ServedCertificate
+from entrepot.event_kinds import EventKind, Severity
+from entrepot.events import EventLog
+from entrepot.formatting import day
+
+CHECK_INTERVAL = 2.0
+"""Seconds between two looks at the files."""
+
+Signature = tuple[tuple[int, ...] | None, ...]
+"""Device, inode, size and time of the last change of each file; None for one that is gone."""
 
 
 class ServerTls:
     """The TLS of one certificate; new connections get what was read last."""
 
-    def __init__(self, files: TlsFiles) -> None:
-        """Read *files*. Blocks; raises `SettingsInvalid`."""
-        self.files = files
-        self._context = files.context()
+    def __init__(
+        self, files: TlsFiles, by_host: Mapping[str, Callable[[], ssl.SSLContext]] | None = None
+    ) -> None:
+        """Read *files*. Blocks; raises `SettingsInvalid`.
+
+        *by_host* has the contexts of hosts with a certificate of their own (RFC 6066, section 3).
+        """
+        self._files = files
+        self._by_host = by_host or {}
+        self._signature = _signature(files)
+        self._refused: Signature | None = None
+        """The files that could not be used at the last look."""
+        self._context = self._read()
+        self._digest = _digest(files)
+        self.served = ServedCertificate(files.certificate, _expiry(files.certificate))
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection."""
         return self._context
+
+    def refresh(self) -> bool:
+        """Read the files again if they changed; whether clients get another certificate.
+
+        Files that can't be used are looked at once more, because a certificate and its key may be
+        written one after the other; then ``served`` says what is wrong. Blocks.
+        """
+        signature = _signature(self._files)
+        if signature == self._signature and self.served.problem is None:
+            return False
+        try:
+            context, digest = self._read(), _digest(self._files)
+            expires = _expiry(self._files.certificate)
+        except (SettingsInvalid, OSError, ValueError) as error:
+            if signature == self._refused:
+                self.served.problem = getattr(error, "what", None) or str(error)
+            self._refused = signature
+            return False
+        if signature != _signature(self._files):
+            return False
+        has_changed = digest != self._digest
+        self._context, self._digest, self._signature = context, digest, signature
+        self._refused = None
+        self.served.expires, self.served.problem = expires, None
+        return has_changed
+
+    def _read(self) -> ssl.SSLContext:
+        context = self._files.context()
+        if self._by_host:
+            context.sni_callback = self._choose
+        return context
+
+    def _choose(
+        self, handshake: ssl.SSLSocket | ssl.SSLObject, host: str | None, _: ssl.SSLContext
+    ) -> None:
+        """Give a client the certificate of the host that it names."""
+        if host is not None and (context := self._by_host.get(host.lower())) is not None:
+            handshake.context = context()
+
+
+class TlsCertificates:
+    """The certificates of all listeners of an engine."""
+
+    def __init__(self, events: EventLog, clock: Callable[[], float] = time.time) -> None:
+        """*clock* is in seconds since the epoch."""
+        self._events = events
+        self._clock = clock
+        self._all: dict[TlsFiles, ServerTls] = {}
+
+    async def add(
+        self, files: TlsFiles, by_host: Mapping[str, TlsFiles] | None = None
+    ) -> ServerTls:
+        """The TLS of *files*, read once however many listeners have them.
+
+        *by_host* are the files of hosts with a certificate of their own. Raises `SettingsInvalid`.
+        """
+        if files not in self._all:
+            contexts = {
+                host: (await self.add(own)).context for host, own in (by_host or {}).items()
+            }
+            self._all[files] = await asyncio.to_thread(ServerTls, files, contexts)
+            self._warn_if_expired(self._all[files].served)
+        return self._all[files]
+
+    @property
+    def served(self) -> list[ServedCertificate]:
+        """What clients get."""
+        return [each.served for each in self._all.values()]
+
+    async def watch(self) -> None:
+        """Read files again when they change, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read the files that changed, and record what came of it."""
+        for tls in list(self._all.values()):
+            before = tls.served.problem
+            has_changed = await asyncio.to_thread(tls.refresh)
+            served = tls.served
+            if has_changed:
+                self._events.record(
+                    EventKind.CERTIFICATE_READ,
+                    f"The certificate in {served.file} was read again: it is valid until "
+                    f"{day(served.expires)}.",
+                    str(served.file),
+                )
+                self._warn_if_expired(served)
+            elif served.problem is not None and served.problem != before:
+                self._events.record(
+                    EventKind.CERTIFICATE_REFUSED,
+                    f"{served.problem} What was read before goes on being used.",
+                    str(served.file),
+                    severity=Severity.ERROR,
+                )
+
+    def _warn_if_expired(self, served: ServedCertificate) -> None:
+        if served.expires <= self._clock():
+            # A client that does not check certificates can still pull, so the engine serves.
+            self._events.record(
+                EventKind.CERTIFICATE_EXPIRED,
+                f"The certificate in {served.file} expired at {day(served.expires)}: "
+                "clients refuse it. Renew it in place: it is read again by itself.",
+                str(served.file),
+                severity=Severity.ERROR,
+            )
+
+
+def _signature(files: TlsFiles) -> Signature:
+    return tuple(_file_signature(path) for path in files.paths())
+
+
+def _file_signature(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _digest(files: TlsFiles) -> bytes:
+    digest = hashlib.sha256()
+    for path in files.paths():
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.digest()
+
+
+def _expiry(certificate: Path) -> float:
+    """When the server's certificate expires, in seconds since the epoch."""
+    first = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+    return first.not_valid_after_utc.timestamp()

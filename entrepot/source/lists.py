@@ -20,6 +20,7 @@ from entrepot.source.http import SourceResponse
 from entrepot.source.manifests import DOCUMENT_THREAD_THRESHOLD, check_manifest, fetch_manifest
 from entrepot.source.refusals import NOT_A_REGISTRY
 from entrepot.source.registry_api import RegistryApi
+from entrepot.source.warnings import NO_NOTE, SourceNote
 
 TAGS_LIMIT = 16 * 1024 * 1024
 """The largest list of tags that is read, in bytes."""
@@ -45,6 +46,7 @@ class TagPage:
 
     tags: tuple[str, ...]
     next_last: str | None
+    note: SourceNote = NO_NOTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class ReferrersIndex:
 
     content: bytes
     filtered: bool
+    note: SourceNote = NO_NOTE
 
     @property
     def media_type(self) -> str:
@@ -132,15 +135,17 @@ async def list_tags(
             counted(listed.dropped, "name"),
             repository,
         )
+    note = SourceNote.of(response.headers)
     if n is not None and len(listed.names) > n:
-        return TagPage(tuple(listed.names[:n]), listed.names[n - 1] if n else None)
+        return TagPage(tuple(listed.names[:n]), listed.names[n - 1] if n else None, note)
     link, target = api.next_page(response)
     if link is None or listed.last_entry is None:
-        return TagPage(tuple(listed.names), None)
+        return TagPage(tuple(listed.names), None, note)
     next_last = _cursor(target.params.get("last") if target is not None else None) or _cursor(
         listed.last_entry
     )
-    return TagPage(tuple(listed.names), next_last or (listed.names[-1] if listed.names else None))
+    next_last = next_last or (listed.names[-1] if listed.names else None)
+    return TagPage(tuple(listed.names), next_last, note)
 
 
 async def list_referrers(
@@ -166,7 +171,7 @@ async def list_referrers(
         # Distribution specification 1.1, "Referrers Tag Schema".
         tag = Tag(f"{digest.algorithm}-{digest.hex}"[:128])
         fallback = await fetch_manifest(api, repository, tag, limit=limit)
-        return ReferrersIndex(fallback.content, False)
+        return ReferrersIndex(fallback.content, False, fallback.note)
     except SourceNotFound:
         return ReferrersIndex(EMPTY_INDEX, False)
 
@@ -176,6 +181,7 @@ async def _list_referrer_pages(
 ) -> ReferrersIndex:
     pages: list[bytes] = []
     filtered = bool(query)
+    note = NO_NOTE
     budget = limit
     queries: set[str] = set()
     next_query: str | None = query
@@ -200,6 +206,8 @@ async def _list_referrer_pages(
             ) from None
         await check_manifest(api, response, content, None, about)
         pages.append(content)
+        if note is NO_NOTE:
+            note = SourceNote.of(response.headers)
         budget -= len(content)
         applied = response.headers.get("oci-filters-applied", "")[:256].lower().split(",")
         filtered = filtered and "artifacttype" in (name.strip() for name in applied)
@@ -211,9 +219,8 @@ async def _list_referrer_pages(
                 "it.",
             )
     try:
-        return ReferrersIndex(
-            await asyncio.to_thread(_join_pages, pages) if len(pages) > 1 else pages[0], filtered
-        )
+        content = await asyncio.to_thread(_join_pages, pages) if len(pages) > 1 else pages[0]
+        return ReferrersIndex(content, filtered, note)
     except Undecodable:
         raise SourceAnswerInvalid(
             f"{api.login_server} answers with something that is no index for {about}.",

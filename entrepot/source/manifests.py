@@ -7,7 +7,7 @@ specification 1.1, "Pulling manifests").
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -20,6 +20,7 @@ from entrepot.source.errors import SourceAnswerInvalid
 from entrepot.source.http import SourceResponse
 from entrepot.source.refusals import ASK_PUBLISHER, NOT_A_REGISTRY
 from entrepot.source.registry_api import RegistryApi, stated_digest
+from entrepot.source.warnings import NO_NOTE, SourceNote
 
 MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 """All four media types of images; another one only where the source has nothing better: an
@@ -47,6 +48,7 @@ class ManifestHead:
     digest: Digest | None
     media_type: str | None
     size: int | None
+    note: SourceNote = NO_NOTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class FetchedManifest:
     content: bytes
     media_type: str
     digest: Digest
+    note: SourceNote = NO_NOTE
 
 
 class _ManifestHint(msgspec.Struct, rename="camel"):
@@ -109,7 +112,7 @@ async def head_manifest(
         # Some registries put "Content-Length: 0" on every HEAD; no manifest is empty.
         # Nor is the length of one that is compressed on the way its size.
         size = response.length if response.length and response.coding is None else None
-        return ManifestHead(digest, media_type, size)
+        return ManifestHead(digest, media_type, size, SourceNote.of(response.headers))
 
 
 async def fetch_manifest(
@@ -128,7 +131,8 @@ async def fetch_manifest(
         limit=limit,
     )
     digest = reference if isinstance(reference, Digest) else stated_digest(response.headers)
-    return await check_manifest(api, response, content, digest, about)
+    manifest = await check_manifest(api, response, content, digest, about)
+    return replace(manifest, note=SourceNote.of(response.headers))
 
 
 async def check_manifest(

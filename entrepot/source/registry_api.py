@@ -145,6 +145,10 @@ class RegistryApi:
         if pause is not None:
             raise self.refusals.rate_limited(about, pause)
         url = httpx.URL(f"{self._login.registry.endpoint}/v2/{path}")
+        if self._login.registry.mirror:
+            # OCI distribution specification, "Registry Proxying". A link of the mirror to its next
+            # page has it already.
+            url = url.copy_set_param("ns", self.login_server)
         try:
             response = await self._request_signed_in(
                 method, url, headers, repository, about, for_blob=for_blob

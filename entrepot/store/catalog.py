@@ -47,6 +47,7 @@ from entrepot.store.tag_contents import (
     read_repository_contents,
     read_tag_contents,
 )
+from entrepot.store.transfer import TransferQueries
 from entrepot.store.usage import Usage, write_usage
 
 ROWS_ON_LOOP = 200
@@ -64,7 +65,7 @@ class Locks:
     manifests: frozenset[Digest]
 
 
-class Catalog(RepositoryListings, ContentListings, CatalogRemovals):
+class Catalog(RepositoryListings, ContentListings, CatalogRemovals, TransferQueries):
     """The catalog of one engine: its database with the queries."""
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:

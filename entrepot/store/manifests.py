@@ -275,6 +275,43 @@ def attestations(content: bytes) -> dict[str, str]:
     return images
 
 
+class _Artifact(msgspec.Struct):
+    subject: msgspec.Raw = _ABSENT
+    artifact_type: msgspec.Raw = msgspec.field(name="artifactType", default=_ABSENT)
+    config: msgspec.Raw = _ABSENT
+
+
+_artifact_decoder = msgspec.json.Decoder(_Artifact)
+
+
+def subject_of(content: bytes) -> Digest | None:
+    """The manifest that another one is about (OCI image specification 1.1, "subject").
+
+    None where it names none that can be read.
+    """
+    try:
+        subject = _artifact_decoder.decode(first_json_value(content)).subject
+        return Digest.parse(_text(_odd_descriptor_decoder.decode(subject).digest) or "")
+    except (*_UNDECODABLE, DigestInvalid):
+        return None
+
+
+def artifact_type_of(content: bytes) -> str | None:
+    """The artifact type of a manifest, else the type of its config (OCI distribution 1.1).
+
+    None where it has neither.
+    """
+    with suppress(*_UNDECODABLE):
+        artifact = _artifact_decoder.decode(first_json_value(content))
+        config_type = None
+        with suppress(*_UNDECODABLE):
+            config_type = _text(_odd_descriptor_decoder.decode(artifact.config).media_type)
+        for media_type in (_text(artifact.artifact_type), config_type):
+            if media_type and _is_media_type(media_type):
+                return media_type
+    return None
+
+
 def _digest_or_nothing(text: Any) -> str:
     try:
         return str(Digest.parse(text)) if isinstance(text, str) else ""

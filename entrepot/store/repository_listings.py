@@ -57,6 +57,24 @@ class RepositoryListings(CatalogDatabase):
             lambda connection: _read_names_within(connection, ranges, limit), long=True
         )
 
+    async def first_sources(
+        self, ranges: Sequence[NameRange], limit: int
+    ) -> list[list[tuple[Repository, str]]]:
+        """For each range of names its first *limit* cached repositories, with their sources."""
+
+        def read(connection: Connection) -> list[list[tuple[Repository, str]]]:
+            return [
+                [
+                    (Repository(row.name), row.source)
+                    for row in connection.execute(
+                        _SOURCES, {**name_range._asdict(), "limit": limit}
+                    )
+                ]
+                for name_range in ranges
+            ]
+
+        return await self._read(read, long=True)
+
     def find_within(self, names: NameRange, limit: int) -> tuple[list[str], int]:
         """The same of one range, for a thread: blocks it, so never call it on the event loop.
 
@@ -129,6 +147,12 @@ class RepositoryListings(CatalogDatabase):
 
 _WITHIN = (_column.name >= bindparam("first"), _column.name < bindparam("before"))
 _NAMES = select(_column.name).where(*_WITHIN).order_by(_column.name).limit(bindparam("limit"))
+_SOURCES = (
+    select(_column.name, _column.source)
+    .where(*_WITHIN)
+    .order_by(_column.name)
+    .limit(bindparam("limit"))
+)
 _COUNT = select(func.count()).select_from(schema.repositories).where(*_WITHIN)
 _USAGE = select(
     func.count(),

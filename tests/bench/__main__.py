@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import pytest
@@ -31,23 +32,7 @@ from tests.bench.targets import report
 from tests.bench.tls_pull import pull_without_client
 
 Scenario = Callable[[Bench], object]
-
-FULL: dict[str, Scenario] = {
-    "warm-blob": lambda bench: scenarios.warm_blob(bench, 128 * MEGABYTE, [1, 16]),
-    "manifest": lambda bench: scenarios.warm_manifest(bench, 16, 4.0),
-    "small-layers": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6),
-    "large-layers": lambda bench: scenarios.image_pull(bench, [128 * MEGABYTE] * 8),
-    "one-client": lambda bench: scenarios.cold_blobs(bench, 1, 200 * MEGABYTE),
-    "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 200 * MEGABYTE),
-    "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 100 * MEGABYTE, blobs=8),
-    "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, 400 * MEGABYTE, tls=True),
-    "tls-image": lambda bench: scenarios.image_pull(bench, [64 * MEGABYTE] * 6, tls=True),
-    "tls-pull": lambda bench: pull_without_client(bench, [400 * MEGABYTE]),
-    "fairness": lambda bench: fairness(bench, Crowd()),
-    "misses": lambda bench: misses(bench, 2.0),
-    "large-cache": lambda bench: scenarios.large_cache(bench, 10_000, 1_000),
-    "dashboard": lambda bench: dashboard(bench, 10_000),
-}
+T = TypeVar("T")
 
 GROWTH = {
     "growth-1000": Size("repositories", 1_000),
@@ -57,29 +42,38 @@ GROWTH = {
 }
 """What ``--growth`` measures."""
 
-QUICK: dict[str, Scenario] = {
-    "warm-blob": lambda bench: scenarios.warm_blob(bench, 32 * MEGABYTE, [1, 16]),
-    "manifest": lambda bench: scenarios.warm_manifest(bench, 16, 1.0),
-    "small-layers": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6),
-    "large-layers": lambda bench: scenarios.image_pull(bench, [64 * MEGABYTE] * 4),
-    "one-client": lambda bench: scenarios.cold_blobs(bench, 1, 50 * MEGABYTE),
-    "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 20 * MEGABYTE),
-    "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 10 * MEGABYTE, blobs=8),
-    "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, 100 * MEGABYTE, tls=True),
-    "tls-image": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6, tls=True),
-    "tls-pull": lambda bench: pull_without_client(bench, [100 * MEGABYTE]),
-    "fairness": lambda bench: fairness(
-        bench,
-        Crowd(
-            duration=2.0,
-            cached=tuple(n * MEGABYTE for n in (1, 10, 20)),
-            cold=tuple(n * MEGABYTE for n in range(1, 21)),
-        ),
-    ),
-    "misses": lambda bench: misses(bench, 1.0),
-    "large-cache": lambda bench: scenarios.large_cache(bench, 1_000, 1_000),
-    "dashboard": lambda bench: dashboard(bench, 1_000),
-}
+
+def scenarios_of(*, quick: bool) -> dict[str, Scenario]:
+    """What is measured, by name; *quick* takes smaller blobs and fewer seconds."""
+
+    def choose(full: T, small: T) -> T:
+        return small if quick else full
+
+    def size(full: int, small: int) -> int:
+        return choose(full, small) * MEGABYTE
+
+    crowd = Crowd(
+        duration=2.0,
+        cached=tuple(n * MEGABYTE for n in (1, 10, 20)),
+        cold=tuple(n * MEGABYTE for n in range(1, 21)),
+    )
+    large = [size(128, 64)] * choose(8, 4)
+    return {
+        "warm-blob": lambda bench: scenarios.warm_blob(bench, size(128, 32), [1, 16]),
+        "manifest": lambda bench: scenarios.warm_manifest(bench, 16, choose(4.0, 1.0)),
+        "small-layers": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6),
+        "large-layers": lambda bench: scenarios.image_pull(bench, large),
+        "one-client": lambda bench: scenarios.cold_blobs(bench, 1, size(200, 50)),
+        "crowd": lambda bench: scenarios.cold_blobs(bench, 50, size(200, 20)),
+        "transfers": lambda bench: scenarios.cold_blobs(bench, 200, size(100, 10), blobs=8),
+        "tls-blob": lambda bench: scenarios.cold_blobs(bench, 1, size(400, 100), tls=True),
+        "tls-image": lambda bench: scenarios.image_pull(bench, [size(64, 16)] * 6, tls=True),
+        "tls-pull": lambda bench: pull_without_client(bench, [size(400, 100)]),
+        "fairness": lambda bench: fairness(bench, choose(Crowd(), crowd)),
+        "misses": lambda bench: misses(bench, choose(2.0, 1.0)),
+        "large-cache": lambda bench: scenarios.large_cache(bench, choose(10_000, 1_000), 1_000),
+        "dashboard": lambda bench: dashboard(bench, choose(10_000, 1_000)),
+    }
 
 
 @click.command(help=__doc__)
@@ -107,7 +101,7 @@ QUICK: dict[str, Scenario] = {
     "--only",
     "chosen",
     multiple=True,
-    type=click.Choice([*FULL, *GROWTH]),
+    type=click.Choice([*scenarios_of(quick=False), *GROWTH]),
     help="A scenario to run; may be repeated.  [default: all without growth]",
 )
 @click.option(
@@ -172,7 +166,7 @@ def main(
             distribution=distribution,
         )
         try:
-            for name, scenario in (QUICK if quick else FULL).items():
+            for name, scenario in scenarios_of(quick=quick).items():
                 if name in chosen or not (chosen or is_growth):
                     scenario(bench)
             sizes = {

@@ -761,7 +761,7 @@ def _made(kind: object) -> BaseException:
     leaves=st.booleans(),
 )
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 async def test_s02_whatever_a_source_does_a_fill_ends_and_all_who_wait_are_released(
     tmp_path: Path,

@@ -4,6 +4,7 @@ where one of them is not right."""
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,11 +17,13 @@ from entrepot.api.client import CacheClient
 from entrepot.api.errors import EngineRefused, EngineUnreachable, EngineUntrusted
 from entrepot.api.models import EngineStatus
 from entrepot.config.settings import ManagementOverTcp, Settings, TlsFiles
+from entrepot.core.reference import Repository
 from entrepot.engine.engine import Engine
 from entrepot.event_kinds import EventKind
 from tests.cli.conftest import PATIENCE, CommandLine, next_line
 from tests.conftest import answering
 from tests.e2e.registries.certificates import Authority
+from tests.fakes import FakeRegistry
 
 TOKEN = "a-token-of-thirty-characters.."
 
@@ -92,6 +95,23 @@ async def test_commands_speak_to_the_engine_with_its_token(
     assert (refused.status, "(EngineReadOnly)" in refused.errors) == (1, True)
     await near.done(*trusting, "rule", "delete", "--name", "example-library", "--yes")
     assert len(engine.documents.rules) == 0
+
+
+async def test_images_go_out_and_in_over_https(
+    near: CommandLine, authority: Authority, engine: Engine, source: FakeRegistry, tmp_path: Path
+) -> None:
+    layer = os.urandom(1_000_000)
+    image = source.add_image("library/big", "1", layers=[layer], platforms=["linux/amd64"])
+    near.environment["ENTREPOT_TOKEN"] = TOKEN
+    trusting = ["--ca-file", str(authority.path)]
+    options = ["--platform", "linux/amd64"]
+    await near.done(*trusting, "export", "library/big:1", f"{tmp_path}/out/", *options)
+    exported = tmp_path / "out/blobs/sha256" / image.platforms["linux/amd64"].layers[0].digest.hex
+    assert exported.read_bytes() == layer
+    target = ["--repository", "library/copy", "--rule", "example-library"]
+    summary = await near.ask(*trusting, "import", f"{tmp_path}/out", *target)
+    assert [image["outcome"] for image in summary["images"]] == ["imported"]
+    assert await engine.catalog.is_cached(Repository("library/copy"))
 
 
 async def test_a_certificate_that_nobody_vouches_for(near: CommandLine, token_file: Path) -> None:

@@ -120,7 +120,7 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(
         (["rule", "show", "example"], "Missing option '--name'"),
         (
             ["rule", "update", "--name", "example"],
-            "There is nothing to change: give --cred-set, --remove-cred-set or --freshness.",
+            "There is nothing to change: give --cred-set, --remove-cred-set, --freshness, --reader,",
         ),
         (
             ["rule", "update", "--name", "example", "--cred-set", "a", "--remove-cred-set"],

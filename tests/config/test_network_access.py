@@ -9,6 +9,7 @@ import pytest
 
 from entrepot.config.mirror_settings import Mirror
 from entrepot.config.network_access import access_problems, check_network_access
+from entrepot.config.reader_settings import ReaderSettings
 from entrepot.config.settings import Settings, SettingsInvalid, TlsFiles
 
 TLS = TlsFiles(Path("server.crt"), Path("server.key"))
@@ -37,7 +38,7 @@ def test_loopback_is_never_refused(listen: str) -> None:
             "--allow-anonymous",
         ),
         (replace(OPEN, allow_anonymous=True), "over plain HTTP, and nothing says"),
-        (replace(OPEN, allow_plain_http=True, allow_anonymous=False), "without sign-in, and"),
+        (replace(OPEN, allow_plain_http=True), "without sign-in, and"),
         (
             Settings(mirrors=(Mirror("docker.io", "[::]:5002"),)),
             "could reach the registry on [::]:5002 over plain HTTP and without sign-in",
@@ -74,3 +75,18 @@ def test_what_is_open_is_named_all_the_same() -> None:
     assert "0.0.0.0:5000 over plain HTTP" in problems[0]
     assert "without signing in" in problems[1]
     assert len(list(access_problems(replace(OPEN, tls=TLS)))) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(OPEN, tls=TLS, readers=ReaderSettings()),
+        # Personal tokens alone.
+        replace(OPEN, tls=TLS, allow_anonymous=False),
+    ],
+)
+def test_readers_who_sign_in_make_an_open_address_one_that_is_meant(settings: Settings) -> None:
+    check_network_access(settings)
+    assert list(access_problems(settings)) == []
+    [(what, _)] = access_problems(replace(settings, readers=ReaderSettings(), allow_anonymous=True))
+    assert "may pull what has no readers without signing in" in what

@@ -60,6 +60,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
         [upstreams."docker.io"]
         endpoint = "http://127.0.0.1:5002"
+        mirror = true
         """,
     )
     assert settings == Settings(
@@ -80,7 +81,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
                 "https://mirror.example.com",
                 ("https://auth.example.net",),
             ),
-            DeclaredRegistry("docker.io", endpoint="http://127.0.0.1:5002"),
+            DeclaredRegistry("docker.io", endpoint="http://127.0.0.1:5002", mirror=True),
         ),
     )
     assert (
@@ -229,6 +230,7 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
             "not the address of a registry",
         ),
         ('[upstreams."r.example.com"]\nendpoint = "http://10.0.0.1"', 2, "endpoint", "in clear"),
+        ('[upstreams."r.example.com"]\nmirror = true', 2, "mirror", "has no endpoint"),
         (
             '[upstreams."r.example.com"]\nname = "x"\nrealms = ["https://a.example.com/jwt"]',
             3,

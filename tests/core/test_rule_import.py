@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from entrepot.core.credentials import CredentialBook, CredentialSetDraft
+from entrepot.core.readers import ReaderAccess
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rule_import import ImportResult, read_import
 from entrepot.core.rules import RuleBook, RuleDraft
@@ -144,3 +145,21 @@ def test_a_text_that_can_not_be_read_says_where(text: str, line: int | None, mes
     [problem] = result.problems
     assert (problem.line, result.possible) == (line, False)
     assert message in problem.refusal.message
+
+
+def test_the_readers_of_a_rule_are_imported_and_compared() -> None:
+    text = (
+        '[[rules]]\nname = "acme-private"\nsource_repository = "mcr.microsoft.com/acme/*"\n'
+        'target_repository = "acme/*"\nreaders = ["ci", "@ops"]\nanonymous = false\n'
+    )
+    sets = CredentialBook(SourceRegistries())
+    result = read_import(text, RuleBook(SourceRegistries(), sets), sets)
+    assert result.possible
+    assert result.rules.get("acme-private").access == ReaderAccess(("ci", "@ops"), anonymous=False)
+    again = read_import(text, result.rules, sets)
+    assert [entry.outcome for entry in again.entries] == [ImportOutcome.UNCHANGED]
+    other = read_import(text.replace('"ci", ', ""), result.rules, sets)
+    assert [entry.outcome for entry in other.entries] == [ImportOutcome.CONFLICT]
+    wrong = read_import(text.replace("@ops", "a b"), RuleBook(SourceRegistries(), sets), sets)
+    [entry] = wrong.entries
+    assert [problem.field for problem in entry.problems] == ["readers"]

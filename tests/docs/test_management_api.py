@@ -15,7 +15,7 @@ PREFIX = "/entrepot/v1/"
 
 async def test_the_page_has_each_path_with_each_method_and_no_other(engine: Engine) -> None:
     page = (CHECKOUT / "docs/management-api.md").read_text()
-    rows = re.findall(r"^\| (GET|POST|DELETE) \| `([^`]+)` \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \|", page, re.MULTILINE)
     assert set(rows) == {
         (method, re.sub(r":\w+}", "}", route.path.removeprefix(PREFIX)))
         for route in management_app(engine).routes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,27 @@ from entrepot.api.models import PullSnapshot
 from entrepot.cache.pull import Pull
 from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine
+
+_POLLING = {asyncio.sleep.__code__, asyncio.Event.wait.__code__}
+"""What a background task awaits between two of its rounds."""
+
+
+async def settled(engine: Engine) -> None:
+    """Wait until every background task of an engine rests until its next round.
+
+    What an engine does after its start (a health check, the reconciliation, a round of maintenance)
+    would otherwise meet what a test patches, moves, or counts.
+    """
+    async with asyncio.timeout(60):
+        while not all(_rests(task) for task in engine._tasks._tasks):
+            await asyncio.sleep(0.001)
+
+
+def _rests(task: asyncio.Task[None]) -> bool:
+    coroutine = task.get_coro()
+    assert inspect.iscoroutine(coroutine)
+    awaited = coroutine.cr_await
+    return inspect.iscoroutine(awaited) and awaited.cr_code in _POLLING
 
 
 async def ended(engine: Engine, pull: PullSnapshot) -> PullSnapshot:

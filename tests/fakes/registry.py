@@ -118,6 +118,9 @@ class FakeRegistry(Server):
         """The content of a blob that it has."""
         return self._blobs[repository][digest].content
 
+    def remove_blob(self, repository: str, digest: Digest) -> None:
+        del self._blobs[repository][str(digest)]
+
     def remove_tag(self, repository: str, tag: str) -> None:
         del self._tags[repository][tag]
 

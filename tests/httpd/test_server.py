@@ -59,6 +59,22 @@ async def test_overlong_headers_and_other_protocols_get_400_without_a_stack_trac
     assert caplog.records == []
 
 
+async def test_tls_on_a_plain_port_gets_one_sentence_and_a_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "entrepot.server")
+    listener = bind_tcp("127.0.0.1", 0)
+    async with serving(echo, listener), asyncio.timeout(30):
+        # What Go says of it is "server gave HTTP response to HTTPS client".
+        with pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
+            await asyncio.open_connection(
+                *listener.getsockname(), ssl=True, server_hostname="localhost"
+            )
+    assert [record.getMessage() for record in caplog.records] == [
+        "This port speaks plain HTTP, and the client began with TLS. Its address is 127.0.0.1."
+    ]
+
+
 async def test_one_connection_too_many_takes_the_place_of_an_idle_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,7 +168,8 @@ async def test_behind_tls_the_same_application_answers(tmp_path: Path) -> None:
             f"https://localhost:{listener.getsockname()[1]}/", content=b"x" * 100_000
         )
         assert (response.status_code, len(response.content)) == (200, 100_000)
-    assert (scopes[0]["scheme"], scopes[0]["extensions"]) == ("https", {})
+    assert scopes[0]["scheme"] == "https"
+    assert "http.response.zerocopysend" in scopes[0]["extensions"]
 
 
 def test_an_address_in_use_is_an_error() -> None:

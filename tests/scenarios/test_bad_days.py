@@ -680,10 +680,10 @@ async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image
 async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(
     registry: httpx.AsyncClient, source: FakeRegistry, sent: list[str]
 ) -> None:
-    image = source.add_image("library/nginx", "1.27")
-    assert (await registry.get(f"{TAG}?ns=169.254.169.254")).content == image.manifest.content
-    assert (await registry.get("/v2/other/app/manifests/1?ns=169.254.169.254")).status_code == 404
-    assert sent == [f"GET {TAG}"]
+    source.add_image("library/nginx", "1.27")
+    for path in (TAG, "/v2/other/app/manifests/1"):
+        assert (await registry.get(f"{path}?ns=169.254.169.254")).status_code == 404
+    assert sent == []
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,11 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.httpd.server import bind_tcp, serving
+from entrepot.server.mirror_namespace import FixedNamespace
 from entrepot.server.registry_response import MAX_WAIT
 from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import FakeRegistry, Status
+from tests.fakes import FakeRegistry, Headers, Status
 
 PATHS = [
     "manifests/1",
@@ -61,7 +62,7 @@ async def engines(
                 RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*")
             )
             await stack.enter_async_context(serving(registry_app(engine), listener))
-            client = httpx.AsyncClient(base_url=address_of(listener), timeout=60)
+            client = httpx.AsyncClient(base_url=address_of(listener), timeout=60, verify=False)
             running.append((engine, await stack.enter_async_context(client)))
         yield running
 
@@ -189,3 +190,166 @@ async def test_a_long_sentence_of_a_source_is_cut_between_words(
     message = response.json()["errors"][0]["message"]
     assert "quotation quotation…)" in message
     assert len(message) < 450
+
+
+async def test_the_next_engine_says_too_that_an_answer_is_stale(
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
+) -> None:
+    """It took the stale answer for a confirmation, and its clients saw no warning."""
+    image = source.add_image("library/nginx", "1")
+    source.add_image("library/nginx", "2")
+    paths = [
+        "/v2/library/nginx/manifests/1",
+        "/v2/library/nginx/tags/list",
+        f"/v2/library/nginx/referrers/{image.digest}",
+    ]
+    async with engines(tmp_path, settings, clock, [source.url, 0, 1]) as running:
+        clients = [client for _, client in running]
+        for path in paths:
+            for client in clients:
+                assert "warning" not in (await client.get(path)).headers
+        await clients[0].get("/v2/library/nginx/manifests/2")
+        misses = [engine.cache.misses for engine, _ in running]
+        await source.stop()
+        clock.now += 3_600
+        for path in [*paths, "/v2/library/nginx/manifests/2"]:
+            for client in clients:
+                for response in (await client.get(path), await client.get(path)):
+                    assert (response.status_code, response.headers["entrepot-origin"]) == (
+                        200,
+                        "stale",
+                    ), (path, clients.index(client))
+                    warning = response.headers["warning"]
+                    assert warning.startswith(f'299 - "{LOGIN_SERVER}')
+                    # Engines in a row do not add their own sentences.
+                    assert warning.count("cache rule") == 1
+        # The second tag came from the first engine.
+        assert [engine.cache.misses - misses[n] for n, (engine, _) in enumerate(running)] == [
+            0,
+            1,
+            1,
+        ]
+
+
+async def test_an_engine_asks_again_once_its_source_can_confirm(
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
+) -> None:
+    source.add_image("library/nginx", "1")
+    async with engines(tmp_path, settings, clock, [source.url, 0]) as running:
+        client = running[-1][1]
+        await client.get("/v2/library/nginx/manifests/1")
+        source.fault("/manifests/", Status(500))
+        clock.now += 3_600
+        response = await client.get("/v2/library/nginx/manifests/1")
+        assert response.headers["entrepot-origin"] == "stale"
+        source.clear_faults()
+        moved = source.add_image("library/nginx", "1", layers=[b"moved"])
+        clock.now += 60
+        response = await client.get("/v2/library/nginx/manifests/1")
+        assert (response.content, "warning" in response.headers) == (moved.manifest.content, False)
+
+
+async def test_a_warning_of_a_source_reaches_the_clients(
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
+) -> None:
+    """OCI distribution specification 1.1, "Warnings"."""
+    source.add_image("library/nginx", "1")
+    source.fault("/v2/", Headers(set={"Warning": '299 - "Use library/other: \\"old\\"."'}))
+    async with engines(tmp_path, settings, clock, [source.url, 0]) as running:
+        for path in ("manifests/1", "tags/list"):
+            response = await running[-1][1].get(f"/v2/library/nginx/{path}")
+            assert response.headers["warning"] == "299 - \"Use library/other: 'old'.\""
+            assert response.headers["entrepot-origin"] == "upstream"
+
+
+@asynccontextmanager
+async def mirrors(
+    root: Path, settings: Settings, clock: Clock, source: FakeRegistry, *, by_ns: bool
+) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """Clients of a mirror of Docker Hub, and of one in front of it.
+
+    The second asks the first by ``ns``, or at an address where all names are of Docker Hub.
+    """
+    listeners = [bind_tcp("127.0.0.1", 0) for _ in range(2)]
+    endpoints = [source.url, address_of(listeners[0])]
+    async with AsyncExitStack() as stack:
+        clients = []
+        for number, (listener, endpoint) in enumerate(zip(listeners, endpoints, strict=True)):
+            hub = DeclaredRegistry(
+                "docker.io",
+                sign_in=SignIn.NONE,
+                endpoint=endpoint,
+                mirror=by_ns and endpoint != source.url,
+            )
+            directories = Directories.under(root / str(number))
+            opened = Engine.open(directories, replace(settings, upstreams=(hub,)), clock=clock)
+            engine = await stack.enter_async_context(opened)
+            await engine.rules.create(
+                RuleDraft(f"rule-{number}", "docker.io/*", f"target-{number}/*")
+            )
+            app = registry_app(engine)
+            served = app if by_ns else FixedNamespace(app, "docker.io")
+            await stack.enter_async_context(serving(served, listener))
+            client = httpx.AsyncClient(
+                base_url=address_of(listener),
+                params={"ns": "docker.io"} if by_ns else {},
+                timeout=60,
+            )
+            clients.append(await stack.enter_async_context(client))
+        yield clients
+
+
+@pytest.mark.parametrize("by_ns", [True, False], ids=["ns", "listener"])
+async def test_a_mirror_may_be_in_front_of_a_mirror(
+    by_ns: bool, tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
+) -> None:
+    image = source.add_image("library/nginx", "1", platforms=["linux/amd64"], index=False)
+    for tag in "abc":
+        source.add_image("library/nginx", tag, layers=[10])
+    signature = source.add_image("library/nginx", "s", platforms=["linux/amd64"], index=False)
+    source.add_referrer("library/nginx", image.digest, signature.manifest, "example/signature")
+    async with mirrors(tmp_path, settings, clock, source, by_ns=by_ns) as clients:
+        last = clients[-1]
+        assert (await last.get("/v2/nginx/manifests/1")).content == image.manifest.content
+        for blob in image.platforms["linux/amd64"].blobs:
+            content = (await last.get(f"/v2/library/nginx/blobs/{blob.digest}")).content
+            assert content == blob.content
+            assert source.count("GET", str(blob.digest)) == 1
+        page = await last.get("/v2/library/nginx/tags/list", params={"n": 3})
+        assert page.json() == {"name": "library/nginx", "tags": ["1", "a", "b"]}
+        rest = await last.get("/v2/library/nginx/tags/list", params={"n": 3, "last": "b"})
+        assert rest.json()["tags"] == ["c", "s"]
+        referrers = await last.get(f"/v2/library/nginx/referrers/{image.digest}")
+        assert [entry["digest"] for entry in referrers.json()["manifests"]] == [
+            str(signature.digest)
+        ]
+        for client in clients:
+            missing = await client.get("/v2/library/nginx/manifests/none")
+            assert missing.status_code == 404
+        source.fault("/manifests/", Status(503, headers={"Retry-After": "40"}))
+        clock.now += 3_600
+        for client in clients:
+            busy = await client.get("/v2/library/nginx/manifests/2")
+            assert (busy.status_code, int(busy.headers["retry-after"]) >= 30) == (503, True)
+            stale = await client.get("/v2/library/nginx/manifests/1")
+            assert (stale.status_code, stale.headers["oci-namespace"]) == (200, "docker.io")
+            assert stale.headers["warning"].startswith('299 - "docker.io ')
+
+
+async def test_mirrors_in_a_ring_notice_it(
+    tmp_path: Path, settings: Settings, clock: Clock
+) -> None:
+    listener = bind_tcp("127.0.0.1", 0)
+    upstream = DeclaredRegistry(
+        "docker.io", sign_in=SignIn.NONE, endpoint=address_of(listener), mirror=True
+    )
+    directories = Directories.under(tmp_path / "ring")
+    async with (
+        Engine.open(directories, replace(settings, upstreams=(upstream,)), clock=clock) as engine,
+        serving(registry_app(engine), listener),
+        httpx.AsyncClient(base_url=address_of(listener), timeout=60) as client,
+    ):
+        await engine.rules.create(RuleDraft("own-source", "docker.io/*", "hub/*"))
+        response = await client.get("/v2/library/nginx/manifests/1?ns=docker.io")
+        assert response.status_code == 508
+        assert "through its cache rule own-source" in response.text

@@ -308,7 +308,7 @@ async def test_f90_a_reader_of_a_truncated_file_is_cut_off_with_one_line_in_the_
     async with listening(engine):
         logging.getLogger("entrepot").propagate = True
         async with httpx.AsyncClient(
-            base_url=f"http://{engine.address}", timeout=30, trust_env=False
+            base_url=f"http://{engine.address}", timeout=30, trust_env=False, verify=False
         ) as client:
             with pytest.raises(httpx.RemoteProtocolError):
                 await get(client)

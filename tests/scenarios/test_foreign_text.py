@@ -86,10 +86,10 @@ def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
 
 def in_time(read: Callable[[str], object], longest: int) -> None:
     for text in hostile(longest):
-        started_at = time.perf_counter()
+        started_at = time.thread_time()
         with suppress(EntrepotError):
             read(text)
-        seconds = time.perf_counter() - started_at
+        seconds = time.thread_time() - started_at
         assert seconds < BOUND, f"{seconds:.1f} s for {text[:40]!r}..."
 
 
@@ -140,7 +140,7 @@ def test_s01_headers_that_are_joined_are_read_in_a_moment(name: str) -> None:
     for unit in UNITS:
         line = (unit * LINE)[:LINE]
         text = ", ".join([line] * LINES)
-        started_at = time.perf_counter()
+        started_at = time.thread_time()
         with suppress(EntrepotError):
             READERS[name](text)
-        assert time.perf_counter() - started_at < BOUND
+        assert time.thread_time() - started_at < BOUND

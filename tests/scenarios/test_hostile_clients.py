@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,10 +20,10 @@ from tests.fakes import FakeImage, FakeRegistry
 from tests.programs import require_program
 
 WITHIN = 1.0
-"""Seconds within which half of the probes have to be answered; on a machine that is busy with other
-tests a single one may take longer."""
+"""Seconds within which a probe is answered. On a machine that is busy with other tests most of them
+may take longer: the quickest of five counts, which an engine that is blocked delays too."""
 
-HANG = 10.0
+HANG = 30.0
 """Seconds that no probe may take."""
 
 SHORT_SHUTDOWN_GRACE = "import entrepot.server.run as run; run.SHUTDOWN_GRACE = 1.0; from entrepot.cli import main; main()"
@@ -122,7 +121,7 @@ async def healthy(engine: EngineProcess) -> None:
         async with asyncio.timeout(HANG):
             assert await engine.ask("/healthz") == b"HTTP/1.1 200 OK"
         seconds.append(time.monotonic() - started_at)
-    assert statistics.median(seconds) < WITHIN
+    assert min(seconds) < WITHIN
 
 
 async def answers(engine: EngineProcess, path: str) -> bool:

@@ -70,7 +70,11 @@ async def served(
 async def client(served: Engine) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
-        base_url=f"http://{served.address}", timeout=30, trust_env=False, limits=limits
+        base_url=f"http://{served.address}",
+        timeout=30,
+        trust_env=False,
+        verify=False,
+        limits=limits,
     ) as client:
         yield client
 

@@ -39,7 +39,7 @@ async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         listening(engine),
         httpx.AsyncClient(
-            base_url=f"http://{engine.address}", timeout=60, trust_env=False
+            base_url=f"http://{engine.address}", timeout=60, trust_env=False, verify=False
         ) as client,
     ):
         yield client

@@ -17,7 +17,7 @@ from entrepot.config.settings import Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
-from entrepot.server.sign_in import SignIn
+from entrepot.server.sign_in import ReaderSignIn
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry
 
@@ -109,7 +109,7 @@ async def readers_of(
         for rule in RULES.values():
             await engine.rules.create(rule)
         created = await engine.readers.create_token("ci")
-        app = SignIn(registry_app(engine), engine.readers)
+        app = ReaderSignIn(registry_app(engine), engine.readers)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://cache.example:5000", timeout=30

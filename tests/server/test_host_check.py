@@ -31,7 +31,10 @@ DOCKER = {"User-Agent": "docker/28.0", "Accept": "application/json"}
 async def test_s36_a_browser_that_names_another_machine_is_refused(
     host: str, engine: Engine
 ) -> None:
-    async with listening(engine), httpx.AsyncClient(base_url=f"http://{engine.address}") as client:
+    async with (
+        listening(engine),
+        httpx.AsyncClient(verify=False, base_url=f"http://{engine.address}") as client,
+    ):
         for headers in (
             BROWSER,
             {"Origin": "http://evil.example"},
@@ -55,7 +58,10 @@ async def test_s36_a_browser_that_names_another_machine_is_refused(
     ],
 )
 async def test_s36_a_browser_of_this_machine_is_answered(host: str, engine: Engine) -> None:
-    async with listening(engine), httpx.AsyncClient(base_url=f"http://{engine.address}") as client:
+    async with (
+        listening(engine),
+        httpx.AsyncClient(verify=False, base_url=f"http://{engine.address}") as client,
+    ):
         assert (
             await client.get("/v2/_catalog", headers={"Host": host, **BROWSER})
         ).status_code == 200
@@ -67,7 +73,9 @@ async def test_s36_container_clients_and_proxies_may_use_any_name(
 ) -> None:
     async with (
         listening(engine),
-        httpx.AsyncClient(base_url=f"http://{engine.address}", headers=DOCKER) as client,
+        httpx.AsyncClient(
+            verify=False, base_url=f"http://{engine.address}", headers=DOCKER
+        ) as client,
     ):
         assert (
             await client.get("/v2/", headers={"Host": host, "X-Forwarded-Proto": "https"})
@@ -83,7 +91,7 @@ async def test_s36_names_in_the_settings_are_for_browsers_too(
     async with (
         Engine.open(directories, named) as engine,
         listening(engine),
-        httpx.AsyncClient(base_url=f"http://{engine.address}") as client,
+        httpx.AsyncClient(verify=False, base_url=f"http://{engine.address}") as client,
     ):
         assert (
             await client.get("/v2/", headers={"Host": "registry.example.com", **BROWSER})
@@ -104,7 +112,7 @@ async def test_s36_a_registry_for_other_machines_is_asked_under_any_name(
         listening(engine),
     ):
         port = engine.address.rpartition(":")[2]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with httpx.AsyncClient(verify=False, base_url=f"http://127.0.0.1:{port}") as client:
             assert (
                 await client.get("/v2/", headers={"Host": "build.example.com", **BROWSER})
             ).status_code == 200

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,11 +20,13 @@ from entrepot.config.settings import Settings, SettingsInvalid, TlsFiles
 from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
+from entrepot.events import EventLog
 from entrepot.httpd.asgi import Receive, Scope, Send
 from entrepot.httpd.server import HttpServer
 from entrepot.server.listeners import RegistryListeners, check_listen
 from entrepot.server.request_scope import NAMESPACE
 from entrepot.server.run import listening
+from entrepot.server.tls import TlsCertificates
 from tests.e2e.registries.certificates import Authority
 
 BROWSER = {"Accept-Language": "en"}
@@ -61,7 +65,8 @@ async def offered(settings: Settings) -> AsyncIterator[Endpoints]:
     endpoints = Endpoints("")
     with RegistryListeners.bound(settings) as listeners:
         listeners.describe(endpoints)
-        await listeners.listen(server, answer_namespace)
+        certificates = TlsCertificates(EventLog(time.time))
+        await listeners.listen(server, answer_namespace, certificates)
         try:
             yield endpoints
         finally:
@@ -146,3 +151,20 @@ def test_a_mirror_that_can_not_listen_is_named(settings: Settings) -> None:
             check_listen(taken)
         assert "below [[mirrors]] in settings.toml" in caught.value.hint
     check_listen(settings)
+
+
+async def test_a_mirror_host_may_have_a_certificate_of_its_own(
+    tls: TlsFiles, authority: Authority
+) -> None:
+    authority.server("hub.localhost")
+    own = authority.path.with_name("hub.localhost.pem")
+    own.chmod(0o600)
+    mirror = Mirror("docker.io", host="hub.localhost", tls=TlsFiles(own, own))
+    async with offered(Settings(listen="localhost:0", tls=tls, mirrors=(mirror,))) as endpoints:
+        trust = ssl.create_default_context(cafile=str(authority.path))
+        port = int(endpoints.registry.rpartition(":")[2])
+        for name in ("localhost", "hub.localhost"):
+            _, writer = await asyncio.open_connection(
+                "localhost", port, ssl=trust, server_hostname=name
+            )
+            writer.close()

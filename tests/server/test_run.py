@@ -41,7 +41,7 @@ async def listening_engine(engine: Engine) -> AsyncIterator[Engine]:
 @pytest.fixture
 async def client(listening_engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
-        base_url=f"http://{listening_engine.address}", timeout=30
+        base_url=f"http://{listening_engine.address}", timeout=30, verify=False
     ) as client:
         yield client
 

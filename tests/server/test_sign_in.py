@@ -14,8 +14,8 @@ from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
-from entrepot.server.sign_in import SignIn
-from tests.conftest import Clock
+from entrepot.server.sign_in import ReaderSignIn
+from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry
 from tests.server.signed_in import (
     PASSWORDS,
@@ -116,6 +116,28 @@ async def test_the_catalog_lists_what_a_reader_may_read(readers: Readers, reader
         link = re.match("<(.+)>", answer.headers.get("link", ""))
         url = link[1] if link else ""
     assert listed == expected
+
+
+@pytest.mark.parametrize("reader", READABLE)
+async def test_a_mirror_has_what_the_reader_may_read_and_nothing_else(
+    readers: Readers, source: FakeRegistry, reader: str
+) -> None:
+    headers = readers.headers(reader)
+    for part, image in readers.images.items():
+        for kind, path in paths(f"{part}/app", image).items():
+            mirrored = f"{path}{'&' if '?' in path else '?'}ns={LOGIN_SERVER}"
+            before = len(source.requests)
+            answer = await readers.registry.get(mirrored, headers=headers)
+            if part in READABLE[reader]:
+                assert answer.status_code == 200, (kind, part)
+                continue
+            nothing = mirrored.replace(f"/v2/{part}/app/", "/v2/none/app/")
+            missing = await readers.registry.get(nothing, headers=headers)
+            assert answer.status_code == (404 if reader else 401), (kind, part)
+            assert seen(answer, f"{part}/app") == seen(missing, "none/app")
+            assert len(source.requests) == before
+    catalog = await readers.registry.get(f"/v2/_catalog?ns={LOGIN_SERVER}", headers=headers)
+    assert catalog.json()["repositories"] == sorted(f"{part}/app" for part in READABLE[reader])
 
 
 async def test_a_reader_who_does_not_sign_in_is_asked_to_where_that_is_needed(
@@ -366,7 +388,7 @@ async def test_an_engine_without_readers_ignores_credentials(
     engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/app", "1")
-    transport = httpx.ASGITransport(SignIn(registry_app(engine), engine.readers))
+    transport = httpx.ASGITransport(ReaderSignIn(registry_app(engine), engine.readers))
     async with httpx.AsyncClient(transport=transport, base_url="http://cache") as client:
         for path in ("/v2/", "/v2/library/app/manifests/1", "/healthz"):
             for headers in ({}, basic("a", "b"), bearer("c")):

@@ -68,7 +68,7 @@ class Person:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for what the screen is expected to come to."""
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not condition():
                     await self.pilot.pause()
                     await asyncio.sleep(0)

@@ -3,6 +3,7 @@ that no real engine would repeat."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -193,7 +194,7 @@ async def settled(person: Person) -> None:
 
 @asynccontextmanager
 async def nothing_painted(person: Person) -> AsyncIterator[None]:
-    """Within it the terminal may be sent nothing."""
+    """Within it the terminal may be sent nothing. It begins when all is painted that came before."""
     painted: list[object] = []
     display = person.app._display
 
@@ -203,6 +204,12 @@ async def nothing_painted(person: Person) -> AsyncIterator[None]:
 
     person.app._display = record  # type: ignore[method-assign,assignment]
     try:
+        async with asyncio.timeout(60):
+            is_painting = True
+            while is_painting:
+                painted.clear()
+                await asyncio.sleep(0.1)
+                is_painting = bool(painted)
         yield
     finally:
         person.app._display = display  # type: ignore[method-assign]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any
 
 import pytest
 from textual.widgets import Input
@@ -15,6 +14,7 @@ from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
+from tests.tui.scripted import nothing_painted
 from tui.options import Options
 
 
@@ -159,25 +159,17 @@ async def test_leaving_asks_what_shall_become_of_an_engine_that_was_started_for_
 async def test_where_nothing_moves_nothing_is_painted(person: Person) -> None:
     await person.press("2")
     await person.sees("example-library")
-    before = person.seen()
-    painted: list[object] = []
-    display = person.app._display
-
-    def record(*arguments: Any) -> None:
-        painted.append(arguments)
-        display(*arguments)
-
-    person.app._display = record  # type: ignore[method-assign,assignment]
-    for _ in range(3):
-        person.app.poll_now()
-        person.app.screen.poll()  # type: ignore[attr-defined]
-        async with asyncio.timeout(60):
-            await person.app.workers.wait_for_complete(
-                [worker for worker in person.app.workers if worker.group == "poll"] or None
-            )
-        await person.pilot.pause()
-    assert person.seen() == before
-    assert painted == []
+    async with nothing_painted(person):
+        before = person.seen()
+        for _ in range(3):
+            person.app.poll_now()
+            person.app.screen.poll()  # type: ignore[attr-defined]
+            async with asyncio.timeout(60):
+                await person.app.workers.wait_for_complete(
+                    [worker for worker in person.app.workers if worker.group == "poll"] or None
+                )
+            await person.pilot.pause()
+        assert person.seen() == before
 
 
 async def test_no_color_gets_the_terminals_own_palette(

@@ -26,7 +26,7 @@ async def test_the_overview(theme: str, size: tuple[int, int]) -> None:
         person.app.action_choose_theme(theme)
         await person.sees("2 running   84 MB/s")
         await look(person)
-        is_drawn_as(person.app, f"overview-{theme}")
+        await is_drawn_as(person.app, f"overview-{theme}")
 
 
 async def test_a_list_with_its_cursor_and_details_beside_it() -> None:
@@ -34,7 +34,7 @@ async def test_a_list_with_its_cursor_and_details_beside_it() -> None:
         await person.press("5", "G")
         await person.sees("library/nginx:1.27", "2 running   84 MB/s")
         await look(person)
-        is_drawn_as(person.app, "pulls")
+        await is_drawn_as(person.app, "pulls")
 
 
 async def test_the_keys_above_a_screen() -> None:
@@ -44,7 +44,7 @@ async def test_the_keys_above_a_screen() -> None:
         await look(person)
         await person.press("question_mark")
         await person.sees("This screen")
-        is_drawn_as(person.app, "keys")
+        await is_drawn_as(person.app, "keys")
 
 
 async def test_the_first_step_of_a_wizard() -> None:
@@ -56,4 +56,4 @@ async def test_the_first_step_of_a_wizard() -> None:
             "12 of at most 1,000 rules exist.",
         )
         await settled(person)
-        is_drawn_as(person.app, "wizard")
+        await is_drawn_as(person.app, "wizard")

@@ -23,6 +23,7 @@ from tests.e2e.clients.container_clients import (
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.layouts import push
 from tests.e2e.clients.source_registry import DockerRegistry
+from tests.e2e.registries.certificates import Authority
 from tests.fakes.images import FakeImage, build_image
 
 
@@ -90,8 +91,14 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
 
 
 @pytest.fixture(scope="session")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    with closing(Docker(tmp_path_factory.mktemp("docker"))) as client:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """It signs certificates of engines."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Docker]:
+    with closing(Docker(tmp_path_factory.mktemp("docker"), authority.path)) as client:
         yield client
 
 

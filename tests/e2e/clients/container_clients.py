@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -43,9 +44,23 @@ def _checked(finished: Finished) -> str:
     return finished.output
 
 
+def _no_credentials(root: Path) -> Path:
+    """A file for what a client signs in with, of its own."""
+    root.mkdir(parents=True, exist_ok=True)
+    file = root / "auth.json"
+    file.write_text("{}")
+    return file
+
+
 def _unpacked_layers(image: FakeImage, platform: str) -> list[str]:
     config = json.loads(image.platforms[platform].config.content)
     return list(config["rootfs"]["diff_ids"])
+
+
+def _trust(home: Path, address: str, authority: Path) -> None:
+    directory = home / ".config/containers/certs.d" / address
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "ca.crt").write_bytes(authority.read_bytes())
 
 
 class Skopeo:
@@ -55,6 +70,8 @@ class Skopeo:
         self._program = require_program("skopeo")
         self._root = root
         self._environment = skopeo_environment(root / "home")
+        self._registries = root / "registries.conf"
+        self._environment["REGISTRY_AUTH_FILE"] = str(_no_credentials(root))
 
     def copy(self, source: str, target: str, *options: str) -> Finished:
         """Run ``skopeo copy``."""
@@ -81,6 +98,29 @@ class Skopeo:
                 architecture,
             )
         )
+
+    def use_registries(self, text: str) -> None:
+        """Have what is configured of registries (containers-registries.conf(5))."""
+        self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
+
+    def pull_by_name(self, reference: str) -> None:
+        """Pull with what `use_registries` configures."""
+        self.forget()
+        arguments: list[str | Path] = [
+            *(self._program, "--insecure-policy", "--registries-conf", self._registries),
+            *("--override-os", "linux", "--override-arch", "amd64", "copy"),
+            *(f"docker://{reference}", f"dir:{self._root / 'image'}"),
+        ]
+        _checked(run(arguments, environment=self._environment))
+
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``skopeo login``."""
+        options = ("--tls-verify=false", "--username", name, "--password", password)
+        return run([self._program, "login", *options, address], environment=self._environment)
 
     def delete(self, reference: str) -> Finished:
         """Run ``skopeo delete``."""
@@ -148,6 +188,7 @@ class Podman:
             path = root / variable.lower()
             path.write_text(content)
             self._environment[variable] = str(path)
+        self._environment["REGISTRY_AUTH_FILE"] = str(_no_credentials(root))
         self._registries = root / "containers_registries_conf"
         self._policy = root / "policy.json"
         self._policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
@@ -178,15 +219,23 @@ class Podman:
             )
         )
 
-    def use_mirror(self, login_server: str, address: str) -> None:
-        """Pull images of a login server through a mirror (containers-registries.conf(5))."""
-        self.use_registries(
-            f'[[registry]]\nlocation = "{login_server}"\n[[registry.mirror]]\nlocation = "{address}"\ninsecure = true\n'
-        )
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``podman login``."""
+        options = ("--tls-verify=false", "--username", name, "--password", password)
+        return self.run("login", *options, address)
+
+    def pull_by_name(self, reference: str) -> None:
+        """Pull with what `use_registries` configures."""
+        options = ("--signature-policy", self._policy, "--platform", AMD64)
+        _checked(self.run("pull", *options, reference))
 
     def use_registries(self, text: str) -> None:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
 
     def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         [details] = json.loads(_checked(self.run("image", "inspect", reference)))
@@ -200,6 +249,49 @@ class Podman:
 
     def forget(self) -> None:
         _checked(self.run("image", "rm", "--all", "--force"))
+
+
+class Buildah:
+    """``buildah pull`` into storage of the kind vfs."""
+
+    def __init__(self, root: Path) -> None:
+        self._program = require_program("buildah")
+        require_root("buildah's storage of the kind vfs")
+        self._root = root
+        self._environment = skopeo_environment(root / "home") | {"TMPDIR": str(root / "tmp")}
+        (root / "tmp").mkdir()
+        self._registries = root / "registries.conf"
+        self._policy = root / "policy.json"
+        self._policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+
+    def run(self, *arguments: str | Path) -> Finished:
+        options: list[str | Path] = [
+            *("--root", self._root / "root", "--runroot", self._root / "runroot"),
+            *("--storage-driver", "vfs", "--registries-conf", self._registries),
+        ]
+        return run([self._program, *options, *arguments], environment=self._environment)
+
+    def use_registries(self, text: str) -> None:
+        """Have what is configured of registries (containers-registries.conf(5))."""
+        self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def trust(self, address: str, authority: Path) -> None:
+        """Trust a certificate authority for a registry (containers-certs.d(5))."""
+        _trust(self._root / "home", address, authority)
+
+    def pull_by_name(self, reference: str) -> None:
+        """Pull with what `use_registries` configures."""
+        options = ("--signature-policy", self._policy, "--os", "linux", "--arch", "amd64")
+        _checked(self.run("pull", *options, reference))
+
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
+        details = json.loads(_checked(self.run("inspect", "--type", "image", reference)))
+        published = image.platforms[platform]
+        assert details["FromImageID"] == published.config.digest.hex
+        assert details["OCIv1"]["rootfs"]["diff_ids"] == _unpacked_layers(image, platform)
+
+    def forget(self) -> None:
+        _checked(self.run("rmi", "--all", "--force"))
 
 
 class Containerd:
@@ -258,16 +350,15 @@ class Containerd:
             )
         )
 
-    def use_mirror(self, login_server: str, address: str) -> None:
-        """Pull images of a login server through a mirror, with `pull_through_mirror` (containerd,
-        ``docs/hosts.md``)."""
-        directory = self._hosts / login_server
-        directory.mkdir(exist_ok=True)
-        (directory / "hosts.toml").write_text(
-            f'server = "https://{login_server}"\n[host."http://{address}"]\ncapabilities = ["pull", "resolve"]\n'
-        )
+    def use_hosts(self, texts: Mapping[str, str]) -> None:
+        """Have these ``hosts.toml`` by login server, and no others (containerd, docs/hosts.md)."""
+        shutil.rmtree(self._hosts)
+        for login_server, text in texts.items():
+            (self._hosts / login_server).mkdir(parents=True)
+            (self._hosts / login_server / "hosts.toml").write_text(text)
 
-    def pull_through_mirror(self, reference: str) -> None:
+    def pull_by_name(self, reference: str) -> None:
+        """Pull with what `use_hosts` configures."""
         _checked(
             self.run(
                 "images",
@@ -308,9 +399,9 @@ class Containerd:
 
 class Docker:
     """``docker pull`` with a dockerd of its own, without networks; in a mount namespace of its own,
-    because it writes to fixed places in /run and /opt."""
+    because it writes to fixed places in /run and /opt. It trusts *authority*."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, authority: Path) -> None:
         self._docker = require_program("docker")
         dockerd = require_program("dockerd")
         require_root("dockerd")
@@ -355,27 +446,39 @@ class Docker:
                     "--bridge=none",
                 ),
             ],
-            environment=bare_environment(root / "home"),
+            environment=bare_environment(root / "home") | {"SSL_CERT_FILE": str(authority)},
         )
 
     def run(self, *arguments: str) -> Finished:
         return run([self._docker, *arguments], environment=self._environment)
+
+    @property
+    def client_configuration(self) -> Path:
+        """What ``docker`` sends to registries."""
+        return Path(self._environment["HOME"]) / ".docker" / "config.json"
+
+    def login(self, address: str, name: str, password: str) -> Finished:
+        """Run ``docker login``."""
+        return self.run("login", "--username", name, "--password", password, address)
 
     def _configure(self, **settings: object) -> None:
         self._configuration.write_text(
             json.dumps({"deprecated-key-path": str(self._key)} | settings)
         )
 
-    def use_mirror(self, address: str) -> None:
-        """Pull images of Docker Hub through a mirror; docker knows mirrors of no other login
-        server."""
-        self._configure(**{"registry-mirrors": [f"http://{address}"]})
+    def use_settings(self, settings: Mapping[str, object]) -> None:
+        """Have further settings in ``daemon.json``, and reload it."""
+        self._configure(**settings)
         before = self._daemon.mark()
         self._daemon.send(signal.SIGHUP)
         self._daemon.wait_for_line("Reloaded configuration", since=before)
 
     def pull(self, reference: str, platform: str = AMD64) -> None:
         _checked(self.run("pull", "--platform", platform, reference))
+
+    def pull_by_name(self, reference: str) -> None:
+        """Pull with what `use_settings` configures."""
+        self.pull(reference)
 
     def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         [details] = json.loads(_checked(self.run("image", "inspect", reference)))

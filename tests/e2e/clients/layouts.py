@@ -56,7 +56,9 @@ def push(image: FakeImage, address: str, scratch: Path, *, options: tuple[str, .
 
 def published(address: str, repository: str, tag: str) -> FakeImage:
     """What a registry without sign-in has under a tag, read raw."""
-    with httpx.Client(base_url=f"http://{address}/v2/{repository}", trust_env=False) as registry:
+    with httpx.Client(
+        base_url=f"http://{address}/v2/{repository}", trust_env=False, verify=False
+    ) as registry:
 
         def manifest(reference: str) -> Content:
             answer = registry.get(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +25,17 @@ from tests.programs import require_program
 
 SIZE = 48_000_000
 """Of the file system, in bytes."""
+
+IMPATIENT = """
+from entrepot.engine import health
+from entrepot.server.shutdown import Deadline
+health.CHECK_INTERVAL, health.PROBE_TIMEOUT = 1.0, 2.0
+Deadline.__init__.__defaults__ = (5.0,)
+from entrepot.cli.main import main
+main()
+"""
+"""An engine that reports a disk that hangs, and gives up waiting for it, after seconds: 45 s are
+long for a test."""
 
 
 @pytest.fixture
@@ -131,10 +143,14 @@ def fill(disk: Path) -> Path:
 
 
 async def filled_engine(
-    disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    disk: Path,
+    fake_source: FakeRegistry,
+    new_engine: Callable[..., Entrepot],
+    skopeo: Skopeo,
+    **options: Any,
 ) -> tuple[Entrepot, FakeImage]:
     """A running engine with its data on *disk*, and an image that is cached."""
-    engine = new_engine(fake_source.url, settings="freshness = 0.001")
+    engine = new_engine(fake_source.url, settings="freshness = 0.001", **options)
     (engine.root / "d").symlink_to(disk)
     await asyncio.to_thread(engine.start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
@@ -211,7 +227,9 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
     skopeo: Skopeo,
 ) -> None:
     """S19: a cold manifest got no answer at all, and `entrepot status` hung."""
-    engine, cached = await filled_engine(freezable_disk, fake_source, new_engine, skopeo)
+    engine, cached = await filled_engine(
+        freezable_disk, fake_source, new_engine, skopeo, program=("-c", IMPATIENT)
+    )
     new = fake_source.add_image("library/new", "1", layers=[200_000], platforms=[AMD64])
     await run_command(["fsfreeze", "--freeze", freezable_disk])
     try:
@@ -250,7 +268,9 @@ async def test_while_the_disk_hangs_rules_are_listed_and_the_end_takes_a_bounded
     skopeo: Skopeo,
 ) -> None:
     """F79: rules could not be listed, and SIGTERM did not end the engine."""
-    engine, cached = await filled_engine(freezable_disk, fake_source, new_engine, skopeo)
+    engine, cached = await filled_engine(
+        freezable_disk, fake_source, new_engine, skopeo, program=("-c", IMPATIENT)
+    )
     pid = engine.process.pid
     await run_command(["fsfreeze", "--freeze", freezable_disk])
     try:
@@ -301,3 +321,48 @@ def has_run(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
     except OSError:
         return False
+
+
+async def test_an_export_says_that_the_disk_is_full_and_goes_on_when_it_is_not(
+    small_disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot]
+) -> None:
+    engine = new_engine(fake_source.url)
+    await asyncio.to_thread(engine.start)
+    await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
+    layer = os.urandom(SIZE + 2_000_000)
+    image = fake_source.add_image("library/large", "1", layers=[layer], platforms=[AMD64])
+    command = ("export", "library/large:1", f"{small_disk}/out/", "--platform", AMD64)
+    full = await asyncio.to_thread(lambda: engine.run(*command, check=False))
+    assert full.status == 1
+    assert f"The file system of {small_disk}" in full.output
+    assert "is full" in full.output
+    assert "run the same command again" in full.output
+    assert not (small_disk / "out/index.json").exists()
+    await run_command([require_program("mount"), "-o", f"remount,size={2 * SIZE}", small_disk])
+    done = await asyncio.to_thread(engine.run, *command)
+    assert "1 image exported" in done.output
+    blob = small_disk / "out/blobs/sha256" / image.platforms[AMD64].layers[0].digest.hex
+    assert blob.read_bytes() == layer
+
+
+async def test_an_import_that_does_not_fit_is_refused_and_leaves_what_is_cached(
+    small_disk: Path, fake_source: FakeRegistry, new_engine: Callable[..., Entrepot]
+) -> None:
+    engine, other = new_engine(fake_source.url), new_engine(fake_source.url)
+    (engine.root / "d").symlink_to(small_disk)
+    for each in (engine, other):
+        await asyncio.to_thread(each.start)
+        await asyncio.to_thread(each.create_rule, "example-library", "library/*", "library/*")
+    small = fake_source.add_image("library/small", "1", layers=[1_000_000], platforms=[AMD64])
+    fake_source.add_image(
+        "library/large", "1", layers=[os.urandom(SIZE + 1_000_000)], platforms=[AMD64]
+    )
+    await asyncio.to_thread(engine.run, "pull", "library/small:1", "--platform", AMD64)
+    archive = other.root / "large.tar"
+    await asyncio.to_thread(
+        other.run, "export", "library/large:1", str(archive), "--platform", AMD64
+    )
+    refused = await asyncio.to_thread(lambda: engine.run("import", str(archive), check=False))
+    assert refused.status == 1
+    assert "the cache has no room for it" in refused.output
+    assert {str(blob.digest) for blob in small.platforms[AMD64].blobs} <= engine.cached_blobs()

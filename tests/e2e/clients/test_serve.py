@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -22,6 +21,14 @@ NewEngine = Callable[..., Entrepot]
 
 PROMPTLY = 8.0
 """Seconds; less than the ten after which ``docker stop`` would kill it."""
+
+SHORT_SHUTDOWN_GRACE = """
+from entrepot.server import run
+run.SHUTDOWN_GRACE = 1.0
+from entrepot.cli.main import main
+main()
+"""
+"""An engine that cuts transfers a second after it is asked to stop, not ten."""
 
 
 def _assert_one_sentence(output: str, *parts: str) -> None:
@@ -64,7 +71,8 @@ async def slow(fake_source: FakeRegistry, new_engine: NewEngine) -> Entrepot:
     """An engine whose source registry never sends the end of a layer."""
     image = fake_source.add_image("library/app", "1", layers=[2_000_000], platforms=[AMD64])
     fake_source.hold(str(image.platforms[AMD64].layers[0].digest), 1_000_000, method="GET")
-    engine = await asyncio.to_thread(new_engine(fake_source.url).start)
+    engine = new_engine(fake_source.url, program=("-c", SHORT_SHUTDOWN_GRACE))
+    await asyncio.to_thread(engine.start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
     return engine
 
@@ -87,7 +95,9 @@ async def test_a_stop_while_a_pull_runs_exits_at_once_with_status_0(
 async def test_a_stop_while_a_client_waits_cuts_the_transfer_and_exits_with_status_0(
     slow: Entrepot, fake_source: FakeRegistry
 ) -> None:
-    async with httpx.AsyncClient(base_url=slow.url, trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(
+        base_url=slow.url, trust_env=False, verify=False, timeout=60
+    ) as client:
         index = (await client.get("/v2/library/app/manifests/1")).json()
         image = (
             await client.get(f"/v2/library/app/manifests/{index['manifests'][0]['digest']}")
@@ -102,15 +112,13 @@ async def test_a_stop_while_a_client_waits_cuts_the_transfer_and_exits_with_stat
 
         reading = asyncio.create_task(read())
         await fake_source.gates[0].reached
-        started = time.monotonic()
+        # The source would never send the rest: an engine that waited for it would not end.
         slow.process.send(signal.SIGTERM)
         finished = await asyncio.to_thread(slow.process.wait)
-        took = time.monotonic() - started
         assert finished.status == 0, finished.output
         assert "Traceback" not in finished.output
         with pytest.raises(httpx.TransportError):
             await reading
-    assert took < 15.0
 
 
 def test_a_port_in_use_is_one_sentence(

@@ -43,20 +43,21 @@ async def test_the_catalog_comes_in_pages(
     }
 
 
-@pytest.mark.parametrize("n", ["-1", "x", "1.5", "", "²", pytest.param("1" * 5000, id="S25")])
 @pytest.mark.parametrize(
     "path", ["/acr/v1/_catalog", "/acr/v1/library/nginx/_tags", "/acr/v1/library/nginx/_manifests"]
 )
 async def test_a_page_of_no_number_is_refused(
-    path: str, n: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+    path: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
+    """S25 is a number of 5,000 digits."""
     await cache(engine, source, "library/nginx:1")
-    answer = await management.get(path, params={"n": n})
-    assert (
-        answer.status_code,
-        answer.json()["error"]["code"],
-        answer.json()["error"]["target"],
-    ) == (400, "InvalidRequest", "n")
+    for n in ("-1", "x", "1.5", "", "²", "1" * 5000):
+        answer = await management.get(path, params={"n": n})
+        assert (
+            answer.status_code,
+            answer.json()["error"]["code"],
+            answer.json()["error"]["target"],
+        ) == (400, "InvalidRequest", "n"), n[:10]
 
 
 @pytest.mark.parametrize(
@@ -404,26 +405,19 @@ async def test_a_locked_tag_keeps_the_manifests_that_it_needs(
 
 
 @pytest.mark.parametrize("path", LOCKABLE)
-@pytest.mark.parametrize(
-    ("name", "value"), [("writeEnabled", True), ("readEnabled", False), ("listEnabled", False)]
-)
 async def test_attributes_that_can_not_be_changed_are_refused(
-    name: str,
-    value: bool,
-    path: str,
-    management: httpx.AsyncClient,
-    engine: Engine,
-    source: FakeRegistry,
+    path: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     [image] = await cache(engine, source, "library/nginx:1.27")
     path = path.replace("DIGEST", str(image.digest))
-    refused = await management.patch(path, json={"deleteEnabled": False, name: value})
-    assert (
-        refused.status_code,
-        refused.json()["error"]["code"],
-        refused.json()["error"]["target"],
-    ) == (400, "InvalidRequest", name)
-    assert "Only deleteEnabled can be changed." in refused.json()["error"]["message"]
+    for name, value in (("writeEnabled", True), ("readEnabled", False), ("listEnabled", False)):
+        refused = await management.patch(path, json={"deleteEnabled": False, name: value})
+        assert (
+            refused.status_code,
+            refused.json()["error"]["code"],
+            refused.json()["error"]["target"],
+        ) == (400, "InvalidRequest", name)
+        assert "Only deleteEnabled can be changed." in refused.json()["error"]["message"]
     answer = await management.patch(path, json={name: not value})
     assert (answer.status_code, attributes(answer.json())) == (200, ATTRIBUTES)
 

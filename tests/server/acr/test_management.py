@@ -417,7 +417,6 @@ BODIES = [
 ]
 
 
-@pytest.mark.parametrize("content", BODIES, ids=lambda content: repr(content[:30]))
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -431,10 +430,11 @@ BODIES = [
     ],
 )
 async def test_a_body_that_can_not_be_read_is_refused(
-    method: str, path: str, content: bytes, management: httpx.AsyncClient
+    method: str, path: str, management: httpx.AsyncClient
 ) -> None:
-    answer = await management.request(method, path, content=content)
-    assert (answer.status_code, error(answer)["code"]) == (400, "InvalidRequest")
+    for content in BODIES:
+        answer = await management.request(method, path, content=content)
+        assert (answer.status_code, error(answer)["code"]) == (400, "InvalidRequest"), content[:30]
 
 
 @pytest.mark.parametrize("path", [f"{RULES}/acme-api", f"{SETS}/example-set"])

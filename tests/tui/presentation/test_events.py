@@ -70,6 +70,7 @@ def test_an_event_of_another_day_is_told_with_its_date() -> None:
         ("pull-started", "7", "Pulls", "7"),
         ("source-unreachable", "docker.io", "Sources", "docker.io"),
         ("tag-gone", "library/nginx:1.27", "Repositories", "library/nginx"),
+        ("manifest-imported", "library/nginx:1.27", "Repositories", "library/nginx"),
         ("manifest-deleted", "library/nginx@sha256:ab", "Repositories", "library/nginx"),
         ("locked", "library/nginx", "Repositories", "library/nginx"),
     ],

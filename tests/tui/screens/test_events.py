@@ -62,7 +62,7 @@ async def test_events_look_as_agreed(size: tuple[int, int]) -> None:
     async with scripted_dashboard(ScriptedEngine(events=EVENTS), size=size) as person:
         await person.press("7")
         await person.sees("27 May 19:26", "The disk takes no more")
-        looks_like(person.app, "events")
+        await looks_like(person.app, "events")
 
 
 @pytest.mark.usefixtures("fixed_time")

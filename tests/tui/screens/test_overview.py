@@ -61,7 +61,7 @@ async def test_the_overview_looks_as_agreed(size: tuple[int, int]) -> None:
     async with scripted_dashboard(busy(), size=size) as person:
         await person.sees("2 running   84 MB/s", "Needs attention", "quay.io")
         await look(person)
-        looks_like(person.app, "overview")
+        await looks_like(person.app, "overview")
 
 
 @pytest.mark.usefixtures("fixed_time")
@@ -75,7 +75,7 @@ async def test_a_new_engine_says_what_to_do_first(size: tuple[int, int]) -> None
         await person.sees(
             "Nothing is being pulled.", "Get started", "Press n to create the first cache rule"
         )
-        looks_like(person.app, "overview-empty")
+        await looks_like(person.app, "overview-empty")
 
 
 async def test_the_overview_tells_that_all_is_well(person: Person) -> None:

@@ -164,7 +164,7 @@ async def test_pulls_look_as_agreed(size: tuple[int, int]) -> None:
     async with scripted_dashboard(ScriptedEngine(pulls=some_pulls()), size=size) as person:
         await person.press("5", "G")
         await person.sees("library/nginx:1.27", "2 running   84 MB/s")
-        looks_like(person.app, "pulls")
+        await looks_like(person.app, "pulls")
 
 
 @pytest.mark.usefixtures("fixed_time")
@@ -172,7 +172,7 @@ async def test_where_nothing_was_pulled_it_is_said_how_a_pull_begins() -> None:
     async with scripted_dashboard(ScriptedEngine()) as person:
         await person.press("5")
         await person.sees("Nothing has been pulled yet.")
-        looks_like(person.app, "pulls-empty")
+        await looks_like(person.app, "pulls-empty")
 
 
 @pytest.mark.usefixtures("fixed_time")
@@ -224,7 +224,7 @@ async def test_an_opened_pull_looks_as_agreed(size: tuple[int, int]) -> None:
         await person.sees("library/nginx:1.27")
         await person.press("enter")
         await person.sees("102.9 MB")
-        looks_like(person.app, "pull")
+        await looks_like(person.app, "pull")
 
 
 @pytest.mark.usefixtures("fixed_time")

@@ -95,7 +95,7 @@ async def test_sources_look_as_agreed(size: tuple[int, int]) -> None:
         await person.sees("4 of 5 in use", "mcr.microsoft.com")
         await person.press("j", "j", "j")
         await person.sees("> quay.io")
-        looks_like(person.app, "sources")
+        await looks_like(person.app, "sources")
 
 
 @pytest.mark.usefixtures("fixed_time")

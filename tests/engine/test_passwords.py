@@ -1,0 +1,147 @@
+"""Passwords of readers: checked in a thread, remembered for a while, guesses slowed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import bcrypt
+import pytest
+
+from entrepot.engine import passwords
+from entrepot.engine.passwords import (
+    FAILURE_TTL,
+    FREE_GUESSES,
+    MAX_WAIT,
+    QUIET,
+    REMEMBERED,
+    SUCCESS_TTL,
+    GuessLimit,
+    PasswordCheck,
+    TooManyGuesses,
+)
+from tests.conftest import Clock
+
+HERE = "192.0.2.1"
+
+
+def hashed(password: str) -> bytes:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
+
+
+@pytest.fixture
+async def check(clock: Clock) -> AsyncIterator[PasswordCheck]:
+    check = PasswordCheck(clock)
+    check.use({"alice": hashed("right"), "long": hashed("x" * 72)})
+    yield check
+    await check.close()
+
+
+@pytest.fixture
+def hashes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The hashes that a password was compared with."""
+    compared: list[bytes] = []
+    checkpw = bcrypt.checkpw
+
+    def counting(password: bytes, password_hash: bytes) -> bool:
+        compared.append(password_hash)
+        return checkpw(password, password_hash)
+
+    monkeypatch.setattr(bcrypt, "checkpw", counting)
+    return compared
+
+
+async def test_right_credentials_are_hashed_once_in_a_while(
+    check: PasswordCheck, hashes: list[bytes], clock: Clock
+) -> None:
+    many = [check.is_right("alice", "right", HERE) for _ in range(20)]
+    assert await asyncio.gather(*many) == [True] * 20
+    assert len(hashes) == 1
+    clock.now += SUCCESS_TTL
+    assert await check.is_right("alice", "right", HERE)
+    assert len(hashes) == 2
+
+
+async def test_wrong_credentials_count_as_one_guess_however_often_they_come(
+    check: PasswordCheck, hashes: list[bytes], clock: Clock
+) -> None:
+    for _ in range(100):
+        assert not await check.is_right("alice", "wrong", HERE)
+    assert len(hashes) == 1
+    clock.now += FAILURE_TTL
+    assert not await check.is_right("alice", "wrong", HERE)
+    assert len(hashes) == 2
+
+
+async def test_an_unknown_name_takes_as_long_as_a_known_one(
+    check: PasswordCheck, hashes: list[bytes]
+) -> None:
+    assert not await check.is_right("nobody", "right", HERE)
+    [dummy] = hashes
+    assert dummy[4:6] == b"04"
+    empty = PasswordCheck(Clock())
+    assert not await empty.is_right("nobody", "right", HERE)
+    assert hashes[1] == passwords._DUMMY
+
+
+async def test_name_and_password_are_not_one_text(check: PasswordCheck) -> None:
+    check.use({"a": hashed("bc")})
+    assert await check.is_right("a", "bc", HERE)
+    assert not await check.is_right("ab", "c", HERE)
+
+
+@pytest.mark.parametrize("password", ["a\0b", "x" * 2000, ""])
+async def test_a_password_that_bcrypt_can_not_take_is_wrong(
+    check: PasswordCheck, password: str
+) -> None:
+    assert not await check.is_right("alice", password, HERE)
+
+
+async def test_bcrypt_takes_72_bytes_as_htpasswd_does(check: PasswordCheck) -> None:
+    assert await check.is_right("long", "x" * 80, HERE)
+
+
+async def test_other_hashes_end_what_is_remembered(check: PasswordCheck) -> None:
+    assert await check.is_right("alice", "right", HERE)
+    before = check.fingerprint("alice")
+    check.use({"alice": hashed("another")})
+    assert not await check.is_right("alice", "right", HERE)
+    assert check.fingerprint("alice") not in {None, before}
+    assert check.fingerprint("nobody") is None
+
+
+def test_guesses_of_one_address_take_longer_and_longer(clock: Clock) -> None:
+    limit = GuessLimit(clock)
+    for _ in range(FREE_GUESSES):
+        limit.begin(HERE)
+    waits = []
+    for _ in range(10):
+        limit.begin(HERE)
+        with pytest.raises(TooManyGuesses) as raised:
+            limit.begin(HERE)
+        waits.append(raised.value.retry_after)
+        limit.begin("192.0.2.2")
+        clock.now += raised.value.retry_after
+    assert waits == [1, 2, 4, 8, 16, 32, *[MAX_WAIT] * 4]
+    clock.now += QUIET + 1
+    for _ in range(FREE_GUESSES):
+        limit.begin(HERE)
+
+
+def test_addresses_of_one_network_of_ipv6_count_as_one_and_all_are_bounded(clock: Clock) -> None:
+    limit = GuessLimit(clock)
+    for number in range(FREE_GUESSES + 1):
+        limit.begin(f"2001:db8::{number:x}")
+    with pytest.raises(TooManyGuesses):
+        limit.begin("2001:db8::ffff")
+    limit.begin("2001:db8:0:1::1")
+    for number in range(REMEMBERED + 10):
+        limit.begin(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    assert len(limit._guesses) == REMEMBERED
+
+
+def test_a_right_guess_does_not_count(clock: Clock) -> None:
+    limit = GuessLimit(clock)
+    for _ in range(100):
+        limit.begin(HERE)
+        limit.was_right(HERE)
