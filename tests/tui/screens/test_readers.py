@@ -85,7 +85,7 @@ async def test_the_readers_look_as_agreed(
             "alice signs in with password" if size[0] < 110 else "May read",
         )
         await look(person)
-        looks_like(person.app, "readers")
+        await looks_like(person.app, "readers")
 
 
 @pytest.mark.usefixtures("tokens")
