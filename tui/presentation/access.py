@@ -114,3 +114,16 @@ def login_command(name: str, address: str) -> str:
     literal = literal_address(host.strip("[]"))
     is_everywhere = literal is not None and literal.is_unspecified
     return f"docker login -u {name} {f'HOST:{port}' if is_everywhere else address}"
+
+
+def plain_http_remark(address: str) -> str:
+    """What a sign-in over plain HTTP means, and what container clients want for it.
+
+    docker takes plain HTTP on 127.0.0.0/8 without being told.
+    """
+    if is_loopback(address.rpartition(":")[0].strip("[]")):
+        return "The registry speaks plain HTTP: podman login takes --tls-verify=false with it."
+    return (
+        "The registry speaks plain HTTP: on the way, the token can be read. docker signs in there "
+        "only where insecure-registries names it, podman with --tls-verify=false."
+    )

@@ -120,7 +120,7 @@ def reader_lines(entry: ReaderEntry, now: float) -> tuple[str, ...]:
     first = (
         f"{reader.name} can't sign in: only a group in settings.toml names this reader"
         if state == "can't sign in"
-        else f"{reader.name} signs in with {ways(reader)}: {state}"
+        else f"{reader.name} signs in with {' and '.join(ways(reader).split(', '))}: {state}"
     )
     rules = join_names(reader.rules, limit=3) or "no rule"
     lines = [first, f"groups {groups_text(reader.groups)}   may read {rules}"]

@@ -20,7 +20,7 @@ from entrepot.core.readers import GROUP_SIGN, Reader, parse_reader_name
 from entrepot.core.tokens import parse_groups, parse_lifetime
 from entrepot.errors import Refusal
 from entrepot.formatting import counted
-from tui.presentation.access import login_command
+from tui.presentation.access import login_command, plain_http_remark
 from tui.presentation.drafts import COMMAND_WIDTH, token_command
 from tui.presentation.reader_choices import parse_names
 from tui.presentation.readers import NEW_RULES, groups_text, readable_rules
@@ -261,19 +261,14 @@ class TokenWizard(Wizard[str | None]):
             "Store it now: it is not shown again."
         )
         login = login_command(created.token.name, self.app.address)
-        text = Text("The token (y copies):\n", "dim")
+        text = Text().append("The token (y copies):\n", "dim")
         text.append(f"{created.secret}\n\n", "bold")
         text.append("Sign in with (l copies):\n", "dim").append(f"{login}\n")
         text.append("At the prompt for the password, paste the token.\n", "dim")
         if "HOST:" in login:
             text.append("HOST is the name by which clients reach this machine.\n", "dim")
         if self.app.status is not None and not self.app.status.has_tls:
-            text.append(
-                "\nThe registry speaks plain HTTP: on the way, the token can be read. docker "
-                "signs in there only where insecure-registries names it, podman with "
-                "--tls-verify=false.",
-                "dim",
-            )
+            text.append(f"\n{plain_http_remark(self.app.address)}", "dim")
         self.query_one("#token-text", ReviewText).show(text)
 
     # Verdicts

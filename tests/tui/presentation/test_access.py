@@ -8,7 +8,12 @@ import pytest
 
 from entrepot.api.models import MirrorSnapshot
 from tests.tui.scripted import NOW, STATUS, changed
-from tui.presentation.access import access_line, anonymous_line, login_command
+from tui.presentation.access import (
+    access_line,
+    anonymous_line,
+    login_command,
+    plain_http_remark,
+)
 
 DAY = 86_400.0
 OPEN = "0.0.0.0:5000"
@@ -102,3 +107,8 @@ def test_the_screen_of_readers_counts_what_is_open(rules: int, anonymous: int, t
 )
 def test_no_client_is_told_to_sign_in_at_all_addresses(address: str, command: str) -> None:
     assert login_command("ci", address) == command
+
+
+def test_beyond_loopback_a_token_over_plain_http_can_be_read_on_the_way() -> None:
+    assert "can be read" in plain_http_remark("0.0.0.0:5000")
+    assert "can be read" not in plain_http_remark("127.0.0.1:5000")
