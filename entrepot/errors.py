@@ -31,6 +31,8 @@
     │   │                            ReaderInvalid, PersonalTokenInvalid, TokenNameTaken,
     │   │                            TokenLimitReached
     │   ├── core/rule_import.py      ImportInvalid, ImportRefused
+    │   ├── core/mirror_configuration
+    │   │                            MirrorConfigurationImpossible, ClientFileConflict
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
     │   ├── engine/exports.py        ImageTooLarge
     │   ├── engine/imports.py        ImportWithoutRule, ImportSourceMismatch, ImportTooLarge,
@@ -40,8 +42,9 @@
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
     │                                CacheRuleNotFound, CredentialSetNotFound, TokenNotFound
     ├── RegistryError                an error answer to a container client: RepositoryUnknown,
-    │                                ManifestUnknown, BlobUnknown, LoopDetected, PushRefused,
-    │                                RangeUnsatisfiable, SignInRequired
+    │                                ManifestUnknown, ReferrersUnknown, BlobUnknown,
+    │                                LoopDetected, PushRefused, RangeUnsatisfiable,
+    │                                SignInRequired
     ├── SourceError                  a source registry refused, failed or could not be reached
     │                                (source/errors.py has its tree)
     ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
@@ -58,7 +61,8 @@
     ├── BlobBrokenOff, ExportTargetInvalid, ImageUnsuitable, InventoryInvalid, NameNotMapped
     │                                an export or import (cli/export_run.py, cli/import_run.py)
     └── FillFailed, FillCancelled, FillUnwanted, StorageFailed, TooManyFills, TooManyPulls (cache),
-        ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed (cli)
+        ProxyUnusable (source/proxies.py), ConnectionInvalid, ConnectionFailed,
+        ClientFileUnusable (cli)
 
 An error has *what* happened, a *hint* that says what to do, the *code* that ACR or Entrepot gave
 it, and the *field* that caused it. So the dashboard shows it beside that field, the management API
@@ -224,6 +228,17 @@ class ManifestUnknown(RegistryError):
     code = "ManifestUnknown"
     status = oci_status = 404
     oci_code = "MANIFEST_UNKNOWN"
+
+
+class ReferrersUnknown(RegistryError):
+    """Whether anything refers to a manifest can't be told: no source is asked, nothing is cached.
+
+    Not 404: a client would take it for a registry without the referrers API, ask for the fallback
+    tag, and take an absent tag for an image without signatures (F73).
+    """
+
+    code = "ReferrersUnknown"
+    status = oci_status = 503
 
 
 class BlobUnknown(RegistryError):

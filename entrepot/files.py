@@ -55,10 +55,10 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     return printable(f"{kind} on {mount_point}" if mount_point else kind, 200)
 
 
-def replace_file(file: Path, content: bytes) -> os.stat_result:
+def replace_file(file: Path, content: bytes, mode: int = 0o600) -> os.stat_result:
     """Replace a file in one step that a crash can't halve.
 
-    Return the status of the new one. Only its owner can read and write the new file. Where *file*
+    Return the status of the new one, which has *mode*: only its owner can use it. Where *file*
     is a symbolic link, perhaps into a repository of dotfiles, the file that it points at is
     replaced and the link stays. Raises `OSError`, and then the file is as it was.
     """
@@ -66,7 +66,7 @@ def replace_file(file: Path, content: bytes) -> os.stat_result:
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with open(descriptor, "wb") as opened:
-            os.fchmod(descriptor, 0o600)
+            os.fchmod(descriptor, mode)
             opened.write(content)
             opened.flush()
             os.fsync(descriptor)

@@ -53,6 +53,10 @@ HOSTS_TOML = 'server = "http://127.0.0.1:5000"'
 MIRROR_HOSTS_TOML = 'server = "https://registry-1.docker.io"'
 MIRROR_SETTINGS = "# Every image at this address is one of Docker Hub."
 MIRROR_DAEMON_JSON = '{"registry-mirrors": ["http://127.0.0.1:5002"]}'
+MIRROR_COMMANDS = (
+    "entrepot mirror containerd                              "
+    "# print it, and what else there is to do"
+)
 MIRROR_REGISTRIES_CONF = "# Ask the mirror for images of Docker Hub first."
 HTPASSWD = "htpasswd -c -B ~/.config/entrepot/readers.htpasswd alice"
 READERS_SETTINGS = (
@@ -117,6 +121,7 @@ HOW = {
     MIRROR_SETTINGS: "read by the engine in tests/e2e/clients/test_mirrors.py",
     MIRROR_DAEMON_JSON: "read by dockerd in tests/e2e/clients/test_mirrors.py",
     MIRROR_REGISTRIES_CONF: "read by podman and others in tests/e2e/clients/test_mirrors.py",
+    MIRROR_COMMANDS: "parsed; tests/cli/test_mirror.py runs such commands",
     HTPASSWD: "read: the program is not Entrepot's",
     READERS_SETTINGS: "read by the engine",
     TOKENS: "parsed",

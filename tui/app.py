@@ -445,9 +445,10 @@ class Dashboard(EngineApp):
             severity="information" if is_healthy else "warning",
         )
 
-    def copy_line(self, line: str) -> None:
+    def copy_line(self, line: str, label: str = "") -> None:
         """Send a line to the terminal's clipboard; the second time, show it.
 
+        A longer text has a *label* that stands for it in the message.
         No terminal reports whether it took the line. The line is escaped, so that nothing in it can
         end the brackets that a terminal puts around a paste, or is obeyed there otherwise.
         """
@@ -466,7 +467,7 @@ class Dashboard(EngineApp):
             return
         self._copied = line
         self.notify(
-            f"Sent to the terminal's clipboard: {line}\n"
+            f"Sent to the terminal's clipboard: {label or line}\n"
             "Press the same key again to show it for copying by hand."
         )
 

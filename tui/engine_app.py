@@ -54,8 +54,8 @@ class EngineApp(EnginePolling, KeyQueueApp[DashboardOutcome]):
         """Ask which image of which platform to pull, then start the pull and show it."""
         raise NotImplementedError
 
-    def copy_line(self, line: str) -> None:
-        """Send a line to the terminal's clipboard."""
+    def copy_line(self, line: str, label: str = "") -> None:
+        """Send a line, or a text that is called *label*, to the terminal's clipboard."""
         raise NotImplementedError
 
     def notify_health(self, credential_set: CredentialSetSnapshot) -> None:

@@ -5,6 +5,7 @@ The dashboard adds a tone to a word; nothing else of the wording differs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from entrepot.api.models import (
@@ -19,6 +20,7 @@ from entrepot.api.models import (
     TagImage,
     TagSnapshot,
 )
+from entrepot.core.artifact_kinds import IMAGE
 from entrepot.core.states import CachedState, HealthStatus, ImportOutcome
 from entrepot.formatting import counted, duration, short_digest, since
 
@@ -89,6 +91,11 @@ def image_name(image: TagImage, detail: TagDetail) -> str:
         (other.platform for other in detail.images if other.digest == image.attests), None
     )
     return f"attestation of {platform or short_digest(image.attests) or 'an unnamed image'}"
+
+
+def tag_platforms(platforms: Iterable[str], kind: str) -> str:
+    """The platforms behind a tag; for what is no image, what it is."""
+    return " ".join(platforms) if kind == IMAGE else kind
 
 
 def blob_cached(blob: ImageBlob) -> str:

@@ -174,6 +174,11 @@ class TagSnapshot(Snapshot, frozen=True, kw_only=True):
     """It no longer exists at the source; it stays cached and is served."""
     locked: bool = False
     """What it points to is not evicted, and it can't be deleted."""
+    kind: str = "image"
+    """What it is: ``image``, ``Helm chart``, ``cosign signature``; ``artifact`` where Entrepot does
+    not know its type."""
+    artifact_type: str | None = None
+    """Its artifact type by the OCI specification; None for an image, and where none is stated."""
 
 
 class RepositoryDetail(Snapshot, frozen=True, kw_only=True):

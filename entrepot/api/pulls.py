@@ -36,13 +36,22 @@ class PullsClient:
         return await self._session.get(_path(id), PullSnapshot)
 
     async def start(
-        self, image: str, platform: str | None = None, asked_by: str = "cli"
+        self,
+        image: str,
+        platform: str | None = None,
+        asked_by: str = "cli",
+        *,
+        referrers: bool = False,
     ) -> PullSnapshot:
         """Start a pull of ``library/nginx:1.27``.
 
-        *platform* is that of the engine's machine unless another is named.
+        *platform* is that of the engine's machine unless another is named. With *referrers* what
+        refers to the image is fetched too: signatures, SBOMs.
         """
-        body = {"image": image, "platform": platform, "askedBy": asked_by}
+        body: dict[str, object] = {"image": image, "platform": platform, "askedBy": asked_by}
+        if referrers:
+            # An engine of an earlier version refuses a field that it does not know.
+            body["referrers"] = True
         return await self._session.send("POST", "/entrepot/v1/pulls", PullSnapshot, body)
 
     async def cancel(self, id: str) -> PullSnapshot:

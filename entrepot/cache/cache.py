@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from entrepot.cache.access import AccessCheck, EveryoneReads, ReaderPolicy
 from entrepot.cache.blob_copies import BlobCopies
@@ -22,10 +23,12 @@ from entrepot.cache.failures import SourceFailures
 from entrepot.cache.fill import Fill
 from entrepot.cache.fills import Fills
 from entrepot.cache.index import CacheIndex
+from entrepot.cache.kept_referrers import KeptReferrers
 from entrepot.cache.listings import ListResolver
 from entrepot.cache.manifests import ManifestResolver
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.cache.pull_history import PullHistory
+from entrepot.cache.referrer_pull import ReferrerPull
 from entrepot.cache.results import (
     BlobDescription,
     CachedBlob,
@@ -89,6 +92,7 @@ class ArtifactCache:
         self._fills = fills
         self._events = events
         self._route = route
+        self._clock = clock
         self.hits = 0
         """Manifests and blobs that were answered from the cache since the start, requests with HEAD
         not counted."""
@@ -133,10 +137,16 @@ class ArtifactCache:
             catalog=catalog,
             index=self.index,
             failures=self._failures,
+            kept=KeptReferrers(catalog, self.index, clock),
             route=route,
             client=client,
             tag_lifetime=self.tag_lifetime,
             monotonic=monotonic,
+        )
+        self._referrer_pull = ReferrerPull(
+            manifest=partial(self.manifest, reader=ADMINISTRATOR),
+            referrers=partial(self.referrers, reader=ADMINISTRATOR),
+            obtain=self._blobs.size_or_fill,
         )
         self.pulls = Pulls(
             clock=clock,
@@ -180,6 +190,7 @@ class ArtifactCache:
         answer = await self._manifests.resolve(repository, reference, refresh=refresh)
         if answer.is_fetched:
             self.misses += 1
+            self._listings.kept.manifest_cached(repository, answer.manifest.digest)
         else:
             self.hits += 1
         if (route := self._route(repository)) is not None:
@@ -217,6 +228,15 @@ class ArtifactCache:
         """
         await self.access.check(repository, reader)
         return await self._manifests.describe(repository, reference)
+
+    def tag_modified(self, repository: Repository, tag: Tag) -> float | None:
+        """When this cache first saw a tag point where it points now, in seconds since the epoch.
+
+        None for a tag that is not in memory, and for a time in the future: the clock was wrong then
+        or is now.
+        """
+        entry = self.index.tag_in_memory(repository, tag)
+        return entry.cached if entry is not None and entry.cached <= self._clock() else None
 
     # Blobs
 
@@ -313,12 +333,18 @@ class ArtifactCache:
     # Pulls
 
     async def pull(
-        self, image: ImageReference, platform: str | Platform, *, asked_by: str | None
+        self,
+        image: ImageReference,
+        platform: str | Platform,
+        *,
+        asked_by: str | None,
+        referrers: bool = False,
     ) -> Pull:
         """Begin to complete an image for a platform (``linux/amd64``).
 
-        The source is asked where a tag points. Raises `RepositoryUnknown`, and `PlatformInvalid`
-        for a text that names no platform.
+        With *referrers* also what refers to it: see `entrepot.cache.referrer_pull`. The source is
+        asked where a tag points. Raises `RepositoryUnknown`, and `PlatformInvalid` for a text that
+        names no platform.
         """
         requested = platform if isinstance(platform, Platform) else Platform.parse(platform)
         route = self._route(image.repository)
@@ -332,9 +358,10 @@ class ArtifactCache:
                 )
             ).manifest
             name: str | None = None
+            subjects = [manifest.digest]
             for _ in range(NESTED_INDEXES + 1):
                 if not manifest.is_index:
-                    return PullSubject(manifest, name)
+                    return PullSubject(manifest, name, tuple(subjects) if referrers else ())
                 child = manifest.child_for(requested)
                 if child is None:
                     raise _no_image(image, requested, manifest)
@@ -342,6 +369,7 @@ class ArtifactCache:
                     await self.manifest(image.repository, child.digest, reader=ADMINISTRATOR)
                 ).manifest
                 name = child.platform or name
+                subjects.append(manifest.digest)
             raise NotFound(
                 f"{image} has more than {NESTED_INDEXES} indexes within each other.",
                 "Ask the publisher of the image.",
@@ -415,6 +443,8 @@ class ArtifactCache:
         manifest = pull.manifest
         if manifest is not None:
             await self._check_complete(manifest)
+        if pull.referrers_of:
+            await self._referrer_pull.complete(pull.repository, pull.referrers_of)
         if pull.platform is not None or manifest is None:
             return
         config = next(

@@ -397,7 +397,7 @@ class CacheIndex:
         for tag in tags:
             if requests is not None:
                 requests.resolved.pop(tag, None)
-            index.tags[tag] = TagEntry(manifest.digest, now, now)
+            index.tags[tag] = _pointed(index.tags.get(tag), manifest.digest, now)
         self._store_manifest(manifest)
 
     def _changed(self, repository: Repository) -> RepositoryIndex:
@@ -462,9 +462,7 @@ class CacheIndex:
                 "That %s:%s points at %s is in memory only: %s", repository, tag, digest, error
             )
         index = self._changed(repository)
-        before = index.tags.get(tag)
-        cached = before.cached if before is not None and before.digest == digest else now
-        index.tags[tag] = TagEntry(digest, cached, now)
+        index.tags[tag] = _pointed(index.tags.get(tag), digest, now)
         index.forget_absent(tag)
         return True
 
@@ -521,6 +519,12 @@ class CacheIndex:
         while self._manifest_bytes > MANIFEST_BYTES:
             _, oldest = self._manifests.popitem(last=False)
             self._manifest_bytes -= _weight(oldest)
+
+
+def _pointed(before: TagEntry | None, digest: Digest, now: float) -> TagEntry:
+    """The entry of a tag that points at a digest, as the catalog writes it."""
+    is_same = before is not None and before.digest == digest
+    return TagEntry(digest, before.cached if before is not None and is_same else now, now)
 
 
 def _weight(manifest: Manifest) -> int:

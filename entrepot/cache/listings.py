@@ -13,15 +13,14 @@ from dataclasses import replace
 
 import msgspec
 
-from entrepot.cache.cached_referrers import CachedReferrers
 from entrepot.cache.failures import SourceFailures
 from entrepot.cache.index import CacheIndex
+from entrepot.cache.kept_referrers import KeptReferrers
 from entrepot.cache.results import ListAnswer, Origin
 from entrepot.cache.source_lists import ListKey, SourceList, SourceLists, of_artifact_type
-from entrepot.core.media_types import EMPTY_INDEX, INDEXES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
-from entrepot.errors import RegistryError, RepositoryUnknown
+from entrepot.errors import ReferrersUnknown, RegistryError, RepositoryUnknown
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
@@ -42,24 +41,27 @@ class ListResolver:
         catalog: Catalog,
         index: CacheIndex,
         failures: SourceFailures,
+        kept: KeptReferrers,
         route: Callable[[str], Route | None],
         client: Callable[[Route], SourceClient],
         tag_lifetime: Callable[[Route], float],
         monotonic: Callable[[], float],
     ) -> None:
         self._catalog = catalog
-        self._cached = CachedReferrers(catalog)
         self._index = index
         self._failures = failures
         self._route = route
         self._client = client
         self._tag_lifetime = tag_lifetime
+        self.kept = kept
+        """The lists of referrers that stay when their source has gone."""
         self._fetches: SingleFlight[SourceList] = SingleFlight()
         self._lists = SourceLists(monotonic)
 
     async def close(self) -> None:
         """Cancel what is being fetched."""
         await self._fetches.close()
+        await self.kept.close()
 
     def drop_expired(self) -> None:
         """Drop the lists that are too old to be served."""
@@ -130,56 +132,74 @@ class ListResolver:
         """The index of a manifest's referrers at the source.
 
         With *artifact_type* only those of that type. Where the source gives no answer: the last
-        index that is known, else the referrers that are cached. Where none are, its failure: an
-        empty index would say that there are no referrers. Raises `RepositoryUnknown` or a
-        `SourceError`.
+        index that is known, of an earlier run too, else what is cached of it. Where nothing is, the
+        failure of the source: an empty index would say that there are no referrers (F73). Raises
+        `RepositoryUnknown`, `ReferrersUnknown` or a `SourceError`.
         """
         route = self._route(repository)
         if route is None:
-            return await self._cached_referrers(repository, digest, artifact_type)
+            return await self._kept_referrers(repository, digest, artifact_type)
         whole = ListKey(route.source, repository, f"referrers/{digest}")
         key = whole._replace(selection=artifact_type)
-        if artifact_type is not None:
-            self._lists.derive(key, whole, lambda listing: of_artifact_type(listing, artifact_type))
+
+        def derive() -> None:
+            if artifact_type is not None:
+                self._lists.derive(
+                    key, whole, lambda listing: of_artifact_type(listing, artifact_type)
+                )
+
+        derive()
+        if self._lists.last_known(key) is None:
+            stored = await self.kept.stored(repository, digest, artifact_type, route.source)
+            if stored is not None:
+                self._lists.load(whole._replace(selection=stored[0]), stored[1])
+            derive()
 
         async def fetch() -> SourceList:
             index = await self._client(route).referrers(route.repository, digest, artifact_type)
-            return _selected(
+            listing = _selected(
                 SourceList(index.content, filtered=index.filtered, note=index.note), artifact_type
             )
+            if index.note.is_stale:
+                return listing
+            if index.tagged:
+                self.kept.record(repository, digest, route.source, None, index.content)
+                await self.kept.record_fallback(repository, route.source, digest, index.content)
+            elif listing.filtered == (artifact_type is not None):
+                self.kept.record(repository, digest, route.source, artifact_type, listing.body)
+            return listing
 
         try:
             return await self._resolve(
                 route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None
             )
         except (SourceError, RegistryError) as error:
-            cached = None
             with suppress(CatalogFailed):
-                cached = await self._cached.index(repository, digest)
-            if cached is None:
-                raise
-            index = _selected(SourceList(cached), artifact_type)
-            return ListAnswer(index, Origin.STALE, error.what)
+                cached = await self.kept.of_cached_manifests(repository, digest)
+                if cached is not None:
+                    return _incomplete(cached, artifact_type, error.what)
+            raise
 
-    async def _cached_referrers(
+    async def _kept_referrers(
         self, repository: Repository, digest: Digest, artifact_type: str | None
     ) -> ListAnswer:
-        """The index behind the fallback tag, else the cached referrers: there is no rule.
+        """Without a rule: the last index that is known, else what is cached of it.
 
-        Source: distribution specification 1.1, "Referrers Tag Schema".
+        Raises `ReferrersUnknown` where there is neither.
         """
         if not await self._index.is_cached(repository):
             raise await self._failures.unknown(repository, digest)
-        entry = await self._index.tag(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
-        manifest = (
-            await self._index.manifest_of(repository, entry.digest) if entry is not None else None
-        )
-        is_index = manifest is not None and manifest.media_type in INDEXES
-        content = manifest.content if manifest is not None and is_index else None
-        if content is None:
-            content = await self._cached.index(repository, digest)
-        index = SourceList(EMPTY_INDEX if content is None else content)
-        return ListAnswer(_selected(index, artifact_type), Origin.STALE, _without_rule(repository))
+        why = _without_rule(repository)
+        stored = await self.kept.stored(repository, digest, artifact_type, None)
+        if stored is not None:
+            return ListAnswer(_selected(stored[1], artifact_type), Origin.STALE, why)
+        cached = await self.kept.of_cached_manifests(repository, digest)
+        if cached is None:
+            raise ReferrersUnknown(
+                f"{why} Nothing that refers to {digest} is cached.",
+                "Create a cache rule for it to ask its source.",
+            )
+        return _incomplete(cached, artifact_type, why)
 
     async def _resolve(
         self,
@@ -259,6 +279,15 @@ def _selected(index: SourceList, artifact_type: str | None) -> SourceList:
     if artifact_type is None or index.filtered:
         return replace(index, filtered=artifact_type is not None)
     return of_artifact_type(index, artifact_type) or index
+
+
+def _incomplete(index: SourceList, artifact_type: str | None, why: str) -> ListAnswer:
+    """The answer with what is cached, though the source may have more."""
+    return ListAnswer(
+        _selected(index, artifact_type),
+        Origin.STALE,
+        f"{why} These are the cached referrers only: there may be more.",
+    )
 
 
 def _without_rule(repository: Repository) -> str:

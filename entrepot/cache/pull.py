@@ -138,6 +138,8 @@ class PullSubject:
 
     manifest: Manifest
     platform: str | None
+    referrers_of: tuple[Digest, ...] = ()
+    """Manifests whose referrers belong to the pull; none where they were not requested."""
 
 
 class _Layer:
@@ -218,6 +220,7 @@ class Pull:
     started: float
     platform: str | None = None
     manifest: Manifest | None = None
+    referrers_of: tuple[Digest, ...] = ()
     state: PullState = PullState.WAITING
     ended: float | None = None
     error: EntrepotError | None = None
@@ -435,6 +438,7 @@ class Pulls:
     def _set_subject(self, pull: Pull, subject: PullSubject) -> None:
         pull.manifest = subject.manifest
         pull.platform = subject.platform
+        pull.referrers_of = subject.referrers_of
         pull.layers = [
             _Layer(descriptor) for descriptor in subject.manifest.blobs if not descriptor.optional
         ]

@@ -101,6 +101,11 @@ class SourceLists:
         """Store a list that has just come from its source."""
         self._store(key, _CachedList(listing, self._clock(), True))
 
+    def load(self, key: ListKey, listing: SourceList) -> None:
+        """Store a list of an earlier run, for a source that fails, unless one is in memory."""
+        if self.last_known(key) is None:
+            self._store(key, _CachedList(listing, self._clock(), False))
+
     def derive(
         self, key: ListKey, whole: ListKey, select: Callable[[SourceList], SourceList | None]
     ) -> None:

@@ -24,6 +24,7 @@ from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.events import events
 from entrepot.cli.exporting import export, inventory
 from entrepot.cli.importing import import_
+from entrepot.cli.mirror import mirror
 from entrepot.cli.options import as_json
 from entrepot.cli.output import (
     REFUSED,
@@ -347,6 +348,7 @@ for _command in (
     credential_set,
     reader,
     token,
+    mirror,
     repository,
     evict,
     verify,

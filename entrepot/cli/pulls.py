@@ -36,10 +36,16 @@ MIN_BAR_WIDTH = 6
     help="Such as linux/arm64, arm64, x86_64 or linux/arm/v7 "
     "[default: that of the engine's machine].",
 )
+@click.option(
+    "--referrers",
+    is_flag=True,
+    help="Pull what refers to the image too: signatures, attestations and SBOMs, so that they can "
+    "be verified while the source registry is down.",
+)
 @as_json
-def pull(image: str, platform: str | None, as_json: bool) -> None:
+def pull(image: str, platform: str | None, referrers: bool, as_json: bool) -> None:
     """Pull IMAGE (library/nginx:1.27) into the cache, without a container client."""
-    ended_pull = call_engine(lambda client: _pull(client, image, platform), waits=True)
+    ended_pull = call_engine(lambda client: _pull(client, image, platform, referrers), waits=True)
     if as_json:
         print_json(ended_pull)
     if ended_pull.state is not PullState.COMPLETED:
@@ -53,10 +59,12 @@ def pull(image: str, platform: str | None, as_json: bool) -> None:
         sys.exit(REFUSED)
 
 
-async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSnapshot:
+async def _pull(
+    client: CacheClient, image: str, platform: str | None, referrers: bool
+) -> PullSnapshot:
     import asyncio
 
-    started = latest = await client.pulls.start(image, platform)
+    started = latest = await client.pulls.start(image, platform, referrers=referrers)
     in_terminal = sys.stderr.isatty()
     printed_at = time.monotonic()
     try:

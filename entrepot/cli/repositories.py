@@ -17,6 +17,7 @@ from entrepot.api.labels import (
     evicted_image_name,
     image_name,
     sharers,
+    tag_platforms,
     tag_state,
 )
 from entrepot.api.models import EvictionProgress, EvictionSnapshot, RepositoryDetail, TagDetail
@@ -134,7 +135,7 @@ def show_repository(image: str, as_json: bool) -> None:
     rows = [
         (
             tag.name,
-            " ".join(tag.platforms) or "-",
+            tag_platforms(tag.platforms, tag.kind) or "-",
             size(tag.size),
             ago(tag.cached, now),
             ago(tag.last_pull, now),
@@ -171,6 +172,8 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
         [
             ("Tag", f"{detail.repository}:{tag_snapshot.name}"),
             ("Digest", tag_snapshot.digest),
+            ("Kind", tag_snapshot.kind),
+            ("Artifact type", tag_snapshot.artifact_type),
             ("Media type", detail.media_type),
             (
                 "Size",

@@ -47,9 +47,12 @@ class PullService:
             progress = self._cache.pulls.get(id).progress()
         return pull_snapshot(progress)
 
-    async def start(self, image: str, platform_name: str | None, asked_by: str) -> PullSnapshot:
+    async def start(
+        self, image: str, platform_name: str | None, asked_by: str, *, referrers: bool = False
+    ) -> PullSnapshot:
         """Start a pull of an image, for this machine's platform unless another is named.
 
+        With *referrers* the signatures, SBOMs and other artifacts that refer to it come with it.
         Raises `PlatformInvalid`, or what `ArtifactCache.pull` raises.
         """
         own = Platform.parse(own_platform())
@@ -58,7 +61,9 @@ class PullService:
             if platform_name and platform_name.strip()
             else own
         )
-        pull = await self._cache.pull(ImageReference.parse(image), requested, asked_by=asked_by)
+        pull = await self._cache.pull(
+            ImageReference.parse(image), requested, asked_by=asked_by, referrers=referrers
+        )
         return pull_snapshot(pull.progress())
 
     async def cancel(self, id: str) -> PullSnapshot:

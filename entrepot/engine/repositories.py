@@ -191,6 +191,8 @@ class RepositoryService:
             fresh_until=None if freshness == NEVER else tag.entry.checked + freshness,
             gone=tag.entry.gone,
             locked=tag.locked,
+            kind=tag.kind.name,
+            artifact_type=tag.kind.artifact_type,
         )
 
     async def delete(self, name: str) -> tuple[Sequence[Digest], Sequence[Tag]]:

@@ -273,11 +273,14 @@ class RegistryApp:
                 repository, reference, reader=response.reader
             )
             if isinstance(reference, Digest) or accept.accepts(description.media_type):
-                await response.empty(
-                    200,
-                    self._manifest_headers(
-                        description.digest, description.media_type, description.size, description
-                    ),
+                headers = self._manifest_headers(
+                    description.digest, description.media_type, description.size, description
+                )
+                await response.content(
+                    b"",
+                    headers,
+                    etag=str(description.digest),
+                    modified=self._modified(repository, reference),
                 )
                 return
         answer = await self._cache.manifest(repository, reference, reader=response.reader)
@@ -286,7 +289,18 @@ class RegistryApp:
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
         )
-        await response.content(manifest.content, headers, etag=str(manifest.digest))
+        await response.content(
+            manifest.content,
+            headers,
+            etag=str(manifest.digest),
+            modified=self._modified(repository, reference),
+        )
+
+    def _modified(self, repository: Repository, reference: Tag | Digest) -> float | None:
+        """The time for ``Last-Modified``: a digest has none, it never changes."""
+        if isinstance(reference, Digest):
+            return None
+        return self._cache.tag_modified(repository, reference)
 
     async def _acceptable(
         self,
@@ -341,7 +355,8 @@ class RegistryApp:
             description = await self._cache.describe_blob(
                 repository, digest, reader=response.reader
             )
-            await response.empty(200, _blob_headers(digest, description.size, description.origin))
+            headers = _blob_headers(digest, description.size, description.origin)
+            await response.content(b"", headers, etag=str(digest))
             return
         requested_ranges = parse_ranges(response.headers.get(b"range"))
         blob = await self._cache.blob(

@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -91,13 +92,20 @@ class RegistryResponse:
         condition = self.headers.get(b"if-range")
         return condition is None or condition.decode("latin-1").strip('"') == digest
 
-    def _is_cached_by_client(self, etag: str | None) -> bool:
+    def _is_cached_by_client(self, etag: str | None, modified: float | None = None) -> bool:
+        """Whether the client has the content with *etag*, by its conditions.
+
+        If-Modified-Since counts only without If-None-Match (RFC 9110, section 13.2.2).
+        """
         condition = self.headers.get(b"if-none-match")
-        return (
-            etag is not None
-            and condition is not None
-            and (condition.strip() == b"*" or f'"{etag}"'.encode() in condition)
-        )
+        if condition is not None:
+            return etag is not None and (
+                condition.strip() == b"*" or f'"{etag}"'.encode() in condition
+            )
+        since = self.headers.get(b"if-modified-since")
+        if since is None or modified is None:
+            return False
+        return is_unmodified_since(modified, since.decode("latin-1"))
 
     async def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.started = True
@@ -123,10 +131,21 @@ class RegistryResponse:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def content(
-        self, content: bytes, headers: Headers, *, etag: str | None = None, status: int = 200
+        self,
+        content: bytes,
+        headers: Headers,
+        *,
+        etag: str | None = None,
+        modified: float | None = None,
+        status: int = 200,
     ) -> None:
-        """Send a whole body from memory."""
-        if self._is_cached_by_client(etag):
+        """Send a whole body from memory, which HEAD leaves out.
+
+        *modified* is when the content changed, in seconds since the epoch.
+        """
+        if modified is not None:
+            headers = [*headers, (b"last-modified", formatdate(modified, usegmt=True).encode())]
+        if self._is_cached_by_client(etag, modified):
             await self.empty(
                 304, [(name, value) for name, value in headers if name not in _CONTENT_HEADERS]
             )
@@ -274,6 +293,18 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         joined[name] = joined[name] + b", " + value if name in joined else value
     return joined
+
+
+def is_unmodified_since(modified: float, date: str) -> bool:
+    """Whether content that changed at *modified* has not changed since an HTTP date.
+
+    Another date counts as none (RFC 9110, section 13.1.3), as does one without a time zone.
+    """
+    try:
+        since = parsedate_to_datetime(date)
+    except ValueError:
+        return False
+    return since.tzinfo is not None and int(modified) <= since.timestamp()
 
 
 def retry_after_seconds(seconds: float | None) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import httpx
 import msgspec
 
 from entrepot.core.media_types import EMPTY_INDEX, OCI_INDEX
@@ -34,6 +36,9 @@ MAX_REFERRER_PAGES = 100
 CURSOR_LENGTH = 2 * 1024
 """The longest text that a source may give to request the next page with, in characters."""
 
+_PAGE_TOKEN = re.compile(r"\?([A-Za-z_]{1,30}=[A-Za-z0-9._~%+/=:-]{1,2000})")
+"""A parameter of a source's link to the next page, as clients hand it back in ``last``."""
+
 _log = logging.getLogger("entrepot.source")
 
 
@@ -53,11 +58,13 @@ class TagPage:
 class ReferrersIndex:
     """The index of what refers to a manifest, all pages in one.
 
-    *filtered*: the source lists the requested artifact type only.
+    *filtered*: the source lists the requested artifact type only. *tagged*: it is the index behind
+    the fallback tag, byte for byte.
     """
 
     content: bytes
     filtered: bool
+    tagged: bool = False
     note: SourceNote = NO_NOTE
 
     @property
@@ -110,7 +117,9 @@ async def list_tags(
     """The tags of a repository in the source's order: at most *n*, those after *last*."""
     about = f"{api.login_server}/{repository} (tags)"
     parameters = [f"n={min(n, MAX_TAGS_PER_REQUEST)}"] if n is not None else []
-    parameters += [f"last={quote(last, safe='')}"] if last is not None else []
+    if last is not None:
+        token = _PAGE_TOKEN.fullmatch(last)
+        parameters.append(token[1] if token is not None else f"last={quote(last, safe='')}")
     path = f"{repository}/tags/list" + ("?" + "&".join(parameters) if parameters else "")
     response, content = await api.read(
         path, repository, {"Accept": "application/json"}, about=about, limit=TAGS_LIMIT
@@ -141,9 +150,10 @@ async def list_tags(
     link, target = api.next_page(response)
     if link is None or listed.last_entry is None:
         return TagPage(tuple(listed.names), None, note)
-    next_last = _cursor(target.params.get("last") if target is not None else None) or _cursor(
-        listed.last_entry
-    )
+    next_last = _cursor(target.params.get("last") if target is not None else None)
+    if next_last is None and target is not None:
+        next_last = _cursor(_page_token(target))
+    next_last = next_last or _cursor(listed.last_entry)
     next_last = next_last or (listed.names[-1] if listed.names else None)
     return TagPage(tuple(listed.names), next_last, note)
 
@@ -171,7 +181,8 @@ async def list_referrers(
         # Distribution specification 1.1, "Referrers Tag Schema".
         tag = Tag(f"{digest.algorithm}-{digest.hex}"[:128])
         fallback = await fetch_manifest(api, repository, tag, limit=limit)
-        return ReferrersIndex(fallback.content, False, fallback.note)
+        is_index = fallback.media_type == OCI_INDEX
+        return ReferrersIndex(fallback.content, False, tagged=is_index, note=fallback.note)
     except SourceNotFound:
         return ReferrersIndex(EMPTY_INDEX, False)
 
@@ -220,7 +231,7 @@ async def _list_referrer_pages(
             )
     try:
         content = await asyncio.to_thread(_join_pages, pages) if len(pages) > 1 else pages[0]
-        return ReferrersIndex(content, filtered, note)
+        return ReferrersIndex(content, filtered, note=note)
     except Undecodable:
         raise SourceAnswerInvalid(
             f"{api.login_server} answers with something that is no index for {about}.",
@@ -264,6 +275,19 @@ def _is_tag(text: str) -> bool:
     except ReferenceInvalid:
         return False
     return True
+
+
+def _page_token(target: httpx.URL) -> str | None:
+    """The token for the next page in a link that names no ``last``, as a ``last`` for clients.
+
+    It begins with a question mark, as no tag does. Quay gives such a token (``next_page``), and
+    begins again where it is asked with the last tag.
+    """
+    for parameter in target.query.decode("ascii").split("&"):
+        name = parameter.partition("=")[0]
+        if name not in {"n", "last"} and _PAGE_TOKEN.fullmatch(f"?{parameter}"):
+            return f"?{parameter}"
+    return None
 
 
 def _cursor(text: str | None) -> str | None:

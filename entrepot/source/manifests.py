@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from entrepot.core import signed_manifests
 from entrepot.core.media_types import INDEXES, MANIFEST_TYPES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.encoding import first_json_value
@@ -53,7 +54,10 @@ class ManifestHead:
 
 @dataclass(frozen=True, slots=True)
 class FetchedManifest:
-    """A manifest, its bytes as they came. They have this digest."""
+    """A manifest, its bytes as they came.
+
+    They have this digest; of a signed manifest of schema 1, its payload has it.
+    """
 
     content: bytes
     media_type: str
@@ -157,16 +161,18 @@ def _read_manifest(
             f"{server} answers with something that is no manifest for {about}.",
             ASK_PUBLISHER if is_json(content) else NOT_A_REGISTRY,
         ) from None
-    if digest is not None and not digest.matches(content):
+    # A document that names a type of its own is none of schema 1, which has no such field.
+    signed_type = None if hint.media_type else content_type
+    if digest is not None and not signed_manifests.matches(digest, content, signed_type):
         raise SourceAnswerInvalid(
             f"{server} sent wrong bytes for {about}: their digest is not {digest}.",
             "Nothing was kept. Pull again; if it happens again, something between here and the "
             "source changes what passes.",
         )
     media_type = _media_type(server, content_type, hint, about)
-    return FetchedManifest(
-        content, media_type, digest if digest is not None else Digest.of(content)
-    )
+    if digest is None:
+        digest = signed_manifests.digest_of(content, signed_type)
+    return FetchedManifest(content, media_type, digest)
 
 
 def _media_type(server: str, content_type: str | None, hint: _ManifestHint, about: str) -> str:

@@ -36,6 +36,7 @@ from entrepot.store.records import (
     BlobRecord,
     TagEntry,
 )
+from entrepot.store.referrer_lists import ReferrerLists
 from entrepot.store.removal import (
     delete_links,
 )
@@ -65,7 +66,7 @@ class Locks:
     manifests: frozenset[Digest]
 
 
-class Catalog(RepositoryListings, ContentListings, CatalogRemovals, TransferQueries):
+class Catalog(RepositoryListings, ContentListings, CatalogRemovals, TransferQueries, ReferrerLists):
     """The catalog of one engine: its database with the queries."""
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:

@@ -302,10 +302,11 @@ class EvictionPlan:
         """Some of the images, as a listing shows them."""
         use, inventory = self.use, self.use.inventory
         for link, freed in zip(self.links[start:end], self.freed[start:end], strict=True):
+            repository, digest = inventory.text_key(link)
             yield PlannedRow(
-                inventory.repositories[link],
+                repository,
                 use.tags_of(link),
-                inventory.content_digests[inventory.contents[link]],
+                digest,
                 inventory.platforms[link],
                 freed,
                 use.last_used[link],
@@ -322,10 +323,10 @@ class EvictionPlan:
             freed=array("q", compress(self.freed, kept)),
         )
 
-    def parts(self, count: int) -> Iterator[EvictionPlan]:
-        """The same plan in parts of *count* images, empty manifests and adopted blobs each."""
+    def parts(self, count: int, after: int = 0) -> Iterator[EvictionPlan]:
+        """The plan in parts of *count* images, empty manifests and adopted blobs, *after* some."""
         total = max(1, len(self.links), len(self.empty_links), len(self.adopted))
-        for start in range(0, total, count):
+        for start in range(after, total, count):
             part = slice(start, start + count)
             yield replace(
                 self,

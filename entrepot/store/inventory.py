@@ -1,7 +1,7 @@
 """The inventory of the cache that an eviction is planned on.
 
 It has columns of numbers in place of objects: 100,000 repositories with five blobs each take some
-35 MB, and as objects they took ten times as much. A manifest of a repository is a *link*, numbered
+25 MB, and as objects they took ten times as much. A manifest of a repository is a *link*, numbered
 in the order in which it was added. The manifest itself, which several repositories may have, is a
 *content*, numbered like the blobs by its first appearance.
 """
@@ -9,7 +9,7 @@ in the order in which it was added. The manifest itself, which several repositor
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice, repeat
 from math import isnan, nan
 from sys import intern
@@ -20,6 +20,10 @@ from entrepot.core.reference import Digest, Repository, Tag
 
 Key = tuple[Repository, Digest]
 """A manifest of a repository."""
+
+
+DIGEST_BYTES = 32
+"""Of SHA-256."""
 
 
 class InventoryManifest(msgspec.Struct, frozen=True, gc=False):
@@ -62,30 +66,36 @@ class InventoryBlob(msgspec.Struct, frozen=True, gc=False):
 
 
 class PackedDigests:
-    """Digests without repetition, as bytes one after the other: 32 bytes for most of them."""
+    """Digests without repetition, as bytes one after the other."""
 
-    __slots__ = ("_content", "_ends")
+    __slots__ = ("_content", "_long")
 
     def __init__(self) -> None:
         self._content = bytearray()
-        self._ends = array("Q")
+        """32 bytes of each digest."""
+        self._long: dict[int, bytes] = {}
+        """The few that are longer: those of SHA-512."""
 
-    def extend(self, texts: Iterable[str]) -> None:
+    def extend(self, texts: Sequence[str]) -> None:
         """Append digests, given as ``algorithm:hex``."""
-        values = [bytes.fromhex(text[text.index(":") + 1 :]) for text in texts]
-        # Without the first sum: that is where the first value begins.
-        sums = accumulate(map(len, values), initial=len(self._content))
-        self._ends.extend(islice(sums, 1, None))
-        self._content += b"".join(values)
+        joined = "".join(texts)
+        if joined.count("sha256:") == len(texts):
+            self._content += bytes.fromhex(joined.replace("sha256:", ""))
+            return
+        for text in texts:
+            value = bytes.fromhex(text[text.index(":") + 1 :])
+            if len(value) != DIGEST_BYTES:
+                self._long[len(self)] = value
+            self._content += value[:DIGEST_BYTES]
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._content) // DIGEST_BYTES
 
     def __getitem__(self, number: int) -> str:
-        start = self._ends[number - 1] if number else 0
-        value = self._content[start : self._ends[number]]
-        # The length tells the algorithm: there are two.
-        return f"sha{len(value) * 8}:{value.hex()}"
+        if number in self._long:
+            return f"sha512:{self._long[number].hex()}"
+        start = number * DIGEST_BYTES
+        return f"sha256:{self._content[start : start + DIGEST_BYTES].hex()}"
 
 
 class PackedTexts:
@@ -97,14 +107,50 @@ class PackedTexts:
         self._content = bytearray()
         self._ends = array("Q")
 
-    def append(self, text: str) -> None:
-        """Append a text."""
-        self._content += text.encode()
-        self._ends.append(len(self._content))
+    def extend(self, texts: Iterable[str]) -> None:
+        """Append some texts."""
+        values = [text.encode() for text in texts]
+        # Without the first sum: that is where the first value begins.
+        sums = accumulate(map(len, values), initial=len(self._content))
+        self._ends.extend(islice(sums, 1, None))
+        self._content += b"".join(values)
+
+    def __len__(self) -> int:
+        return len(self._ends)
 
     def __getitem__(self, number: int) -> str:
         start = self._ends[number - 1] if number else 0
         return self._content[start : self._ends[number]].decode()
+
+
+class PackedNames:
+    """The repository of each link: a name that follows itself is stored once."""
+
+    __slots__ = ("_names", "_numbers")
+
+    def __init__(self) -> None:
+        self._names = PackedTexts()
+        self._numbers = array("i")
+
+    def extend(self, names: Iterable[str]) -> None:
+        """Append the names of some links."""
+        last = self._names[len(self._names) - 1] if len(self._names) else None
+        number, new = len(self._names) - 1, list[str]()
+        for name in names:
+            if name != last:
+                new.append(name)
+                number, last = number + 1, name
+            self._numbers.append(number)
+        self._names.extend(new)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, link: int) -> Repository:
+        return Repository(self._names[self._numbers[link]])
+
+    def __iter__(self) -> Iterator[Repository]:
+        return map(self.__getitem__, range(len(self)))
 
 
 class Inventory:
@@ -146,7 +192,7 @@ class Inventory:
         self._blob_starts = array("q")
         self._blob_counts = array("i")
         self._blob_numbers = array("i")
-        self.repositories: list[Repository] = []
+        self.repositories = PackedNames()
         """Of each link."""
         self.contents = array("i")
         """Of each link."""
@@ -200,7 +246,7 @@ class Inventory:
 
     def add_blobs(
         self,
-        digests: Iterable[str],
+        digests: Sequence[str],
         sizes: Iterable[int],
         last_used: Iterable[float],
         adopted: Iterable[float | None],
@@ -218,7 +264,7 @@ class Inventory:
         self._blob_starts.extend(repeat(0, len(digests)))
         self._blob_counts.extend(repeat(0, len(digests)))
 
-    def set_blobs(self, content: int, blobs: Sequence[int]) -> None:
+    def set_blobs(self, content: int, blobs: Collection[int]) -> None:
         """Set the cached blobs that a manifest refers to."""
         self._blob_starts[content] = len(self._blob_numbers)
         self._blob_counts[content] = len(blobs)
@@ -234,13 +280,23 @@ class Inventory:
         tags: str,
     ) -> int:
         """Add a manifest of a repository; return its number."""
-        self.repositories.append(repository)
-        self.contents.append(content)
-        self.platforms.append(platform)
-        self.last_requested.append(last_requested)
-        self.locked.append(locked)
-        self._tags.append(tags)
-        return len(self.contents) - 1
+        link = len(self)
+        self.add_links([repository], [tags])
+        self.contents[link] = content
+        self.platforms[link] = platform
+        self.last_requested[link] = last_requested
+        self.locked[link] = locked
+        return link
+
+    def add_links(self, repositories: Sequence[str], tags: Iterable[str]) -> None:
+        """Add manifests of repositories; their other columns are set afterwards."""
+        count = len(repositories)
+        self.repositories.extend(repositories)
+        self._tags.extend(tags)
+        self.contents.extend(repeat(0, count))
+        self.platforms.extend(repeat(None, count))
+        self.last_requested.extend(repeat(0.0, count))
+        self.locked.extend(bytes(count))
 
     def __len__(self) -> int:
         """The number of links."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableSequence
 from functools import partial
-from itertools import chain, count, groupby, islice
-from operator import itemgetter
+from itertools import count, repeat
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Select, func, literal_column, select
+from sqlalchemy import Connection, Select, Table, func, select
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import schema
@@ -18,179 +18,154 @@ from entrepot.store.inventory import Inventory, InventoryManifest, Key, digest_o
 from entrepot.store.listed import keys_of, listed_digest, listed_keys, listed_repository
 from entrepot.store.manifests import ReferenceKind
 
-ROWS_AT_ONCE = 2000
+ROWS_AT_ONCE = 500
 """Rows that are fetched from the database at a time."""
 
 MAX_SPARSITY = 8
-"""Row numbers per row up to which an array finds the rows; beyond it they are searched for."""
+"""Row numbers per row up to which an array has a place for each of them; beyond it, rows are
+searched for."""
+
+ABSENT = -1
+"""The number of a row without one."""
 
 _links = schema.repository_manifests.c
 _refers = schema.references.c
-_blob_row = literal_column("blobs.rowid", Integer)
 
 
 def read_inventory(connection: Connection) -> Inventory:
-    """All cached manifests and blobs."""
+    """All cached manifests and blobs.
+
+    Nothing is looked up by a digest for each row: each query walks along one or two indexes in
+    their order, and gives row numbers, which arrays turn into the numbers of the inventory. That
+    takes half as long, and no dictionary of a hundred thousand digests.
+    """
     inventory = Inventory()
-    blob_at = _read_blobs(connection, inventory)
+    blobs = _read_blobs(connection, inventory)
     contents = _read_contents(connection, inventory)
-    _read_references(connection, inventory, contents, blob_at)
+    has_indexes = _read_references(connection, inventory, contents, blobs)
     links = _read_links(connection, inventory, contents)
-    _read_children(connection, inventory, contents, links)
+    if has_indexes:
+        _read_children(connection, inventory, contents, links)
     return inventory
 
 
-def _rows(connection: Connection, query: Any) -> Iterator[Any]:
-    """The rows of a long result as the driver gives them.
+def _columns(connection: Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    """The columns of the next rows of a long result, as the driver gives them.
 
-    There may be a million: an object of SQLAlchemy for each would take twice as long.
+    There may be a million rows: an object of SQLAlchemy for each would take twice as long.
     """
-    cursor: Any = connection.execute(query).cursor
+    cursor: Any = connection.exec_driver_sql(query).cursor
     cursor.arraysize = ROWS_AT_ONCE
-    return chain.from_iterable(iter(cursor.fetchmany, []))
+    return (tuple(zip(*rows, strict=True)) for rows in iter(cursor.fetchmany, []))
 
 
-def _read_blobs(connection: Connection, inventory: Inventory) -> Callable[[int], int]:
-    """Add the blobs. Returns what finds a blob's number by the number of its row.
+class _RowNumbers:
+    """Numbers of the rows of a table, by their row numbers.
 
-    The numbers of rows are those of this transaction only.
+    Row numbers are those of one transaction only.
     """
-    blobs = schema.blobs.c
-    query = select(_blob_row, blobs.digest, blobs.size, blobs.last_used, blobs.adopted).order_by(
-        _blob_row
-    )
-    row_numbers = array("q")
-    rows = _rows(connection, query)
-    while some := list(islice(rows, ROWS_AT_ONCE)):
-        numbers, *columns = zip(*some, strict=True)
-        row_numbers.extend(numbers)
+
+    def __init__(self, connection: Connection, table: Table) -> None:
+        [[first, last, count]] = connection.exec_driver_sql(
+            f"SELECT (SELECT min(rowid) FROM {table.name}), (SELECT max(rowid) FROM {table.name}), "
+            f"(SELECT count(*) FROM {table.name})"
+        )
+        self._place: Callable[[int], int]
+        if not count or last - first >= MAX_SPARSITY * count:
+            rows = array("q")
+            for (row_numbers,) in _columns(
+                connection, f"SELECT rowid FROM {table.name} ORDER BY rowid"
+            ):
+                rows.extend(row_numbers)
+            self._place = partial(bisect_left, rows)
+            places = len(rows)
+        else:
+            self._place = (-first).__add__
+            places = last - first + 1
+        self._numbers = array("i", [ABSENT]) * places
+
+    def set(self, rows: Iterable[int], numbers: Iterable[int]) -> None:
+        """Set the numbers of some rows."""
+        _set_all(self._numbers, map(self._place, rows), numbers)
+
+    def of(self, rows: Iterable[int]) -> Iterator[int]:
+        """The numbers of some rows; `ABSENT` for a row that has none."""
+        return map(self._numbers.__getitem__, map(self._place, rows))
+
+
+def _set_all(column: MutableSequence[Any], places: Iterable[int], values: Iterable[Any]) -> None:
+    """Set many values of a column; a loop takes twice as long."""
+    deque(map(column.__setitem__, places, values), maxlen=0)
+
+
+def _read_blobs(connection: Connection, inventory: Inventory) -> _RowNumbers:
+    """Add the blobs."""
+    numbers = _RowNumbers(connection, schema.blobs)
+    for rows, *columns in _columns(connection, _BLOBS):
+        numbers.set(rows, count(len(inventory.blob_sizes)))
         inventory.add_blobs(*columns)
-    if not row_numbers or row_numbers[-1] > MAX_SPARSITY * len(row_numbers):
-        return partial(bisect_left, row_numbers)
-    positions = array("i", bytes(4 * (row_numbers[-1] + 1)))
-    for position, row_number in enumerate(row_numbers):
-        positions[row_number] = position
-    return positions.__getitem__
+    return numbers
 
 
-def _read_contents(connection: Connection, inventory: Inventory) -> dict[str, int]:
-    """Add the manifests of all repositories; returns their numbers."""
-    columns = schema.manifests.c
-    rows = _rows(connection, select(columns.digest, func.length(columns.content)))
-    numbers: dict[str, int] = {}
-    while some := list(islice(rows, ROWS_AT_ONCE)):
-        digests, sizes = zip(*some, strict=True)
-        numbers.update(zip(digests, count(len(numbers)), strict=False))
+def _read_contents(connection: Connection, inventory: Inventory) -> _RowNumbers:
+    """Add the manifests of all repositories."""
+    numbers = _RowNumbers(connection, schema.manifests)
+    for rows, digests, sizes in _columns(connection, _MANIFESTS):
+        numbers.set(rows, count(len(inventory.content_sizes)))
         inventory.add_contents(digests, sizes)
     return numbers
 
 
 def _read_references(
-    connection: Connection,
-    inventory: Inventory,
-    contents: dict[str, int],
-    blob_at: Callable[[int], int],
-) -> None:
-    """Add the cached blobs of each manifest."""
-    query = (
-        select(_refers.manifest, _blob_row)
-        .join(schema.blobs, schema.blobs.c.digest == _refers.digest)
-        .where(_refers.kind != ReferenceKind.MANIFEST)
-    )
-    complete = bytearray(len(contents))
-    for manifest, rows in groupby(_rows(connection, query), itemgetter(0)):
-        # A manifest may name a blob twice. Its rows are mostly next to each other.
-        blobs = dict.fromkeys([blob_at(row_number) for _, row_number in rows])
-        content = contents[manifest]
-        if complete[content]:
-            blobs = dict.fromkeys([*inventory.blobs_of(content), *blobs])
-        complete[content] = True
-        inventory.set_blobs(content, list(blobs))
+    connection: Connection, inventory: Inventory, contents: _RowNumbers, blobs: _RowNumbers
+) -> bool:
+    """Add the cached blobs of each manifest; returns whether one of them is an index."""
+    blob_of_reference = _RowNumbers(connection, schema.references)
+    for references, blob_rows in _columns(connection, _REFERENCES_TO_BLOBS):
+        blob_of_reference.set(references, blobs.of(blob_rows))
+    has_indexes = False
+    for (references,) in _columns(connection, _REFERENCES_OF_INDEXES):
+        has_indexes = True
+        blob_of_reference.set(references, repeat(ABSENT))
+    for manifest_rows, lists in _columns(connection, _REFERENCES_OF_MANIFESTS):
+        for content, references in zip(contents.of(manifest_rows), lists, strict=True):
+            if references is not None:
+                # A manifest may name a blob twice.
+                cached = dict.fromkeys(blob_of_reference.of(map(int, references.split(","))))
+                cached.pop(ABSENT, None)
+                inventory.set_blobs(content, cached)
+    return has_indexes
 
 
-def _read_links(
-    connection: Connection, inventory: Inventory, contents: dict[str, int]
-) -> dict[tuple[str, str], int]:
-    """Add the manifests of each repository; returns the numbers of the indexes among them."""
-    locked = _read_locked(connection)
-    locked_tags = _read_locked_tags(connection)
-    indexes = set(
-        connection.execute(
-            select(_refers.manifest).where(_refers.kind == ReferenceKind.MANIFEST).distinct()
-        ).scalars()
-    )
-    tags = _TagRuns(connection)
+def _read_links(connection: Connection, inventory: Inventory, contents: _RowNumbers) -> _RowNumbers:
+    """Add the manifests of each repository, in the order of their keys."""
+    numbers = _RowNumbers(connection, schema.repository_manifests)
     inventory.links_are_sorted = True
-    numbers: dict[tuple[str, str], int] = {}
-    platforms: dict[str, str] = {}
-    repository = ""
-    for name, digest, platform, last_requested, is_locked in _rows(connection, _links_query):
-        if name != repository:
-            repository = name
-        number = inventory.add_link(
-            Repository(repository),
-            contents[digest],
-            # A few platforms stand in many rows.
-            platform and platforms.setdefault(platform, platform),
-            last_requested,
-            bool(is_locked) or name in locked or (name, digest) in locked_tags,
-            tags.of(name, digest),
-        )
-        if digest in indexes:
-            numbers[name, digest] = number
+    for rows, names, tags in _columns(connection, _LINKS_BY_KEY):
+        numbers.set(rows, count(len(inventory)))
+        inventory.add_links(names, [of_link or "" for of_link in tags])
+    for rows, manifest_rows in _columns(connection, _MANIFESTS_OF_LINKS):
+        _set_all(inventory.contents, numbers.of(rows), contents.of(manifest_rows))
+    distinct: dict[str | None, str | None] = {}
+    for rows, platforms, last_requested, locked in _columns(connection, _LINKS):
+        links = list(numbers.of(rows))
+        # A few platforms stand in many rows.
+        _set_all(inventory.platforms, links, map(distinct.setdefault, platforms, platforms))
+        _set_all(inventory.last_requested, links, last_requested)
+        _set_all(inventory.locked, links, locked)
+    for (rows,) in _columns(connection, _LOCKED_LINKS):
+        _set_all(inventory.locked, numbers.of(rows), repeat(True))
     return numbers
 
 
-def _read_locked(connection: Connection) -> set[str]:
-    query = select(schema.repositories.c.name).where(schema.repositories.c.locked)
-    return set(connection.execute(query).scalars())
-
-
-def _read_locked_tags(connection: Connection) -> set[tuple[str, str]]:
-    columns = schema.tags.c
-    query = select(columns.repository, columns.digest).where(columns.locked)
-    return {(row.repository, row.digest) for row in connection.execute(query)}
-
-
-class _TagRuns:
-    """The tags of each manifest, read in the order of their manifests."""
-
-    def __init__(self, connection: Connection) -> None:
-        columns = schema.tags.c
-        query = select(
-            columns.repository, columns.digest, func.aggregate_strings(columns.name, " ")
-        )
-        query = query.group_by(columns.repository, columns.digest)
-        self._rows = _rows(connection, query.order_by(columns.repository, columns.digest))
-        self._row = next(self._rows, None)
-
-    def of(self, repository: str, digest: str) -> str:
-        """The tags of a manifest, with spaces between them. Call it in the order of the keys."""
-        row = self._row
-        while row is not None and (
-            row[0] < repository or (row[0] == repository and row[1] < digest)
-        ):
-            # It points at a manifest that is not cached.
-            row = next(self._rows, None)
-        self._row = row
-        if row is None or row[1] != digest or row[0] != repository:
-            return ""
-        self._row = next(self._rows, None)
-        return str(row[2])
-
-
 def _read_children(
-    connection: Connection,
-    inventory: Inventory,
-    contents: dict[str, int],
-    indexes: dict[tuple[str, str], int],
+    connection: Connection, inventory: Inventory, contents: _RowNumbers, links: _RowNumbers
 ) -> None:
     """Add the cached children of each index."""
-    if not indexes:
-        return
     children: dict[int, dict[int, None]] = {}
-    for repository, parent, child in _rows(connection, _children_query):
-        children.setdefault(indexes[repository, parent], {})[contents[child]] = None
+    for rows, manifest_rows in _columns(connection, _CHILDREN):
+        for link, child in zip(links.of(rows), contents.of(manifest_rows), strict=True):
+            children.setdefault(link, {})[child] = None
     for link, numbers in children.items():
         inventory.children[link] = tuple(numbers)
 
@@ -254,18 +229,6 @@ def _read_manifests(
     ]
 
 
-def _select_children() -> Select[Any]:
-    """The children of indexes that are cached in the same repository."""
-    child = schema.repository_manifests.alias()
-    return (
-        select(_links.repository, _refers.manifest, _refers.digest)
-        .join(schema.references, _refers.manifest == _links.digest)
-        .join(child, (child.c.digest == _refers.digest) & (child.c.repository == _links.repository))
-        .where(_refers.kind == ReferenceKind.MANIFEST)
-        .distinct()
-    )
-
-
 def _select_listed_children() -> Select[Any]:
     child = schema.repository_manifests.alias()
     return (
@@ -282,9 +245,6 @@ _is_listed_link = (_links.repository == listed_repository) & (_links.digest == l
 _last_requested = func.max(
     _links.cached, func.coalesce(_links.last_pull, 0), func.coalesce(_links.last_used, 0)
 )
-_links_query = select(
-    _links.repository, _links.digest, _links.platform, _last_requested, _links.locked
-).order_by(_links.repository, _links.digest)
 _listed_links_query = (
     select(
         _links.repository,
@@ -306,7 +266,6 @@ _listed_tags_query = (
         (schema.tags.c.repository == listed_repository) & (schema.tags.c.digest == listed_digest),
     )
 )
-_children_query = _select_children()
 _listed_children_query = _select_listed_children()
 _above_query = (
     select(_links.repository, _links.digest)
@@ -318,4 +277,46 @@ _above_query = (
     )
     .where(_refers.kind == ReferenceKind.MANIFEST)
     .distinct()
+)
+
+# CROSS JOIN: SQLite takes the tables in the order in which they are written.
+_BLOBS = "SELECT rowid, digest, size, last_used, adopted FROM blobs ORDER BY rowid"
+_MANIFESTS = "SELECT rowid, digest, length(content) FROM manifests ORDER BY rowid"
+_REFERENCES_TO_BLOBS = (
+    "SELECT reference.rowid, blobs.rowid FROM blobs "
+    "CROSS JOIN manifest_references AS reference ON reference.digest = blobs.digest"
+)
+_REFERENCES_OF_INDEXES = (
+    f"SELECT rowid FROM manifest_references WHERE kind = '{ReferenceKind.MANIFEST}'"
+)
+_REFERENCES_OF_MANIFESTS = (
+    "SELECT rowid, (SELECT group_concat(reference.rowid) FROM manifest_references AS reference "
+    "WHERE reference.manifest = manifests.digest) FROM manifests ORDER BY digest"
+)
+_LINKS_BY_KEY = (
+    "SELECT rowid, repository, (SELECT group_concat(tags.name, ' ') FROM tags "
+    "WHERE tags.repository = link.repository AND tags.digest = link.digest) "
+    "FROM repository_manifests AS link ORDER BY repository, digest"
+)
+_MANIFESTS_OF_LINKS = (
+    "SELECT link.rowid, manifests.rowid FROM manifests "
+    "CROSS JOIN repository_manifests AS link ON link.digest = manifests.digest"
+)
+_LINKS = (
+    "SELECT rowid, platform, max(cached, coalesce(last_pull, 0), coalesce(last_used, 0)), locked "
+    "FROM repository_manifests ORDER BY rowid"
+)
+_LOCKED_LINKS = (
+    "SELECT link.rowid FROM repositories CROSS JOIN repository_manifests AS link "
+    "ON link.repository = repositories.name WHERE repositories.locked UNION ALL "
+    "SELECT link.rowid FROM tags CROSS JOIN repository_manifests AS link "
+    "ON link.repository = tags.repository AND link.digest = tags.digest WHERE tags.locked = 1"
+)
+_CHILDREN = (
+    "SELECT link.rowid, manifests.rowid FROM manifest_references AS reference "
+    "CROSS JOIN repository_manifests AS link ON link.digest = reference.manifest "
+    "CROSS JOIN repository_manifests AS child "
+    "ON child.repository = link.repository AND child.digest = reference.digest "
+    "CROSS JOIN manifests ON manifests.digest = reference.digest "
+    f"WHERE reference.kind = '{ReferenceKind.MANIFEST}'"
 )

@@ -6,14 +6,17 @@ tag is added up within SQLite.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Integer, String, func, literal_column, select
 
+from entrepot.core.artifact_kinds import AN_IMAGE, ArtifactKind
 from entrepot.core.pages import ListOrder, Page
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import schema
+from entrepot.store.artifact_kinds import ArtifactKinds
 from entrepot.store.database import CatalogDatabase
 from entrepot.store.inventory import digest_of_row
 from entrepot.store.manifests import ReferenceKind
@@ -23,6 +26,8 @@ from entrepot.store.rows import is_link, tag_entry
 
 _tags = schema.tags.c
 _links = schema.repository_manifests.c
+
+_is_target = (_links.repository == _tags.repository) & (_links.digest == _tags.digest)
 
 _ALL = Page()
 _OLDEST_FIRST = Page(order=ListOrder.OLDEST)
@@ -75,6 +80,10 @@ _TAGS_OF_MANIFEST = """(
 class ContentListings(CatalogDatabase):
     """The queries of a catalog about the tags and manifests of a repository."""
 
+    @cached_property
+    def _kinds(self) -> ArtifactKinds:
+        return ArtifactKinds()
+
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
         listed = await self.listed_tag(repository, tag)
@@ -125,15 +134,23 @@ class ContentListings(CatalogDatabase):
         """A page of a repository's tags, with the size and platforms cached behind each."""
         columns = select(
             schema.tags,
+            _links.media_type,
             literal_column(_BLOBS_SIZE, Integer).label("blobs_size"),
             literal_column(_MANIFESTS_SIZE, Integer).label("manifests_size"),
             literal_column(_PLATFORMS, String).label("platforms"),
         )
-        query = _tags_query(columns, repository, page)
-        return await self._read(
-            lambda connection: [_cached_tag(row) for row in connection.execute(query)],
-            long=page.limit is None,
+        query = _tags_query(
+            columns.join(schema.repository_manifests, _is_target, isouter=True), repository, page
         )
+
+        def read(connection: Connection) -> list[CachedTag]:
+            rows = connection.execute(query).all()
+            kinds = self._kinds.read(
+                connection, {(row.digest, row.media_type) for row in rows if row.media_type}
+            )
+            return [_cached_tag(row, kinds.get((row.digest, row.media_type))) for row in rows]
+
+        return await self._read(read, long=page.limit is None)
 
     async def manifests(
         self, repository: Repository, page: Page = _OLDEST_FIRST
@@ -206,7 +223,7 @@ def _listed_tag(row: Any) -> ListedTag:
     return ListedTag(Tag(row.name), tag_entry(row), row.locked)
 
 
-def _cached_tag(row: Any) -> CachedTag:
+def _cached_tag(row: Any, kind: ArtifactKind | None) -> CachedTag:
     return CachedTag(
         name=Tag(row.name),
         entry=tag_entry(row),
@@ -214,6 +231,7 @@ def _cached_tag(row: Any) -> CachedTag:
         platforms=tuple(sorted(msgspec.json.decode(row.platforms, type=list[str]))),
         size=row.blobs_size + row.manifests_size,
         locked=row.locked,
+        kind=kind or AN_IMAGE,
     )
 
 

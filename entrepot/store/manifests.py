@@ -18,13 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from entrepot.core.media_types import INDEXES
+from entrepot.core.media_types import DOCKER_LAYER, INDEXES
 from entrepot.core.platforms import OS_FEATURES_LIMIT, Platform, best_match
 from entrepot.core.reference import Digest, is_of_other_algorithm
+from entrepot.core.signed_manifests import SCHEMA_1
 from entrepot.encoding import first_json_value
 from entrepot.errors import DigestInvalid
 from entrepot.formatting import printable
@@ -126,6 +127,8 @@ class _Document(msgspec.Struct):
     config: _Descriptor | None = None
     layers: list[_Descriptor] | None = None
     manifests: list[_Descriptor] | None = None
+    # The layers of an artifact manifest (a release candidate of OCI 1.1, and ORAS before it).
+    blobs: list[_Descriptor] | None = None
 
 
 _ABSENT: Final = msgspec.Raw(b"null")
@@ -153,6 +156,7 @@ class _OddDocument(msgspec.Struct):
     config: msgspec.Raw = _ABSENT
     layers: msgspec.Raw = _ABSENT
     manifests: msgspec.Raw = _ABSENT
+    blobs: msgspec.Raw = _ABSENT
 
 
 _decoder = msgspec.json.Decoder(_Document)
@@ -181,7 +185,8 @@ class Manifest:
 
         Raises `ManifestUnreadable`.
         """
-        return cls(content, media_type, digest, tuple(_references(content)))
+        references = _layers_of_schema_1 if media_type in SCHEMA_1 else _references
+        return cls(content, media_type, digest, tuple(references(content)))
 
     @property
     def is_index(self) -> bool:
@@ -343,6 +348,27 @@ def _references(content: bytes) -> list[Descriptor]:
         raise ManifestUnreadable(printable(str(error), 200)) from error
 
 
+class _SchemaOneLayer(msgspec.Struct, rename="camel"):
+    blob_sum: str
+
+
+class _SchemaOne(msgspec.Struct, rename="camel"):
+    schema_version: Literal[1]
+    fs_layers: list[_SchemaOneLayer]
+
+
+def _layers_of_schema_1(content: bytes) -> list[Descriptor]:
+    """The layers of a manifest of Docker's schema 1, the base last. It states no sizes."""
+    try:
+        layers = msgspec.json.decode(first_json_value(content), type=_SchemaOne).fs_layers
+        return [
+            Descriptor(Digest.parse(layer.blob_sum), ReferenceKind.LAYER, DOCKER_LAYER, None)
+            for layer in layers
+        ]
+    except (*_UNDECODABLE, DigestInvalid) as error:
+        raise ManifestUnreadable(printable(str(error), 200)) from error
+
+
 def _references_of(document: _Document) -> list[Descriptor]:
     if document.schema_version not in {None, 2}:
         raise ManifestUnreadable(
@@ -351,7 +377,10 @@ def _references_of(document: _Document) -> list[Descriptor]:
     references = _children(document.manifests or ())
     if document.config is not None and document.config != _NO_DESCRIPTOR:
         references.append(_descriptor(document.config, ReferenceKind.CONFIG))
-    references.extend(_descriptor(layer, ReferenceKind.LAYER) for layer in document.layers or ())
+    references.extend(
+        _descriptor(layer, ReferenceKind.LAYER)
+        for layer in (*(document.layers or ()), *(document.blobs or ()))
+    )
     return references
 
 
@@ -393,6 +422,7 @@ def _read_odd(text: bytes) -> _Document:
         config=config,
         layers=[_odd_descriptor(entry) for entry in _entries(document.layers)],
         manifests=[_odd_descriptor(entry) for entry in _entries(document.manifests)],
+        blobs=[_odd_descriptor(entry) for entry in _entries(document.blobs)],
     )
 
 

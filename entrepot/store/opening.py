@@ -251,6 +251,8 @@ def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
         ):
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             connection.execute("SELECT count(*) FROM repositories").fetchone()
+            # It came without a version of the schema; where it is missing, a copy gets it.
+            connection.execute("SELECT 1 FROM referrer_lists LIMIT 0").fetchone()
             if version == schema.SCHEMA_VERSION:
                 return Opening(database, {**options, "uri": "true"}, READ_ONLY, refusal=refusal)
     copy = tempfile.TemporaryDirectory(prefix="entrepot-catalog-")

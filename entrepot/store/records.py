@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from entrepot.core.artifact_kinds import AN_IMAGE, ArtifactKind
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import CachedState
 
@@ -140,6 +141,7 @@ class CachedTag:
     platforms: tuple[str, ...]
     size: int
     locked: bool = False
+    kind: ArtifactKind = AN_IMAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.pool import NullPool
 
+from entrepot.core import signed_manifests
 from entrepot.core.reference import Digest, parse_repository
 from entrepot.errors import EntrepotError
 from entrepot.files import sync_directory
@@ -74,6 +75,7 @@ _TABLES = (
     schema.rule_requests,
     schema.activity,
     schema.ended_pulls,
+    schema.referrer_lists,
 )
 
 
@@ -272,6 +274,8 @@ def _merge(damaged: Path, new: Path) -> int:
             f"DELETE FROM repositories WHERE NOT EXISTS ({links} = repositories.name)",
             "DELETE FROM manifest_references WHERE manifest NOT IN (SELECT digest FROM manifests)",
             "DELETE FROM blob_origins WHERE digest NOT IN (SELECT digest FROM blobs)",
+            f"DELETE FROM referrer_lists WHERE NOT EXISTS ({links} = referrer_lists.repository "
+            "AND link.digest = referrer_lists.subject)",
         ):
             target.exec_driver_sql(statement)
         if _is_older_than(source, 4):
@@ -338,7 +342,7 @@ def _is_sound(table: Table, row: dict[str, Any]) -> bool:
     if not all(_fits(table.c[name], value) for name, value in row.items()):
         return False
     try:
-        for name in ("digest", "manifest"):
+        for name in ("digest", "manifest", "subject"):
             if name in row:
                 Digest.parse(row[name])
         repository = row.get("name") if table is schema.repositories else row.get("repository")
@@ -349,9 +353,7 @@ def _is_sound(table: Table, row: dict[str, Any]) -> bool:
     if table is not schema.manifests:
         return True
     digest = Digest.parse(row["digest"])
-    hasher = digest.hasher()
-    hasher.update(row["content"])
-    return bool(hasher.hexdigest() == digest.hex)
+    return signed_manifests.matches(digest, row["content"], row["media_type"])
 
 
 def _fits(column: Column[Any], value: Any) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entrepot.core.reference import Digest, Repository
@@ -238,16 +239,24 @@ def _delete_contents(
     candidates = set(blobs)
     if manifests:
         bound = {"manifests": list_of(sorted(manifests))}
-        bound["manifests"] = list_of(connection.execute(_UNLINKED, bound).scalars())
-        candidates.update(connection.execute(_BLOBS_OF, bound).scalars())
+        bound["manifests"] = list_of(digest for (digest,) in _rows(connection, _UNLINKED, bound))
+        candidates.update(chain.from_iterable(_rows(connection, _BLOBS_OF, bound)))
         # The references first: as a cascade, a row after the other, it takes a third longer.
         connection.execute(_DELETE_REFERENCES, bound)
         connection.execute(_DELETE_MANIFESTS, bound)
-    rows = connection.execute(
+    rows = _rows(
+        connection,
         _ORPHANS,
         {"blobs": list_of(sorted(candidates)), "since": now - ADOPTED_STAYS, "now": now},
     )
     return {digest_of_row(digest): size for digest, size in rows}
+
+
+def _rows(connection: Connection, query: Select[Any], bound: dict[str, Any]) -> list[Any]:
+    """All rows of a query, as the driver gives them: SQLAlchemy fetches them singly."""
+    cursor: Any = connection.execute(query, bound).cursor
+    rows: list[Any] = cursor.fetchall()
+    return rows
 
 
 def read_unlinked(connection: Connection, after: str, count: int) -> list[str]:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Executable,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Insert,
     Integer,
@@ -158,6 +159,29 @@ ended_pulls = Table(
     Column("ended", Float, nullable=False),
     Column("snapshot", LargeBinary, nullable=False),
     Index("ended_pulls_by_end", "ended"),
+)
+
+# The last lists of referrers that sources sent. Each goes with the manifest that it is about. The
+# table needs no version of the schema: an older engine does not read it, and SQLite deletes its
+# rows there too.
+referrer_lists = Table(
+    "referrer_lists",
+    _schema,
+    Column("repository", String(255), primary_key=True),
+    Column("subject", String(135), primary_key=True),
+    # That of the request; empty: all referrers.
+    Column("artifact_type", String(255), primary_key=True),
+    Column("source", String(512), nullable=False),
+    Column("fetched", Float, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    ForeignKeyConstraint(
+        ["repository", "subject"],
+        [repository_manifests.c.repository, repository_manifests.c.digest],
+        ondelete="CASCADE",
+    ),
+    # The oldest lists go first where there are too many; their sizes are added up by it.
+    Index("referrer_lists_by_age", "fetched", "size"),
 )
 
 _ADDED = {

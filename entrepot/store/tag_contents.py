@@ -17,6 +17,7 @@ from entrepot.core.media_types import INDEXES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import CachedState
 from entrepot.store import schema
+from entrepot.store.artifact_kinds import kind_of
 from entrepot.store.manifests import ReferenceKind, attestations
 from entrepot.store.records import CachedTag, ImageBlobRecord, ImageRecord, TagEntry
 from entrepot.store.rows import stated_size
@@ -133,6 +134,7 @@ def read_tag_contents(
         platforms=tuple(sorted(platforms)),
         size=total,
         locked=top.locked,
+        kind=kind_of(top.content, top.media_type),
     )
     return TagContents(
         cached, top.media_type, is_index, tuple(images), total - shared, shared, also_tagged

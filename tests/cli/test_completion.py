@@ -93,6 +93,8 @@ async def completed(line: CommandLine, *words: str) -> list[str]:
             ["registry.example.com/", "registry.example.com/library/"],
         ),
         (["doctor", "--rule", ""], ["example-library"]),
+        (["mirror", "c"], ["containerd", "crio"]),
+        (["mirror", "k3s", "--rule", "ex"], ["example-library"]),
         (["credential-set", "check", "-n", ""], ["example-login"]),
         (["credential-set", "create", "--login-server", "registry.ex"], ["registry.example.com"]),
         (["repository", "delete", "library/n"], ["library/nginx", "library/node"]),

@@ -284,3 +284,17 @@ async def test_in_a_terminal_progress_stays_on_its_line(
     assert "\n" not in output.removesuffix("\n")
     assert max(len(each.removesuffix("\x1b[K")) for each in drawn) <= 79
     assert last.startswith(f"{name}:1.27 linux/amd64: ")
+
+
+async def test_f58_a_pull_with_its_referrers_says_what_can_not_be_fetched(
+    entrepot: CommandLine, source: FakeRegistry
+) -> None:
+    image = source.add_image("library/nginx", "1", layers=[b"layer"], platforms=["linux/amd64"])
+    arguments = ("pull", "library/nginx:1", "--platform", "amd64", "--referrers")
+    await entrepot.done(*arguments)
+    assert source.count("GET", f"/referrers/{image.digest}") == 1
+    source.add_image("library/nginx", "1", layers=[b"other"], platforms=["linux/amd64"])
+    source.fault("/referrers/", Status(500))
+    result = await entrepot.run(*arguments)
+    assert result.status == 1
+    assert "The image is cached, but not all that refers to it: " in result.errors

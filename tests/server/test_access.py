@@ -41,6 +41,10 @@ CHANGES = {
     # It removes what is damaged.
     *((method, "/entrepot/v1/verify") for method in ("POST", "DELETE")),
     ("POST", "/entrepot/v1/imports"),
+    *(
+        ("PUT", f"/entrepot/v1/content/{{name:path}}/_{kind}/{{digest}}")
+        for kind in ("blobs", "manifests", "images")
+    ),
     ("POST", "/entrepot/v1/signIn"),
     ("POST", "/entrepot/v1/stop"),
 }
@@ -51,6 +55,7 @@ QUESTIONS = {
     ("POST", "/entrepot/v1/checks/credentialSet"),
     ("POST", "/entrepot/v1/checks/eviction"),
     ("POST", "/entrepot/v1/checks/import"),
+    ("POST", "/entrepot/v1/content/plan"),
     ("POST", "/entrepot/v1/credentialSets/{name}/check"),
     ("POST", "/entrepot/v1/doctor"),
 }

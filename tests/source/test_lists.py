@@ -78,7 +78,12 @@ async def test_a_repository_without_tags_has_an_empty_list(
         ('</v2/library/nginx/tags/list?last=x%2Fy&n=1>; rel="next"', "x/y"),
         ("<https://elsewhere.example/v2/library/nginx/tags/list?n=1&last=q>;rel=next", "q"),
         ('</first>; rel="first", </v2/library/nginx/tags/list?last=b>; rel="next"', "b"),
-        ("</v2/library/nginx/tags/list?token=opaque>; rel=next", "a"),
+        ("</v2/library/nginx/tags/list?token=opaque>; rel=next", "?token=opaque"),
+        (
+            "</v2/library/nginx/tags/list?n=2&next_page=gAAAA_-%3D>; rel=next",
+            "?next_page=gAAAA_-%3D",
+        ),
+        ("</v2/library/nginx/tags/list?n=2>; rel=next", "a"),
         ("<https://[>; rel=next", "a"),
         ('</v2/library/nginx/tags/list?last=b>; rel="previous"', None),
         ("nonsense", None),

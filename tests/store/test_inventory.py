@@ -6,15 +6,18 @@ import pytest
 
 from entrepot.core.reference import Digest, Tag
 from entrepot.store import inventory_reading
-from entrepot.store.catalog import (
-    Catalog,
-)
+from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import InventoryBlob
+from entrepot.store.inventory import Key
 from entrepot.store.usage import Usage
 from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image, index, sizes_of
 
 
-async def test_the_inventory_has_the_cached_manifests_and_blobs(catalog: Catalog) -> None:
+@pytest.mark.parametrize("sparsity", [0, 8])
+async def test_the_inventory_has_the_cached_manifests_and_blobs(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, sparsity: int
+) -> None:
+    monkeypatch.setattr(inventory_reading, "MAX_SPARSITY", sparsity)
     amd, arm = image("base", "amd"), image("base", "arm")
     both = index(amd64=amd, arm64=arm)
     await catalog.add_manifest(NGINX, SOURCE, both, tags=[Tag("1"), Tag("2")], now=1.0)
@@ -78,10 +81,53 @@ async def test_blobs_are_found_however_far_apart_their_rows_are(
     assert {digest: blob.size for digest, blob in inventory.blobs.items()} == sizes_of(manifest)
 
 
-async def test_a_blob_of_sha512_is_in_the_inventory(catalog: Catalog) -> None:
-    digest = Digest.of(b"content", "sha512")
-    await catalog.add_blob(digest, 7, now=1.0)
-    assert list((await catalog.inventory()).blobs) == [digest]
+async def test_blobs_of_sha512_are_in_the_inventory_beside_those_of_sha256(
+    catalog: Catalog,
+) -> None:
+    digests = [
+        Digest.of(content, algorithm)
+        for content, algorithm in ((b"a", "sha256"), (b"b", "sha512"), (b"c", "sha256"))
+    ]
+    for digest in digests:
+        await catalog.add_blob(digest, 7, now=1.0)
+    assert list((await catalog.inventory()).blobs) == digests
+
+
+async def test_a_manifest_that_is_cached_as_a_blob_too_is_no_blob_of_its_index(
+    catalog: Catalog,
+) -> None:
+    amd = image("base", "amd")
+    both = index(amd64=amd)
+    for manifest in (amd, both):
+        await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
+    await cache_blobs(catalog, amd)
+    await catalog.add_blob(amd.digest, len(amd.content), now=1.0)
+    blobs = {each.digest: set(each.blobs) for each in (await catalog.inventory()).manifests}
+    assert blobs == {both.digest: set(), amd.digest: {blob.digest for blob in amd.blobs}}
+
+
+async def test_what_locks_a_manifest_is_its_lock_or_that_of_its_tag_or_repository(
+    catalog: Catalog,
+) -> None:
+    tagged, plain = image("tagged"), image("plain")
+    for repository in (NGINX, DEBIAN):
+        await catalog.add_manifest(repository, SOURCE, tagged, tags=[Tag("1")], now=1.0)
+        await catalog.add_manifest(repository, SOURCE, plain, now=1.0)
+
+    async def locked() -> set[Key]:
+        return {each.key for each in (await catalog.inventory()).manifests if each.locked}
+
+    assert await locked() == set()
+    await catalog.lock_tag(NGINX, Tag("1"), True)
+    assert await locked() == {(NGINX, tagged.digest)}
+    await catalog.lock_manifest(NGINX, plain.digest, True)
+    assert await locked() == {(NGINX, tagged.digest), (NGINX, plain.digest)}
+    await catalog.lock_repository(DEBIAN, True)
+    assert await locked() == {
+        (repository, manifest.digest)
+        for repository in (NGINX, DEBIAN)
+        for manifest in (tagged, plain)
+    }
 
 
 async def test_the_lineage_of_a_manifest_is_all_that_leads_to_it_in_its_repository(

@@ -110,7 +110,12 @@ async def test_a_page_is_one_query_along_an_index_of_as_many_rows(
     for after in (None, position(first[-1]), ListPosition(position(first[-1]).name)):
         with recorded_reads(filled) as statements:
             assert len(await read(Page(3, after, order))) == 3
-        [statement] = statements
+        # What a tag is, is read by its digest, once for all pages.
+        [statement] = [
+            statement
+            for statement in statements
+            if not statement.sql.startswith("SELECT manifests.digest, manifests.content")
+        ]
         assert statement.rows() == 3
         [start, *_] = statement.plan()
         table, index_of_time = (

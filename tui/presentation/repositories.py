@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from entrepot.api.labels import LOCKED, evicted_image_name, refreshed_tag_text, tag_state
+from entrepot.api.labels import (
+    LOCKED,
+    evicted_image_name,
+    refreshed_tag_text,
+    tag_platforms,
+    tag_state,
+)
 from entrepot.api.models import (
     EvictedImage,
     EvictionSnapshot,
@@ -14,6 +20,7 @@ from entrepot.api.models import (
     RepositorySnapshot,
     TagSnapshot,
 )
+from entrepot.core.artifact_kinds import IMAGE
 from entrepot.formatting import ago, counted, since, size, what_stays
 from tui.presentation.status import day
 from widgets.row_list import Cell, Row
@@ -100,7 +107,9 @@ def repository_facts(repository: RepositorySnapshot, now: float) -> tuple[tuple[
 
 def tag_row(tag: TagSnapshot, clock: Callable[[], float]) -> Row:
     """Tag, platforms, size, age, last pull and state."""
-    platforms = " ".join(platform.removeprefix("linux/") for platform in tag.platforms)
+    platforms = tag_platforms(
+        (platform.removeprefix("linux/") for platform in tag.platforms), tag.kind
+    )
 
     def cells() -> tuple[Cell, ...]:
         now = clock()
@@ -115,7 +124,8 @@ def tag_row(tag: TagSnapshot, clock: Callable[[], float]) -> Row:
         )
 
     marks = f"{' locked' if tag.locked else ''}{' gone' if tag.gone else ''}"
-    words = f"{tag.name} {' '.join(tag.platforms)} {tag.digest}{marks}"
+    kind = "" if tag.kind == IMAGE else f" {tag.kind} {tag.artifact_type or ''}"
+    words = f"{tag.name} {' '.join(tag.platforms)} {tag.digest}{kind}{marks}"
     trust = (tag.gone, tag.locked, tag.fresh_until or math.inf)
     return Row(
         tag.name,
@@ -150,7 +160,7 @@ def tag_facts(tag: TagSnapshot, now: float) -> tuple[tuple[str, str], ...]:
     """A tag as names and values."""
     return (
         ("Digest", tag.digest),
-        ("Platforms", ", ".join(tag.platforms) or "none cached"),
+        *_contents_of(tag),
         ("Size", size(tag.size)),
         ("", ""),
         ("State", tag_state(tag, now)),
@@ -159,6 +169,15 @@ def tag_facts(tag: TagSnapshot, now: float) -> tuple[tuple[str, str], ...]:
         ("Checked", f"{since(tag.checked, now)}"),
         ("Last pull", f"{since(tag.last_pull, now)}" if tag.last_pull is not None else "never"),
     )
+
+
+def _contents_of(tag: TagSnapshot) -> Iterator[tuple[str, str]]:
+    """The platforms of an image; of another artifact what it is."""
+    if tag.kind == IMAGE:
+        yield "Platforms", ", ".join(tag.platforms) or "none cached"
+    else:
+        yield "Kind", tag.kind
+        yield "Artifact type", tag.artifact_type or "none"
 
 
 def tag_tone(tag: TagSnapshot, now: float) -> str:

@@ -17,6 +17,7 @@ from entrepot.api.models import (
     PullSnapshot,
     SourceRegistrySnapshot,
 )
+from tui.key_queue import opens_screen
 from tui.polling import IDLE_POLL_INTERVAL
 from tui.presentation.overview import (
     SERVER_WIDTH,
@@ -41,6 +42,7 @@ from tui.presentation.pulls import (
     running_summary,
 )
 from tui.screens.base import WIDE, EngineScreen
+from tui.screens.mirror_dialog import show_mirrors
 from widgets.bars import update_line
 from widgets.charts import Sparkline
 from widgets.row_list import Column, RowList
@@ -88,6 +90,13 @@ class OverviewScreen(EngineScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new rule", tooltip="Create a cache rule", id="overview.new"),
         Binding("p", "pull", "pull", tooltip="Pull an image into the cache", id="overview.pull"),
+        Binding(
+            "y",
+            "mirrors",
+            "clients",
+            tooltip="Copy the configuration of clients that pull unchanged image names",
+            id="overview.mirrors",
+        ),
     ]
 
     def __init__(self) -> None:
@@ -259,6 +268,11 @@ class OverviewScreen(EngineScreen):
         """Go to the rules and open the wizard."""
         await self.app.show_area("Rules")
         self.app.call_after_refresh(self.app.screen.run_action, "new")
+
+    @opens_screen()
+    async def action_mirrors(self) -> None:
+        """Show the configuration of clients that pull unchanged image names."""
+        await show_mirrors(self.app)
 
     def action_pull(self) -> None:
         """Pull an image."""

@@ -20,7 +20,9 @@ from tui.presentation.matches import match_lines, rule_to_show
 from tui.presentation.rules import rule_command, rule_facts, rule_lines, rule_row, rule_toml
 from tui.screens.base import ListScreen
 from tui.screens.deletion import Deletion, delete_after_question
+from tui.screens.mirror_dialog import show_mirrors
 from tui.screens.rule_readers import change_readers
+from tui.wizards.first_rule import FirstRuleWizard
 from tui.wizards.importing import ImportWizard
 from tui.wizards.rule import RuleWizard
 from widgets.detail import Detail
@@ -30,6 +32,12 @@ from widgets.row_list import Column, Row, RowList
 
 NO_SET = ""
 """The option for no credential set."""
+
+RULE_MIRROR, MIRROR = "rule-mirror", "mirror"
+"""The options for clients that pull unchanged image names."""
+
+_OF_RULE = "Clients go on to pull {}, and ask this engine first. Enter shows the clients."
+_OF_ALL = "The same for the images of all rules."
 
 
 class RulesScreen(ListScreen[RuleSnapshot]):
@@ -91,7 +99,8 @@ class RulesScreen(ListScreen[RuleSnapshot]):
             "y",
             "copy",
             "copy",
-            tooltip="Copy the rule as a command, or as an entry of rules.toml",
+            tooltip="Copy the rule as a command, as an entry of rules.toml, or the configuration "
+            "of clients that pull unchanged image names",
             id="rules.copy",
         ),
         Binding(
@@ -150,7 +159,8 @@ class RulesScreen(ListScreen[RuleSnapshot]):
     @opens_screen()
     async def action_new(self) -> None:
         """Open the wizard."""
-        created = await self.app.push_screen_wait(RuleWizard())
+        wizard = RuleWizard() if self.row_list.total else FirstRuleWizard()
+        created = await self.app.push_screen_wait(wizard)
         if created is not None:
             self.poll()
             if created.pulling:
@@ -316,12 +326,20 @@ class RulesScreen(ListScreen[RuleSnapshot]):
         options = [
             Option("command", "the command that creates it", preview=lines["command"]),
             Option("toml", "its entry of rules.toml", preview=lines["toml"]),
+            Option(
+                RULE_MIRROR,
+                "configuration of clients",
+                preview=_OF_RULE.format(rule.source_repository),
+            ),
+            Option(MIRROR, "configuration of clients, for all rules", preview=_OF_ALL),
         ]
         selected = await self.app.push_screen_wait(
             SelectDialog(f"Copy {rule.name}", "", options, verb="copies it")
         )
-        if selected is not None:
+        if selected in lines:
             self.app.copy_line(lines[selected])
+        elif selected is not None:
+            await show_mirrors(self.app, rule.name if selected == RULE_MIRROR else None)
 
     @opens_screen()
     async def action_delete(self) -> None:

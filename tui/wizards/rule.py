@@ -74,7 +74,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
     """
 
     wizard_title = "New cache rule"
-    steps = (
+    steps: ClassVar[tuple[str, ...]] = (
         "Source",
         "Repository",
         "Target",
@@ -686,7 +686,11 @@ class RuleWizard(Wizard[CreatedRule | None]):
             )
             self.query_one("#platform" if error.field == "platform" else "#image").focus()
         else:
-            self.dismiss(CreatedRule(self._created or "", pulling=True))
+            await self.end(CreatedRule(self._created or "", pulling=True))
+
+    async def end(self, created: CreatedRule) -> None:
+        """Close the wizard: its last question is answered."""
+        self.dismiss(created)
 
     async def action_back(self) -> None:
         """One step back; once the rule is created, close."""

@@ -8,14 +8,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
-from widgets.dialogs.base import DIALOG_CSS, HELP, Dialog
+from widgets.dialogs.base import DIALOG_CSS, HELP, SCROLLING_CSS, Dialog
 from widgets.text import Plain
 
 
 class TextDialog(Dialog[None]):
     """A text with a *note* below it on what to do with it."""
 
-    DEFAULT_CSS = f"TextDialog {{ {DIALOG_CSS} }}"
+    DEFAULT_CSS = f"TextDialog {{ {DIALOG_CSS} {SCROLLING_CSS} }}"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,q", "close", "close", tooltip="Back to the screen"),
         HELP,

@@ -29,6 +29,7 @@ class PullBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     image: str
     platform: str | None = None
     asked_by: str = "api"
+    referrers: bool = False
 
 
 class RefreshBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -67,7 +68,10 @@ class PullEndpoints:
         """``POST /entrepot/v1/pulls``"""
         body = await read_body(request, PullBody, hint=_HINT)
         pull = await self._pulls.start(
-            body.image, body.platform, printable(body.asked_by, ASKED_BY_LIMIT)
+            body.image,
+            body.platform,
+            printable(body.asked_by, ASKED_BY_LIMIT),
+            referrers=body.referrers,
         )
         return json_response(pull, status=201)
 

@@ -85,6 +85,14 @@ class Skopeo:
         ]
         return run([*arguments, source, target], environment=self._environment)
 
+    def convert(self, source: str, target: str, form: str) -> Finished:
+        """Copy from one registry to another with a manifest of another form (``v2s1``)."""
+        options = ("--format", form, "--src-tls-verify=false", "--dest-tls-verify=false")
+        return run(
+            [self._program, "--insecure-policy", "copy", *options, source, target],
+            environment=self._environment,
+        )
+
     def pull(self, reference: str, platform: str = AMD64) -> None:
         self.forget()
         system, architecture = platform.split("/")

@@ -39,16 +39,22 @@ class DockerRegistry:
     storage below *root*.
 
     *auth* is the section ``auth`` of its configuration; *proxy_of* makes it a pull-through cache of
-    another registry.
+    another registry; *schema_1* lets it take Docker's schema 1.
     """
 
     def __init__(
-        self, root: Path, *, auth: dict[str, Any] | None = None, proxy_of: str | None = None
+        self,
+        root: Path,
+        *,
+        auth: dict[str, Any] | None = None,
+        proxy_of: str | None = None,
+        schema_1: bool = False,
     ) -> None:
         self._program = require_program("docker-registry")
         self._root = root
         self._auth = auth
         self._proxy_of = proxy_of
+        self._schema_1 = schema_1
         self._process: Process | None = None
         self._pid_before: int | None = None
         self._earlier: list[LoggedRequest] = []
@@ -91,6 +97,8 @@ class DockerRegistry:
         }
         if self._auth is not None:
             configuration["auth"] = self._auth
+        if self._schema_1:
+            configuration["compatibility"] = {"schema1": {"enabled": True}}
         if self._proxy_of is not None:
             configuration["proxy"] = {"remoteurl": self._proxy_of}
         return configuration

@@ -112,3 +112,13 @@ def test_a_refresh_says_moved_unchanged_new_gone_or_why_nobody_could_be_asked() 
         ),
     ):
         assert refreshed_text(msgspec.structs.replace(done, **changes)) == (expected, is_new)
+
+
+def test_an_artifact_is_shown_as_what_it_is() -> None:
+    chart = msgspec.structs.replace(
+        TAG, kind="Helm chart", artifact_type="application/vnd.cncf.helm.config.v1+json"
+    )
+    assert tag_row(chart, lambda: NOW).cells[1].text == "Helm chart"
+    facts = dict(tag_facts(chart, NOW))
+    assert (facts["Kind"], facts["Artifact type"]) == (chart.kind, chart.artifact_type)
+    assert "Platforms" not in facts
