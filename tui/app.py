@@ -89,6 +89,12 @@ def _events() -> Screen[None]:
     return EventsScreen()
 
 
+def _readers() -> Screen[None]:
+    from tui.screens.readers import ReadersScreen
+
+    return ReadersScreen()
+
+
 def _resume_garbage_collection() -> None:
     """Collect garbage again, but not among what was imported so far (see `tui.run`)."""
     gc.freeze()
@@ -113,6 +119,7 @@ class Dashboard(EngineApp):
         "pulls": _pulls,
         "sources": _sources,
         "events": _events,
+        "readers": _readers,
     }
     DEFAULT_MODE = "overview"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -173,15 +173,24 @@ class TabLine(Widget):
     }
     """
 
-    def __init__(self, titles: Sequence[str], current: int) -> None:
+    def __init__(
+        self, titles: Sequence[str], current: int, short_titles: Mapping[str, str] | None = None
+    ) -> None:
+        """*short_titles* are taken where the *titles* do not fit."""
         super().__init__()
         self._titles = tuple(titles)
         self._current = current
+        self._short_titles = short_titles or {}
 
     def _parts(self) -> list[str]:
         full = [f"{number} {title}" for number, title in enumerate(self._titles, 1)]
-        if len(" ".join(full)) <= self.size.width:
-            return full
+        short = [
+            f"{number} {self._short_titles.get(title, title)}"
+            for number, title in enumerate(self._titles, 1)
+        ]
+        for parts in (full, short):
+            if len(" ".join(parts)) <= self.size.width:
+                return parts
         return [part if number == self._current else part[:1] for number, part in enumerate(full)]
 
     def _gap(self, parts: Sequence[str]) -> str:

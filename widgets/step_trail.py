@@ -67,6 +67,9 @@ class StepTrail(Widget):
     begins_at: reactive[int] = reactive(0)
     """The first step of this wizard; those before it are left out."""
 
+    omitted: reactive[frozenset[int]] = reactive(frozenset())
+    """Steps that this wizard leaves out."""
+
     class Chosen(Message):
         """A completed step was clicked."""
 
@@ -81,20 +84,33 @@ class StepTrail(Widget):
 
     def _places(self) -> tuple[list[tuple[int, int]], bool, bool]:
         """The visible steps with their columns; whether others precede and follow."""
-        steps = self._steps[self.begins_at :]
-        first, end = shown_steps(steps, self.current - self.begins_at, self.size.width)
+        numbers = self._numbers
+        steps = [self._steps[number] for number in numbers]
+        first, end = shown_steps(steps, self._position, self.size.width)
         column = len(MORE + GAP) if first else 0
         places = []
-        for number in range(first, end):
-            places.append((number + self.begins_at, column))
-            column += len(steps[number]) + len(GAP)
+        for number in numbers[first:end]:
+            places.append((number, column))
+            column += len(self._steps[number]) + len(GAP)
         return places, first > 0, end < len(steps)
+
+    @property
+    def _numbers(self) -> list[int]:
+        """The steps of this wizard."""
+        return [
+            number
+            for number in range(self.begins_at, len(self._steps))
+            if number not in self.omitted
+        ]
+
+    @property
+    def _position(self) -> int:
+        """The place of the current step among them, which is never left out."""
+        return self._numbers.index(self.current)
 
     def render(self) -> RenderResult:
         """Three lines: title and number, the steps, and the mark."""
-        progress = (
-            f"step {self.current - self.begins_at + 1} of {len(self._steps) - self.begins_at}"
-        )
+        progress = f"step {self._position + 1} of {len(self._numbers)}"
         gap = max(1, self.size.width - len(self._title) - len(progress))
         head = (
             Text(no_wrap=True)

@@ -390,8 +390,12 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     loop_lag: LoopLag = LoopLag()
     anonymous_may_read: bool = True
     """Whether readers who do not sign in may read rules that say nothing about readers."""
+    anonymous_may_read_something: bool = True
+    """Whether readers who do not sign in may read any rule: one may be open to everyone."""
     can_sign_in: bool = False
     """Whether readers can sign in: there is a password file, or a personal token."""
+    certificate_expires: float | None = None
+    """When the registry's certificate expires; None: there is none, or that is not known."""
 
 
 class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):

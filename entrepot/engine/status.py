@@ -122,7 +122,21 @@ class StatusService:
             reconciliation=self._maintenance.reconciliation,
             loop_lag=self._stall_watch.lag(),
             anonymous_may_read=self._readers.anonymous_may_read,
+            anonymous_may_read_something=self._readers.anonymous_may_read_something,
             can_sign_in=self._readers.can_sign_in,
+            certificate_expires=self._certificate_expires(),
+        )
+
+    def _certificate_expires(self) -> float | None:
+        """When that of the registry's own listener does."""
+        tls = self._settings.tls
+        return next(
+            (
+                certificate.expires
+                for certificate in self._endpoints.certificates
+                if tls is not None and certificate.file == tls.certificate
+            ),
+            None,
         )
 
     async def _count_repositories(self) -> int:

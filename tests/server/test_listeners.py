@@ -127,6 +127,8 @@ async def test_the_registry_speaks_tls_and_the_status_says_so(
         assert response.status_code == 200
         status = await management.system.status()
         assert status.has_tls
+        [certificate] = engine.endpoints.certificates
+        assert status.certificate_expires == certificate.expires
         assert status.mirrors == engine.endpoints.mirrors
         assert status.mirrors[0].address.startswith("127.0.0.1:")
         started = engine.events.recent()[-1].message

@@ -192,7 +192,7 @@ async def test_help_is_grouped_and_told_by_the_bindings(person: Person) -> None:
     await person.sees("example-library")
     await person.press("question_mark")
     await person.sees("This screen", "Create a cache rule")
-    for _ in range(40):
+    for _ in range(30):
         await person.press("j")
     await person.sees("Everywhere", "Go to Overview")
     before = person.seen()

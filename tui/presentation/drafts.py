@@ -1,4 +1,4 @@
-"""Drafts of cache rules and credential sets.
+"""Drafts of cache rules, credential sets and personal tokens.
 
 They are shown as the command and the TOML that create them.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
+
+from entrepot.core.readers import OPEN, ReaderAccess
 
 COMMAND_WIDTH = 70
 """Columns of a line of a command, unless one of its parts is longer."""
@@ -22,6 +24,7 @@ def rule_command(
     target: str,
     credential_set: str | None = None,
     freshness: str | None = None,
+    access: ReaderAccess = OPEN,
     *,
     width: int = COMMAND_WIDTH,
 ) -> str:
@@ -34,8 +37,10 @@ def rule_command(
             ("--target-repo", target),
             ("--cred-set", credential_set),
             ("--freshness", freshness),
+            *(("--reader", reader) for reader in access.readers),
         ),
         width,
+        {None: (), True: ("--anonymous",), False: ("--no-anonymous",)}[access.anonymous],
     )
 
 
@@ -45,6 +50,7 @@ def rule_toml(
     target: str,
     credential_set: str | None = None,
     freshness: str | None = None,
+    access: ReaderAccess = OPEN,
 ) -> str:
     """A rule as an entry of rules.toml."""
     return _toml(
@@ -55,7 +61,20 @@ def rule_toml(
             ("target_repository", target),
             ("credential_set", credential_set),
             ("freshness", freshness),
+            ("readers", list(access.readers) or None),
+            ("anonymous", access.anonymous),
         ),
+    )
+
+
+def token_command(
+    name: str, expires: str | None, groups: Iterable[str], *, width: int = COMMAND_WIDTH
+) -> str:
+    """The command that creates a personal token."""
+    return _command(
+        f"entrepot token create {shlex.quote(name)}",
+        (("--expires", expires), *(("--group", group) for group in groups)),
+        width,
     )
 
 
@@ -99,20 +118,23 @@ def credential_set_toml(name: str, login_server: str, username_id: str, password
     )
 
 
-def _command(command: str, options: Iterable[tuple[str, str | None]], width: int) -> str:
+def _command(
+    command: str,
+    options: Iterable[tuple[str, str | None]],
+    width: int,
+    flags: Iterable[str] = (),
+) -> str:
     lines = [command]
-    for option, value in options:
-        if value is None:
-            continue
-        argument = f"{option} {shlex.quote(value)}"
+    arguments = [f"{option} {shlex.quote(value)}" for option, value in options if value is not None]
+    for argument in (*arguments, *flags):
         if len(lines[-1]) + len(argument) + 3 > width:
             lines.append("   ")
         lines[-1] += f" {argument}"
     return " \\\n".join(lines)
 
 
-def _toml(table: str, entries: Iterable[tuple[str, str | None]]) -> str:
-    # Basic strings of TOML are written like those of JSON.
+def _toml(table: str, entries: Iterable[tuple[str, str | bool | list[str] | None]]) -> str:
+    # Basic strings, booleans and lists of strings in TOML are written like those of JSON.
     return "\n".join(
         [
             f"[[{table}]]",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from entrepot.api.models import Activity, EngineStatus, Event, SourceRegistrySnapshot
 from entrepot.formatting import bar, counted, out_of, size
+from tui.presentation.access import access_line
 from tui.presentation.events import events_by_key, severity, when
 from tui.presentation.sources import source_summary, used_first
 from widgets.charts import grouped
@@ -36,7 +37,8 @@ WIDTH_FOR_TWO_COLUMNS = 36
 class Heights:
     """Lines for each part between the tabs and the keys.
 
-    *gaps* says whether empty lines separate the parts; 0 *events*: there is no room for them.
+    *gaps* says whether empty lines separate the parts, and whether there is a line on the access;
+    0 *events*: there is no room for them.
     """
 
     pulls: int
@@ -59,8 +61,8 @@ def distribute_height(
     halves = 1 + FIGURES + 2 * history
     if height >= 30:
         halves = max(halves, min(1 + sources, 14))
-    # The titles of the pulls, the line of the space, and the gaps.
-    free = height - 2 - halves - 3 * gaps
+    # The title of the pulls, the line of the space, the gaps, and the line of the access.
+    free = height - 2 - halves - 4 * gaps
     needs = min(needs, max(1, free - 3) if gaps else 3)
     free -= needs
     # Events have a title and a gap; below three lines they are not worth it.
@@ -165,6 +167,11 @@ def space(status: EngineStatus, width: int) -> Row:
             ),
         ),
     )
+
+
+def access(status: EngineStatus, now: float) -> Row:
+    """Who may read, and whether the way is encrypted."""
+    return Row("access", (access_line(status, now),))
 
 
 def needs(

@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 from entrepot.api.labels import tag_lifetime
 from entrepot.api.models import RuleSnapshot
+from entrepot.core.readers import ReaderAccess
 from entrepot.formatting import ago, counted, since, size
 from tui.presentation import drafts
+from tui.presentation.access import rule_readers
 from tui.presentation.status import day
 from widgets.row_list import Cell, Row
 
 
 def rule_row(rule: RuleSnapshot, clock: Callable[[], float]) -> Row:
-    """The row of a rule: name, source, target, credential set, pulls and last pull."""
+    """The row of a rule: name, source, target, credential set, readers, pulls and last pull."""
 
     def cells() -> tuple[Cell, ...]:
         return (
@@ -21,11 +23,18 @@ def rule_row(rule: RuleSnapshot, clock: Callable[[], float]) -> Row:
             Cell(rule.source_repository),
             Cell(rule.target_repository),
             Cell(rule.credential_set or "-", "" if rule.credential_set else "dim"),
+            Cell(rule_readers(rule), "dim" if rule.readable_by == "everyone" else ""),
             Cell(f"{rule.pulls:,}"),
             Cell(ago(rule.last_pull, clock()), "dim"),
         )
 
-    names = (rule.name, rule.source_repository, rule.target_repository, rule.credential_set or "")
+    names = (
+        rule.name,
+        rule.source_repository,
+        rule.target_repository,
+        rule.credential_set or "",
+        rule.readable_by,
+    )
     return Row(
         rule.name,
         cells,
@@ -46,6 +55,7 @@ def rule_lines(rule: RuleSnapshot, now: float) -> tuple[str, ...]:
         "   ".join(part for part in (cached(rule), used, saved(rule)) if part),
         f"credential set {rule.credential_set or 'none'}   tag lifetime {tag_lifetime(rule)}   "
         f"created {day(rule.created)}",
+        f"readers {rule_readers(rule)}",
     )
 
 
@@ -57,6 +67,7 @@ def rule_facts(rule: RuleSnapshot, now: float) -> tuple[tuple[str, str], ...]:
         ("Source", rule.source_repository),
         ("Credential set", rule.credential_set or "none"),
         ("Tag lifetime", tag_lifetime(rule)),
+        ("Readers", rule.readable_by),
         ("Created", day(rule.created)),
         ("", ""),
         ("Repositories", f"{rule.repositories:,}"),
@@ -98,6 +109,7 @@ def rule_command(rule: RuleSnapshot) -> str:
         rule.target_repository,
         rule.credential_set,
         rule.freshness,
+        ReaderAccess(rule.readers, rule.anonymous),
         width=drafts.COPIED_WIDTH,
     )
 
@@ -110,4 +122,5 @@ def rule_toml(rule: RuleSnapshot) -> str:
         rule.target_repository,
         rule.credential_set,
         rule.freshness,
+        ReaderAccess(rule.readers, rule.anonymous),
     )

@@ -16,7 +16,7 @@ from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
 from entrepot.api.errors import ClientError, EngineRefused
-from tui.areas import AREAS
+from tui.areas import AREAS, SHORT_TITLES
 from tui.key_queue import QueuesKeys
 from tui.polling import POLL_INTERVAL, RESPONSE_TIMEOUT
 from tui.presentation.status import status_parts
@@ -80,7 +80,7 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
     def compose(self) -> ComposeResult:
         """Status, tabs, the body, keys."""
         yield TwoSided(classes="status")
-        yield TabLine(AREAS, AREAS.index(self.area))
+        yield TabLine(AREAS, AREAS.index(self.area), SHORT_TITLES)
         yield from self.body()
         yield KeyLine()
 

@@ -22,6 +22,7 @@ from tui.polling import IDLE_POLL_INTERVAL
 from tui.presentation.overview import (
     SERVER_WIDTH,
     WIDTH_FOR_TWO_COLUMNS,
+    access,
     distribute_height,
     figures,
     history,
@@ -65,7 +66,7 @@ def _block(id: str, *columns: Column) -> RowList:
 
 
 class OverviewScreen(EngineScreen):
-    """Pulls, figures, sources, space, what needs attention, and the last events."""
+    """Pulls, figures, sources, space, access, what needs attention, and the last events."""
 
     area = "Overview"
     CHANGES = frozenset({"new", "pull"})
@@ -76,8 +77,8 @@ class OverviewScreen(EngineScreen):
         & .head {{ height: 1; padding: 0 1; text-style: bold; }}
         & #right {{ width: 1fr; }}
         & #figures {{ height: 4; }}
-        & .space, & #needs, & #events {{ height: 1; }}
-        & .space > .head {{ width: 7; }}
+        & .space, & .access, & #needs, & #events {{ height: 1; }}
+        & .space > .head, & .access > .head {{ width: 8; }}
         & #needs-head {{
             color: $warning;
             &.-begin {{ color: $accent; }}
@@ -110,7 +111,7 @@ class OverviewScreen(EngineScreen):
         self._next_history = 0.0
 
     def body(self) -> ComposeResult:
-        """Pulls, figures beside sources, space, what needs attention, events."""
+        """Pulls, figures beside sources, space, access, what needs attention, events."""
         with Horizontal(classes="title"):
             yield Plain("Pulling now", classes="title--name")
             yield Plain("", classes="title--count")
@@ -141,6 +142,9 @@ class OverviewScreen(EngineScreen):
         with Horizontal(classes="space"):
             yield Plain("Space", classes="head")
             yield _block("space", Column("", weight=1))
+        with Horizontal(classes="access"):
+            yield Plain("Access", classes="head")
+            yield _block("access", Column("", weight=1, sentence=True))
         yield Plain("", classes="gap")
         yield Plain("", classes="head", id="needs-head")
         yield _block("needs", Column("", weight=1))
@@ -215,7 +219,8 @@ class OverviewScreen(EngineScreen):
         self.query_one("#sources", RowList).set_rows(
             sources(self._sources, now, right_width - 3, lines=heights.halves - 1)
         )
-        self.query_one("#space", RowList).set_rows([space(status, width - 7)])
+        self.query_one("#space", RowList).set_rows([space(status, width - 8)])
+        self.query_one("#access", RowList).set_rows([access(status, now)])
         self._update_line("#needs-head", head)
         self.query_one("#needs-head").set_class(tone == "accent", "-begin").set_class(
             tone == "good", "-healthy"
@@ -253,6 +258,7 @@ class OverviewScreen(EngineScreen):
             ("events", events > 0),
         ):
             self.query_one(f"#{name}").display = is_shown
+        self.query_one(".access").display = gaps
         self.query_one("#before-events").display = gaps and events > 0
 
     def _update_line(self, selector: str, text: str) -> None:

@@ -21,6 +21,7 @@ from tui.presentation.rules import rule_command, rule_facts, rule_lines, rule_ro
 from tui.screens.base import ListScreen
 from tui.screens.deletion import Deletion, delete_after_question
 from tui.screens.mirror_dialog import show_mirrors
+from tui.screens.rule_readers import change_readers
 from tui.wizards.first_rule import FirstRuleWizard
 from tui.wizards.importing import ImportWizard
 from tui.wizards.rule import RuleWizard
@@ -45,8 +46,10 @@ class RulesScreen(ListScreen[RuleSnapshot]):
     area = "Rules"
     FOLLOWS_REVISION = True
     thing = "rule"
-    FOR_A_ROW = frozenset({"pull", "delete", "sign_in", "freshness", "copy"})
-    CHANGES = frozenset({"new", "import_rules", "pull", "delete", "sign_in", "freshness"})
+    FOR_A_ROW = frozenset({"pull", "delete", "sign_in", "freshness", "readers", "copy"})
+    CHANGES = frozenset(
+        {"new", "import_rules", "pull", "delete", "sign_in", "freshness", "readers"}
+    )
     title_text = "Cache rules"
     empty_text = (
         "There is no cache rule yet.\n\n"
@@ -107,16 +110,24 @@ class RulesScreen(ListScreen[RuleSnapshot]):
             tooltip="Set the tag lifetime: how long tags are trusted before the source is asked",
             id="rules.freshness",
         ),
+        Binding(
+            "r",
+            "readers",
+            "readers",
+            tooltip="Say who may read what the rule under the cursor caches",
+            id="rules.readers",
+        ),
     ]
 
     def lists(self) -> ComposeResult:
-        """Name, source, target, sign-in, pulls, last use."""
+        """Name, source, target, sign-in, readers, pulls, last use."""
         yield RowList(
             (
                 Column("Name", 16),
                 Column("Source", weight=3),
                 Column("Target", weight=2),
                 Column("Sign-in", 12, needs=78),
+                Column("Readers", 16, needs=92),
                 Column("Pulls", 7, right=True, needs=100),
                 Column("Used", 6, right=True),
             ),
@@ -298,6 +309,12 @@ class RulesScreen(ListScreen[RuleSnapshot]):
         )
         if lifetime is not None:
             self.app.notify(f"Tag lifetime of {rule.name}: {lifetime or 'default'}.")
+            self.poll_now()
+
+    @opens_screen()
+    async def action_readers(self) -> None:
+        """Say who may read what the rule caches."""
+        if (rule := self.current) is not None and await change_readers(self, rule):
             self.poll_now()
 
     @opens_screen()

@@ -16,6 +16,7 @@ from textual.widgets import Input
 
 from entrepot.api.errors import EngineRefused
 from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, SourceRegistrySnapshot
+from entrepot.core.readers import ReaderAccess
 from entrepot.core.states import SignIn
 from entrepot.formatting import counted
 from tui.presentation.credentials import credential_set_health
@@ -23,12 +24,13 @@ from tui.presentation.drafts import rule_command, rule_toml
 from tui.presentation.freshness import DEFAULT, INTERVAL, freshness_choices
 from tui.presentation.sources import SIGN_IN
 from tui.wizards.credential_set import CredentialSetWizard
+from tui.wizards.reader_step import ReaderStep
 from tui.wizards.registry_step import RegistryStep, without_prefix
 from tui.wizards.wizard import Entry, Feedback, ReviewText, Wizard, first_problem, show_all_rows
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
 
-SOURCE, REPOSITORY, TARGET, SIGN_IN_STEP, FRESHNESS, REVIEW, FIRST_PULL = range(7)
+SOURCE, REPOSITORY, TARGET, SIGN_IN_STEP, FRESHNESS, READERS, REVIEW, FIRST_PULL = range(8)
 
 NO_SET = "-"
 """The key of the row for no credential set."""
@@ -66,7 +68,10 @@ def proposed_name(source: str, names: Collection[str] = ()) -> str:
 
 
 class RuleWizard(Wizard[CreatedRule | None]):
-    """Source, repository, target, sign-in, tag lifetime, review, first pull."""
+    """Source, repository, target, sign-in, tag lifetime, readers, review, first pull.
+
+    The step for readers is left out where no reader can sign in.
+    """
 
     wizard_title = "New cache rule"
     steps: ClassVar[tuple[str, ...]] = (
@@ -75,6 +80,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         "Target",
         "Sign-in",
         "Tag lifetime",
+        "Readers",
         "Review",
         "First pull",
     )
@@ -119,6 +125,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
     def __init__(self) -> None:
         super().__init__()
         self._registry_step = RegistryStep(self)
+        self._reader_step = ReaderStep(self)
         self._sets: list[CredentialSetSnapshot] = []
         self._verdict: CheckedRule | None = None
         self._proposed_target = ""
@@ -160,6 +167,8 @@ class RuleWizard(Wizard[CreatedRule | None]):
                 yield Entry(id="interval", placeholder="10 min")
             yield Feedback(id="freshness-feedback", classes="-close")
             yield Plain("", classes="teach", id="freshness-teach")
+        elif number == READERS:
+            yield from self._reader_step.compose()
         elif number == REVIEW:
             yield Plain("Nothing is created yet. Is this what you want?", classes="question roomy")
             with Horizontal(classes="entry"):
@@ -189,9 +198,20 @@ class RuleWizard(Wizard[CreatedRule | None]):
 
     def focus_of(self, number: int) -> str | None:
         """What has the focus in a step."""
-        return ("#registries", "#path", "#target", "#sets", "#freshness", "#review", "#image")[
-            number
-        ]
+        return (
+            "#registries",
+            "#path",
+            "#target",
+            "#sets",
+            "#freshness",
+            "#readers",
+            "#review",
+            "#image",
+        )[number]
+
+    def omits(self, number: int) -> bool:
+        """Readers are asked for only where some can sign in."""
+        return number == READERS and self._reader_step.is_pointless
 
     # What the keys do now
 
@@ -260,13 +280,14 @@ class RuleWizard(Wizard[CreatedRule | None]):
     def _normalized_source(self) -> str:
         return (self._verdict.source_repository if self._verdict else None) or self._source
 
-    def _draft(self) -> tuple[str, str, str, str | None, str | None]:
+    def _draft(self) -> tuple[str, str, str, str | None, str | None, ReaderAccess]:
         return (
             self._rule_name or "NAME",
             self._normalized_source,
             self._target,
             self._credential_set or None,
             self._freshness,
+            self._reader_step.access,
         )
 
     # Steps
@@ -296,6 +317,8 @@ class RuleWizard(Wizard[CreatedRule | None]):
             await self._show_sets()
         elif number == FRESHNESS:
             self._show_lifetimes()
+        elif number == READERS:
+            await self._reader_step.fill()
         elif number == REVIEW:
             name = self.query_one("#name", Input)
             if name.value.strip() in {"", self._proposed_name}:
@@ -405,7 +428,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         return self.app.status.freshness if self.app.status is not None else "5 min"
 
     def _show_review(self) -> None:
-        name, source, target, credential_set, freshness = self._draft()
+        name, source, target, credential_set, freshness, access = self._draft()
         signs_in = (
             f"It signs in with {credential_set}"
             if credential_set
@@ -418,18 +441,18 @@ class RuleWizard(Wizard[CreatedRule | None]):
         }.get(freshness, freshness)
         text = Text(
             f"{source} appears as {self.app.address}/{target}.\n"
-            f"{signs_in}. Tag lifetime: {lifetime}.\n\n"
+            f"{signs_in}. Tag lifetime: {lifetime}. Readers: {self._reader_step.described()}.\n\n"
         )
         command = rule_command(
-            name, source, target, credential_set, freshness, width=self.text_width
+            name, source, target, credential_set, freshness, access, width=self.text_width
         )
         text.append("The same as a command (y copies):\n", "dim").append(f"{command}\n\n")
         text.append("The same in rules.toml (Y copies):\n", "dim").append(
-            f"{rule_toml(name, source, target, credential_set, freshness)}\n\n"
+            f"{rule_toml(name, source, target, credential_set, freshness, access)}\n\n"
         )
         text.append(
-            "Credential set and tag lifetime can be changed later. Name, source and target can't: "
-            "delete the rule and create another.",
+            "Credential set, tag lifetime and readers can be changed later. Name, source and "
+            "target can't: delete the rule and create another.",
             "dim",
         )
         self.query_one("#review", ReviewText).show(text)
@@ -445,12 +468,15 @@ class RuleWizard(Wizard[CreatedRule | None]):
             return await self._validate_source()
         if step == FRESHNESS:
             self._show_lifetime_help()
+        if step == READERS:
+            self._reader_step.show_help()
         verdict = await self.app.client.rules.validate(
             name=self._rule_name if step >= REVIEW else None,
             source_repository=self._source,
             target_repository=self._target if step >= TARGET else None,
             credential_set=self._credential_set if step >= SIGN_IN_STEP else None,
             freshness=self._freshness if step >= FRESHNESS else None,
+            readers=self._reader_step.access.readers if step >= READERS else (),
         )
         if step != self.current:
             return False
@@ -488,6 +514,8 @@ class RuleWizard(Wizard[CreatedRule | None]):
                 needed=self._freshness_typed,
                 remarks=False,
             )
+        if step == READERS:
+            return self._reader_step.show_verdict(verdict)
         self._show_review()
         is_valid = self._show(verdict, "#name-feedback", (), "Name available", remarks=False)
         if (
@@ -606,6 +634,8 @@ class RuleWizard(Wizard[CreatedRule | None]):
         """On what needs a text, go to its field first."""
         if number == SOURCE:
             return self._registry_step.advance_to_field()
+        if number == READERS:
+            return self._reader_step.advance_to_field()
         if number == FRESHNESS and self.focused is self.query_one("#freshness"):
             row = self.query_one("#freshness", RowList).current
             if row is not None and row.key == INTERVAL:
@@ -626,6 +656,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         if self.current == FIRST_PULL:
             await self._start_first_pull()
             return
+        access = self._reader_step.access
         try:
             await self.app.client.rules.create(
                 self._rule_name,
@@ -633,6 +664,8 @@ class RuleWizard(Wizard[CreatedRule | None]):
                 self._target,
                 self._credential_set or None,
                 self._freshness,
+                readers=access.readers,
+                anonymous=access.anonymous,
             )
         except EngineRefused as error:
             self.query_one("#name-feedback", Feedback).show(

@@ -274,8 +274,21 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
     async def on_mount(self) -> None:
         """Begin at the first step."""
         self._initial_values = {field.id or "": field.value for field in self.query(Input)}
-        self.query_one(StepTrail).begins_at = self.first
+        trail = self.query_one(StepTrail)
+        trail.begins_at = self.first
+        trail.omitted = frozenset(filter(self.omits, range(len(self.steps))))
         await self.go_to(self.first)
+
+    def omits(self, number: int) -> bool:
+        """Whether this wizard leaves a step out: there is nothing to choose in it."""
+        return False
+
+    def _neighbour(self, way: int) -> int:
+        """The next step that is not left out, or with -1 the one before."""
+        number = self.current + way
+        while self.omits(number):
+            number += way
+        return number
 
     async def go_to(self, number: int) -> None:
         """Show a step and focus its first field.
@@ -450,7 +463,7 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
             if await self.advance_within_step(self.current) or not await self._validate():
                 return
             if self.current + 1 < len(self.steps) and not self.is_last(self.current):
-                await self.go_to(self.current + 1)
+                await self.go_to(self._neighbour(1))
                 if self.enter_commits:
                     # Keys typed before the review was shown confirm nothing in it (F66).
                     self.app.discard_keys()
@@ -482,7 +495,7 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
         if self.current == self.first:
             self.action_quit_wizard()
         else:
-            await self.go_to(self.current - 1)
+            await self.go_to(self._neighbour(-1))
 
     @on(StepTrail.Chosen)
     async def _step_chosen(self, event: StepTrail.Chosen) -> None:

@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 
+from entrepot.cli.main import cli
 from entrepot.core.secret_identifiers import KINDS, SecretIdentifier
 from tui.presentation.drafts import (
     credential_set_change_command,
@@ -14,6 +15,7 @@ from tui.presentation.drafts import (
     credential_set_toml,
     rule_command,
     rule_toml,
+    token_command,
 )
 from tui.presentation.freshness import freshness_choices
 from tui.presentation.secrets import SECRET_KINDS, identifier_help, secret_kind_of
@@ -112,3 +114,11 @@ def test_the_freshness_of_the_settings_is_told(of_settings: str, told: str) -> N
     default = freshness_choices(of_settings)[0]
     assert default.short == told
     assert "Docker Hub" in default.why
+
+
+def test_the_command_of_a_token_is_one_that_the_command_line_takes() -> None:
+    command = words(token_command("ci", "90d", ("ops", "web")))
+    assert command[:3] == ["entrepot", "token", "create"]
+    options = cli.commands["token"].commands["create"].make_context("create", command[3:]).params  # type: ignore[attr-defined]
+    assert (options["name"], options["expires"], options["groups"]) == ("ci", "90d", ("ops", "web"))
+    assert token_command("ci", None, ()) == "entrepot token create ci"

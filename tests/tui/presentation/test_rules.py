@@ -28,6 +28,7 @@ def test_a_rule_is_a_row_of_its_names_and_uses() -> None:
         "docker.io/library/*",
         "library/*",
         "hub-login",
+        "everyone",
         "1,204",
         "2 min",
     ]
@@ -36,8 +37,8 @@ def test_a_rule_is_a_row_of_its_names_and_uses() -> None:
 def test_rules_are_sorted_by_numbers_and_times_and_what_was_never_used_is_oldest() -> None:
     never = rule_row(msgspec.structs.replace(RULE, pulls=9, last_pull=None), lambda: NOW)
     used = rule_row(RULE, lambda: NOW)
-    assert never.order(4) < used.order(4)
     assert never.order(5) < used.order(5)
+    assert never.order(6) < used.order(6)
 
 
 def test_a_filter_finds_a_rule_by_its_source_target_and_sign_in() -> None:
@@ -51,7 +52,8 @@ def test_a_rule_says_what_it_does_and_what_it_saved() -> None:
     assert rule_lines(RULE, NOW) == (
         "hub-library answers for library/* with docker.io/library/*",
         "37 repositories, 18.2 GB   1,204 pulls, last 2 min ago   98 % from the cache",
-        f"credential set hub-login   tag lifetime 10 min   created {rule_facts(RULE, NOW)[4][1]}",
+        f"credential set hub-login   tag lifetime 10 min   created {dict(rule_facts(RULE, NOW))['Created']}",
+        "readers everyone",
     )
     unused = msgspec.structs.replace(
         RULE,
@@ -89,6 +91,25 @@ def test_the_command_of_a_rule_is_one_that_the_command_line_takes() -> None:
         "library/*",
     )
     assert (options["cred_set"], options["freshness"]) == ("hub-login", "10 min")
+    assert (options["readers"], options["anonymous"]) == ((), None)
+
+
+def test_the_command_of_a_rule_names_its_readers() -> None:
+    named = msgspec.structs.replace(RULE, readers=("ci", "@ops"), anonymous=False)
+    words = shlex.split(rule_command(named).replace("\\\n", " "))
+    options = cli.commands["rule"].commands["create"].make_context("create", words[3:]).params  # type: ignore[attr-defined]
+    assert (options["readers"], options["anonymous"]) == (("ci", "@ops"), False)
+    [entry] = tomllib.loads(rule_toml(named))["rules"]
+    assert (entry["readers"], entry["anonymous"]) == (["ci", "@ops"], False)
+    everyone = msgspec.structs.replace(RULE, anonymous=True)
+    assert tomllib.loads(rule_toml(everyone))["rules"][0]["anonymous"] is True
+
+
+def test_a_rule_with_many_readers_says_how_many_more_there_are() -> None:
+    readers = tuple(f"reader-{number}" for number in range(9))
+    many = msgspec.structs.replace(RULE, readers=readers, readable_by=", ".join(readers))
+    assert rule_lines(many, NOW)[3] == "readers reader-0, reader-1, reader-2, reader-3 and 5 more"
+    assert rule_row(many, lambda: NOW).matches(["reader-8"])
 
 
 def test_the_entry_of_a_rule_is_toml_and_leaves_out_what_it_does_not_have() -> None:

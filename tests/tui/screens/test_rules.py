@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from entrepot.api.errors import EngineRefused
+from entrepot.api.rules import RulesClient
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.registries import DeclaredRegistry
@@ -279,3 +281,77 @@ async def test_without_a_rule_the_screen_says_what_a_rule_is(
         "There is no cache rule yet.", "Press n to create the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]
+
+
+async def test_the_readers_of_a_rule_are_chosen_and_named(person: Person, engine: Engine) -> None:
+    await engine.readers.create_token("ci", groups=("build",))
+    await person.press("2")
+    await person.sees("> example-library", "readers everyone")
+    await person.press("r")
+    await person.sees("Who may read what example-library caches?", "> the default", "everyone")
+    await person.press("down", "enter")
+    await person.sees("readers all who sign in")
+    assert engine.documents.rules.get("example-library").access.anonymous is False
+    await person.press("r")
+    await person.sees("> all who sign in")
+    await person.press("down", "enter")
+    await person.sees("Which readers and groups may read")
+    await person.type("no")
+    await person.sees("No reader or group is known yet as no.")
+    await person.press("ctrl+u")
+    await person.type("ci")
+    await person.press("comma", "space", "at")
+    await person.type("build")
+    await person.sees("Only ci, @build may read, from now on.")
+    await person.press("enter")
+    await person.sees("readers ci, @build")
+    access = engine.documents.rules.get("example-library").access
+    assert (access.readers, access.anonymous) == (("ci", "@build"), None)
+    await person.press("r")
+    await person.sees("> these readers and groups")
+    await person.press("down", "enter")
+    await person.sees("readers everyone")
+    assert engine.documents.rules.get("example-library").access.anonymous is True
+
+
+async def test_readers_that_the_engine_refuses_stay_to_be_corrected(
+    person: Person, engine: Engine
+) -> None:
+    await person.press("2")
+    await person.sees("> example-library")
+    await person.press("r")
+    await person.sees("> the default")
+    await person.press("down", "down", "enter")
+    await person.sees("Write at least one name")
+    await person.type("a/b")
+    await person.sees("Not possible:", "can't be the name of a reader")
+    await person.press("enter", "escape")
+    await person.sees("readers everyone")
+    assert engine.documents.rules.get("example-library").access.readers == ()
+
+
+async def test_an_older_engine_has_no_readers_of_rules(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_route(self: RulesClient, name: str, *changes: object, **more: object) -> None:
+        raise EngineRefused("MethodNotAllowed", "Not allowed.", field=None, status=405)
+
+    monkeypatch.setattr(RulesClient, "update", no_route)
+    await person.press("2")
+    await person.sees("> example-library")
+    await person.press("r")
+    await person.sees("> the default")
+    await person.press("down", "enter")
+    await person.sees("The engine is of an older version")
+    await person.press("escape")
+    await person.sees("readers everyone")
+
+
+async def test_where_there_is_room_a_column_says_who_may_read(engine: Engine) -> None:
+    await engine.rules.update("example-library", readers=("ci", "@ops"))
+    async with dashboard(engine, size=(100, 30)) as person:
+        await person.press("2")
+        await person.sees("Readers")
+        [header] = [line for line in lines(person.app) if "Source" in line and "Target" in line]
+        [row] = [line for line in lines(person.app) if line.startswith("> example-library")]
+        assert row[header.index("Readers") :].startswith("ci, @ops")
