@@ -14,6 +14,9 @@ from widgets.dialogs.base import DIALOG_CSS, Dialog
 from widgets.row_list import Cell
 from widgets.text import Plain, escaped
 
+OTHER_LINES = 8
+"""Lines of the dialog besides those that scroll: border, padding, title, keys and margins."""
+
 
 class ReportDialog(Dialog[bool]):
     """Lines to read; returns True when enter asks to go *onward*, False on escape.
@@ -34,7 +37,6 @@ class ReportDialog(Dialog[bool]):
         & > .dialog {{ width: 76; }}
         & VerticalScroll {{
             height: auto;
-            max-height: 1fr;
             margin: 1 0;
             scrollbar-size-vertical: 1;
         }}
@@ -73,6 +75,11 @@ class ReportDialog(Dialog[bool]):
     def on_mount(self) -> None:
         """Show the lines."""
         self.show_lines(self._lines)
+
+    def on_resize(self) -> None:
+        """Leave room for the keys below the lines."""
+        height = self.app.size.height * 9 // 10 - OTHER_LINES
+        self.query_one(VerticalScroll).styles.max_height = max(3, height)
 
     def show_lines(self, lines: Sequence[Cell]) -> None:
         """Show other lines, also before the dialog is composed or after it has closed."""

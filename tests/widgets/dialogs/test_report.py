@@ -39,3 +39,12 @@ async def test_lines_are_shown_literally(opening: Opening) -> None:
     """S29: brackets are no markup, and an escape is printable."""
     async with opening(ReportDialog("A report", [Cell("[red]a\x1b[/red]", "bad")])) as opener:
         assert opener.text("#lines") == r"[red]a\x1b[/red]"
+
+
+async def test_the_keys_stay_below_a_report_that_is_longer_than_the_terminal() -> None:
+    app: App[None] = App()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await app.push_screen(ReportDialog("A report", [Cell(f"{line}") for line in range(99)]))
+        await pilot.pause()
+        keys = app.screen.query_one(".dialog--keys").region
+        assert app.screen.query_one(".dialog").content_region.contains_region(keys)
