@@ -280,6 +280,9 @@ class TokenWizard(Wizard[str | None]):
             return self._validate_groups() and name_valid
         if self.current == EXPIRY:
             return self._validate_lifetime()
+        if self.current == REVIEW:
+            # An engine that does not answer is shown until it does.
+            self._tokens = await self.app.client.readers.tokens()
         return True
 
     def _validate_name(self) -> bool:

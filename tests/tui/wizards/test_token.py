@@ -200,6 +200,7 @@ async def test_an_engine_that_is_gone_loses_nothing_of_what_was_entered(
     await to_the_review(person)
     with monkeypatch.context() as patched:
         patched.setattr(ReadersClient, "create_token", gone)
+        patched.setattr(ReadersClient, "tokens", gone)
         await person.press("enter")
         await person.sees("No engine is running.", "Nothing that you entered is lost")
     await person.until(lambda: "No engine is running." not in person.seen())
