@@ -163,9 +163,9 @@ async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(
     requested: list[tuple[object, ...]] = []
     start = engine.pulls.start
 
-    async def told(*arguments: object) -> object:
+    async def told(*arguments: object, **options: object) -> object:
         requested.append(arguments)
-        return await start(*arguments)  # type: ignore[arg-type]
+        return await start(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine.pulls, "start", told)
     type_at_once(person, "5plibrary/nginx:1.27\rlinux/amd64\r")
