@@ -1,9 +1,9 @@
 """Check passwords of readers against bcrypt hashes.
 
 A hash takes a tenth of a second of a processor, and a container client signs in with every request.
-So a success is remembered for minutes, by a keyed hash that is in memory only, and a failure for a
-minute: clients of a mirror send credentials of other registries again and again. Guesses are slowed
-for each address.
+So a success is remembered while it is used, by a keyed hash that is in memory only, and a failure
+for a minute: clients of a mirror send credentials of other registries again and again. Guesses are
+slowed for each address; credentials that were right before are not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from entrepot.errors import EngineBusy
 from entrepot.source.singleflight import SingleFlight
 
 SUCCESS_TTL: Final = 300.0
-"""Seconds for which right credentials are not hashed again."""
+"""Seconds for which right credentials are not hashed again after their last use."""
+
+SUCCESS_LIMIT: Final = 3600.0
+"""Seconds after which right credentials are hashed again, however often they are used."""
+
+KNOWN_TTL: Final = 86_400.0
+"""Seconds after a check for which right credentials are no guess when they are hashed again."""
 
 FAILURE_TTL: Final = 60.0
 """Seconds for which wrong credentials are not hashed again, and count as one guess."""
@@ -112,6 +118,17 @@ def _network(address: str | None) -> str:
     return str(ip)
 
 
+@dataclass(slots=True)
+class _Result:
+    """What a check of a name and a password said."""
+
+    is_right: bool
+    password_hash: bytes | None
+    """What the password file had for the name; a result counts as long as the file has this."""
+    checked: float
+    expires: float
+
+
 class PasswordCheck:
     """Checks names and passwords. *clock* is monotonic, in seconds."""
 
@@ -120,8 +137,8 @@ class PasswordCheck:
         self._key = secrets.token_bytes(32)
         self._hashes: Mapping[str, bytes] = {}
         self._dummy = _DUMMY
-        self._results: OrderedDict[bytes, tuple[float, bool]] = OrderedDict()
-        """By a keyed hash of name and password: until when, and whether they are right."""
+        self._results: OrderedDict[bytes, _Result] = OrderedDict()
+        """By a keyed hash of name and password; those that were not used for longest are first."""
         self._checks: SingleFlight[bool] = SingleFlight()
         self._slots = asyncio.Semaphore(CONCURRENT_CHECKS)
         self.guesses = GuessLimit(clock)
@@ -136,7 +153,6 @@ class PasswordCheck:
         self._hashes = hashes
         # For unknown names a check takes as long as for those that are dearest to check.
         self._dummy = max(hashes.values(), key=lambda each: each[4:6], default=_DUMMY)
-        self._results.clear()
 
     async def close(self) -> None:
         """Give up the checks under way."""
@@ -158,28 +174,39 @@ class PasswordCheck:
         key = hashlib.blake2b(
             len(name_bytes).to_bytes(4, "big") + name_bytes + secret, key=self._key, digest_size=32
         ).digest()
-        expires, is_right = self._results.get(key, (0.0, False))
-        if self._clock() < expires:
-            return is_right
-        return await self._checks.join(key, lambda: self._check(key, name, secret, address))
+        result = self._results.get(key)
+        if result is not None and result.password_hash != self._hashes.get(name):
+            result = None
+        now = self._clock()
+        if result is not None and now < result.expires:
+            if result.is_right:
+                result.expires = min(now + SUCCESS_TTL, result.checked + SUCCESS_LIMIT)
+                self._results.move_to_end(key)
+            return result.is_right
+        # Another client behind the same address that guesses does not hold these up.
+        is_known = result is not None and result.is_right and now < result.checked + KNOWN_TTL
+        return await self._checks.join(
+            key, lambda: self._check(key, name, secret, address, is_guess=not is_known)
+        )
 
-    async def _check(self, key: bytes, name: str, secret: bytes, address: str | None) -> bool:
-        self.guesses.begin(address)
-        hashes = self._hashes
+    async def _check(
+        self, key: bytes, name: str, secret: bytes, address: str | None, *, is_guess: bool
+    ) -> bool:
+        if is_guess:
+            self.guesses.begin(address)
+        password_hash = self._hashes.get(name)
         async with self._slots:
-            is_right = await asyncio.to_thread(
-                _matches, secret, hashes.get(name), dummy=self._dummy
-            )
-        if hashes is not self._hashes:
-            # The file was read again meanwhile.
-            is_right = is_right and self._hashes.get(name) == hashes.get(name)
-        if is_right:
+            is_right = await asyncio.to_thread(_matches, secret, password_hash, dummy=self._dummy)
+        if is_right and is_guess:
             self.guesses.was_right(address)
-        self._results[key] = (self._clock() + (SUCCESS_TTL if is_right else FAILURE_TTL), is_right)
+        now = self._clock()
+        expires = now + (SUCCESS_TTL if is_right else FAILURE_TTL)
+        self._results[key] = _Result(is_right, password_hash, now, expires)
         self._results.move_to_end(key)
         while len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
-        return is_right
+        # The file may have been read again meanwhile.
+        return is_right and self._hashes.get(name) == password_hash
 
 
 def _matches(secret: bytes, password_hash: bytes | None, *, dummy: bytes) -> bool:

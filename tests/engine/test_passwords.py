@@ -12,9 +12,11 @@ from entrepot.engine import passwords
 from entrepot.engine.passwords import (
     FAILURE_TTL,
     FREE_GUESSES,
+    KNOWN_TTL,
     MAX_WAIT,
     QUIET,
     REMEMBERED,
+    SUCCESS_LIMIT,
     SUCCESS_TTL,
     GuessLimit,
     PasswordCheck,
@@ -60,6 +62,57 @@ async def test_right_credentials_are_hashed_once_in_a_while(
     clock.now += SUCCESS_TTL
     assert await check.is_right("alice", "right", HERE)
     assert len(hashes) == 2
+
+
+async def test_right_credentials_that_are_used_are_hashed_once_an_hour(
+    check: PasswordCheck, hashes: list[bytes], clock: Clock
+) -> None:
+    uses = round(SUCCESS_LIMIT / (SUCCESS_TTL / 2))
+    for _ in range(uses):
+        assert await check.is_right("alice", "right", HERE)
+        clock.now += SUCCESS_TTL / 2
+    assert len(hashes) == 1
+    assert await check.is_right("alice", "right", HERE)
+    assert len(hashes) == 2
+
+
+async def guess(check: PasswordCheck, address: str = HERE) -> None:
+    """Guess until *address* is slowed."""
+    with pytest.raises(TooManyGuesses):
+        for number in range(FREE_GUESSES + 2):
+            await check.is_right("alice", f"guess-{number}", address)
+
+
+async def test_credentials_that_were_right_are_not_held_up_by_guesses_from_their_address(
+    check: PasswordCheck, hashes: list[bytes], clock: Clock
+) -> None:
+    assert await check.is_right("alice", "right", HERE)
+    for seconds in (0, SUCCESS_TTL, SUCCESS_LIMIT, KNOWN_TTL - 1):
+        clock.now += seconds
+        await guess(check)
+        hashed_before = len(hashes)
+        assert await check.is_right("alice", "right", HERE)
+        assert len(hashes) == hashed_before + (seconds > 0)
+    clock.now += KNOWN_TTL
+    await guess(check)
+    with pytest.raises(TooManyGuesses):
+        await check.is_right("alice", "right", HERE)
+
+
+async def test_an_edit_of_the_file_ends_only_what_it_changes(
+    check: PasswordCheck, hashes: list[bytes]
+) -> None:
+    unchanged = hashed("right")
+    check.use({"alice": unchanged, "bob": hashed("right")})
+    assert await check.is_right("alice", "right", HERE)
+    assert await check.is_right("bob", "right", HERE)
+    assert not await check.is_right("carol", "right", HERE)
+    del hashes[:]
+    check.use({"alice": unchanged, "bob": hashed("another"), "carol": hashed("right")})
+    assert await check.is_right("alice", "right", HERE)
+    assert hashes == []
+    assert not await check.is_right("bob", "right", HERE)
+    assert await check.is_right("carol", "right", HERE)
 
 
 async def test_wrong_credentials_count_as_one_guess_however_often_they_come(
