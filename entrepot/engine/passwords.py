@@ -64,6 +64,14 @@ class TooManyGuesses(EngineBusy):
     code = "TooManyGuesses"
     status = oci_status = 429
 
+    def __init__(self, retry_after: int) -> None:
+        """*retry_after* is in seconds."""
+        super().__init__(
+            "Too many wrong passwords came from this address.",
+            "Try again later.",
+            retry_after=retry_after,
+        )
+
 
 @dataclass(slots=True)
 class _Guesses:
@@ -87,11 +95,7 @@ class GuessLimit:
         if guesses is None or now - guesses.last > QUIET:
             guesses = self._guesses[key] = _Guesses()
         if now < guesses.next_allowed:
-            raise TooManyGuesses(
-                "Too many wrong passwords came from this address.",
-                "Try again later.",
-                retry_after=max(1, round(guesses.next_allowed - now)),
-            )
+            raise TooManyGuesses(max(1, round(guesses.next_allowed - now)))
         self._guesses.move_to_end(key)
         guesses.count, guesses.last = guesses.count + 1, now
         if guesses.count > FREE_GUESSES:

@@ -26,7 +26,7 @@ from entrepot.config.token_document import TokenDocument, read_token_uses, write
 from entrepot.core.readers import ANONYMOUS, Reader
 from entrepot.core.rules import CacheRule
 from entrepot.core.tokens import PersonalToken
-from entrepot.engine.passwords import PasswordCheck
+from entrepot.engine.passwords import PasswordCheck, TooManyGuesses
 from entrepot.engine.signed_tokens import LIFETIME, Claims, TokenSigner
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
@@ -38,6 +38,10 @@ INTERVAL: Final = 2.0
 
 USES_INTERVAL: Final = 300.0
 """Seconds between two writes of when tokens were used last."""
+
+THROTTLED_MARK: Final = 30.0
+"""Seconds for which a signed token says, at least, that credentials were sent and not checked: in
+them the client comes with it."""
 
 _log = logging.getLogger("entrepot.readers")
 
@@ -174,8 +178,19 @@ class ReaderService:
             tuple(scopes),
             claims.version,
             claims.personal_token,
+            claims.throttled_until,
         )
         return self._signer.sign(signed), LIFETIME
+
+    def throttled_claims(self, throttled: TooManyGuesses) -> Claims:
+        """What the token says of a client whose credentials were not checked."""
+        wait = max(THROTTLED_MARK, throttled.retry_after)
+        return Claims("", 0.0, throttled_until=self._clock() + wait)
+
+    def throttle_of(self, claims: Claims) -> TooManyGuesses | None:
+        """Why a token is that of a reader who did not sign in, where guesses are the cause."""
+        wait = claims.throttled_until - self._clock()
+        return TooManyGuesses(max(1, round(wait))) if wait > 0 else None
 
     def _of_token(self, token: PersonalToken) -> SignedIn | None:
         now = self._clock()

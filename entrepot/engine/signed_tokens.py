@@ -40,6 +40,8 @@ class Claims(msgspec.Struct, frozen=True, rename={"name": "n", "expires": "e", "
     """Of the password with which the reader signed in."""
     personal_token: str = msgspec.field(default="", name="t")
     """The hash of the personal token with which the reader signed in, where it was one."""
+    throttled_until: float = msgspec.field(default=0.0, name="w")
+    """Until when it says that credentials were sent and not checked, in seconds since the epoch."""
 
 
 class TokenSigner:

@@ -2,7 +2,8 @@
 
 A request without credentials, or with unknown ones, is that of a reader who did not sign in: docker
 sends what it has for Docker Hub to every mirror (F48). Only where such a reader may not read, the
-answer is 401, and the same whether something is there or not.
+answer is 401, and the same whether something is there or not. It is 429 where credentials were sent
+that could not be checked, because too many wrong ones came from their address.
 
 There is one challenge, ``Bearer``, with an end point for tokens at ``/v2/token``: after a challenge
 ``Basic`` docker refuses to pull without credentials, also what everyone may read. Credentials that
@@ -85,7 +86,11 @@ class ReaderSignIn:
                 signed_in = await _sign_in(self._readers, credentials, scope)
             except TooManyGuesses as error:
                 throttled = error
-        refusal = self._refusal(scope["path"], signed_in, throttled)
+        if signed_in is not None and signed_in.reader.is_anonymous:
+            throttled = self._readers.throttle_of(signed_in.claims)
+        if throttled is not None:
+            send = _with_throttle(scope, receive, send, throttled)
+        refusal = self._refusal(scope["path"], signed_in)
         is_refused = credentials is not None
         sending = _with_challenge(send, lambda: _challenge(scope, is_refused=is_refused))
         if refusal is not None:
@@ -96,13 +101,11 @@ class ReaderSignIn:
             {**scope, READER: reader}, receive, sending if reader.is_anonymous else send
         )
 
-    def _refusal(
-        self, path: str, signed_in: SignedIn | None, throttled: TooManyGuesses | None
-    ) -> EntrepotError | None:
+    def _refusal(self, path: str, signed_in: SignedIn | None) -> EntrepotError | None:
         """Why a request is not passed on; None if it is."""
         if path in {"/v2", "/v2/"} and (signed_in is None or signed_in.reader.is_anonymous):
             # docker takes challenges from this answer alone, also where everyone may read.
-            return throttled or SignInRequired(
+            return SignInRequired(
                 "This registry has readers who sign in.",
                 "Sign in: docker login, podman login, or a token of: entrepot token create",
             )
@@ -158,7 +161,9 @@ class _TokenRequest:
             claims = signed_in.claims
         elif self._readers.anonymous_may_read_something and (credentials is None or scopes):
             # Without a scope it is a client that tries credentials: docker login.
-            claims = Claims("", 0.0)
+            claims = (
+                Claims("", 0.0) if throttled is None else self._readers.throttled_claims(throttled)
+            )
         elif throttled is not None:
             raise throttled
         else:
@@ -310,5 +315,23 @@ def _with_challenge(send: Send, challenge: Callable[[], bytes]) -> Send:
             headers = [*message["headers"], (b"www-authenticate", challenge())]
             message = {**message, "headers": headers}
         await send(message)
+
+    return sending
+
+
+def _with_throttle(scope: Scope, receive: Receive, send: Send, throttled: TooManyGuesses) -> Send:
+    """*send* that answers *throttled* in place of a 401.
+
+    The answer is the same for every name, so it says nothing about what exists.
+    """
+    is_replaced = False
+
+    async def sending(message: Any) -> None:
+        nonlocal is_replaced
+        if message["type"] == "http.response.start" and message["status"] == 401:
+            is_replaced = True
+            await RegistryResponse(scope, receive, send).error(throttled)
+        elif not is_replaced:
+            await send(message)
 
     return sending

@@ -13,6 +13,7 @@ import pytest
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
+from entrepot.engine.passwords import MAX_WAIT
 from entrepot.server.run import registry_app
 from entrepot.server.sign_in import ReaderSignIn
 from tests.conftest import LOGIN_SERVER, Clock
@@ -341,6 +342,52 @@ async def test_guesses_are_slowed_and_who_is_known_still_reads(readers: Readers)
         "/v2/library/app/manifests/1", headers=basic("hub-user", "hub-password")
     )
     assert open_to_all.status_code == 200
+
+
+async def slowed(readers: Readers) -> None:
+    """Guess until the address of the client is slowed."""
+    for number in range(20):
+        answer = await readers.registry.get("/v2/", headers=basic("alice", f"guess-{number}"))
+    assert answer.status_code == 429
+
+
+@pytest.mark.parametrize("with_token", [False, True])
+async def test_a_right_password_that_is_not_checked_is_not_called_wrong(
+    readers: Readers, *, with_token: bool
+) -> None:
+    await slowed(readers)
+    headers = basic("alice", PASSWORDS["alice"])
+    if with_token:
+        answer = await readers.signed("alice", "ops/app", "none/app", "library/app")
+        headers = bearer(answer.json()["token"])
+    for kind, path in paths("ops/app", readers.images["ops"]).items():
+        for method in ("HEAD", "GET"):
+            answer = await readers.registry.request(method, path, headers=headers)
+            assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (429, True), kind
+            assert "www-authenticate" not in answer.headers
+            missing = await readers.registry.request(
+                method, path.replace("/ops/", "/none/"), headers=headers
+            )
+            answer.headers.pop("retry-after")
+            missing.headers.pop("retry-after")
+            assert seen(answer, "ops/app") == seen(missing, "none/app")
+    assert (await readers.registry.get("/v2/", headers=headers)).status_code == 429
+    public = await readers.registry.get("/v2/library/app/manifests/1", headers=headers)
+    assert public.status_code == 200
+
+
+async def test_a_client_signs_in_again_when_its_address_is_no_longer_slowed(
+    readers: Readers, clock: Clock
+) -> None:
+    await slowed(readers)
+    token = bearer((await readers.signed("alice", "ops/app")).json()["token"])
+    clock.now += MAX_WAIT
+    answer = await readers.registry.get("/v2/ops/app/manifests/1", headers=token)
+    assert answer.status_code == 401
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+    token = bearer((await readers.signed("alice", "ops/app")).json()["token"])
+    answer = await readers.registry.get("/v2/ops/app/manifests/1", headers=token)
+    assert answer.status_code == 200
 
 
 async def test_a_changed_password_file_counts_and_a_broken_one_does_not(
