@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
+import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from entrepot.errors import EngineBusy
+from entrepot.formatting import printable
 from entrepot.source.singleflight import SingleFlight
 
 SUCCESS_TTL: Final = 300.0
@@ -57,6 +59,8 @@ BCRYPT_LENGTH: Final = 72
 _DUMMY: Final = b"$2b$10$......................................................"
 """A hash that no password has."""
 
+_log = logging.getLogger("entrepot.readers")
+
 
 class TooManyGuesses(EngineBusy):
     """Too many wrong credentials came from one address."""
@@ -78,13 +82,21 @@ class _Guesses:
     count: int = 0
     last: float = 0.0
     next_allowed: float = 0.0
+    is_reported: bool = False
 
 
 class GuessLimit:
-    """Slows guesses for each address; networks of IPv6 count as one. *clock* is monotonic."""
+    """Slows guesses for each address; networks of IPv6 count as one.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    *clock* is monotonic. *on_slowed* is called with an address, or a network, that begins to be
+    slowed; not again before it was `QUIET`.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], on_slowed: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._clock = clock
+        self._on_slowed = on_slowed
         self._guesses: OrderedDict[str, _Guesses] = OrderedDict()
 
     def begin(self, address: str | None) -> None:
@@ -103,6 +115,14 @@ class GuessLimit:
             guesses.next_allowed = now + wait
         while len(self._guesses) > REMEMBERED:
             self._guesses.popitem(last=False)
+
+    def was_wrong(self, address: str | None) -> None:
+        """Report an address whose last guess was wrong, if it is slowed from now on."""
+        key = _network(address)
+        guesses = self._guesses.get(key)
+        if guesses is not None and guesses.count > FREE_GUESSES and not guesses.is_reported:
+            guesses.is_reported = True
+            self._on_slowed(key)
 
     def was_right(self, address: str | None) -> None:
         """Do not count the last guess: it was right."""
@@ -134,9 +154,14 @@ class _Result:
 
 
 class PasswordCheck:
-    """Checks names and passwords. *clock* is monotonic, in seconds."""
+    """Checks names and passwords.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    *clock* is monotonic, in seconds; *on_slowed* is that of `GuessLimit`.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], on_slowed: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._hashes: Mapping[str, bytes] = {}
@@ -145,7 +170,7 @@ class PasswordCheck:
         """By a keyed hash of name and password; those that were not used for longest are first."""
         self._checks: SingleFlight[bool] = SingleFlight()
         self._slots = asyncio.Semaphore(CONCURRENT_CHECKS)
-        self.guesses = GuessLimit(clock)
+        self.guesses = GuessLimit(clock, on_slowed)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -203,6 +228,11 @@ class PasswordCheck:
             is_right = await asyncio.to_thread(_matches, secret, password_hash, dummy=self._dummy)
         if is_right and is_guess:
             self.guesses.was_right(address)
+        elif not is_right:
+            # What comes again within `FAILURE_TTL` is not logged again.
+            shown = printable(name, 64) or "nobody"
+            _log.warning("The sign-in of %s from %s is refused", shown, address or "a local client")
+            self.guesses.was_wrong(address)
         now = self._clock()
         expires = now + (SUCCESS_TTL if is_right else FAILURE_TTL)
         self._results[key] = _Result(is_right, password_hash, now, expires)

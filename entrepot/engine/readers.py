@@ -26,7 +26,7 @@ from entrepot.config.token_document import TokenDocument, read_token_uses, write
 from entrepot.core.readers import ANONYMOUS, Reader
 from entrepot.core.rules import CacheRule
 from entrepot.core.tokens import PersonalToken
-from entrepot.engine.passwords import PasswordCheck, TooManyGuesses
+from entrepot.engine.passwords import FREE_GUESSES, PasswordCheck, TooManyGuesses
 from entrepot.engine.signed_tokens import LIFETIME, Claims, TokenSigner
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
@@ -80,7 +80,7 @@ class ReaderService:
         self._htpasswd = settings.readers.htpasswd if settings.readers is not None else None
         self._htpasswd_signature: Signature = None
         self._htpasswd_problem: HtpasswdInvalid | None = None
-        self._passwords = PasswordCheck(monotonic)
+        self._passwords = PasswordCheck(monotonic, self._guesses_slowed)
         self._signer = TokenSigner(clock)
         self._groups = _groups_by_reader(settings)
         self.revision = 0
@@ -107,6 +107,11 @@ class ReaderService:
     def anonymous_may_read(self) -> bool:
         """Whether readers who do not sign in may read rules that say nothing about readers."""
         return self._settings.anonymous_may_read
+
+    @property
+    def has_passwords(self) -> bool:
+        """Whether there is a password file."""
+        return self._htpasswd is not None
 
     @property
     def can_sign_in(self) -> bool:
@@ -375,6 +380,14 @@ class ReaderService:
             return None
         self._htpasswd_problem = None
         return hashes
+
+    def _guesses_slowed(self, address: str) -> None:
+        self._record(
+            EventKind.GUESSES_SLOWED,
+            f"More than {FREE_GUESSES} wrong passwords came from {address or 'a local client'}: "
+            "further sign-ins from there have to wait. The log names those who were refused.",
+            Severity.WARNING,
+        )
 
     def _record(self, kind: EventKind, message: str, severity: Severity = Severity.INFO) -> None:
         if self._events is not None:

@@ -167,7 +167,8 @@ class _TokenRequest:
         elif throttled is not None:
             raise throttled
         else:
-            if credentials is not None:
+            # A password that is wrong is logged where it is checked.
+            if credentials is not None and (credentials.bearer or not self._readers.has_passwords):
                 client = self._response.client
                 name = printable(credentials.name, 64) or "a token"
                 _log.warning("The sign-in of %s from %s is refused", name, client)

@@ -201,3 +201,29 @@ def test_a_right_guess_does_not_count(clock: Clock) -> None:
     for _ in range(100):
         limit.begin(HERE)
         limit.was_right(HERE)
+
+
+async def test_an_address_that_guesses_is_reported_once_and_each_refusal_is_logged(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    slowed: list[str] = []
+    check = PasswordCheck(clock, slowed.append)
+    check.use({"alice": hashed("right")})
+    for number in range(FREE_GUESSES):
+        assert not await check.is_right("alice", f"guess-{number}", HERE)
+        assert not await check.is_right("alice", f"guess-{number}", HERE)
+    assert await check.is_right("alice", "right", HERE)
+    assert slowed == []
+    assert not await check.is_right("mallory\n", "guess", HERE)
+    assert slowed == [HERE]
+    clock.now += MAX_WAIT
+    assert not await check.is_right("alice", "another guess", HERE)
+    assert slowed == [HERE]
+    clock.now += QUIET + 1
+    await guess(check)
+    assert slowed == [HERE, HERE]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[:FREE_GUESSES] == [f"The sign-in of alice from {HERE} is refused"] * 10
+    assert "\n" not in messages[FREE_GUESSES]
+    assert "guess" not in "".join(messages)
+    await check.close()

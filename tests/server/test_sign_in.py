@@ -351,6 +351,12 @@ async def slowed(readers: Readers) -> None:
     assert answer.status_code == 429
 
 
+async def test_an_address_that_guesses_is_an_event(readers: Readers) -> None:
+    await slowed(readers)
+    [event] = [event for event in readers.engine.events.recent() if event.kind == "guesses-slowed"]
+    assert event.message.startswith("More than 10 wrong passwords came from 127.0.0.1: ")
+
+
 @pytest.mark.parametrize("with_token", [False, True])
 async def test_a_right_password_that_is_not_checked_is_not_called_wrong(
     readers: Readers, *, with_token: bool
