@@ -56,8 +56,8 @@ PASSWORD_LENGTH: Final = 1024
 BCRYPT_LENGTH: Final = 72
 """Bytes of a password that bcrypt takes; htpasswd leaves the others out too."""
 
-_DUMMY: Final = b"$2b$10$......................................................"
-"""A hash that no password has."""
+DEFAULT_COST: Final = 10
+"""The bcrypt cost of a check while no name has a password."""
 
 _log = logging.getLogger("entrepot.readers")
 
@@ -165,7 +165,7 @@ class PasswordCheck:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._hashes: Mapping[str, bytes] = {}
-        self._dummy = _DUMMY
+        self._cost = DEFAULT_COST
         self._results: OrderedDict[bytes, _Result] = OrderedDict()
         """By a keyed hash of name and password; those that were not used for longest are first."""
         self._checks: SingleFlight[bool] = SingleFlight()
@@ -180,8 +180,8 @@ class PasswordCheck:
     def use(self, hashes: Mapping[str, bytes]) -> None:
         """Check against other hashes from now on."""
         self._hashes = hashes
-        # For unknown names a check takes as long as for those that are dearest to check.
-        self._dummy = max(hashes.values(), key=lambda each: each[4:6], default=_DUMMY)
+        # A check that fails takes as long for each name: as long as the highest cost takes.
+        self._cost = max(map(bcrypt_cost, hashes.values()), default=DEFAULT_COST)
 
     async def close(self) -> None:
         """Give up the checks under way."""
@@ -225,7 +225,7 @@ class PasswordCheck:
             self.guesses.begin(address)
         password_hash = self._hashes.get(name)
         async with self._slots:
-            is_right = await asyncio.to_thread(_matches, secret, password_hash, dummy=self._dummy)
+            is_right = await asyncio.to_thread(_matches, secret, password_hash, self._cost)
         if is_right and is_guess:
             self.guesses.was_right(address)
         elif not is_right:
@@ -243,8 +243,30 @@ class PasswordCheck:
         return is_right and self._hashes.get(name) == password_hash
 
 
-def _matches(secret: bytes, password_hash: bytes | None, *, dummy: bytes) -> bool:
+def bcrypt_cost(password_hash: bytes) -> int:
+    """The cost of a bcrypt hash: one more doubles the time that a check takes."""
+    return int(password_hash[4:6])
+
+
+def _matches(secret: bytes, password_hash: bytes | None, highest_cost: int) -> bool:
+    """Whether a hash is that of a password.
+
+    If it is not, the time is that of *highest_cost*, so it does not say whether the name exists:
+    2**c + (2**c + 2**(c+1) + … + 2**(h-1)) is 2**h.
+    """
     import bcrypt
 
-    is_right = bcrypt.checkpw(secret[:BCRYPT_LENGTH], password_hash or dummy)
-    return is_right and password_hash is not None
+    secret = secret[:BCRYPT_LENGTH]
+    if password_hash is None:
+        bcrypt.checkpw(secret, _dummy(highest_cost))
+        return False
+    if bcrypt.checkpw(secret, password_hash):
+        return True
+    for cost in range(bcrypt_cost(password_hash), highest_cost):
+        bcrypt.checkpw(secret, _dummy(cost))
+    return False
+
+
+def _dummy(cost: int) -> bytes:
+    """A hash that no password has."""
+    return b"$2b$%02d$%s" % (cost, b"." * 53)

@@ -9,8 +9,8 @@ from contextlib import suppress
 import bcrypt
 import pytest
 
-from entrepot.engine import passwords
 from entrepot.engine.passwords import (
+    DEFAULT_COST,
     FAILURE_TTL,
     FREE_GUESSES,
     KNOWN_TTL,
@@ -28,8 +28,8 @@ from tests.conftest import Clock
 HERE = "192.0.2.1"
 
 
-def hashed(password: str) -> bytes:
-    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
+def hashed(password: str, cost: int = 4) -> bytes:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost))
 
 
 @pytest.fixture
@@ -129,15 +129,25 @@ async def test_wrong_credentials_count_as_one_guess_however_often_they_come(
     assert len(hashes) == 2
 
 
-async def test_an_unknown_name_takes_as_long_as_a_known_one(
+def rounds(hashes: list[bytes]) -> int:
+    """The rounds of bcrypt that checks against *hashes* take, on which their time depends."""
+    return sum(2 ** int(password_hash[4:6]) for password_hash in hashes)
+
+
+async def test_a_wrong_password_takes_as_long_for_every_name(
     check: PasswordCheck, hashes: list[bytes]
 ) -> None:
-    assert not await check.is_right("nobody", "right", HERE)
-    [dummy] = hashes
-    assert dummy[4:6] == b"04"
-    empty = PasswordCheck(Clock())
-    assert not await empty.is_right("nobody", "right", HERE)
-    assert hashes[1] == passwords._DUMMY
+    costs = {"four": 4, "five": 5, "seven": 7}
+    check.use({name: hashed("right", cost) for name, cost in costs.items()})
+    for name in (*costs, "nobody"):
+        del hashes[:]
+        assert not await check.is_right(name, "wrong", HERE)
+        assert rounds(hashes) == 2**7, name
+
+
+async def test_without_a_name_a_check_takes_time_too(hashes: list[bytes]) -> None:
+    assert not await PasswordCheck(Clock()).is_right("nobody", "right", HERE)
+    assert rounds(hashes) == 2**DEFAULT_COST
 
 
 async def test_name_and_password_are_not_one_text(check: PasswordCheck) -> None:
