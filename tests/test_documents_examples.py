@@ -58,7 +58,7 @@ MIRROR_COMMANDS = (
     "# print it, and what else there is to do"
 )
 MIRROR_REGISTRIES_CONF = "# Ask the mirror for images of Docker Hub first."
-HTPASSWD = "htpasswd -c -B ~/.config/entrepot/readers.htpasswd alice"
+HTPASSWD = "htpasswd -c -B -C 10 ~/.config/entrepot/readers.htpasswd alice"
 READERS_SETTINGS = (
     "allow_anonymous = false      # true: who does not sign in may pull what has no readers"
 )

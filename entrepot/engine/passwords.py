@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from entrepot.core.tokens import PREFIX
 from entrepot.errors import EngineBusy
 from entrepot.formatting import printable
 from entrepot.source.singleflight import SingleFlight
@@ -177,6 +178,10 @@ class PasswordCheck:
         """The names that have a password."""
         return tuple(self._hashes)
 
+    def cheaper_than(self, cost: int) -> tuple[str, ...]:
+        """The names whose hashes have a lower bcrypt cost."""
+        return tuple(name for name, each in self._hashes.items() if bcrypt_cost(each) < cost)
+
     def use(self, hashes: Mapping[str, bytes]) -> None:
         """Check against other hashes from now on."""
         self._hashes = hashes
@@ -230,7 +235,7 @@ class PasswordCheck:
             self.guesses.was_right(address)
         elif not is_right:
             # What comes again within `FAILURE_TTL` is not logged again.
-            shown = printable(name, 64) or "nobody"
+            shown = "a token" if name.startswith(PREFIX) else printable(name, 64) or "nobody"
             _log.warning("The sign-in of %s from %s is refused", shown, address or "a local client")
             self.guesses.was_wrong(address)
         now = self._clock()

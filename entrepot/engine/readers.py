@@ -109,11 +109,6 @@ class ReaderService:
         return self._settings.anonymous_may_read
 
     @property
-    def has_passwords(self) -> bool:
-        """Whether there is a password file."""
-        return self._htpasswd is not None
-
-    @property
     def can_sign_in(self) -> bool:
         """Whether there is any reader who can sign in."""
         return self._settings.readers is not None or bool(len(self._tokens.book))
@@ -294,6 +289,15 @@ class ReaderService:
                 *(f"@{group}" for group in groups),
             }
         )
+
+    @property
+    def password_file(self) -> Path | None:
+        """The password file."""
+        return self._htpasswd
+
+    def names_cheaper_than(self, cost: int) -> Sequence[str]:
+        """The names whose passwords are hashed at a lower bcrypt cost."""
+        return self._passwords.cheaper_than(cost)
 
     # Hand edits
 

@@ -168,7 +168,9 @@ class _TokenRequest:
             raise throttled
         else:
             # A password that is wrong is logged where it is checked.
-            if credentials is not None and (credentials.bearer or not self._readers.has_passwords):
+            if credentials is not None and (
+                credentials.bearer or self._readers.password_file is None
+            ):
                 client = self._response.client
                 name = printable(credentials.name, 64) or "a token"
                 _log.warning("The sign-in of %s from %s is refused", name, client)
