@@ -30,7 +30,7 @@ from entrepot.core.reference import REPOSITORY_LENGTH
 from entrepot.engine.passwords import TooManyGuesses
 from entrepot.engine.readers import ReaderService, SignedIn
 from entrepot.engine.signed_tokens import CATALOG, SCOPES_LIMIT, Claims
-from entrepot.errors import EntrepotError, RequestInvalid, SignInRequired
+from entrepot.errors import EntrepotError, PushRefused, RequestInvalid, SignInRequired
 from entrepot.formatting import printable
 from entrepot.httpd.asgi import Application, Receive, Scope, Send
 from entrepot.server.registry_response import Headers, RegistryResponse
@@ -124,6 +124,13 @@ class ReaderSignIn:
         )
 
 
+class TokenMethodRefused(PushRefused):
+    """The end point for tokens was asked with a method that it does not have."""
+
+    code = "TokenMethodRefused"
+    allow = "GET, HEAD, POST"
+
+
 class _TokenRequest:
     """A request to the end point for tokens."""
 
@@ -142,6 +149,11 @@ class _TokenRequest:
             if self._scope["method"] == "POST":
                 form = await self._form()
                 credentials = _form_credentials(form)
+            elif self._scope["method"] not in {"GET", "HEAD"}:
+                raise TokenMethodRefused(
+                    f"{TOKEN_PATH} gives no tokens for {self._scope['method']}.",
+                    "Send GET, or POST with a form.",
+                )
             else:
                 form = self._response.query
                 credentials = _credentials(self._scope)

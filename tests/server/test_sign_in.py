@@ -14,6 +14,7 @@ from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
 from entrepot.engine.passwords import MAX_WAIT
+from entrepot.engine.signed_tokens import TOKEN_LENGTH
 from entrepot.server.run import registry_app
 from entrepot.server.sign_in import ReaderSignIn
 from tests.conftest import LOGIN_SERVER, Clock
@@ -349,6 +350,36 @@ async def slowed(readers: Readers) -> None:
     for number in range(20):
         answer = await readers.registry.get("/v2/", headers=basic("alice", f"guess-{number}"))
     assert answer.status_code == 429
+
+
+async def test_a_token_for_many_repositories_is_short_enough_for_a_header(
+    readers: Readers,
+) -> None:
+    def form(scopes: list[str]) -> dict[str, object]:
+        return {
+            "grant_type": "password",
+            "username": "alice",
+            "password": PASSWORDS["alice"],
+            "scope": " ".join(f"repository:{name}:pull" for name in scopes),
+        }
+
+    long_names = [f"library/{number:02}{'x' * 200}" for number in range(45)]
+    answer = await readers.registry.post("/v2/token", data=form(long_names))
+    [error] = answer.json()["errors"]
+    assert answer.status_code == 400
+    assert error["message"].startswith("A token for 45 repositories ")
+    answer = await readers.registry.post("/v2/token", data=form(long_names[:20]))
+    token = answer.json()["token"]
+    assert len(token) <= TOKEN_LENGTH
+    assert (await readers.registry.get("/v2/", headers=bearer(token))).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
+async def test_the_end_point_for_tokens_has_no_other_methods(readers: Readers, method: str) -> None:
+    headers = basic("alice", PASSWORDS["alice"])
+    answer = await readers.registry.request(method, "/v2/token", headers=headers)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert "token" not in answer.json()
 
 
 async def test_an_address_that_guesses_is_an_event(readers: Readers) -> None:
