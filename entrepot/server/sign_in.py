@@ -292,18 +292,18 @@ def _scope_of(path: str) -> str | None:
 def _challenge(scope: Scope, *, is_refused: bool) -> bytes:
     """The value of ``WWW-Authenticate``, for the address by which the client came.
 
-    Behind a proxy that speaks TLS, its ``X-Forwarded-Proto`` says so. A client that lies about its
-    own address gets a challenge with that address.
+    Behind a proxy that speaks TLS, its ``X-Forwarded-Proto`` says so. ``X-Forwarded-Host`` does not
+    count: any client can send it, and a cache might keep the answer for others.
     """
     headers = {
         name: value.decode("latin-1").partition(",")[0].strip()
         for name, value in scope.get("headers", ())
-        if name in {b"host", b"x-forwarded-host", b"x-forwarded-proto"}
+        if name in {b"host", b"x-forwarded-proto"}
     }
     protocol = headers.get(b"x-forwarded-proto", "").lower()
     if protocol not in {"http", "https"}:
         protocol = scope.get("scheme") or "http"
-    host = headers.get(b"x-forwarded-host") or headers.get(b"host") or ""
+    host = headers.get(b"host", "")
     if _HOST.fullmatch(host) is None:
         server = scope.get("server") or ("localhost", None)
         name = f"[{server[0]}]" if ":" in server[0] else server[0]

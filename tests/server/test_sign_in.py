@@ -171,7 +171,14 @@ async def test_a_challenge_names_the_address_by_which_the_client_came(readers: R
 
 @pytest.mark.parametrize("host", ['a"b', "a b", "", "x" * 300])
 async def test_a_host_that_is_none_is_not_repeated(readers: Readers, host: str) -> None:
-    answer = await readers.registry.get("/v2/", headers={"host": host, "x-forwarded-host": host})
+    answer = await readers.registry.get("/v2/", headers={"host": host})
+    assert '"http://cache.example:5000/v2/token"' in answer.headers["www-authenticate"]
+
+
+async def test_a_header_can_not_lead_clients_to_another_realm(readers: Readers) -> None:
+    """A cache in front of the registry might keep the challenge for others."""
+    headers = {"x-forwarded-host": "elsewhere.example", "forwarded": "host=elsewhere.example"}
+    answer = await readers.registry.get("/v2/", headers=headers)
     assert '"http://cache.example:5000/v2/token"' in answer.headers["www-authenticate"]
 
 
