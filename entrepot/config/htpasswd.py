@@ -28,8 +28,11 @@ class HtpasswdInvalid(EngineError):
     code = "ReadersInvalid"
 
 
-def read_htpasswd(file: Path) -> Mapping[str, bytes]:
-    """The hash of each reader's password, by name. Blocks; raises `HtpasswdInvalid`."""
+def read_htpasswd(file: Path, *, may_be_empty: bool = True) -> Mapping[str, bytes]:
+    """The hash of each reader's password, by name. Blocks; raises `HtpasswdInvalid`.
+
+    Unless it *may be empty*, a file without a byte is refused: it may be about to be written.
+    """
     try:
         with file.open("rb") as opened:
             content = opened.read(FILE_SIZE + 1)
@@ -39,6 +42,11 @@ def read_htpasswd(file: Path) -> Mapping[str, bytes]:
             f"Put the file there (htpasswd -c -B -C 10 {file} NAME), let the engine's user read "
             "it, or correct htpasswd below [readers] in settings.toml.",
         ) from None
+    if not content and not may_be_empty:
+        raise HtpasswdInvalid(
+            f"{file} is empty.",
+            "Write a comment (#) into it if nobody is to sign in with a password.",
+        )
     if len(content) > FILE_SIZE:
         raise HtpasswdInvalid(f"{file} has more than {FILE_SIZE:,} bytes.", "Is it the right file?")
     try:

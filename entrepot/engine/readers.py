@@ -376,7 +376,7 @@ class ReaderService:
             return None
         self._htpasswd_signature = signature
         try:
-            hashes = read_htpasswd(file)
+            hashes = read_htpasswd(file, may_be_empty=not self._passwords.names)
         except HtpasswdInvalid as invalid:
             self._htpasswd_problem = HtpasswdInvalid(
                 invalid.what, f"{invalid.hint} Until then, what was read before stays in force."

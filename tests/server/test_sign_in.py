@@ -352,13 +352,6 @@ async def test_guesses_are_slowed_and_who_is_known_still_reads(readers: Readers)
     assert open_to_all.status_code == 200
 
 
-async def slowed(readers: Readers) -> None:
-    """Guess until the address of the client is slowed."""
-    for number in range(20):
-        answer = await readers.registry.get("/v2/", headers=basic("alice", f"guess-{number}"))
-    assert answer.status_code == 429
-
-
 async def test_a_token_for_many_repositories_is_short_enough_for_a_header(
     readers: Readers,
 ) -> None:
@@ -387,6 +380,13 @@ async def test_the_end_point_for_tokens_has_no_other_methods(readers: Readers, m
     answer = await readers.registry.request(method, "/v2/token", headers=headers)
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
     assert "token" not in answer.json()
+
+
+async def slowed(readers: Readers) -> None:
+    """Guess until the address of the client is slowed."""
+    for number in range(20):
+        answer = await readers.registry.get("/v2/", headers=basic("alice", f"guess-{number}"))
+    assert answer.status_code == 429
 
 
 async def test_an_address_that_guesses_is_an_event(readers: Readers) -> None:
@@ -459,6 +459,23 @@ async def test_a_changed_password_file_counts_and_a_broken_one_does_not(
     assert "line 1" in refused.message
     assert "W6ph5Mm5" not in refused.message
     assert (await readers.engine.status.get()).notices == (refused.message,)
+
+
+async def test_an_emptied_password_file_locks_nobody_out(readers: Readers) -> None:
+    content = readers.htpasswd.read_text()
+    headers = basic("alice", PASSWORDS["alice"])
+    readers.htpasswd.write_text("")
+    await readers.engine.readers.reload_if_changed()
+    assert (await readers.registry.get("/v2/", headers=headers)).status_code == 200
+    [notice] = (await readers.engine.status.get()).notices
+    assert notice.startswith(f"{readers.htpasswd} is empty. ")
+    readers.htpasswd.write_text("# Nobody.\n")
+    await readers.engine.readers.reload_if_changed()
+    assert (await readers.registry.get("/v2/", headers=headers)).status_code == 401
+    readers.htpasswd.write_text(content)
+    await readers.engine.readers.reload_if_changed()
+    assert (await readers.registry.get("/v2/", headers=headers)).status_code == 200
+    assert (await readers.engine.status.get()).notices == ()
 
 
 async def test_what_a_deleted_rule_cached_stays_private(
