@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from entrepot.config.documents import Documents
 from entrepot.config.htpasswd import HtpasswdInvalid, read_htpasswd
 from entrepot.config.settings import Settings
 from entrepot.config.token_document import TokenDocument, read_token_uses, write_token_uses
+from entrepot.core.readable_rules import ReadableRules
 from entrepot.core.readers import ANONYMOUS, Reader
 from entrepot.core.rules import CacheRule
 from entrepot.core.tokens import PersonalToken
@@ -244,36 +245,45 @@ class ReaderService:
 
     # Who is known
 
-    def list(self) -> ReaderList:
-        """All readers by name, and what each may read."""
-        tokens = list(self._tokens.book)
-        names = {*self._passwords.names, *self._groups, *(token.name for token in tokens)}
+    async def list(self) -> ReaderList:
+        """All readers by name, and what each may read.
+
+        The work grows with what is listed, and is done in a thread.
+        """
+        return await asyncio.to_thread(
+            self._list, list(self._tokens.book), self._passwords.names, self._documents.rules
+        )
+
+    def _list(
+        self,
+        tokens: Sequence[PersonalToken],
+        names_with_password: Sequence[str],
+        rules: Iterable[CacheRule],
+    ) -> ReaderList:
+        readable = ReadableRules(rules, allow_anonymous=self.anonymous_may_read)
+        with_password = frozenset(names_with_password)
+        tokens_by_name: dict[str, list[PersonalToken]] = {}
+        for token in tokens:
+            tokens_by_name.setdefault(token.name, []).append(token)
+
+        def snapshot(name: str) -> ReaderSnapshot:
+            own_tokens = tokens_by_name.get(name, [])
+            groups = [group for token in own_tokens for group in token.groups]
+            reader = self._reader(name, groups)
+            return ReaderSnapshot(
+                name=name,
+                password=name in with_password,
+                token=bool(own_tokens),
+                groups=tuple(sorted(reader.groups)),
+                rules=readable.of(reader),
+            )
+
+        names = {*with_password, *self._groups, *tokens_by_name}
         return ReaderList(
             anonymous_may_read=self.anonymous_may_read,
             can_sign_in=self.can_sign_in,
-            anonymous_rules=self._rules_of(ANONYMOUS),
-            readers=tuple(
-                self._snapshot(name, [token for token in tokens if token.name == name])
-                for name in sorted(names, key=str.casefold)
-            ),
-        )
-
-    def _snapshot(self, name: str, tokens: Sequence[PersonalToken]) -> ReaderSnapshot:
-        reader = self._reader(name, [group for token in tokens for group in token.groups])
-        return ReaderSnapshot(
-            name=name,
-            password=name in self._passwords.names,
-            token=bool(tokens),
-            groups=tuple(sorted(reader.groups)),
-            rules=self._rules_of(reader),
-        )
-
-    def _rules_of(self, reader: Reader) -> tuple[str, ...]:
-        allow = self.anonymous_may_read
-        return tuple(
-            rule.name
-            for rule in self._documents.rules
-            if rule.access.admits(reader, allow_anonymous=allow)
+            anonymous_rules=readable.of(ANONYMOUS),
+            readers=tuple(snapshot(name) for name in sorted(names, key=str.casefold)),
         )
 
     def known_names(self) -> frozenset[str]:
