@@ -44,7 +44,7 @@
     ├── RegistryError                an error answer to a container client: RepositoryUnknown,
     │                                ManifestUnknown, ReferrersUnknown, BlobUnknown,
     │                                LoopDetected, PushRefused, RangeUnsatisfiable,
-    │                                SignInRequired
+    │                                SignInRequired, TokenMethodRefused (server/sign_in.py)
     ├── SourceError                  a source registry refused, failed or could not be reached
     │                                (source/errors.py has its tree)
     ├── SecretUnavailable            a secret can't be read (secrets/secret.py): SecretForbidden,
