@@ -45,13 +45,17 @@ class ServerTls:
         self._signature = _signature(files)
         self._refused: Signature | None = None
         """The files that could not be used at the last look."""
-        self._context = self._read()
+        self._context, self._context_with_hosts = self._read()
         self._digest = _digest(files)
         self.served = ServedCertificate(files.certificate, _expiry(files.certificate))
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection."""
         return self._context
+
+    def context_with_hosts(self) -> ssl.SSLContext:
+        """The context for a new connection that may name a host with its own certificate."""
+        return self._context_with_hosts
 
     def refresh(self) -> bool:
         """Read the files again if they changed; whether clients get another certificate.
@@ -63,7 +67,7 @@ class ServerTls:
         if signature == self._signature and self.served.problem is None:
             return False
         try:
-            context, digest = self._read(), _digest(self._files)
+            contexts, digest = self._read(), _digest(self._files)
             expires = _expiry(self._files.certificate)
         except (SettingsInvalid, OSError, ValueError) as error:
             if signature == self._refused:
@@ -73,16 +77,19 @@ class ServerTls:
         if signature != _signature(self._files):
             return False
         has_changed = digest != self._digest
-        self._context, self._digest, self._signature = context, digest, signature
+        self._context, self._context_with_hosts = contexts
+        self._digest, self._signature = digest, signature
         self._refused = None
         self.served.expires, self.served.problem = expires, None
         return has_changed
 
-    def _read(self) -> ssl.SSLContext:
+    def _read(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         context = self._files.context()
-        if self._by_host:
-            context.sni_callback = self._choose
-        return context
+        if not self._by_host:
+            return context, context
+        with_hosts = self._files.context()
+        with_hosts.sni_callback = self._choose
+        return context, with_hosts
 
     def _choose(
         self, handshake: ssl.SSLSocket | ssl.SSLObject, host: str | None, _: ssl.SSLContext
@@ -106,11 +113,14 @@ class TlsCertificates:
     ) -> ServerTls:
         """The TLS of *files*, read once however many listeners have them.
 
-        *by_host* are the files of hosts with a certificate of their own. Raises `SettingsInvalid`.
+        *by_host* are the files of hosts with their own certificate; the first listener that has
+        *files* gives them. Raises `SettingsInvalid`.
         """
         if files not in self._all:
             contexts = {
-                host: (await self.add(own)).context for host, own in (by_host or {}).items()
+                host: (await self.add(own)).context
+                for host, own in (by_host or {}).items()
+                if own != files
             }
             self._all[files] = await asyncio.to_thread(ServerTls, files, contexts)
             self._warn_if_expired(self._all[files].served)
