@@ -265,6 +265,8 @@ class PushRefused(RegistryError):
     code = "PushRefused"
     status = oci_status = 405
     oci_code = "UNSUPPORTED"
+    allow: ClassVar[str] = "GET, HEAD"
+    """The methods that are answered, for the header ``Allow``."""
 
 
 class RangeUnsatisfiable(RegistryError):

@@ -49,6 +49,7 @@ class EventKind(StrEnum):
 
     READERS_READ = "readers-read"
     READERS_REFUSED = "readers-refused"
+    GUESSES_SLOWED = "guesses-slowed"
     TOKEN_CREATED = "token-created"
     TOKEN_REVOKED = "token-revoked"
 

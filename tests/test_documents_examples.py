@@ -58,13 +58,13 @@ MIRROR_COMMANDS = (
     "# print it, and what else there is to do"
 )
 MIRROR_REGISTRIES_CONF = "# Ask the mirror for images of Docker Hub first."
-HTPASSWD = "htpasswd -c -B ~/.config/entrepot/readers.htpasswd alice"
+HTPASSWD = "htpasswd -c -B -C 10 ~/.config/entrepot/readers.htpasswd alice"
 READERS_SETTINGS = (
     "allow_anonymous = false      # true: who does not sign in may pull what has no readers"
 )
 TOKENS = "entrepot token create ci --expires 90d --group builders"
 READERS_OF_RULES = (
-    "entrepot rule create --name acme-private -s registry.example.com/acme/* -t acme/* \\"
+    "entrepot rule create --name acme-private -s 'registry.example.com/acme/*' -t 'acme/*' \\"
 )
 READERS_IN_DOCUMENT = 'readers = ["ci", "@ops"]     # names of readers, and of groups with @'
 LOGINS = "docker login -u alice 127.0.0.1:5000"
@@ -293,6 +293,8 @@ def test_the_settings_and_the_rules_of_readers_are_read(tmp_path: Path) -> None:
     settings = Settings.load(tmp_path / "settings.toml")
     assert settings.readers is not None
     assert settings.readers.groups == {"ops": ("alice", "bob")}
+    # The source registry of the rule has to be known.
+    assert [each.login_server for each in settings.upstreams] == ["registry.example.com"]
     row = convert(
         {
             "name": "acme-private",

@@ -19,7 +19,7 @@ class ReadersClient:
 
     async def list(self) -> ReaderList:
         """All readers who are known, and which rules each may read."""
-        return await self._session.get("/entrepot/v1/readers", ReaderList)
+        return await self._session.listing("/entrepot/v1/readers", ReaderList)
 
     async def tokens(self) -> _Tokens:
         """All personal tokens, by name."""

@@ -170,6 +170,7 @@ def create_rule(
             readers=readers,
             anonymous=anonymous,
         )
+        await _warn_of_unknown(client, readers)
         return await client.rules.get(name)
 
     _print_rule(call_engine(create), as_json=as_json)
@@ -226,9 +227,26 @@ def update_rule(
             readers=readers if readers or remove_readers else UNSET,
             anonymous=None if remove_readers and anonymous is None else _given(anonymous),
         )
+        await _warn_of_unknown(client, readers)
         return await client.rules.get(name)
 
     _print_rule(call_engine(update), as_json=as_json)
+
+
+async def _warn_of_unknown(client: CacheClient, readers: tuple[str, ...]) -> None:
+    """Say which names of a rule no reader can sign in as: they may be misspelt."""
+    if not readers:
+        return
+    known: set[str] = set()
+    for reader in (await client.readers.list()).readers:
+        if reader.password or reader.token:
+            known |= {reader.name, *(f"@{group}" for group in reader.groups)}
+    unknown = [name for name in readers if name.strip() not in known]
+    if unknown:
+        note(
+            f"Warning: no reader can sign in as {', '.join(unknown)}. Add the name to the password "
+            "file or to a group, or create a token. See: entrepot reader list"
+        )
 
 
 def _given(anonymous: bool | None) -> bool | UnsetType:

@@ -19,7 +19,7 @@ MAX_COST: Final = 15
 
 _BCRYPT = re.compile(r"\$2[abxy]\$(?P<cost>[0-9]{2})\$[./A-Za-z0-9]{53}")
 _NAME = re.compile(r"[^\s:\x00-\x1f\x7f][^:\x00-\x1f\x7f]{0,254}")
-_WRITE: Final = "Write it with: htpasswd -B"
+_WRITE: Final = "Write it with: htpasswd -B -C 10"
 
 
 class HtpasswdInvalid(EngineError):
@@ -28,17 +28,25 @@ class HtpasswdInvalid(EngineError):
     code = "ReadersInvalid"
 
 
-def read_htpasswd(file: Path) -> Mapping[str, bytes]:
-    """The hash of each reader's password, by name. Blocks; raises `HtpasswdInvalid`."""
+def read_htpasswd(file: Path, *, may_be_empty: bool = True) -> Mapping[str, bytes]:
+    """The hash of each reader's password, by name. Blocks; raises `HtpasswdInvalid`.
+
+    Unless it *may be empty*, a file without a byte is refused: it may be about to be written.
+    """
     try:
         with file.open("rb") as opened:
             content = opened.read(FILE_SIZE + 1)
     except OSError as error:
         raise HtpasswdInvalid(
             f"The readers in {file} can't be read: {error.strerror}.",
-            f"Put the file there (htpasswd -c -B {file} NAME), let the engine's user read it, or "
-            "correct htpasswd below [readers] in settings.toml.",
+            f"Put the file there (htpasswd -c -B -C 10 {file} NAME), let the engine's user read "
+            "it, or correct htpasswd below [readers] in settings.toml.",
         ) from None
+    if not content and not may_be_empty:
+        raise HtpasswdInvalid(
+            f"{file} is empty.",
+            "Write a comment (#) into it if nobody is to sign in with a password.",
+        )
     if len(content) > FILE_SIZE:
         raise HtpasswdInvalid(f"{file} has more than {FILE_SIZE:,} bytes.", "Is it the right file?")
     try:
@@ -64,7 +72,7 @@ def read_htpasswd(file: Path) -> Mapping[str, bytes]:
             raise HtpasswdInvalid(
                 f"{place}: the bcrypt cost of {quoted(name)} is {int(bcrypt['cost'])}, and 4 to "
                 f"{MAX_COST} are possible.",
-                f"{_WRITE} -C 10 {file} NAME",
+                f"{_WRITE} {file} NAME",
             )
         if name in hashes:
             raise HtpasswdInvalid(

@@ -24,7 +24,7 @@ from entrepot.engine.health import EngineHealth
 from entrepot.engine.isolated_checks import not_checked
 from entrepot.engine.listener_checks import ListenerChecks
 from entrepot.engine.machine_checks import MachineChecks
-from entrepot.engine.reader_checks import check_readers
+from entrepot.engine.reader_checks import check_password_file, check_readers
 from entrepot.engine.readers import ReaderService
 from entrepot.engine.source_checks import SourceChecks
 from entrepot.engine.status import StatusService
@@ -116,6 +116,7 @@ class Doctor:
         findings_by_source = await asyncio.gather(*map(check_source, login_servers))
         machine = [finding async for finding in self._machine.check(clock_offsets)]
         machine.append(check_readers(self._documents, self._readers))
+        machine.extend(await check_password_file(self._readers))
         return DoctorReport(
             findings=(
                 *(finding for findings in findings_by_source for finding in findings),

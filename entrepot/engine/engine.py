@@ -200,6 +200,7 @@ class Engine:
         self.pulls = PullService(cache=self.cache, routing=self.routing, events=self.events)
         self.revisions = Revisions(
             documents=documents,
+            readers=readers,
             catalog=catalog,
             usage=rule_usage,
             health=self.credential_sets.health_of_all,

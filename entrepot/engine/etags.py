@@ -51,6 +51,14 @@ class HasChangeCounts(Protocol):
         """Grows whenever a source confirms where a tag points."""
 
 
+class HasReaderRevision(Protocol):
+    """The readers and personal tokens."""
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of who can sign in, and of what is shown of them."""
+
+
 class HasOldCounts(Protocol):
     """The counter of the rules' use."""
 
@@ -69,6 +77,7 @@ class Revisions:
         self,
         *,
         documents: HasRevision,
+        readers: HasReaderRevision,
         catalog: HasChangeCounts,
         usage: HasOldCounts,
         health: Callable[[], Hashable],
@@ -76,6 +85,7 @@ class Revisions:
     ) -> None:
         """*health* is that of all credential sets; *clock* is monotonic, in seconds."""
         self._documents = documents
+        self._readers = readers
         self._catalog = catalog
         self._usage = usage
         self._health = health
@@ -101,6 +111,11 @@ class Revisions:
         return self._text(self._documents.revision, self._health_changes)
 
     @property
+    def readers(self) -> str:
+        """Of the listing of readers, and what each may read."""
+        return self._text(self._documents.revision, self._readers.revision)
+
+    @property
     def repositories(self) -> str:
         """Of the listing of cached repositories."""
         self._update()
@@ -124,6 +139,7 @@ class Revisions:
         return (
             self._start
             + self._documents.revision
+            + self._readers.revision
             + self._health_changes
             + self._use_changes
             + self._catalog.changes

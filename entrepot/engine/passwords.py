@@ -1,9 +1,9 @@
 """Check passwords of readers against bcrypt hashes.
 
 A hash takes a tenth of a second of a processor, and a container client signs in with every request.
-So a success is remembered for minutes, by a keyed hash that is in memory only, and a failure for a
-minute: clients of a mirror send credentials of other registries again and again. Guesses are slowed
-for each address.
+So a success is remembered while it is used, by a keyed hash that is in memory only, and a failure
+for a minute: clients of a mirror send credentials of other registries again and again. Guesses are
+slowed for each address; credentials that were right before are not.
 """
 
 from __future__ import annotations
@@ -11,17 +11,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
+import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from entrepot.core.tokens import PREFIX
 from entrepot.errors import EngineBusy
+from entrepot.formatting import printable
 from entrepot.source.singleflight import SingleFlight
 
 SUCCESS_TTL: Final = 300.0
-"""Seconds for which right credentials are not hashed again."""
+"""Seconds for which right credentials are not hashed again after their last use."""
+
+SUCCESS_LIMIT: Final = 3600.0
+"""Seconds after which right credentials are hashed again, however often they are used."""
+
+KNOWN_TTL: Final = 86_400.0
+"""Seconds after a check for which right credentials are no guess when they are hashed again."""
 
 FAILURE_TTL: Final = 60.0
 """Seconds for which wrong credentials are not hashed again, and count as one guess."""
@@ -48,8 +57,10 @@ PASSWORD_LENGTH: Final = 1024
 BCRYPT_LENGTH: Final = 72
 """Bytes of a password that bcrypt takes; htpasswd leaves the others out too."""
 
-_DUMMY: Final = b"$2b$10$......................................................"
-"""A hash that no password has."""
+DEFAULT_COST: Final = 10
+"""The bcrypt cost of a check while no name has a password."""
+
+_log = logging.getLogger("entrepot.readers")
 
 
 class TooManyGuesses(EngineBusy):
@@ -58,19 +69,35 @@ class TooManyGuesses(EngineBusy):
     code = "TooManyGuesses"
     status = oci_status = 429
 
+    def __init__(self, retry_after: int) -> None:
+        """*retry_after* is in seconds."""
+        super().__init__(
+            "Too many wrong passwords came from this address.",
+            "Try again later.",
+            retry_after=retry_after,
+        )
+
 
 @dataclass(slots=True)
 class _Guesses:
     count: int = 0
     last: float = 0.0
     next_allowed: float = 0.0
+    is_reported: bool = False
 
 
 class GuessLimit:
-    """Slows guesses for each address; networks of IPv6 count as one. *clock* is monotonic."""
+    """Slows guesses for each address; networks of IPv6 count as one.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    *clock* is monotonic. *on_slowed* is called with an address, or a network, that begins to be
+    slowed; not again before it was `QUIET`.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], on_slowed: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._clock = clock
+        self._on_slowed = on_slowed
         self._guesses: OrderedDict[str, _Guesses] = OrderedDict()
 
     def begin(self, address: str | None) -> None:
@@ -81,11 +108,7 @@ class GuessLimit:
         if guesses is None or now - guesses.last > QUIET:
             guesses = self._guesses[key] = _Guesses()
         if now < guesses.next_allowed:
-            raise TooManyGuesses(
-                "Too many wrong passwords came from this address.",
-                "Try again later.",
-                retry_after=max(1, round(guesses.next_allowed - now)),
-            )
+            raise TooManyGuesses(max(1, round(guesses.next_allowed - now)))
         self._guesses.move_to_end(key)
         guesses.count, guesses.last = guesses.count + 1, now
         if guesses.count > FREE_GUESSES:
@@ -93,6 +116,14 @@ class GuessLimit:
             guesses.next_allowed = now + wait
         while len(self._guesses) > REMEMBERED:
             self._guesses.popitem(last=False)
+
+    def was_wrong(self, address: str | None) -> None:
+        """Report an address whose last guess was wrong, if it is slowed from now on."""
+        key = _network(address)
+        guesses = self._guesses.get(key)
+        if guesses is not None and guesses.count > FREE_GUESSES and not guesses.is_reported:
+            guesses.is_reported = True
+            self._on_slowed(key)
 
     def was_right(self, address: str | None) -> None:
         """Do not count the last guess: it was right."""
@@ -112,31 +143,50 @@ def _network(address: str | None) -> str:
     return str(ip)
 
 
-class PasswordCheck:
-    """Checks names and passwords. *clock* is monotonic, in seconds."""
+@dataclass(slots=True)
+class _Result:
+    """What a check of a name and a password said."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    is_right: bool
+    password_hash: bytes | None
+    """What the password file had for the name; a result counts as long as the file has this."""
+    checked: float
+    expires: float
+
+
+class PasswordCheck:
+    """Checks names and passwords.
+
+    *clock* is monotonic, in seconds; *on_slowed* is that of `GuessLimit`.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], on_slowed: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._hashes: Mapping[str, bytes] = {}
-        self._dummy = _DUMMY
-        self._results: OrderedDict[bytes, tuple[float, bool]] = OrderedDict()
-        """By a keyed hash of name and password: until when, and whether they are right."""
+        self._cost = DEFAULT_COST
+        self._results: OrderedDict[bytes, _Result] = OrderedDict()
+        """By a keyed hash of name and password; those that were not used for longest are first."""
         self._checks: SingleFlight[bool] = SingleFlight()
         self._slots = asyncio.Semaphore(CONCURRENT_CHECKS)
-        self.guesses = GuessLimit(clock)
+        self.guesses = GuessLimit(clock, on_slowed)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names that have a password."""
         return tuple(self._hashes)
 
+    def cheaper_than(self, cost: int) -> tuple[str, ...]:
+        """The names whose hashes have a lower bcrypt cost."""
+        return tuple(name for name, each in self._hashes.items() if bcrypt_cost(each) < cost)
+
     def use(self, hashes: Mapping[str, bytes]) -> None:
         """Check against other hashes from now on."""
         self._hashes = hashes
-        # For unknown names a check takes as long as for those that are dearest to check.
-        self._dummy = max(hashes.values(), key=lambda each: each[4:6], default=_DUMMY)
-        self._results.clear()
+        # A check that fails takes as long for each name: as long as the highest cost takes.
+        self._cost = max(map(bcrypt_cost, hashes.values()), default=DEFAULT_COST)
 
     async def close(self) -> None:
         """Give up the checks under way."""
@@ -158,32 +208,70 @@ class PasswordCheck:
         key = hashlib.blake2b(
             len(name_bytes).to_bytes(4, "big") + name_bytes + secret, key=self._key, digest_size=32
         ).digest()
-        expires, is_right = self._results.get(key, (0.0, False))
-        if self._clock() < expires:
-            return is_right
-        return await self._checks.join(key, lambda: self._check(key, name, secret, address))
+        result = self._results.get(key)
+        if result is not None and result.password_hash != self._hashes.get(name):
+            result = None
+        now = self._clock()
+        if result is not None and now < result.expires:
+            if result.is_right:
+                result.expires = min(now + SUCCESS_TTL, result.checked + SUCCESS_LIMIT)
+                self._results.move_to_end(key)
+            return result.is_right
+        # Another client behind the same address that guesses does not hold these up.
+        is_known = result is not None and result.is_right and now < result.checked + KNOWN_TTL
+        return await self._checks.join(
+            key, lambda: self._check(key, name, secret, address, is_guess=not is_known)
+        )
 
-    async def _check(self, key: bytes, name: str, secret: bytes, address: str | None) -> bool:
-        self.guesses.begin(address)
-        hashes = self._hashes
+    async def _check(
+        self, key: bytes, name: str, secret: bytes, address: str | None, *, is_guess: bool
+    ) -> bool:
+        if is_guess:
+            self.guesses.begin(address)
+        password_hash = self._hashes.get(name)
         async with self._slots:
-            is_right = await asyncio.to_thread(
-                _matches, secret, hashes.get(name), dummy=self._dummy
-            )
-        if hashes is not self._hashes:
-            # The file was read again meanwhile.
-            is_right = is_right and self._hashes.get(name) == hashes.get(name)
-        if is_right:
+            is_right = await asyncio.to_thread(_matches, secret, password_hash, self._cost)
+        if is_right and is_guess:
             self.guesses.was_right(address)
-        self._results[key] = (self._clock() + (SUCCESS_TTL if is_right else FAILURE_TTL), is_right)
+        elif not is_right:
+            # What comes again within `FAILURE_TTL` is not logged again.
+            shown = "a token" if name.startswith(PREFIX) else printable(name, 64) or "nobody"
+            _log.warning("The sign-in of %s from %s is refused", shown, address or "a local client")
+            self.guesses.was_wrong(address)
+        now = self._clock()
+        expires = now + (SUCCESS_TTL if is_right else FAILURE_TTL)
+        self._results[key] = _Result(is_right, password_hash, now, expires)
         self._results.move_to_end(key)
         while len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
-        return is_right
+        # The file may have been read again meanwhile.
+        return is_right and self._hashes.get(name) == password_hash
 
 
-def _matches(secret: bytes, password_hash: bytes | None, *, dummy: bytes) -> bool:
+def bcrypt_cost(password_hash: bytes) -> int:
+    """The cost of a bcrypt hash: one more doubles the time that a check takes."""
+    return int(password_hash[4:6])
+
+
+def _matches(secret: bytes, password_hash: bytes | None, highest_cost: int) -> bool:
+    """Whether a hash is that of a password.
+
+    If it is not, the time is that of *highest_cost*, so it does not say whether the name exists:
+    2**c + (2**c + 2**(c+1) + … + 2**(h-1)) is 2**h.
+    """
     import bcrypt
 
-    is_right = bcrypt.checkpw(secret[:BCRYPT_LENGTH], password_hash or dummy)
-    return is_right and password_hash is not None
+    secret = secret[:BCRYPT_LENGTH]
+    if password_hash is None:
+        bcrypt.checkpw(secret, _dummy(highest_cost))
+        return False
+    if bcrypt.checkpw(secret, password_hash):
+        return True
+    for cost in range(bcrypt_cost(password_hash), highest_cost):
+        bcrypt.checkpw(secret, _dummy(cost))
+    return False
+
+
+def _dummy(cost: int) -> bytes:
+    """A hash that no password has."""
+    return b"$2b$%02d$%s" % (cost, b"." * 53)

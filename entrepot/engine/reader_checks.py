@@ -1,6 +1,11 @@
-"""Checks of ``entrepot doctor`` on readers: who may pull, and rules that nobody can read."""
+"""Checks of ``entrepot doctor`` on readers: who may pull, rules that nobody can read, passwords."""
 
 from __future__ import annotations
+
+import asyncio
+import stat
+from collections.abc import Sequence
+from pathlib import Path
 
 from entrepot.api.models import Finding
 from entrepot.config.documents import Documents
@@ -8,9 +13,13 @@ from entrepot.engine.findings import ok, warning
 from entrepot.engine.machine_checks import MACHINE
 from entrepot.engine.readers import ReaderService
 from entrepot.formatting import counted
+from entrepot.secrets.exposure import Exposure, find_exposure
 
 EXAMPLES = 3
 """Names that a finding gives as examples."""
+
+LEAST_COST = 10
+"""The lowest bcrypt cost that resists guessing (OWASP, "Password Storage Cheat Sheet")."""
 
 
 def check_readers(documents: Documents, readers: ReaderService) -> Finding:
@@ -50,6 +59,45 @@ def check_readers(documents: Documents, readers: ReaderService) -> Finding:
         "readers",
         f"{counted(len(closed), 'cache rule')} for readers who sign in, {opened:,} for everyone",
     )
+
+
+async def check_password_file(readers: ReaderService) -> Sequence[Finding]:
+    """What is weak about the password file; nothing where it is not, or can't be read."""
+    file = readers.password_file
+    if file is None:
+        return []
+    findings: list[Finding] = []
+    cheap = readers.names_cheaper_than(LEAST_COST)
+    if cheap:
+        findings.append(
+            warning(
+                MACHINE,
+                "passwords",
+                f"The bcrypt cost of {_examples(list(cheap))} is below {LEAST_COST}: with the file "
+                f"{file} passwords are guessed fast.",
+                f"Write them again: htpasswd -B -C {LEAST_COST} {file} NAME",
+            )
+        )
+    exposure = await asyncio.to_thread(_exposure, file)
+    if exposure is not None:
+        findings.append(
+            warning(
+                MACHINE,
+                "passwords",
+                f"The password file {file} is open to other users of this machine "
+                f"(mode {exposure.mode:04o}).",
+                exposure.hint,
+            )
+        )
+    return findings
+
+
+def _exposure(file: Path) -> Exposure | None:
+    try:
+        with file.open("rb") as opened:
+            return find_exposure(opened.fileno(), str(file), allowed=stat.S_IRGRP)
+    except OSError:
+        return None
 
 
 def _examples(names: list[str]) -> str:

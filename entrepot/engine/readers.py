@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,11 @@ from entrepot.config.documents import Documents
 from entrepot.config.htpasswd import HtpasswdInvalid, read_htpasswd
 from entrepot.config.settings import Settings
 from entrepot.config.token_document import TokenDocument, read_token_uses, write_token_uses
+from entrepot.core.readable_rules import ReadableRules
 from entrepot.core.readers import ANONYMOUS, Reader
 from entrepot.core.rules import CacheRule
 from entrepot.core.tokens import PersonalToken
-from entrepot.engine.passwords import PasswordCheck
+from entrepot.engine.passwords import FREE_GUESSES, PasswordCheck, TooManyGuesses
 from entrepot.engine.signed_tokens import LIFETIME, Claims, TokenSigner
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
@@ -38,6 +39,10 @@ INTERVAL: Final = 2.0
 
 USES_INTERVAL: Final = 300.0
 """Seconds between two writes of when tokens were used last."""
+
+THROTTLED_MARK: Final = 30.0
+"""Seconds for which a signed token says, at least, that credentials were sent and not checked: in
+them the client comes with it."""
 
 _log = logging.getLogger("entrepot.readers")
 
@@ -76,7 +81,7 @@ class ReaderService:
         self._htpasswd = settings.readers.htpasswd if settings.readers is not None else None
         self._htpasswd_signature: Signature = None
         self._htpasswd_problem: HtpasswdInvalid | None = None
-        self._passwords = PasswordCheck(monotonic)
+        self._passwords = PasswordCheck(monotonic, self._guesses_slowed)
         self._signer = TokenSigner(clock)
         self._groups = _groups_by_reader(settings)
         self.revision = 0
@@ -174,8 +179,19 @@ class ReaderService:
             tuple(scopes),
             claims.version,
             claims.personal_token,
+            claims.throttled_until,
         )
         return self._signer.sign(signed), LIFETIME
+
+    def throttled_claims(self, throttled: TooManyGuesses) -> Claims:
+        """What the token says of a client whose credentials were not checked."""
+        wait = max(THROTTLED_MARK, throttled.retry_after)
+        return Claims("", 0.0, throttled_until=self._clock() + wait)
+
+    def throttle_of(self, claims: Claims) -> TooManyGuesses | None:
+        """Why a token is that of a reader who did not sign in, where guesses are the cause."""
+        wait = claims.throttled_until - self._clock()
+        return TooManyGuesses(max(1, round(wait))) if wait > 0 else None
 
     def _of_token(self, token: PersonalToken) -> SignedIn | None:
         now = self._clock()
@@ -229,36 +245,45 @@ class ReaderService:
 
     # Who is known
 
-    def list(self) -> ReaderList:
-        """All readers by name, and what each may read."""
-        tokens = list(self._tokens.book)
-        names = {*self._passwords.names, *self._groups, *(token.name for token in tokens)}
+    async def list(self) -> ReaderList:
+        """All readers by name, and what each may read.
+
+        The work grows with what is listed, and is done in a thread.
+        """
+        return await asyncio.to_thread(
+            self._list, list(self._tokens.book), self._passwords.names, self._documents.rules
+        )
+
+    def _list(
+        self,
+        tokens: Sequence[PersonalToken],
+        names_with_password: Sequence[str],
+        rules: Iterable[CacheRule],
+    ) -> ReaderList:
+        readable = ReadableRules(rules, allow_anonymous=self.anonymous_may_read)
+        with_password = frozenset(names_with_password)
+        tokens_by_name: dict[str, list[PersonalToken]] = {}
+        for token in tokens:
+            tokens_by_name.setdefault(token.name, []).append(token)
+
+        def snapshot(name: str) -> ReaderSnapshot:
+            own_tokens = tokens_by_name.get(name, [])
+            groups = [group for token in own_tokens for group in token.groups]
+            reader = self._reader(name, groups)
+            return ReaderSnapshot(
+                name=name,
+                password=name in with_password,
+                token=bool(own_tokens),
+                groups=tuple(sorted(reader.groups)),
+                rules=readable.of(reader),
+            )
+
+        names = {*with_password, *self._groups, *tokens_by_name}
         return ReaderList(
             anonymous_may_read=self.anonymous_may_read,
             can_sign_in=self.can_sign_in,
-            anonymous_rules=self._rules_of(ANONYMOUS),
-            readers=tuple(
-                self._snapshot(name, [token for token in tokens if token.name == name])
-                for name in sorted(names, key=str.casefold)
-            ),
-        )
-
-    def _snapshot(self, name: str, tokens: Sequence[PersonalToken]) -> ReaderSnapshot:
-        reader = self._reader(name, [group for token in tokens for group in token.groups])
-        return ReaderSnapshot(
-            name=name,
-            password=name in self._passwords.names,
-            token=bool(tokens),
-            groups=tuple(sorted(reader.groups)),
-            rules=self._rules_of(reader),
-        )
-
-    def _rules_of(self, reader: Reader) -> tuple[str, ...]:
-        allow = self.anonymous_may_read
-        return tuple(
-            rule.name
-            for rule in self._documents.rules
-            if rule.access.admits(reader, allow_anonymous=allow)
+            anonymous_rules=readable.of(ANONYMOUS),
+            readers=tuple(snapshot(name) for name in sorted(names, key=str.casefold)),
         )
 
     def known_names(self) -> frozenset[str]:
@@ -274,6 +299,15 @@ class ReaderService:
                 *(f"@{group}" for group in groups),
             }
         )
+
+    @property
+    def password_file(self) -> Path | None:
+        """The password file."""
+        return self._htpasswd
+
+    def names_cheaper_than(self, cost: int) -> Sequence[str]:
+        """The names whose passwords are hashed at a lower bcrypt cost."""
+        return self._passwords.cheaper_than(cost)
 
     # Hand edits
 
@@ -352,7 +386,7 @@ class ReaderService:
             return None
         self._htpasswd_signature = signature
         try:
-            hashes = read_htpasswd(file)
+            hashes = read_htpasswd(file, may_be_empty=not self._passwords.names)
         except HtpasswdInvalid as invalid:
             self._htpasswd_problem = HtpasswdInvalid(
                 invalid.what, f"{invalid.hint} Until then, what was read before stays in force."
@@ -360,6 +394,14 @@ class ReaderService:
             return None
         self._htpasswd_problem = None
         return hashes
+
+    def _guesses_slowed(self, address: str) -> None:
+        self._record(
+            EventKind.GUESSES_SLOWED,
+            f"More than {FREE_GUESSES} wrong passwords came from {address or 'a local client'}: "
+            "further sign-ins from there have to wait. The log names those who were refused.",
+            Severity.WARNING,
+        )
 
     def _record(self, kind: EventKind, message: str, severity: Severity = Severity.INFO) -> None:
         if self._events is not None:

@@ -16,6 +16,8 @@ from typing import Final
 
 import msgspec
 
+from entrepot.errors import RequestInvalid
+
 LIFETIME: Final = 300
 """Seconds for which a token is valid: clients sign in again in the middle of a long pull."""
 
@@ -25,7 +27,9 @@ SCOPES_LIMIT: Final = 50
 CATALOG: Final = "registry:catalog"
 """The scope of the list of all repositories, beside names of repositories."""
 
-TOKEN_LENGTH: Final = 32 * 1024
+TOKEN_LENGTH: Final = 6 * 1024
+"""Characters of a token at the most: clients send it in a header, and all headers of a request may
+have 8 kB."""
 
 
 class Claims(msgspec.Struct, frozen=True, rename={"name": "n", "expires": "e", "scopes": "s"}):
@@ -40,6 +44,8 @@ class Claims(msgspec.Struct, frozen=True, rename={"name": "n", "expires": "e", "
     """Of the password with which the reader signed in."""
     personal_token: str = msgspec.field(default="", name="t")
     """The hash of the personal token with which the reader signed in, where it was one."""
+    throttled_until: float = msgspec.field(default=0.0, name="w")
+    """Until when it says that credentials were sent and not checked, in seconds since the epoch."""
 
 
 class TokenSigner:
@@ -50,9 +56,16 @@ class TokenSigner:
         self._key = secrets.token_bytes(32)
 
     def sign(self, claims: Claims) -> str:
-        """A token that says *claims*."""
+        """A token that says *claims*; raises `RequestInvalid` if it would be too long."""
         body = base64.urlsafe_b64encode(msgspec.json.encode(claims)).rstrip(b"=")
-        return (body + b"." + self._signature(body)).decode()
+        token = body + b"." + self._signature(body)
+        if len(token) > TOKEN_LENGTH:
+            raise RequestInvalid(
+                f"A token for {len(claims.scopes):,} repositories with such long names would have "
+                f"{len(token):,} characters, and {TOKEN_LENGTH:,} are the most.",
+                "Ask for tokens for fewer repositories each.",
+            )
+        return token.decode()
 
     def read(self, token: str) -> Claims | None:
         """What a token says; None unless this engine signed it and it has not expired."""

@@ -185,7 +185,7 @@ class RegistryResponse:
             self._reason = printable(error.message, REASON_LENGTH).encode("ascii", "replace")
         headers: Headers = []
         if isinstance(error, PushRefused):
-            headers.append((b"allow", b"GET, HEAD"))
+            headers.append((b"allow", error.allow.encode()))
         if isinstance(error, RangeUnsatisfiable):
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
         if isinstance(error, (SourceRateLimited, SourceAvoided, SourceBusy, EngineBusy)):

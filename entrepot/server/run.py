@@ -109,7 +109,7 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
         CredentialSetEndpoints(engine.credential_sets, engine.revisions, identifiers),
         RepositoryEndpoints(engine.repositories, engine.revisions),
         PullEndpoints(engine.pulls),
-        ReaderEndpoints(engine.readers),
+        ReaderEndpoints(engine.readers, engine.revisions),
         TransferEndpoints(
             engine.exports, engine.imports, manifest_limit=engine.settings.manifest_limit
         ),

@@ -2,7 +2,8 @@
 
 A request without credentials, or with unknown ones, is that of a reader who did not sign in: docker
 sends what it has for Docker Hub to every mirror (F48). Only where such a reader may not read, the
-answer is 401, and the same whether something is there or not.
+answer is 401, and the same whether something is there or not. It is 429 where credentials were sent
+that could not be checked, because too many wrong ones came from their address.
 
 There is one challenge, ``Bearer``, with an end point for tokens at ``/v2/token``: after a challenge
 ``Basic`` docker refuses to pull without credentials, also what everyone may read. Credentials that
@@ -29,7 +30,7 @@ from entrepot.core.reference import REPOSITORY_LENGTH
 from entrepot.engine.passwords import TooManyGuesses
 from entrepot.engine.readers import ReaderService, SignedIn
 from entrepot.engine.signed_tokens import CATALOG, SCOPES_LIMIT, Claims
-from entrepot.errors import EntrepotError, RequestInvalid, SignInRequired
+from entrepot.errors import EntrepotError, PushRefused, RequestInvalid, SignInRequired
 from entrepot.formatting import printable
 from entrepot.httpd.asgi import Application, Receive, Scope, Send
 from entrepot.server.registry_response import Headers, RegistryResponse
@@ -85,7 +86,11 @@ class ReaderSignIn:
                 signed_in = await _sign_in(self._readers, credentials, scope)
             except TooManyGuesses as error:
                 throttled = error
-        refusal = self._refusal(scope["path"], signed_in, throttled)
+        if signed_in is not None and signed_in.reader.is_anonymous:
+            throttled = self._readers.throttle_of(signed_in.claims)
+        if throttled is not None:
+            send = _with_throttle(scope, receive, send, throttled)
+        refusal = self._refusal(scope["path"], signed_in)
         is_refused = credentials is not None
         sending = _with_challenge(send, lambda: _challenge(scope, is_refused=is_refused))
         if refusal is not None:
@@ -96,13 +101,11 @@ class ReaderSignIn:
             {**scope, READER: reader}, receive, sending if reader.is_anonymous else send
         )
 
-    def _refusal(
-        self, path: str, signed_in: SignedIn | None, throttled: TooManyGuesses | None
-    ) -> EntrepotError | None:
+    def _refusal(self, path: str, signed_in: SignedIn | None) -> EntrepotError | None:
         """Why a request is not passed on; None if it is."""
         if path in {"/v2", "/v2/"} and (signed_in is None or signed_in.reader.is_anonymous):
             # docker takes challenges from this answer alone, also where everyone may read.
-            return throttled or SignInRequired(
+            return SignInRequired(
                 "This registry has readers who sign in.",
                 "Sign in: docker login, podman login, or a token of: entrepot token create",
             )
@@ -119,6 +122,13 @@ class ReaderSignIn:
             f"The token of this request is not for {printable(scope, 100)}.",
             "Ask for a token for it.",
         )
+
+
+class TokenMethodRefused(PushRefused):
+    """The end point for tokens was asked with a method that it does not have."""
+
+    code = "TokenMethodRefused"
+    allow = "GET, HEAD, POST"
 
 
 class _TokenRequest:
@@ -139,6 +149,11 @@ class _TokenRequest:
             if self._scope["method"] == "POST":
                 form = await self._form()
                 credentials = _form_credentials(form)
+            elif self._scope["method"] not in {"GET", "HEAD"}:
+                raise TokenMethodRefused(
+                    f"{TOKEN_PATH} gives no tokens for {self._scope['method']}.",
+                    "Send GET, or POST with a form.",
+                )
             else:
                 form = self._response.query
                 credentials = _credentials(self._scope)
@@ -158,11 +173,16 @@ class _TokenRequest:
             claims = signed_in.claims
         elif self._readers.anonymous_may_read_something and (credentials is None or scopes):
             # Without a scope it is a client that tries credentials: docker login.
-            claims = Claims("", 0.0)
+            claims = (
+                Claims("", 0.0) if throttled is None else self._readers.throttled_claims(throttled)
+            )
         elif throttled is not None:
             raise throttled
         else:
-            if credentials is not None:
+            # A password that is wrong is logged where it is checked.
+            if credentials is not None and (
+                credentials.bearer or self._readers.password_file is None
+            ):
                 client = self._response.client
                 name = printable(credentials.name, 64) or "a token"
                 _log.warning("The sign-in of %s from %s is refused", name, client)
@@ -272,18 +292,18 @@ def _scope_of(path: str) -> str | None:
 def _challenge(scope: Scope, *, is_refused: bool) -> bytes:
     """The value of ``WWW-Authenticate``, for the address by which the client came.
 
-    Behind a proxy that speaks TLS, its ``X-Forwarded-Proto`` says so. A client that lies about its
-    own address gets a challenge with that address.
+    Behind a proxy that speaks TLS, its ``X-Forwarded-Proto`` says so. ``X-Forwarded-Host`` does not
+    count: any client can send it, and a cache might keep the answer for others.
     """
     headers = {
         name: value.decode("latin-1").partition(",")[0].strip()
         for name, value in scope.get("headers", ())
-        if name in {b"host", b"x-forwarded-host", b"x-forwarded-proto"}
+        if name in {b"host", b"x-forwarded-proto"}
     }
     protocol = headers.get(b"x-forwarded-proto", "").lower()
     if protocol not in {"http", "https"}:
         protocol = scope.get("scheme") or "http"
-    host = headers.get(b"x-forwarded-host") or headers.get(b"host") or ""
+    host = headers.get(b"host", "")
     if _HOST.fullmatch(host) is None:
         server = scope.get("server") or ("localhost", None)
         name = f"[{server[0]}]" if ":" in server[0] else server[0]
@@ -310,5 +330,23 @@ def _with_challenge(send: Send, challenge: Callable[[], bytes]) -> Send:
             headers = [*message["headers"], (b"www-authenticate", challenge())]
             message = {**message, "headers": headers}
         await send(message)
+
+    return sending
+
+
+def _with_throttle(scope: Scope, receive: Receive, send: Send, throttled: TooManyGuesses) -> Send:
+    """*send* that answers *throttled* in place of a 401.
+
+    The answer is the same for every name, so it says nothing about what exists.
+    """
+    is_replaced = False
+
+    async def sending(message: Any) -> None:
+        nonlocal is_replaced
+        if message["type"] == "http.response.start" and message["status"] == 401:
+            is_replaced = True
+            await RegistryResponse(scope, receive, send).error(throttled)
+        elif not is_replaced:
+            await send(message)
 
     return sending

@@ -79,3 +79,18 @@ async def test_names_of_readers_and_tokens_are_completed(
     words = ("entrepot", "rule", "update", "--reader")
     assert await completed(entrepot, *words, "@") == ["@ops"]
     assert await completed(entrepot, *words, "") == ["builder", "@ops"]
+
+
+async def test_a_reader_who_can_not_sign_in_is_warned_of(
+    entrepot: CommandLine, engine: Engine
+) -> None:
+    await engine.readers.create_token("ci", groups=["ops"])
+    repositories = ("-s", f"{LOGIN_SERVER}/acme/*", "-t", "acme/*")
+    readers = ("--reader", "ci", "--reader", "cj", "--reader", "@ops")
+    created = await entrepot.done("rule", "create", "-n", "acme-private", *repositories, *readers)
+    assert "Warning: no reader can sign in as cj. " in created.errors
+    assert "ci, cj, @ops" in created.output
+    updated = await entrepot.done("rule", "update", "-n", "acme-private", "--reader", "@nobody")
+    assert "Warning: no reader can sign in as @nobody. " in updated.errors
+    updated = await entrepot.done("rule", "update", "-n", "acme-private", "--reader", "@ops")
+    assert updated.errors == ""

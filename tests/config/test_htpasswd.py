@@ -48,7 +48,7 @@ def test_a_line_that_can_not_be_used_is_named_without_its_hash(
 
 
 def test_a_file_that_is_not_there_leads_to_its_creation(tmp_path: Path) -> None:
-    with pytest.raises(HtpasswdInvalid, match="htpasswd -c -B"):
+    with pytest.raises(HtpasswdInvalid, match="htpasswd -c -B -C 10 "):
         read_htpasswd(tmp_path / "none")
 
 

@@ -8,6 +8,12 @@ import pytest
 from entrepot.engine.etags import USAGE_INTERVAL, Revisions, entity_tag, matches_any
 
 
+class Readers:
+    """The readers of an engine."""
+
+    revision = 0
+
+
 class Engine:
     """What a revision depends on."""
 
@@ -19,8 +25,10 @@ class Engine:
         self.confirmations = 0
         self.answers_with_old_counts = 0
         self.now = 1000.0
+        self.readers = Readers()
         self.revisions = Revisions(
             documents=self,
+            readers=self.readers,
             catalog=self,
             usage=self,
             health=lambda: self.health,
@@ -105,3 +113,18 @@ def test_a_confirmed_tag_is_told_in_the_listing_of_tags_alone() -> None:
     engine.confirmations += 1
     assert engine.all() == before
     assert engine.revisions.tags != tags
+
+
+def test_readers_have_another_revision_when_they_or_the_rules_change() -> None:
+    engine = Engine()
+    revisions = engine.revisions
+    before, others, whole = revisions.readers, engine.all(), revisions.whole
+    engine.uses += 1
+    assert revisions.readers == before
+    engine.readers.revision += 1
+    changed = revisions.readers
+    assert changed != before
+    assert engine.all()[1] == others[1]
+    assert revisions.whole != whole
+    engine.revision += 1
+    assert revisions.readers != changed

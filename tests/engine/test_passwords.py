@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import bcrypt
 import pytest
 
-from entrepot.engine import passwords
 from entrepot.engine.passwords import (
+    DEFAULT_COST,
     FAILURE_TTL,
     FREE_GUESSES,
+    KNOWN_TTL,
     MAX_WAIT,
     QUIET,
     REMEMBERED,
+    SUCCESS_LIMIT,
     SUCCESS_TTL,
     GuessLimit,
     PasswordCheck,
@@ -25,8 +28,8 @@ from tests.conftest import Clock
 HERE = "192.0.2.1"
 
 
-def hashed(password: str) -> bytes:
-    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
+def hashed(password: str, cost: int = 4) -> bytes:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost))
 
 
 @pytest.fixture
@@ -62,6 +65,59 @@ async def test_right_credentials_are_hashed_once_in_a_while(
     assert len(hashes) == 2
 
 
+async def test_right_credentials_that_are_used_are_hashed_once_an_hour(
+    check: PasswordCheck, hashes: list[bytes], clock: Clock
+) -> None:
+    uses = round(SUCCESS_LIMIT / (SUCCESS_TTL / 2))
+    for _ in range(uses):
+        assert await check.is_right("alice", "right", HERE)
+        clock.now += SUCCESS_TTL / 2
+    assert len(hashes) == 1
+    assert await check.is_right("alice", "right", HERE)
+    assert len(hashes) == 2
+
+
+async def guess(check: PasswordCheck, address: str = HERE) -> None:
+    """Guess until *address* is slowed."""
+    for number in range(FREE_GUESSES + 1):
+        with suppress(TooManyGuesses):
+            await check.is_right("alice", f"guess-{number}", address)
+    with pytest.raises(TooManyGuesses):
+        await check.is_right("alice", "another guess", address)
+
+
+async def test_credentials_that_were_right_are_not_held_up_by_guesses_from_their_address(
+    check: PasswordCheck, hashes: list[bytes], clock: Clock
+) -> None:
+    assert await check.is_right("alice", "right", HERE)
+    for seconds in (0, SUCCESS_TTL, SUCCESS_LIMIT, KNOWN_TTL - 1):
+        clock.now += seconds
+        await guess(check)
+        hashed_before = len(hashes)
+        assert await check.is_right("alice", "right", HERE)
+        assert len(hashes) == hashed_before + (seconds > 0)
+    clock.now += KNOWN_TTL
+    await guess(check)
+    with pytest.raises(TooManyGuesses):
+        await check.is_right("alice", "right", HERE)
+
+
+async def test_an_edit_of_the_file_ends_only_what_it_changes(
+    check: PasswordCheck, hashes: list[bytes]
+) -> None:
+    unchanged = hashed("right")
+    check.use({"alice": unchanged, "bob": hashed("right")})
+    assert await check.is_right("alice", "right", HERE)
+    assert await check.is_right("bob", "right", HERE)
+    assert not await check.is_right("carol", "right", HERE)
+    del hashes[:]
+    check.use({"alice": unchanged, "bob": hashed("another"), "carol": hashed("right")})
+    assert await check.is_right("alice", "right", HERE)
+    assert hashes == []
+    assert not await check.is_right("bob", "right", HERE)
+    assert await check.is_right("carol", "right", HERE)
+
+
 async def test_wrong_credentials_count_as_one_guess_however_often_they_come(
     check: PasswordCheck, hashes: list[bytes], clock: Clock
 ) -> None:
@@ -73,15 +129,25 @@ async def test_wrong_credentials_count_as_one_guess_however_often_they_come(
     assert len(hashes) == 2
 
 
-async def test_an_unknown_name_takes_as_long_as_a_known_one(
+def rounds(hashes: list[bytes]) -> int:
+    """The rounds of bcrypt that checks against *hashes* take, on which their time depends."""
+    return sum(2 ** int(password_hash[4:6]) for password_hash in hashes)
+
+
+async def test_a_wrong_password_takes_as_long_for_every_name(
     check: PasswordCheck, hashes: list[bytes]
 ) -> None:
-    assert not await check.is_right("nobody", "right", HERE)
-    [dummy] = hashes
-    assert dummy[4:6] == b"04"
-    empty = PasswordCheck(Clock())
-    assert not await empty.is_right("nobody", "right", HERE)
-    assert hashes[1] == passwords._DUMMY
+    costs = {"four": 4, "five": 5, "seven": 7}
+    check.use({name: hashed("right", cost) for name, cost in costs.items()})
+    for name in (*costs, "nobody"):
+        del hashes[:]
+        assert not await check.is_right(name, "wrong", HERE)
+        assert rounds(hashes) == 2**7, name
+
+
+async def test_without_a_name_a_check_takes_time_too(hashes: list[bytes]) -> None:
+    assert not await PasswordCheck(Clock()).is_right("nobody", "right", HERE)
+    assert rounds(hashes) == 2**DEFAULT_COST
 
 
 async def test_name_and_password_are_not_one_text(check: PasswordCheck) -> None:
@@ -145,3 +211,29 @@ def test_a_right_guess_does_not_count(clock: Clock) -> None:
     for _ in range(100):
         limit.begin(HERE)
         limit.was_right(HERE)
+
+
+async def test_an_address_that_guesses_is_reported_once_and_each_refusal_is_logged(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    slowed: list[str] = []
+    check = PasswordCheck(clock, slowed.append)
+    check.use({"alice": hashed("right")})
+    for number in range(FREE_GUESSES):
+        assert not await check.is_right("alice", f"guess-{number}", HERE)
+        assert not await check.is_right("alice", f"guess-{number}", HERE)
+    assert await check.is_right("alice", "right", HERE)
+    assert slowed == []
+    assert not await check.is_right("mallory\n", "guess", HERE)
+    assert slowed == [HERE]
+    clock.now += MAX_WAIT
+    assert not await check.is_right("alice", "another guess", HERE)
+    assert slowed == [HERE]
+    clock.now += QUIET + 1
+    await guess(check)
+    assert slowed == [HERE, HERE]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[:FREE_GUESSES] == [f"The sign-in of alice from {HERE} is refused"] * 10
+    assert "\n" not in messages[FREE_GUESSES]
+    assert "guess" not in "".join(messages)
+    await check.close()

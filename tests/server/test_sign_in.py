@@ -13,6 +13,8 @@ import pytest
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.engine.engine import Engine
+from entrepot.engine.passwords import MAX_WAIT
+from entrepot.engine.signed_tokens import TOKEN_LENGTH
 from entrepot.server.run import registry_app
 from entrepot.server.sign_in import ReaderSignIn
 from tests.conftest import LOGIN_SERVER, Clock
@@ -169,7 +171,14 @@ async def test_a_challenge_names_the_address_by_which_the_client_came(readers: R
 
 @pytest.mark.parametrize("host", ['a"b', "a b", "", "x" * 300])
 async def test_a_host_that_is_none_is_not_repeated(readers: Readers, host: str) -> None:
-    answer = await readers.registry.get("/v2/", headers={"host": host, "x-forwarded-host": host})
+    answer = await readers.registry.get("/v2/", headers={"host": host})
+    assert '"http://cache.example:5000/v2/token"' in answer.headers["www-authenticate"]
+
+
+async def test_a_header_can_not_lead_clients_to_another_realm(readers: Readers) -> None:
+    """A cache in front of the registry might keep the challenge for others."""
+    headers = {"x-forwarded-host": "elsewhere.example", "forwarded": "host=elsewhere.example"}
+    answer = await readers.registry.get("/v2/", headers=headers)
     assert '"http://cache.example:5000/v2/token"' in answer.headers["www-authenticate"]
 
 
@@ -343,6 +352,88 @@ async def test_guesses_are_slowed_and_who_is_known_still_reads(readers: Readers)
     assert open_to_all.status_code == 200
 
 
+async def test_a_token_for_many_repositories_is_short_enough_for_a_header(
+    readers: Readers,
+) -> None:
+    def form(scopes: list[str]) -> dict[str, object]:
+        return {
+            "grant_type": "password",
+            "username": "alice",
+            "password": PASSWORDS["alice"],
+            "scope": " ".join(f"repository:{name}:pull" for name in scopes),
+        }
+
+    long_names = [f"library/{number:02}{'x' * 200}" for number in range(45)]
+    answer = await readers.registry.post("/v2/token", data=form(long_names))
+    [error] = answer.json()["errors"]
+    assert answer.status_code == 400
+    assert error["message"].startswith("A token for 45 repositories ")
+    answer = await readers.registry.post("/v2/token", data=form(long_names[:20]))
+    token = answer.json()["token"]
+    assert len(token) <= TOKEN_LENGTH
+    assert (await readers.registry.get("/v2/", headers=bearer(token))).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
+async def test_the_end_point_for_tokens_has_no_other_methods(readers: Readers, method: str) -> None:
+    headers = basic("alice", PASSWORDS["alice"])
+    answer = await readers.registry.request(method, "/v2/token", headers=headers)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert "token" not in answer.json()
+
+
+async def slowed(readers: Readers) -> None:
+    """Guess until the address of the client is slowed."""
+    for number in range(20):
+        answer = await readers.registry.get("/v2/", headers=basic("alice", f"guess-{number}"))
+    assert answer.status_code == 429
+
+
+async def test_an_address_that_guesses_is_an_event(readers: Readers) -> None:
+    await slowed(readers)
+    [event] = [event for event in readers.engine.events.recent() if event.kind == "guesses-slowed"]
+    assert event.message.startswith("More than 10 wrong passwords came from 127.0.0.1: ")
+
+
+@pytest.mark.parametrize("with_token", [False, True])
+async def test_a_right_password_that_is_not_checked_is_not_called_wrong(
+    readers: Readers, *, with_token: bool
+) -> None:
+    await slowed(readers)
+    headers = basic("alice", PASSWORDS["alice"])
+    if with_token:
+        answer = await readers.signed("alice", "ops/app", "none/app", "library/app")
+        headers = bearer(answer.json()["token"])
+    for kind, path in paths("ops/app", readers.images["ops"]).items():
+        for method in ("HEAD", "GET"):
+            answer = await readers.registry.request(method, path, headers=headers)
+            assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (429, True), kind
+            assert "www-authenticate" not in answer.headers
+            missing = await readers.registry.request(
+                method, path.replace("/ops/", "/none/"), headers=headers
+            )
+            answer.headers.pop("retry-after")
+            missing.headers.pop("retry-after")
+            assert seen(answer, "ops/app") == seen(missing, "none/app")
+    assert (await readers.registry.get("/v2/", headers=headers)).status_code == 429
+    public = await readers.registry.get("/v2/library/app/manifests/1", headers=headers)
+    assert public.status_code == 200
+
+
+async def test_a_client_signs_in_again_when_its_address_is_no_longer_slowed(
+    readers: Readers, clock: Clock
+) -> None:
+    await slowed(readers)
+    token = bearer((await readers.signed("alice", "ops/app")).json()["token"])
+    clock.now += MAX_WAIT
+    answer = await readers.registry.get("/v2/ops/app/manifests/1", headers=token)
+    assert answer.status_code == 401
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+    token = bearer((await readers.signed("alice", "ops/app")).json()["token"])
+    answer = await readers.registry.get("/v2/ops/app/manifests/1", headers=token)
+    assert answer.status_code == 200
+
+
 async def test_a_changed_password_file_counts_and_a_broken_one_does_not(
     readers: Readers,
 ) -> None:
@@ -368,6 +459,23 @@ async def test_a_changed_password_file_counts_and_a_broken_one_does_not(
     assert "line 1" in refused.message
     assert "W6ph5Mm5" not in refused.message
     assert (await readers.engine.status.get()).notices == (refused.message,)
+
+
+async def test_an_emptied_password_file_locks_nobody_out(readers: Readers) -> None:
+    content = readers.htpasswd.read_text()
+    headers = basic("alice", PASSWORDS["alice"])
+    readers.htpasswd.write_text("")
+    await readers.engine.readers.reload_if_changed()
+    assert (await readers.registry.get("/v2/", headers=headers)).status_code == 200
+    [notice] = (await readers.engine.status.get()).notices
+    assert notice.startswith(f"{readers.htpasswd} is empty. ")
+    readers.htpasswd.write_text("# Nobody.\n")
+    await readers.engine.readers.reload_if_changed()
+    assert (await readers.registry.get("/v2/", headers=headers)).status_code == 401
+    readers.htpasswd.write_text(content)
+    await readers.engine.readers.reload_if_changed()
+    assert (await readers.registry.get("/v2/", headers=headers)).status_code == 200
+    assert (await readers.engine.status.get()).notices == ()
 
 
 async def test_what_a_deleted_rule_cached_stays_private(

@@ -10,9 +10,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from entrepot.core.tokens import TokenNotFound
+from entrepot.engine.etags import Revisions
 from entrepot.engine.readers import ReaderService
 from entrepot.server.request_body import read_body
-from entrepot.server.responses import deletion_response, json_response
+from entrepot.server.responses import deletion_response, json_response, listing_response
 from entrepot.server.routes import resource_route
 
 
@@ -28,8 +29,9 @@ class TokenBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 class ReaderEndpoints:
     """Who may read at the registry."""
 
-    def __init__(self, readers: ReaderService) -> None:
+    def __init__(self, readers: ReaderService, revisions: Revisions) -> None:
         self._readers = readers
+        self._revisions = revisions
 
     def routes(self) -> Sequence[BaseRoute]:
         """The routes of readers and tokens."""
@@ -39,9 +41,9 @@ class ReaderEndpoints:
             Route("/entrepot/v1/tokens/{name}", self.revoke_token, methods=["DELETE"]),
         ]
 
-    async def list(self, _: Request) -> Response:
+    async def list(self, request: Request) -> Response:
         """``GET /entrepot/v1/readers``"""
-        return json_response(self._readers.list())
+        return await listing_response(request, self._revisions.readers, self._readers.list)
 
     async def list_tokens(self, _: Request) -> Response:
         """``GET /entrepot/v1/tokens``"""

@@ -74,6 +74,26 @@ async def test_the_readers_are_listed_with_the_rules_that_each_may_read(
     }
 
 
+async def test_the_readers_are_listed_again_only_when_something_changed(
+    management: httpx.AsyncClient,
+) -> None:
+    async def listed(etag: str = "") -> httpx.Response:
+        return await management.get("/entrepot/v1/readers", headers={"if-none-match": etag})
+
+    etag = (await listed()).headers["etag"]
+    for change in (
+        management.post(TOKENS, json={"name": "ci"}),
+        management.patch(f"{RULES}/example-library", json={"readers": ["ci"]}),
+        management.delete(f"{TOKENS}/ci"),
+    ):
+        unchanged = await listed(etag)
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+        assert (await change).is_success
+        answer = await listed(etag)
+        assert (answer.status_code, answer.headers["etag"] != etag) == (200, True)
+        etag = answer.headers["etag"]
+
+
 async def test_readers_of_a_rule_change_and_everything_else_stays(
     management: httpx.AsyncClient, directories: Directories
 ) -> None:
