@@ -90,7 +90,10 @@ class ListResolver:
                 await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ())
             )
         if route is None:
-            return await self._cached_tags(repository, n, last, _without_rule(repository))
+            page = await self._cached_tags(repository, n, last, _without_rule(repository))
+            if page is None:
+                raise await self._failures.unknown(repository, Tag("latest"))
+            return page
         key = ListKey(route.source, repository, "tags/list", f"n={n} last={last}")
 
         async def fetch() -> SourceList:
@@ -103,9 +106,10 @@ class ListResolver:
                 route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown
             )
         except (SourceError, RepositoryUnknown) as error:
-            if not has_copy:
+            page = await self._cached_tags(repository, n, last, error.what) if has_copy else None
+            if page is None:
                 raise
-            return await self._cached_tags(repository, n, last, error.what)
+            return page
 
     async def _is_cached(self, repository: Repository) -> bool:
         """Whether the repository is cached, as far as the catalog can tell.
@@ -119,12 +123,13 @@ class ListResolver:
 
     async def _cached_tags(
         self, repository: Repository, n: int | None, last: str | None, warning: str
-    ) -> ListAnswer:
+    ) -> ListAnswer | None:
+        """A page of the cached tags; None where the repository is cached without tags."""
         names = await self._catalog.tag_names(
             repository, after=last, limit=None if n is None else n + 1
         )
         if not names and last is None:
-            raise await self._failures.unknown(repository, Tag("latest"))
+            return None
         page = names if n is None else names[:n]
         return ListAnswer(
             _tag_list(repository, page, page[-1] if page and len(page) < len(names) else None),
