@@ -122,6 +122,10 @@ class _Import:
                     f"{image} stays as it is: its source was asked later here than at the other "
                     "site."
                 )
+            elif imported.outcome is TagImport.INDEX_HERE:
+                self._progress.note(
+                    f"{image} stays as it is: it is an index here, which lists the imported image."
+                )
         self._progress.clear()
         note(
             f"{counted(len(self._summary.images), 'image')} imported from "

@@ -480,12 +480,7 @@ class ImportService:
         self._cache.forget_failures()
         if outcome is not TagImport.UNCHANGED:
             self._events.record(
-                EventKind.MANIFEST_IMPORTED,
-                f"{image} is imported; the cache rule {route.rule.name} answers for it."
-                if outcome is not TagImport.NEWER_HERE
-                else f"{image} is imported by its digest alone: {route.source} was asked later "
-                "here where the tag points.",
-                image,
+                EventKind.MANIFEST_IMPORTED, _import_event(image, route, outcome), image
             )
         return ImportedImage(
             repository=repository,
@@ -554,6 +549,16 @@ class ImportService:
             content = b"".join([chunk async for chunk in self._blobs.read(config.digest, 0, count)])
             if (platform := config_platform(content)) is not None:
                 await self._catalog.set_platform(repository, manifest.digest, platform)
+
+
+def _import_event(image: str, route: Route, outcome: TagImport | None) -> str:
+    if outcome is TagImport.NEWER_HERE:
+        why = f"{route.source} was asked later here where the tag points"
+    elif outcome is TagImport.INDEX_HERE:
+        why = "the tag stays at the index here that lists it"
+    else:
+        return f"{image} is imported; the cache rule {route.rule.name} answers for it."
+    return f"{image} is imported by its digest alone: {why}."
 
 
 def _config(manifest: Manifest) -> Descriptor | None:

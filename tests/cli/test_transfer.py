@@ -137,6 +137,29 @@ async def test_an_image_goes_to_another_site_in_a_tar_file(
     assert manifest.content == expected.content
 
 
+async def test_a_platform_in_a_tar_file_of_docker_leaves_an_index_here(
+    entrepot: CommandLine, island: Site, image: FakeImage, source: FakeRegistry
+) -> None:
+    await island.get("/v2/library/nginx/manifests/1.27")
+    before = await island.engine.catalog.tag_state(NGINX, Tag("1.27"))
+    await entrepot.done("export", "library/nginx:1.27", "docker-archive:out.tar")
+    path = entrepot.root / "out.tar"
+    with tarfile.open(path) as tar:
+        file = tar.extractfile("index.json")
+        assert file is not None
+        [entry] = json.loads(file.read())["manifests"]
+    assert entry["digest"] == str(image.platforms[AMD64].manifest.digest)
+    assert not any(name.startswith("vnd.entrepot.tag.") for name in entry["annotations"])
+    await source.stop()
+    [imported] = (await island.line.ask("import", str(path)))["images"]
+    assert (imported["digest"], imported["outcome"]) == (entry["digest"], "index-here")
+    assert await island.engine.catalog.tag_state(NGINX, Tag("1.27")) == before
+    assert (await island.get("/v2/library/nginx/manifests/1.27")).content == image.manifest.content
+    layer = image.platforms[AMD64].layers[0]
+    got = await island.get(f"/v2/library/nginx/blobs/{layer.digest}")
+    assert got.content == layer.content
+
+
 async def test_all_that_a_rule_has_goes_out_and_what_is_there_already_stays(
     entrepot: CommandLine, engine: Engine, source: FakeRegistry, image: FakeImage, tmp_path: Path
 ) -> None:
