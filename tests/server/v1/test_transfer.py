@@ -499,7 +499,8 @@ async def test_referrers_come_along_and_so_does_the_signature_of_cosign(
         assert descriptor["digest"] == str(referrer.digest)
         assert descriptor["artifactType"] == "application/spdx+json"
         none = await client.get(path, params={"artifactType": "application/other"})
-        assert none.json()["manifests"] == []
+        # The source may have some of that type.
+        assert none.status_code == 503
 
 
 async def test_a_blob_that_was_evicted_meanwhile_is_named_or_fetched_again(
