@@ -15,7 +15,7 @@ import msgspec
 
 from entrepot.cache.failures import SourceFailures
 from entrepot.cache.index import CacheIndex
-from entrepot.cache.kept_referrers import KeptReferrers
+from entrepot.cache.kept_referrers import KeptReferrers, fallback_tag
 from entrepot.cache.results import ListAnswer, Origin
 from entrepot.cache.source_lists import (
     ListKey,
@@ -28,7 +28,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import ReferrersUnknown, RegistryError, RepositoryUnknown
 from entrepot.source.client import SourceClient
-from entrepot.source.errors import SourceError, SourceNotFound
+from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
@@ -173,6 +173,8 @@ class ListResolver:
             )
             if index.note.is_stale:
                 return listing
+            if index.is_assumed:
+                await self._check_api_was_not_lost(route, key, digest)
             if index.tagged:
                 self.kept.record(repository, digest, route.source, None, index.content)
                 await self.kept.record_fallback(repository, route.source, digest, index.content)
@@ -191,6 +193,30 @@ class ListResolver:
                 if answer is not None:
                     return answer
             raise
+
+    async def _check_api_was_not_lost(self, route: Route, key: ListKey, digest: Digest) -> None:
+        """Raise `SourceAnswerInvalid` where a source had a list by its referrers API, and has none.
+
+        Distribution specification 1.1, "Listing Referrers" and "Referrers Tag Schema": the API
+        answers 200 with an empty index where no referrers are left, and never 404. So two 404 say
+        that the API is gone, and not that the signatures were deleted. A list behind a fallback tag
+        ends with its tag; one of a manifest that is not cached is not kept.
+        """
+        last_known = self._lists.last_known(key)
+        if last_known is None or has_no_entries(last_known):
+            return
+        # A catalog that fails takes no list away either.
+        with suppress(CatalogFailed):
+            if (
+                not await self._index.has_manifest(key.repository, digest)
+                or await self._index.tag(key.repository, fallback_tag(digest)) is not None
+            ):
+                return
+        raise SourceAnswerInvalid(
+            f"{route.source} listed the referrers of {digest}, and has no such list any more: its "
+            "referrers API answers 404.",
+            "Ask its administrator. Deleted referrers leave an empty list there.",
+        )
 
     async def _kept_referrers(
         self, repository: Repository, digest: Digest, artifact_type: str | None
