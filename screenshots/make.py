@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, chdir, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import bcrypt
 import cairosvg  # type: ignore[import-untyped]
 import httpx
 from textual.pilot import Pilot
@@ -22,9 +23,11 @@ from textual.worker import WorkerCancelled
 
 from entrepot.api.client import CacheClient
 from entrepot.config.directories import Directories
+from entrepot.config.reader_settings import ReaderSettings
 from entrepot.config.settings import Settings
 from entrepot.core.reference import ImageReference
 from entrepot.core.registries import DeclaredRegistry
+from entrepot.core.rules import RuleDraft
 from entrepot.demo import run as demo
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
 from entrepot.engine.engine import Engine
@@ -66,7 +69,10 @@ class Camera:
         await self.press(*(_KEYS.get(letter, letter) for letter in text))
 
     async def settle(self, seconds: float = 0.4) -> None:
-        """Let the engine answer."""
+        """Let the engine answer, however long that takes on a busy machine."""
+        await self.pilot.pause()
+        while getattr(self.app.screen, "queues_keys", False):
+            await self.pilot.pause(0.1)
         asking = [worker for worker in self.app.workers if worker.group in {"poll", "validate"}]
         if asking:
             # A question whose screen was left is taken back.
@@ -106,6 +112,19 @@ async def pulled(engine: Engine, image: str) -> None:
     await engine.cache.pulls.get(started.id).finished.wait()
 
 
+async def started(engine: Engine, *pulls: tuple[str, str, str]) -> None:
+    """Start pulls: image, platform, client. Earlier ones have ended."""
+    await all_ended(engine)
+    for image, platform, client in pulls:
+        await engine.pulls.start(image, platform, client)
+
+
+async def all_ended(engine: Engine) -> None:
+    """Wait for all pulls."""
+    for pull in engine.cache.pulls.all():
+        await pull.finished.wait()
+
+
 async def served(engine: Engine, image: str, times: int) -> None:
     """Have container clients pull an image that is held."""
     reference = ImageReference.parse(image)
@@ -137,9 +156,12 @@ async def take(engine: Engine) -> None:
     ):
         await pulled(engine, image)
         await served(engine, image, 9)
-    await engine.pulls.start("library/postgres:17", "linux/amd64", "10.0.4.17")
-    await engine.pulls.start("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
-    await engine.pulls.start("library/nginx:1.28", "linux/arm64", "dashboard")
+    await started(
+        engine,
+        ("library/postgres:17", "linux/amd64", "10.0.4.17"),
+        ("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22"),
+        ("library/nginx:1.28", "linux/arm64", "dashboard"),
+    )
     async with camera(engine) as at:
         await at.settle(1.5)
         at.picture("overview")
@@ -148,12 +170,23 @@ async def take(engine: Engine) -> None:
         at.picture("pulls")
         await at.press("enter")
         at.picture("pull")
+    await started(
+        engine,
+        ("library/postgres:17", "linux/arm64", "10.0.4.17"),
+        ("dotnet/sdk:9.0", "linux/arm64", "10.0.4.22"),
+    )
     async with camera(engine, theme=LIGHT.name) as at:
         at.picture("overview-light")
         await at.area("Pulls")
         at.picture("pulls-light")
+    await started(
+        engine,
+        ("library/postgres:16", "linux/amd64", "10.0.4.17"),
+        ("library/nginx:1.28", "linux/amd64", "10.0.4.31"),
+    )
     async with camera(engine, size=WIDE) as at:
         at.picture("overview-wide")
+        await all_ended(engine)
         await at.area("Rules")
         at.picture("rules-wide")
         await at.area("Repositories")
@@ -273,6 +306,27 @@ async def import_wizard(at: Camera) -> None:
         await at.press("ctrl+c", "right", "enter")
 
 
+async def take_readers(engine: Engine) -> None:
+    """The screen of the readers, of whom some may read what others may not."""
+    await engine.rules.create(
+        RuleDraft("ghcr-acme-web", "ghcr.io/acme/web", "acme/web", readers=("@ops", "ci"))
+    )
+    await engine.readers.create_token("ci", lifetime="90 d", groups=("build",))
+    await engine.readers.create_token("nightly", lifetime="10 d")
+    async with camera(engine) as at:
+        await at.area("Readers")
+        at.picture("readers")
+
+
+def reader_settings(root: Path) -> ReaderSettings:
+    """A password file with two readers, and a group; blocks."""
+    htpasswd = root / "readers.htpasswd"
+    password = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(4)).decode()
+    htpasswd.write_text(f"alice:{password}\nbob:{password}\n")
+    htpasswd.chmod(0o600)
+    return ReaderSettings(htpasswd, {"ops": ("alice", "bob")})
+
+
 async def main() -> None:
     """Run the demo and take the pictures."""
     demo.set_secrets()
@@ -286,6 +340,13 @@ async def main() -> None:
             async with Engine.open(Directories.under(Path(root)), settings, demo=True) as engine:
                 await demo.prepare(engine)
                 await take(engine)
+            with_readers = replace(
+                settings, readers=await asyncio.to_thread(reader_settings, Path(root))
+            )
+            directories = Directories.under(Path(root) / "r")
+            async with Engine.open(directories, with_readers, demo=True) as engine:
+                await demo.prepare(engine)
+                await take_readers(engine)
 
 
 if __name__ == "__main__":

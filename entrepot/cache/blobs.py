@@ -146,6 +146,7 @@ class BlobResolver:
             return BlobDescription(digest, size, Origin.CACHE)
         if route is None:
             raise self._not_cached(repository, digest)
+        self._failures.check(repository, str(digest))
         return BlobDescription(
             digest, await self._size_to_fetch(repository, route, descriptor), Origin.UPSTREAM
         )
@@ -202,6 +203,8 @@ class BlobResolver:
                     return fill
             raise self._not_cached(repository, digest)
         size = await self._size_to_fetch(repository, route, descriptor)
+        # The source is asked again, and may have the blob by now.
+        self._failures.forget(repository, str(digest))
         self._copies.record_fetch(digest, _blob_origin(route))
         return await self._fills.join(
             digest,
@@ -226,10 +229,19 @@ class BlobResolver:
         if stated is not None:
             stated.fill = fill
 
-    def failed(self, repository: Repository, error: SourceError) -> EntrepotError:
-        """The error for a client whose blob the source does not send."""
+    def failed(self, repository: Repository, digest: Digest, error: SourceError) -> EntrepotError:
+        """The error for a client whose blob the source does not send.
+
+        That the source does not have it is remembered: a manifest that names the blob must not have
+        a HEAD say otherwise.
+        """
         route = self._route(repository)
-        return error if route is None else self._failures.for_client(error, route, BlobUnknown)
+        if route is None:
+            return error
+        client_error = self._failures.for_client(error, route, BlobUnknown)
+        if isinstance(client_error, BlobUnknown):
+            self._failures.remember(repository, str(digest), client_error)
+        return client_error
 
     def _not_cached(self, repository: Repository, digest: Digest) -> BlobUnknown:
         if self._copies.was_damaged(digest):

@@ -300,9 +300,11 @@ class ArtifactCache:
             return None
         return size
 
-    def blob_failed(self, repository: Repository, error: SourceError) -> EntrepotError:
+    def blob_failed(
+        self, repository: Repository, digest: Digest, error: SourceError
+    ) -> EntrepotError:
         """The error for a client whose blob the source does not send."""
-        return self._blobs.failed(repository, error)
+        return self._blobs.failed(repository, digest, error)
 
     # Tags and referrers
 

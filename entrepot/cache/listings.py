@@ -15,7 +15,7 @@ import msgspec
 
 from entrepot.cache.failures import SourceFailures
 from entrepot.cache.index import CacheIndex
-from entrepot.cache.kept_referrers import KeptReferrers
+from entrepot.cache.kept_referrers import KeptReferrers, fallback_tag
 from entrepot.cache.results import ListAnswer, Origin
 from entrepot.cache.source_lists import (
     ListKey,
@@ -28,7 +28,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import ReferrersUnknown, RegistryError, RepositoryUnknown
 from entrepot.source.client import SourceClient
-from entrepot.source.errors import SourceError, SourceNotFound
+from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.catalog import Catalog
 from entrepot.store.connections import CatalogFailed
@@ -90,7 +90,10 @@ class ListResolver:
                 await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ())
             )
         if route is None:
-            return await self._cached_tags(repository, n, last, _without_rule(repository))
+            page = await self._cached_tags(repository, n, last, _without_rule(repository))
+            if page is None:
+                raise await self._failures.unknown(repository, Tag("latest"))
+            return page
         key = ListKey(route.source, repository, "tags/list", f"n={n} last={last}")
 
         async def fetch() -> SourceList:
@@ -103,9 +106,10 @@ class ListResolver:
                 route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown
             )
         except (SourceError, RepositoryUnknown) as error:
-            if not has_copy:
+            page = await self._cached_tags(repository, n, last, error.what) if has_copy else None
+            if page is None:
                 raise
-            return await self._cached_tags(repository, n, last, error.what)
+            return page
 
     async def _is_cached(self, repository: Repository) -> bool:
         """Whether the repository is cached, as far as the catalog can tell.
@@ -119,12 +123,13 @@ class ListResolver:
 
     async def _cached_tags(
         self, repository: Repository, n: int | None, last: str | None, warning: str
-    ) -> ListAnswer:
+    ) -> ListAnswer | None:
+        """A page of the cached tags; None where the repository is cached without tags."""
         names = await self._catalog.tag_names(
             repository, after=last, limit=None if n is None else n + 1
         )
         if not names and last is None:
-            raise await self._failures.unknown(repository, Tag("latest"))
+            return None
         page = names if n is None else names[:n]
         return ListAnswer(
             _tag_list(repository, page, page[-1] if page and len(page) < len(names) else None),
@@ -168,6 +173,8 @@ class ListResolver:
             )
             if index.note.is_stale:
                 return listing
+            if index.is_assumed:
+                await self._check_api_was_not_lost(route, key, digest)
             if index.tagged:
                 self.kept.record(repository, digest, route.source, None, index.content)
                 await self.kept.record_fallback(repository, route.source, digest, index.content)
@@ -186,6 +193,30 @@ class ListResolver:
                 if answer is not None:
                     return answer
             raise
+
+    async def _check_api_was_not_lost(self, route: Route, key: ListKey, digest: Digest) -> None:
+        """Raise `SourceAnswerInvalid` where a source had a list by its referrers API, and has none.
+
+        Distribution specification 1.1, "Listing Referrers" and "Referrers Tag Schema": the API
+        answers 200 with an empty index where no referrers are left, and never 404. So two 404 say
+        that the API is gone, and not that the signatures were deleted. A list behind a fallback tag
+        ends with its tag; one of a manifest that is not cached is not kept.
+        """
+        last_known = self._lists.last_known(key)
+        if last_known is None or has_no_entries(last_known):
+            return
+        # A catalog that fails takes no list away either.
+        with suppress(CatalogFailed):
+            if (
+                not await self._index.has_manifest(key.repository, digest)
+                or await self._index.tag(key.repository, fallback_tag(digest)) is not None
+            ):
+                return
+        raise SourceAnswerInvalid(
+            f"{route.source} listed the referrers of {digest}, and has no such list any more: its "
+            "referrers API answers 404.",
+            "Ask its administrator. Deleted referrers leave an empty list there.",
+        )
 
     async def _kept_referrers(
         self, repository: Repository, digest: Digest, artifact_type: str | None

@@ -48,6 +48,9 @@ SOCKET_TIMEOUT = 5.0
 LOG_LINES = 5
 """Lines of the log that are shown when an engine did not start."""
 
+_CODE_OF_ERROR = re.compile(r" \(\w+\)$")
+"""With what the message of an error ends."""
+
 _SET_TMPDIR = "Set TMPDIR to another directory, with free space and a short path."
 
 
@@ -286,10 +289,11 @@ def _failure_in_log(log: Path, since: int) -> str:
         lines = log_file.read().decode(errors="replace").splitlines()
     if not lines:
         return "It gave no reason."
-    if lines[-1].startswith("Error: "):
-        # The code in parentheses at its end is dropped: the error that this text becomes a part of
-        # has its own.
-        return re.sub(r" \(\w+\)$", "", lines[-1].removeprefix("Error: "))
+    begins = [number for number, line in enumerate(lines) if line.startswith("Error: ")]
+    if begins and (begins[-1] == len(lines) - 1 or _CODE_OF_ERROR.search(lines[-1]) is not None):
+        # The error that this text becomes a part of has a code of its own.
+        error = "\n".join(lines[begins[-1] :])
+        return _CODE_OF_ERROR.sub("", error.removeprefix("Error: "))
     return "\n".join(["It wrote:", *(f"  {printable(line)}" for line in lines[-LOG_LINES:]), ""])
 
 

@@ -336,7 +336,7 @@ class _Export:
                     Digest.parse(manifest.digest),
                     len(manifest.content),
                     manifest.media_type,
-                    _annotations(plan, manifest.platform),
+                    _annotations(plan, manifest.platform, is_part=manifest.digest != plan.digest),
                 )
             ]
         )
@@ -448,7 +448,14 @@ def _is_signature(image: str) -> bool:
     return _SIGNATURE_TAG.fullmatch(image.rpartition(":")[2]) is not None
 
 
-def _annotations(plan: ExportPlan, platform: str | None = None) -> dict[str, str]:
+def _annotations(
+    plan: ExportPlan, platform: str | None = None, *, is_part: bool = False
+) -> dict[str, str]:
+    """The annotations of an image in ``index.json``.
+
+    *is_part* says that it is one image of the index at which the tag points: the source has not
+    confirmed that the tag points at it, so that the tag's state says nothing of it.
+    """
     annotations = {REPOSITORY: plan.repository, SOURCE: plan.source}
     if platform is not None:
         annotations[PLATFORM] = platform
@@ -460,7 +467,7 @@ def _annotations(plan: ExportPlan, platform: str | None = None) -> dict[str, str
         CONTAINERD_NAME: f"{plan.source}:{plan.tag}",
         TAG: plan.tag,
     }
-    if plan.state is not None:
+    if plan.state is not None and not is_part:
         annotations |= {
             CACHED: time_text(plan.state.cached),
             CHECKED: time_text(plan.state.checked),

@@ -122,6 +122,10 @@ class _Import:
                     f"{image} stays as it is: its source was asked later here than at the other "
                     "site."
                 )
+            elif imported.outcome is TagImport.INDEX_HERE:
+                self._progress.note(
+                    f"{image} stays as it is: it is an index here, which lists the imported image."
+                )
         self._progress.clear()
         note(
             f"{counted(len(self._summary.images), 'image')} imported from "
@@ -163,15 +167,10 @@ class _Import:
         return _Image(match.repository, _tag_of(name), None)
 
     async def _import(self, entry: Entry, image: _Image) -> ImportedImage:
-        manifests: list[Digest] = []
-        await self._add(
-            image,
-            entry.digest,
-            entry.media_type,
-            entry.annotations.get(PLATFORM),
-            manifests,
-            depth=0,
-        )
+        # Before the first is sent: the engine gets nothing of an image that can't be imported.
+        manifests = self._manifests_of(entry, image)
+        for digest, media_type in manifests.items():
+            await self._add(image, entry, digest, media_type)
         return await self._client.transfer.put_image(
             image.repository,
             str(entry.digest),
@@ -182,30 +181,42 @@ class _Import:
             source=image.source,
         )
 
-    async def _add(
-        self,
-        image: _Image,
-        digest: Digest,
-        media_type: str,
-        platform: str | None,
-        manifests: list[Digest],
-        *,
-        depth: int,
-    ) -> None:
-        """Import a manifest, then what it lists, as far as the archive has it."""
-        if digest in manifests:
-            return
+    def _manifests_of(self, entry: Entry, image: _Image) -> dict[Digest, str]:
+        """The media types of an image's manifests that the archive has, an index before its own.
+
+        Raises `ArchiveInvalid`.
+        """
+        manifests: dict[Digest, str] = {}
+
+        def visit(digest: Digest, media_type: str, depth: int) -> None:
+            if digest in manifests:
+                return
+            content = content_of(self._archive, digest, MANIFEST_LIMIT)
+            if content is None:
+                if depth:
+                    # An index may be sparse.
+                    return
+                raise ArchiveInvalid(f"The archive does not have the manifest {digest}.")
+            if len(manifests) >= MANIFESTS_LIMIT:
+                raise ArchiveInvalid(f"{image} has more than {MANIFESTS_LIMIT:,} manifests.")
+            if media_type == UNTYPED:
+                media_type = stated_type(content) or media_type
+            manifests[digest] = media_type
+            for child in children_of(content, media_type):
+                if depth >= NESTED_INDEXES:
+                    raise ArchiveInvalid(
+                        f"{image} has more than {NESTED_INDEXES} indexes within each other."
+                    )
+                visit(child.digest, child.media_type, depth + 1)
+
+        visit(entry.digest, entry.media_type, 0)
+        return manifests
+
+    async def _add(self, image: _Image, entry: Entry, digest: Digest, media_type: str) -> None:
+        """Import a manifest, then the blobs that it names, as far as the archive has them."""
         content = content_of(self._archive, digest, MANIFEST_LIMIT)
         if content is None:
-            if depth:
-                # An index may be sparse.
-                return
-            raise ArchiveInvalid(f"The archive does not have the manifest {digest}.")
-        if len(manifests) >= MANIFESTS_LIMIT:
-            raise ArchiveInvalid(f"{image} has more than {MANIFESTS_LIMIT:,} manifests.")
-        manifests.append(digest)
-        if media_type == UNTYPED:
-            media_type = stated_type(content) or media_type
+            raise ArchiveInvalid(f"The archive lost the manifest {digest} while it was read.")
         answer = await self._client.transfer.put_manifest(
             image.repository,
             str(digest),
@@ -213,17 +224,11 @@ class _Import:
             media_type,
             rule=self._rule,
             source=image.source,
-            platform=platform,
+            # The engine reads that of a child in the index.
+            platform=entry.annotations.get(PLATFORM) if digest == entry.digest else None,
         )
         for blob in answer.missing:
             await self._send(image, blob)
-        for child in children_of(content, media_type):
-            if depth >= NESTED_INDEXES:
-                raise ArchiveInvalid(
-                    f"{image} has more than {NESTED_INDEXES} indexes within each other."
-                )
-            # The engine reads its platform in the index.
-            await self._add(image, child.digest, child.media_type, None, manifests, depth=depth + 1)
 
     async def _send(self, image: _Image, blob: MissingBlob) -> None:
         """Send a blob, as far as the archive has it, from the byte that an earlier import reached.

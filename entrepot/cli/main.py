@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -243,6 +244,7 @@ def serve(
     # Modules stay: to collect garbage among them takes a tenth of that time. The engine turns it on
     # again when it has started.
     gc.disable()
+    from entrepot.config.network_access import check_network_access
     from entrepot.config.serve_options import ServeOptions
     from entrepot.config.settings import Settings
     from entrepot.server.run import serve as run
@@ -253,6 +255,7 @@ def serve(
     try:
         directories = Directories.of_user()
         settings = options.applied_to(Settings.load(directories.settings))
+        check_network_access(settings, f"entrepot {shlex.join(sys.argv[1:])}")
         asyncio.run(
             run(
                 directories,

@@ -127,7 +127,9 @@ def _mirror(entry: TableEntry[_MirrorTable], path: Path, tls: TlsFiles | None) -
                 field="plain_http",
             )
         parse_listen(table.listen)
-        used = None if table.plain_http else own or tls
+        used = None if table.plain_http else tls
+        if own is not None:
+            used = own.with_authorities_of(tls)
         return Mirror(namespace, table.listen, tls=used, plain_http=table.plain_http)
     assert table.host is not None
     if table.plain_http or table.client_authorities is not None:

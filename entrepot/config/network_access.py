@@ -35,10 +35,11 @@ def open_addresses(settings: Settings) -> Iterator[OpenAddress]:
             yield OpenAddress(mirror.listen, mirror.tls is None, agreed or mirror.plain_http)
 
 
-def check_network_access(settings: Settings) -> None:
+def check_network_access(settings: Settings, command: str = "entrepot serve") -> None:
     """Raise `SettingsInvalid` where the settings open more than they say.
 
-    Its message has the lines and the options that are missing.
+    Its message has the lines that are missing, and *command*, which was to start the engine, with
+    the options that are missing; each on a line of its own, to be copied.
     """
     addresses = list(open_addresses(settings))
     plain = [each for each in addresses if each.is_plain and not each.is_agreed]
@@ -62,14 +63,21 @@ def check_network_access(settings: Settings) -> None:
         )
         if is_missing
     ]
-    lines = " and ".join(f"{key} = true" for key in keys)
+    lines = "".join(f"    {key} = true\n" for key in keys)
     flags = " ".join(f"--{key.replace('_', '-')}" for key in keys)
-    better = " For TLS give certificate and key instead: see entrepot certificate." if plain else ""
+    better = " ".join(
+        advice
+        for advice, is_missing in (
+            ("For TLS give certificate and key instead: see entrepot certificate.", bool(plain)),
+            ("For sign-in write [readers] into settings.toml instead.", bool(anonymous)),
+        )
+        if is_missing
+    )
     raise SettingsInvalid(
         f"Other machines could reach the registry on {reached} {' and '.join(ways)}, "
         "and nothing says that this is meant.",
-        f"If it is, write {lines} at the top of settings.toml, or start with: "
-        f"entrepot serve {flags}{better}",
+        f"If it is, write at the top of settings.toml:\n{lines}"
+        f"or start with:\n    {command} {flags}\n{better}",
         field=keys[0],
     )
 

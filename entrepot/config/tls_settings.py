@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +33,15 @@ class TlsFiles:
         """All of the files."""
         optional = () if self.client_authorities is None else (self.client_authorities,)
         return (self.certificate, self.key, *optional)
+
+    def with_authorities_of(self, registry: TlsFiles | None) -> TlsFiles:
+        """These files, with the client authorities of *registry* where they have none.
+
+        What requires client certificates must not be open at an address beside it.
+        """
+        if registry is None or self.client_authorities is not None:
+            return self
+        return replace(self, client_authorities=registry.client_authorities)
 
     def context(self) -> ssl.SSLContext:
         """A server's TLS context of what the files hold now.

@@ -118,5 +118,7 @@ class TagImport(StrEnum):
     """It pointed there already."""
     NEWER_HERE = "newer-here"
     """Its source was asked later here: it stays as it is."""
+    INDEX_HERE = "index-here"
+    """It points here at an index that lists the imported image: it stays as it is."""
     WITHOUT_MANIFEST = "without-manifest"
     """Its manifest is not cached: nothing was changed."""

@@ -388,9 +388,11 @@ class ExportService:
             repository, digest, reader=ADMINISTRATOR, asked_by="entrepot export"
         )
 
-    def blob_failed(self, repository: Repository, error: SourceError) -> EntrepotError:
+    def blob_failed(
+        self, repository: Repository, digest: Digest, error: SourceError
+    ) -> EntrepotError:
         """The error for an export whose blob the source does not send."""
-        return self._cache.blob_failed(repository, error)
+        return self._cache.blob_failed(repository, digest, error)
 
     async def inventory(self) -> AsyncGenerator[Sequence[InventoryBlob]]:
         """All cached blobs, by digest, a page at a time."""

@@ -16,8 +16,8 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 
 from entrepot.api.transfer_models import (
@@ -88,6 +88,10 @@ class ImportedContentInvalid(Refusal):
     code = "ImportedContentInvalid"
 
 
+class ImportBrokenOff(ImportedContentInvalid):
+    """A blob of an import came in part; what came is kept for the next import."""
+
+
 class ImportOffsetMismatch(Refusal):
     """A blob goes on at another byte than the one that was reached."""
 
@@ -149,6 +153,8 @@ class ImportService:
         self._monotonic = monotonic
         self._leased: dict[tuple[Repository, Digest], float] = {}
         self._uploads: dict[Digest, tuple[asyncio.Lock, int]] = {}
+        self._created: dict[Repository, set[Digest]] = {}
+        """Repositories that an unfinished import created, and the manifests that it added."""
 
     def in_use(self) -> set[tuple[Repository, Digest]]:
         """The manifests that were imported a moment ago, which no eviction may take."""
@@ -212,6 +218,21 @@ class ImportService:
         `ImportWithoutRule`, `ImportSourceMismatch` or `ImportTooLarge`.
         """
         route = self._route(repository, rule, source)
+        async with self._removing_refused(repository):
+            missing = await self._add_manifest(
+                repository, route, digest, content, media_type, platform
+            )
+        return ImportedManifest(rule=route.rule.name, missing=tuple(missing))
+
+    async def _add_manifest(
+        self,
+        repository: Repository,
+        route: Route,
+        digest: Digest,
+        content: bytes,
+        media_type: str,
+        platform: str | None,
+    ) -> list[MissingBlob]:
         if len(content) > self._manifest_limit:
             raise ImportedContentInvalid(
                 f"The manifest {digest} has {len(content):,} bytes, and at most "
@@ -233,6 +254,8 @@ class ImportService:
             needed = sum(blob.size or 0 for blob in missing)
             if needed > await self._maintenance.limit():
                 raise _too_large(digest, needed, await self._maintenance.limit())
+            if not await self._catalog.is_cached(repository):
+                self._created[repository] = set()
             await self._catalog.add_manifest(
                 repository,
                 route.source,
@@ -246,8 +269,33 @@ class ImportService:
                 f"{printable(str(error), 200).rstrip('.')}."
             ) from error
         self._cache.index.invalidate(repository)
+        if repository in self._created:
+            self._created[repository].add(digest)
         self._lease(repository, digest)
-        return ImportedManifest(rule=route.rule.name, missing=tuple(missing))
+        return missing
+
+    @asynccontextmanager
+    async def _removing_refused(self, repository: Repository) -> AsyncIterator[None]:
+        """Remove a repository that has nothing but manifests of an import that is refused.
+
+        Otherwise the catalog would list a repository that no image came to. An import that broke
+        off may go on.
+        """
+        try:
+            yield
+        except ImportBrokenOff:
+            raise
+        except (ImportedContentInvalid, ImportIncomplete, ImportTooLarge):
+            imported = self._created.pop(repository, None)
+            if imported is not None:
+                digests, tags = await self._catalog.names_in(repository)
+                if not tags and imported.issuperset(digests):
+                    await self._catalog.delete_repository(repository)
+                    self._cache.index.invalidate(repository)
+                    for digest in digests:
+                        self._leased.pop((repository, digest), None)
+                    await self._maintenance.collect_contents(digests)
+            raise
 
     async def _missing(self, repository: Repository, manifest: Manifest) -> list[MissingBlob]:
         missing = []
@@ -293,7 +341,9 @@ class ImportService:
                 f"No manifest of {repository} names the blob {digest}.",
                 "Send the manifest first.",
             )
-        async with self._uploading(digest):
+        # Where the rest of a blob is refused, the client sends it whole.
+        guard = self._removing_refused(repository) if offset == 0 else nullcontext()
+        async with guard, self._uploading(digest):
             if await self._cache.cached_size(repository, blob) is not None:
                 return False
             await self._make_room(digest, size)
@@ -356,7 +406,7 @@ class ImportService:
             await self._write(partial, size, chunks)
             if partial.written < size:
                 # The client left: what came is kept.
-                raise ImportedContentInvalid(
+                raise ImportBrokenOff(
                     f"{partial.written:,} of the {size:,} bytes of {digest} came.",
                     "Import again to go on.",
                 )
@@ -411,28 +461,10 @@ class ImportService:
         Without a tag they are only checked. Raises `ImportIncomplete`.
         """
         route = self._route(repository, rule, source)
-        missing: list[Digest] = []
-        images: list[Manifest] = []
-        for name in dict.fromkeys([digest, *manifests]):
-            manifest = await self._cache.index.manifest_of(repository, name)
-            if manifest is None:
-                missing.append(name)
-                continue
-            images.append(manifest)
-            for blob in manifest.blobs:
-                if not blob.optional and await self._cache.cached_size(repository, blob) is None:
-                    missing.append(blob.digest)
         image = f"{repository}:{tag}" if tag is not None else f"{repository}@{digest}"
-        if missing:
-            names = ", ".join(map(str, missing[:MISSING_IN_MESSAGE]))
-            raise ImportIncomplete(
-                f"{image} is not whole: {counted(len(missing), 'blob')} of it "
-                f"{'is' if len(missing) == 1 else 'are'} neither in the archive nor cached here "
-                f"({names}{', …' if len(missing) > MISSING_IN_MESSAGE else ''}).",
-                "Export it again with a new inventory of this site, or without --missing-from.",
-            )
-        if not any(manifest.blobs or not manifest.children for manifest in images):
-            await self._check_child(repository, images, image)
+        async with self._removing_refused(repository):
+            images = await self._whole(repository, image, dict.fromkeys([digest, *manifests]))
+        self._created.pop(repository, None)
         for manifest in images:
             self._lease(repository, manifest.digest)
             await self._record_platform(repository, manifest)
@@ -448,12 +480,7 @@ class ImportService:
         self._cache.forget_failures()
         if outcome is not TagImport.UNCHANGED:
             self._events.record(
-                EventKind.MANIFEST_IMPORTED,
-                f"{image} is imported; the cache rule {route.rule.name} answers for it."
-                if outcome is not TagImport.NEWER_HERE
-                else f"{image} is imported by its digest alone: {route.source} was asked later "
-                "here where the tag points.",
-                image,
+                EventKind.MANIFEST_IMPORTED, _import_event(image, route, outcome), image
             )
         return ImportedImage(
             repository=repository,
@@ -462,6 +489,33 @@ class ImportService:
             rule=route.rule.name,
             outcome=outcome,
         )
+
+    async def _whole(
+        self, repository: Repository, image: str, digests: Iterable[Digest]
+    ) -> list[Manifest]:
+        """The manifests of an image; raises `ImportIncomplete` where a part is missing."""
+        missing: list[Digest] = []
+        images: list[Manifest] = []
+        for name in digests:
+            manifest = await self._cache.index.manifest_of(repository, name)
+            if manifest is None:
+                missing.append(name)
+                continue
+            images.append(manifest)
+            for blob in manifest.blobs:
+                if not blob.optional and await self._cache.cached_size(repository, blob) is None:
+                    missing.append(blob.digest)
+        if missing:
+            names = ", ".join(map(str, missing[:MISSING_IN_MESSAGE]))
+            raise ImportIncomplete(
+                f"{image} is not whole: {counted(len(missing), 'blob')} of it "
+                f"{'is' if len(missing) == 1 else 'are'} neither in the archive nor cached here "
+                f"({names}{', …' if len(missing) > MISSING_IN_MESSAGE else ''}).",
+                "Export it again with a new inventory of this site, or without --missing-from.",
+            )
+        if not any(manifest.blobs or not manifest.children for manifest in images):
+            await self._check_child(repository, images, image)
+        return images
 
     async def _check_child(
         self, repository: Repository, indexes: Sequence[Manifest], image: str
@@ -495,6 +549,16 @@ class ImportService:
             content = b"".join([chunk async for chunk in self._blobs.read(config.digest, 0, count)])
             if (platform := config_platform(content)) is not None:
                 await self._catalog.set_platform(repository, manifest.digest, platform)
+
+
+def _import_event(image: str, route: Route, outcome: TagImport | None) -> str:
+    if outcome is TagImport.NEWER_HERE:
+        why = f"{route.source} was asked later here where the tag points"
+    elif outcome is TagImport.INDEX_HERE:
+        why = "the tag stays at the index here that lists it"
+    else:
+        return f"{image} is imported; the cache rule {route.rule.name} answers for it."
+    return f"{image} is imported by its digest alone: {why}."
 
 
 def _config(manifest: Manifest) -> Descriptor | None:

@@ -100,18 +100,26 @@ class RegistryListeners:
         The namespace of a mirror is in the scope of its requests. Raises `SettingsInvalid` where a
         certificate can't be used.
         """
-        by_host = {
-            mirror.host: mirror.tls
+        for listener in self._listeners:
+            contexts = None
+            if listener.tls is not None:
+                # The registry's own is first: only its address has the hosts.
+                by_host = self._certificates_of_hosts() if listener.mirror is None else {}
+                tls = await certificates.add(listener.tls, by_host)
+                contexts = tls.context_with_hosts if by_host else tls.context
+            await server.listen(listener.socket, tls=contexts, app=self._app_of(listener, app))
+
+    def _certificates_of_hosts(self) -> dict[str, TlsFiles]:
+        """The files of mirror hosts that have their own certificate.
+
+        Whether clients must send certificates is a matter of the address; which ones are accepted,
+        of the context of the host (OpenSSL's SSL_set_SSL_CTX), which needs the same authorities.
+        """
+        return {
+            mirror.host: mirror.tls.with_authorities_of(self._settings.tls)
             for mirror in self._settings.mirrors
             if mirror.host is not None and mirror.tls is not None
         }
-        for listener in self._listeners:
-            tls = None if listener.tls is None else await certificates.add(listener.tls, by_host)
-            await server.listen(
-                listener.socket,
-                tls=None if tls is None else tls.context,
-                app=self._app_of(listener, app),
-            )
 
     def _app_of(self, listener: BoundListener, app: Application) -> Application:
         hosts = {

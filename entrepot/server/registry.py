@@ -382,7 +382,7 @@ class RegistryApp:
         try:
             await blob.wait_beyond(min(answer.start, max(0, size - 1)))
         except SourceError as error:
-            raise self._cache.blob_failed(repository, error) from error
+            raise self._cache.blob_failed(repository, digest, error) from error
         if blob.size != size and retry:
             # Its source states another size than the manifest (F82): now the length of the response
             # and its range are known.

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 
 from cryptography import x509
@@ -45,44 +45,66 @@ class ServerTls:
         self._signature = _signature(files)
         self._refused: Signature | None = None
         """The files that could not be used at the last look."""
-        self._context = self._read()
-        self._digest = _digest(files)
+        self._context, self._context_with_hosts = self._read()
+        self._digests = _digests(files)
         self.served = ServedCertificate(files.certificate, _expiry(files.certificate))
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection."""
         return self._context
 
-    def refresh(self) -> bool:
-        """Read the files again if they changed; whether clients get another certificate.
+    def context_with_hosts(self) -> ssl.SSLContext:
+        """The context for a new connection that may name a host with its own certificate."""
+        return self._context_with_hosts
 
+    def refresh(self) -> dict[Path, str]:
+        """Read the files again if they changed; those that did, with a sentence about each.
+
+        A key that changed with its certificate is not in it.
         Files that can't be used are looked at once more, because a certificate and its key may be
         written one after the other; then ``served`` says what is wrong. Blocks.
         """
         signature = _signature(self._files)
         if signature == self._signature and self.served.problem is None:
-            return False
+            return {}
         try:
-            context, digest = self._read(), _digest(self._files)
+            contexts, digests = self._read(), _digests(self._files)
             expires = _expiry(self._files.certificate)
         except (SettingsInvalid, OSError, ValueError) as error:
             if signature == self._refused:
                 self.served.problem = getattr(error, "what", None) or str(error)
             self._refused = signature
-            return False
+            return {}
         if signature != _signature(self._files):
-            return False
-        has_changed = digest != self._digest
-        self._context, self._digest, self._signature = context, digest, signature
+            return {}
+        changed = {path for path in digests if digests[path] != self._digests[path]}
+        self._context, self._context_with_hosts = contexts
+        self._digests, self._signature = digests, signature
         self._refused = None
         self.served.expires, self.served.problem = expires, None
-        return has_changed
+        return dict(self._sentences(changed))
 
-    def _read(self) -> ssl.SSLContext:
+    def _sentences(self, changed: Set[Path]) -> Iterator[tuple[Path, str]]:
+        files = self._files
+        if files.certificate in changed:
+            yield (
+                files.certificate,
+                f"The certificate in {files.certificate} was read again: it is valid until "
+                f"{day(self.served.expires)}.",
+            )
+        elif files.key in changed:
+            yield files.key, f"The key in {files.key} was read again."
+        authorities = files.client_authorities
+        if authorities is not None and authorities in changed:
+            yield authorities, f"The client authorities in {authorities} were read again."
+
+    def _read(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         context = self._files.context()
-        if self._by_host:
-            context.sni_callback = self._choose
-        return context
+        if not self._by_host:
+            return context, context
+        with_hosts = self._files.context()
+        with_hosts.sni_callback = self._choose
+        return context, with_hosts
 
     def _choose(
         self, handshake: ssl.SSLSocket | ssl.SSLObject, host: str | None, _: ssl.SSLContext
@@ -106,11 +128,14 @@ class TlsCertificates:
     ) -> ServerTls:
         """The TLS of *files*, read once however many listeners have them.
 
-        *by_host* are the files of hosts with a certificate of their own. Raises `SettingsInvalid`.
+        *by_host* are the files of hosts with their own certificate; the first listener that has
+        *files* gives them. Raises `SettingsInvalid`.
         """
         if files not in self._all:
             contexts = {
-                host: (await self.add(own)).context for host, own in (by_host or {}).items()
+                host: (await self.add(own)).context
+                for host, own in (by_host or {}).items()
+                if own != files
             }
             self._all[files] = await asyncio.to_thread(ServerTls, files, contexts)
             self._warn_if_expired(self._all[files].served)
@@ -129,19 +154,18 @@ class TlsCertificates:
 
     async def refresh(self) -> None:
         """Read the files that changed, and record what came of it."""
+        recorded: set[Path] = set()
         for tls in list(self._all.values()):
             before = tls.served.problem
-            has_changed = await asyncio.to_thread(tls.refresh)
+            changed = await asyncio.to_thread(tls.refresh)
             served = tls.served
-            if has_changed:
-                self._events.record(
-                    EventKind.CERTIFICATE_READ,
-                    f"The certificate in {served.file} was read again: it is valid until "
-                    f"{day(served.expires)}.",
-                    str(served.file),
-                )
-                self._warn_if_expired(served)
-            elif served.problem is not None and served.problem != before:
+            # Several listeners may have a file.
+            for file in [file for file in changed if file not in recorded]:
+                recorded.add(file)
+                self._events.record(EventKind.CERTIFICATE_READ, changed[file], str(file))
+                if file == served.file:
+                    self._warn_if_expired(served)
+            if served.problem is not None and served.problem != before:
                 self._events.record(
                     EventKind.CERTIFICATE_REFUSED,
                     f"{served.problem} What was read before goes on being used.",
@@ -173,11 +197,8 @@ def _file_signature(path: Path) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _digest(files: TlsFiles) -> bytes:
-    digest = hashlib.sha256()
-    for path in files.paths():
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.digest()
+def _digests(files: TlsFiles) -> dict[Path, bytes]:
+    return {path: hashlib.sha256(path.read_bytes()).digest() for path in files.paths()}
 
 
 def _expiry(certificate: Path) -> float:

@@ -59,12 +59,14 @@ class ReferrersIndex:
     """The index of what refers to a manifest, all pages in one.
 
     *filtered*: the source lists the requested artifact type only. *tagged*: it is the index behind
-    the fallback tag, byte for byte.
+    the fallback tag, byte for byte. *is_assumed*: the source has neither the referrers API nor that
+    tag, and the list is empty because nothing says otherwise.
     """
 
     content: bytes
     filtered: bool
     tagged: bool = False
+    is_assumed: bool = False
     note: SourceNote = NO_NOTE
 
     @property
@@ -184,7 +186,7 @@ async def list_referrers(
         is_index = fallback.media_type == OCI_INDEX
         return ReferrersIndex(fallback.content, False, tagged=is_index, note=fallback.note)
     except SourceNotFound:
-        return ReferrersIndex(EMPTY_INDEX, False)
+        return ReferrersIndex(EMPTY_INDEX, False, is_assumed=True)
 
 
 async def _list_referrer_pages(

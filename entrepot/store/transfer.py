@@ -12,11 +12,12 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import TagImport
 from entrepot.store import counters, schema
 from entrepot.store.database import CatalogDatabase
-from entrepot.store.manifests import subject_of
+from entrepot.store.manifests import ReferenceKind, subject_of
 from entrepot.store.records import BlobOrigin
 from entrepot.store.rows import is_link
 
 _links = schema.repository_manifests.c
+_refers = schema.references.c
 _tags = schema.tags.c
 
 REFERRERS_READ = 20_000
@@ -155,7 +156,8 @@ class TransferQueries(CatalogDatabase):
     ) -> TagImport:
         """Point a tag at a cached manifest, with the state that it had at another engine.
 
-        A tag that was checked later here stays as it is. A lock here stays too.
+        A tag that was checked later here stays as it is, and one that points here at an index which
+        lists *digest*: docker's archives have one platform of it. A lock here stays too.
         """
         async with self._change() as connection:
             return await _import_tag(connection, repository, tag, str(digest), state)
@@ -186,6 +188,13 @@ async def _import_tag(
         return TagImport.IMPORTED
     if row.checked > state.checked:
         return TagImport.UNCHANGED if row.digest == digest else TagImport.NEWER_HERE
+    lists_digest = select(1).where(
+        _refers.manifest == row.digest,
+        _refers.kind == ReferenceKind.MANIFEST,
+        _refers.digest == digest,
+    )
+    if (await connection.execute(lists_digest.limit(1))).first() is not None:
+        return TagImport.INDEX_HERE
     pulls = [time for time in (row.last_pull, state.last_pull) if time is not None]
     values |= {
         "last_pull": max(pulls, default=None),

@@ -127,8 +127,9 @@ async def test_s20_a_manifest_that_names_a_blob_opens_no_copy_of_another(
     other.add_image("app", "1", layers=[private.content], platforms=[AMD64], index=False)
     other.fault(str(private.digest), Status(404))
     await registry.get("/v2/other/app/manifests/1")
-    assert error_of(await registry.get(path_of(private)))[:2] == (404, "BLOB_UNKNOWN")
     assert (await registry.head(path_of(private))).headers["entrepot-origin"] == "upstream"
+    assert error_of(await registry.get(path_of(private)))[:2] == (404, "BLOB_UNKNOWN")
+    assert (await registry.head(path_of(private))).status_code == 404
     progress = await pulled(engine, "other/app:1")
     assert (progress.state, progress.error_code) == (PullState.FAILED, "BlobUnknown")
 
@@ -331,6 +332,25 @@ async def test_s16_a_size_of_a_head_is_forgotten_when_the_fill_fails(
     requests = source.count("HEAD", "/blobs/")
     assert (await registry.get(path)).content == UNNAMED
     assert source.count("HEAD", "/blobs/") == requests + 1
+
+
+async def test_s16_a_blob_that_its_source_does_not_have_is_unknown_to_a_head_too(
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
+) -> None:
+    image = source.add_image("library/app", "1", layers=[b"layer" * 100], platforms=[AMD64])
+    manifest = image.platforms[AMD64]
+    await registry.get(f"/v2/library/app/manifests/{manifest.manifest.digest}")
+    layer = manifest.layers[0]
+    path = path_of(layer, "library/app")
+    source.fault(f"/blobs/{layer.digest}", Status(404))
+    for _ in range(2):
+        response = await registry.get(path)
+        assert error_of(response)[:2] == (404, "BLOB_UNKNOWN")
+        assert (await registry.head(path)).status_code == 404
+    await fills_end(engine)
+    source.clear_faults()
+    assert (await registry.get(path)).content == layer.content
+    assert (await registry.head(path)).status_code == 200
 
 
 async def test_s16_a_size_of_a_head_is_trusted_for_minutes(

@@ -171,6 +171,37 @@ async def test_f58_a_fallback_tag_that_was_read_for_a_list_can_be_pulled_itself(
     assert (response.status_code, response.content) == (200, index.content)
 
 
+async def test_f73_a_source_that_lost_its_referrers_api_takes_no_list_away(
+    registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, clock: Clock
+) -> None:
+    signature = add_referrer(source, image, SIGNATURE)
+    for path in (IMAGE, path_of(image)):
+        await registry.get(path)
+    source.has_referrers = False
+    clock.now += 3_600
+    for path in (path_of(image), path_of(image, SIGNATURE)):
+        response = await registry.get(path)
+        assert digests_in(response) == [str(signature)]
+        assert "referrers API answers 404" in response.headers["warning"]
+
+
+async def test_f58_a_fallback_tag_that_was_deleted_takes_its_list_away(
+    registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, clock: Clock
+) -> None:
+    source.has_referrers = False
+    entry = referrer_of(image, SIGNATURE).descriptor.document()
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+    index = Content.of(OCI_INDEX, json.dumps(document).encode())
+    source.add_manifest("library/nginx", index, f"sha256-{image.digest.hex}")
+    await registry.get(IMAGE)
+    assert len(digests_in(await registry.get(path_of(image)))) == 1
+    source.fault("/manifests/sha256-", Status(404))
+    clock.now += 3_600
+    response = await registry.get(path_of(image))
+    assert digests_in(response) == []
+    assert "warning" not in response.headers
+
+
 async def test_f73_a_list_of_another_source_is_not_served(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, image: FakeImage
 ) -> None:

@@ -166,6 +166,17 @@ async def test_s28_without_a_last_list_the_cached_tags_are_served_and_say_so(
     assert source.count("GET", "/tags/list") == 1
 
 
+async def test_s28_a_repository_cached_without_tags_gets_the_failure_of_its_source(
+    registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage
+) -> None:
+    await registry.get(f"/v2/library/nginx/manifests/{image.digest}")
+    source.fault("/tags/", Status(500))
+    for _ in range(2):
+        response = await registry.get(TAGS)
+        assert response.status_code == 502
+        assert "status 500" in response.json()["errors"][0]["message"]
+
+
 async def test_s28_a_source_that_has_the_repository_no_more_is_believed(
     registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:

@@ -149,6 +149,18 @@ async def test_an_engine_that_can_not_start_is_told_in_its_own_words_and_in_no_o
     )
 
 
+async def test_an_error_of_several_lines_is_told_whole(
+    alone: CommandLine, directories: Directories
+) -> None:
+    directories.make()
+    directories.settings.write_text('listen = "192.0.2.1:0"\nallow_plain_http = true\n')
+    status, output = await alone.in_terminal()
+    assert status == 1
+    assert output.startswith("Error: The engine did not start. Other machines could reach ")
+    assert "settings.toml:\n    allow_anonymous = true\nor start with:\n" in output
+    assert "(SettingsInvalid)" not in output
+
+
 async def test_an_engine_that_breaks_is_told_with_the_last_lines_of_its_log(
     alone: CommandLine, directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

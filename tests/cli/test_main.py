@@ -421,12 +421,6 @@ async def test_serve_runs_until_it_is_asked_to_end(
             "",
             "The registry can't listen on 192.0.2.1:0",
         ),
-        (
-            ["--listen", "192.0.2.1:0"],
-            "allow_plain_http = true\n",
-            "write allow_anonymous = true at the top of settings.toml, or start with: entrepot "
-            "serve --allow-anonymous",
-        ),
         (["--certificate", "none.pem"], "", "There is no key beside the certificate."),
     ],
 )
@@ -440,6 +434,19 @@ async def test_serve_says_in_one_line_why_it_can_not_start(
     assert told in result.errors
     assert result.errors.startswith("Error: ")
     assert result.errors.count("\n") == 1
+
+
+async def test_the_advised_command_has_what_was_on_the_command_line(
+    alone: CommandLine, tmp_path: Path
+) -> None:
+    log = tmp_path / "the log"
+    options = ("--listen", "192.0.2.1:0", "--allow-plain-http", "--log-file", str(log))
+    result = await alone.run("--read-only", "serve", *options)
+    assert result.status == 1
+    assert (
+        "\n    entrepot --read-only serve --listen 192.0.2.1:0 --allow-plain-http "
+        f"--log-file '{log}' --allow-anonymous\n"
+    ) in result.errors
 
 
 async def test_a_runtime_directory_with_a_long_path_is_one_line(

@@ -18,6 +18,7 @@ from entrepot.api.client import CacheClient
 from entrepot.api.errors import EngineRefused
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
@@ -45,6 +46,11 @@ class Site:
         transport = httpx.ASGITransport(registry_app(self.engine))
         async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
             return await client.get(path)
+
+    async def repositories(self) -> list[str]:
+        """What the catalog of the registry lists."""
+        names: list[str] = (await self.get("/v2/_catalog")).json()["repositories"]
+        return names
 
 
 @pytest.fixture
@@ -131,6 +137,29 @@ async def test_an_image_goes_to_another_site_in_a_tar_file(
     assert manifest.content == expected.content
 
 
+async def test_a_platform_in_a_tar_file_of_docker_leaves_an_index_here(
+    entrepot: CommandLine, island: Site, image: FakeImage, source: FakeRegistry
+) -> None:
+    await island.get("/v2/library/nginx/manifests/1.27")
+    before = await island.engine.catalog.tag_state(NGINX, Tag("1.27"))
+    await entrepot.done("export", "library/nginx:1.27", "docker-archive:out.tar")
+    path = entrepot.root / "out.tar"
+    with tarfile.open(path) as tar:
+        file = tar.extractfile("index.json")
+        assert file is not None
+        [entry] = json.loads(file.read())["manifests"]
+    assert entry["digest"] == str(image.platforms[AMD64].manifest.digest)
+    assert not any(name.startswith("vnd.entrepot.tag.") for name in entry["annotations"])
+    await source.stop()
+    [imported] = (await island.line.ask("import", str(path)))["images"]
+    assert (imported["digest"], imported["outcome"]) == (entry["digest"], "index-here")
+    assert await island.engine.catalog.tag_state(NGINX, Tag("1.27")) == before
+    assert (await island.get("/v2/library/nginx/manifests/1.27")).content == image.manifest.content
+    layer = image.platforms[AMD64].layers[0]
+    got = await island.get(f"/v2/library/nginx/blobs/{layer.digest}")
+    assert got.content == layer.content
+
+
 async def test_all_that_a_rule_has_goes_out_and_what_is_there_already_stays(
     entrepot: CommandLine, engine: Engine, source: FakeRegistry, image: FakeImage, tmp_path: Path
 ) -> None:
@@ -183,6 +212,7 @@ async def test_a_difference_that_lacks_too_much_is_refused_and_sets_no_tag(
     assert "neither in the archive nor cached here" in refused.errors
     assert "--missing-from" in refused.errors
     assert await island.engine.catalog.tag_state(NGINX, Tag("1.27")) is None
+    assert await island.repositories() == []
 
 
 async def test_a_killed_export_goes_on_with_the_part_of_a_blob(
@@ -334,6 +364,43 @@ async def test_damaged_bytes_in_an_archive_are_refused(
     assert (result.status, "the archive is damaged" in result.errors) == (1, True)
     assert island.engine.blobs.size(layer.digest) is None
     assert await island.engine.catalog.tag_state(NGINX, Tag("1.27")) is None
+    assert await island.repositories() == []
+
+
+async def test_a_structure_that_is_refused_leaves_no_repository(
+    island: Site, tmp_path: Path
+) -> None:
+    target = tmp_path / "out/blobs/sha256"
+    target.mkdir(parents=True)
+    (tmp_path / "out/oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    children: list[dict[str, object]] = []
+    for _ in range(7):
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}
+        content = json.dumps(document).encode()
+        digest = Digest.of(content)
+        (target / digest.hex).write_bytes(content)
+        children = [{"mediaType": OCI_INDEX, "digest": str(digest), "size": len(content)}]
+    children[0]["annotations"] = {"org.opencontainers.image.ref.name": "deep"}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}
+    (tmp_path / "out/index.json").write_text(json.dumps(index))
+    refused = await island.line.run("import", f"{tmp_path}/out", "--repository", "library/deep")
+    assert (refused.status, "more than 4 indexes" in refused.errors) == (1, True)
+    assert await island.repositories() == []
+
+
+async def test_a_refused_import_keeps_a_repository_that_was_there(
+    entrepot: CommandLine, island: Site, image: FakeImage, source: FakeRegistry, tmp_path: Path
+) -> None:
+    await entrepot.done("export", "library/nginx:1.27", f"{tmp_path}/out/")
+    other = source.add_image("library/nginx", "other", layers=[10])
+    assert (await island.get("/v2/library/nginx/manifests/other")).status_code == 200
+    layer = image.platforms[AMD64].layers[0]
+    (tmp_path / "out/blobs/sha256" / layer.digest.hex).write_bytes(bytes(len(layer.content)))
+    assert (await island.line.run("import", f"{tmp_path}/out")).status == 1
+    assert await island.repositories() == [NGINX]
+    await source.stop()
+    got = await island.get(f"/v2/library/nginx/manifests/{other.digest}")
+    assert got.content == other.manifest.content
 
 
 async def test_signatures_come_along(

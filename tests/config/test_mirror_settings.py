@@ -70,6 +70,35 @@ host = "gcr.cache.example"
     assert [mirror.tls for mirror in load(tmp_path, text).mirrors] == [registry, None, own, None]
 
 
+def test_a_mirror_requires_client_certificates_as_the_registry_does(
+    tmp_path: Path, pem: str
+) -> None:
+    for host in ("own.example", "others.example"):
+        Authority(tmp_path).server(host)
+        (tmp_path / f"{host}.pem").chmod(0o600)
+    text = f"""
+certificate = "{pem}"
+key = "{pem}"
+client_authorities = "authority.pem"
+[[mirrors]]
+namespace = "docker.io"
+listen = "127.0.0.1:5002"
+certificate = "own.example.pem"
+key = "own.example.pem"
+[[mirrors]]
+namespace = "quay.io"
+listen = "127.0.0.1:5003"
+certificate = "own.example.pem"
+key = "own.example.pem"
+client_authorities = "others.example.pem"
+"""
+    inherited, own = load(tmp_path, text).mirrors
+    assert inherited.tls is not None
+    assert inherited.tls.client_authorities == tmp_path / "authority.pem"
+    assert own.tls is not None
+    assert own.tls.client_authorities == tmp_path / "others.example.pem"
+
+
 @pytest.mark.parametrize(
     ("table", "line", "says"),
     [

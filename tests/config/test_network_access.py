@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,14 +29,15 @@ def test_loopback_is_never_refused(listen: str) -> None:
         (
             OPEN,
             "0.0.0.0:5000 over plain HTTP and without sign-in, and nothing says that this is "
-            "meant. If it is, write allow_plain_http = true and allow_anonymous = true at the top "
-            "of settings.toml, or start with: entrepot serve --allow-plain-http --allow-anonymous",
+            "meant. If it is, write at the top of settings.toml:\n"
+            "    allow_plain_http = true\n    allow_anonymous = true\n"
+            "or start with:\n    entrepot serve --allow-plain-http --allow-anonymous\n",
         ),
         (
             replace(OPEN, tls=TLS),
-            "0.0.0.0:5000 without sign-in, and nothing says that this is meant. If it is, write "
-            "allow_anonymous = true at the top of settings.toml, or start with: entrepot serve "
-            "--allow-anonymous",
+            "0.0.0.0:5000 without sign-in, and nothing says that this is meant. If it is, write at "
+            "the top of settings.toml:\n    allow_anonymous = true\n"
+            "or start with:\n    entrepot serve --allow-anonymous\n",
         ),
         (replace(OPEN, allow_anonymous=True), "over plain HTTP, and nothing says"),
         (replace(OPEN, allow_plain_http=True), "without sign-in, and"),
@@ -90,3 +92,13 @@ def test_readers_who_sign_in_make_an_open_address_one_that_is_meant(settings: Se
     assert list(access_problems(settings)) == []
     [(what, _)] = access_problems(replace(settings, readers=ReaderSettings(), allow_anonymous=True))
     assert "may pull what has no readers without signing in" in what
+
+
+def test_the_lines_for_the_settings_can_be_copied() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        check_network_access(OPEN, "entrepot serve --listen 0.0.0.0:5000")
+    lines = caught.value.message.splitlines()
+    command = "    entrepot serve --listen 0.0.0.0:5000 --allow-plain-http --allow-anonymous"
+    assert command in lines
+    copied = "\n".join(line for line in lines if line.startswith("    ") and line != command)
+    assert tomllib.loads(copied) == {"allow_plain_http": True, "allow_anonymous": True}

@@ -52,6 +52,18 @@ def test_client_authorities_join_the_certificate_of_the_settings(pem: Path) -> N
     assert options.applied_to(settings).tls == TlsFiles(pem, pem, pem)
 
 
+def test_client_authorities_are_for_mirrors_without_their_own_too(
+    pem: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "authority.pem"
+    mirror = Mirror("docker.io", "127.0.0.1:3", tls=TlsFiles(other, other))
+    with_own = replace(mirror, tls=TlsFiles(other, other, other))
+    settings = ServeOptions(client_authorities=pem).applied_to(
+        Settings(tls=TlsFiles(pem, pem), mirrors=(mirror, with_own))
+    )
+    assert settings.mirrors == (replace(mirror, tls=TlsFiles(other, other, pem)), with_own)
+
+
 def test_half_a_pair_is_refused(pem: Path) -> None:
     with pytest.raises(SettingsInvalid, match="There is no key beside the certificate"):
         ServeOptions(certificate=pem).applied_to(Settings(tls=TlsFiles(pem, pem)))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.config.settings import Settings
+from entrepot.config.mirror_settings import Mirror
+from entrepot.config.settings import Settings, TlsFiles
 from entrepot.core.states import Outcome
 from entrepot.engine.certificates import ServedCertificate
 from entrepot.engine.endpoints import Endpoints
@@ -56,4 +57,24 @@ def test_what_other_machines_reach_is_a_warning() -> None:
     assert [(check, outcome) for check, outcome, _ in findings(settings=settings)] == [
         ("access", Outcome.WARNING),
         ("access", Outcome.WARNING),
+    ]
+
+
+def test_where_client_certificates_are_required_is_said() -> None:
+    tls = TlsFiles(Path("server.crt"), Path("server.key"), Path("clients.pem"))
+    mirrors = (
+        Mirror("docker.io", "127.0.0.1:5002", tls=tls),
+        Mirror("quay.io", "127.0.0.1:5003", plain_http=True),
+    )
+    assert findings(settings=Settings(tls=tls, mirrors=mirrors)) == [
+        (
+            "client certificates",
+            Outcome.OK,
+            "127.0.0.1:5000, 127.0.0.1:5002 require a client certificate of clients.pem",
+        ),
+        (
+            "client certificates",
+            Outcome.WARNING,
+            "127.0.0.1:5003 requires no client certificates, although the registry does.",
+        ),
     ]

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -155,18 +156,61 @@ def test_a_mirror_that_can_not_listen_is_named(settings: Settings) -> None:
     check_listen(settings)
 
 
+def issue(authority: Authority, host: str) -> TlsFiles:
+    """A certificate for *host*."""
+    authority.server(host)
+    pem = authority.path.with_name(f"{host}.pem")
+    pem.chmod(0o600)
+    return TlsFiles(pem, pem)
+
+
+async def shake_hands(address: str, name: str, trust: ssl.SSLContext) -> None:
+    """Send a request over TLS to *address* as to the host *name*, and read the response.
+
+    With TLS 1.3 a client learns only then that its certificate is refused.
+    """
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=trust, server_hostname=name)
+    try:
+        writer.write(f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+        if not (line := await reader.readline()):
+            raise ConnectionResetError
+        assert line == b"HTTP/1.1 200 OK\r\n"
+    finally:
+        writer.transport.abort()
+
+
 async def test_a_mirror_host_may_have_a_certificate_of_its_own(
-    tls: TlsFiles, authority: Authority
+    tls: TlsFiles, authority: Authority, trust: ssl.SSLContext
 ) -> None:
-    authority.server("hub.localhost")
-    own = authority.path.with_name("hub.localhost.pem")
-    own.chmod(0o600)
-    mirror = Mirror("docker.io", host="hub.localhost", tls=TlsFiles(own, own))
-    async with offered(Settings(listen="localhost:0", tls=tls, mirrors=(mirror,))) as endpoints:
-        trust = ssl.create_default_context(cafile=str(authority.path))
-        port = int(endpoints.registry.rpartition(":")[2])
+    mirrors = (
+        Mirror("docker.io", host="hub.localhost", tls=issue(authority, "hub.localhost")),
+        # The same files as those of the registry's address, which does not name hosts.
+        Mirror("quay.io", "localhost:0", tls=tls),
+    )
+    async with offered(Settings(listen="localhost:0", tls=tls, mirrors=mirrors)) as endpoints:
         for name in ("localhost", "hub.localhost"):
-            _, writer = await asyncio.open_connection(
-                "localhost", port, ssl=trust, server_hostname=name
-            )
-            writer.close()
+            await shake_hands(endpoints.registry, name, trust)
+        await shake_hands(endpoints.mirrors[1].address, "localhost", trust)
+        with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+            await shake_hands(endpoints.mirrors[1].address, "hub.localhost", trust)
+
+
+async def test_a_mirror_host_with_its_own_certificate_checks_those_of_clients(
+    tls: TlsFiles, authority: Authority, trust: ssl.SSLContext, tmp_path: Path
+) -> None:
+    with_clients = replace(tls, client_authorities=authority.path)
+    mirror = Mirror("docker.io", host="hub.localhost", tls=issue(authority, "hub.localhost"))
+    settings = Settings(listen="localhost:0", tls=with_clients, mirrors=(mirror,))
+    known, foreign = (
+        ssl.create_default_context(cafile=str(authority.path)),
+        ssl.create_default_context(cafile=str(authority.path)),
+    )
+    known.load_cert_chain(issue(authority, "client").certificate)
+    foreign.load_cert_chain(issue(Authority(tmp_path), "client").certificate)
+    async with offered(settings) as endpoints:
+        for name in ("localhost", "hub.localhost"):
+            await shake_hands(endpoints.registry, name, known)
+            for refused in (trust, foreign):
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    await shake_hands(endpoints.registry, name, refused)

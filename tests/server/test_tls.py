@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,6 +88,34 @@ async def test_a_renewed_pair_is_for_new_connections(served: Served) -> None:
     assert peer_certificate(tls.context()) != first
     assert served.kinds() == [EventKind.CERTIFICATE_READ]
     assert (NOW + timedelta(days=90)).strftime("%Y-%m-%d") in served.events.recent()[0].message
+
+
+async def test_client_authorities_that_changed_are_named_once(served: Served) -> None:
+    served.write(*served.issue())
+    shared = served.root / "clients.pem"
+    shared.write_bytes(served.authority.content)
+    other = TlsFiles(served.root / "other.crt", served.root / "other.key", shared)
+    other.certificate.write_bytes(served.files.certificate.read_bytes())
+    other.key.write_bytes(served.files.key.read_bytes())
+    other.key.chmod(0o600)
+    for files in (replace(served.files, client_authorities=shared), other):
+        await served.certificates.add(files)
+    shared.write_bytes(CertificateAuthority(served.root, "another").content)
+    await served.certificates.refresh()
+    [event] = served.events.recent()
+    assert event.kind is EventKind.CERTIFICATE_READ
+    assert event.message == f"The client authorities in {shared} were read again."
+    assert event.subject == str(shared)
+
+
+async def test_a_key_that_is_written_anew_for_its_certificate_is_named(served: Served) -> None:
+    certificate, key = served.issue()
+    served.write(certificate, key)
+    await served.certificates.add(served.files)
+    served.files.key.write_bytes(key + b"\n")
+    await served.certificates.refresh()
+    [event] = served.events.recent()
+    assert event.message == f"The key in {served.files.key} was read again."
 
 
 async def test_a_pair_that_is_half_written_does_not_take_the_last_one_away(

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import TagImport
 from entrepot.store.catalog import Catalog
@@ -51,6 +52,18 @@ async def test_the_later_check_wins_and_a_lock_here_stays(catalog: Catalog) -> N
         two.digest,
         TagState(cached=100.0, checked=400.0, locked=True),
     )
+
+
+async def test_a_tag_of_an_index_stays_when_one_image_of_it_is_imported(catalog: Catalog) -> None:
+    image = manifest(name="one")
+    listed = {"mediaType": MANIFEST, "digest": str(image.digest), "size": len(image.content)}
+    content = json.dumps({"schemaVersion": 2, "manifests": [listed]}).encode()
+    index = Manifest.of(content, OCI_INDEX, Digest.of(content))
+    await add(catalog, index, TAG)
+    await add(catalog, image)
+    before = await catalog.tag_state(NGINX, TAG)
+    assert await catalog.import_tag(NGINX, TAG, image.digest, THERE) is TagImport.INDEX_HERE
+    assert await catalog.tag_state(NGINX, TAG) == before
 
 
 async def test_a_tag_without_its_manifest_is_not_imported(catalog: Catalog) -> None:

@@ -139,7 +139,7 @@ class TransferEndpoints:
         try:
             await blob.wait_beyond(min(offset, max(0, blob.size - 1)))
         except SourceError as error:
-            raise self._exports.blob_failed(repository, error) from error
+            raise self._exports.blob_failed(repository, blob.digest, error) from error
         return _growing_bytes(blob, offset)
 
     async def put_manifest(self, request: Request) -> Response:

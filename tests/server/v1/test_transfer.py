@@ -18,6 +18,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app, registry_app
+from entrepot.store.manifests import Manifest
 from entrepot.store.records import BlobOrigin
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry
@@ -345,20 +346,31 @@ async def test_an_archive_that_names_a_private_blob_does_not_get_it(
     private = BlobOrigin("private.example.com", with_credentials=True)
     await other.cache.copies.add(layer.digest, layer.size, private)
     manifest = image.platforms["linux/amd64"].manifest
-    base = f"{CONTENT}/library/nginx"
-    answer = await there.put(
-        f"{base}/_manifests/{manifest.digest}",
-        content=manifest.content,
-        headers={"content-type": manifest.media_type},
+    await other.catalog.add_manifest(
+        Repository("private/app"),
+        "private.example.com/app",
+        Manifest.of(manifest.content, manifest.media_type, manifest.digest),
+        now=1.0,
     )
-    assert str(layer.digest) in {blob["digest"] for blob in answer.json()["missing"]}
+    base = f"{CONTENT}/library/nginx"
+
+    async def put_manifest() -> None:
+        answer = await there.put(
+            f"{base}/_manifests/{manifest.digest}",
+            content=manifest.content,
+            headers={"content-type": manifest.media_type},
+        )
+        assert str(layer.digest) in {blob["digest"] for blob in answer.json()["missing"]}
+
+    await put_manifest()
     config = image.platforms["linux/amd64"].config
     await there.put(
         f"{base}/_blobs/{config.digest}", params={"size": config.size}, content=config.content
     )
     finished = await there.put(f"{base}/_images/{manifest.digest}", json={"tag": "stolen"})
     assert finished.json()["error"]["code"] == "ImportIncomplete"
-    # Who has the bytes may send them.
+    # Who has the bytes may send them; the refusal took the manifest away.
+    await put_manifest()
     sent = await there.put(
         f"{base}/_blobs/{layer.digest}", params={"size": layer.size}, content=layer.content
     )
