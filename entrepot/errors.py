@@ -36,8 +36,8 @@
     │   ├── config/document_files.py DocumentInvalid, ConfigurationReadOnly
     │   ├── engine/exports.py        ImageTooLarge
     │   ├── engine/imports.py        ImportWithoutRule, ImportSourceMismatch, ImportTooLarge,
-    │   │                            ImportedContentInvalid, ImportOffsetMismatch,
-    │   │                            ImportIncomplete
+    │   │                            ImportedContentInvalid, ImportBrokenOff,
+    │   │                            ImportOffsetMismatch, ImportIncomplete
     │   └── engine/verification.py   VerificationUnderWay
     ├── NotFound                     a rule, set, repository, tag or pull that does not exist:
     │                                CacheRuleNotFound, CredentialSetNotFound, TokenNotFound
