@@ -51,7 +51,11 @@ def _words(title: str) -> str:
 
 
 def test_the_settings_shown_are_the_defaults_and_two_source_registries(tmp_path: Path) -> None:
-    [example] = [block for block in blocks() if "[upstreams" in block.text]
+    [example] = [
+        block
+        for block in blocks()
+        if "[upstreams" in block.text and block.document.name == "configuration.md"
+    ]
     path = tmp_path / "settings.toml"
     path.write_text(example.text)
     settings = Settings.load(path)

@@ -266,7 +266,8 @@ async def test_a_refusal_of_the_engine_is_shown_literally(
             await person.press(key)
             await person.until(lambda: person.app.screen.is_mounted)
             if key.isdigit():
-                await person.sees(AREAS[int(key) - 1])
+                # A narrow terminal shortens the longest.
+                await person.sees(AREAS[int(key) - 1][:5])
         await Walk(person).shows(sees="[oops]")
 
 
