@@ -14,7 +14,7 @@ from entrepot.api.transfer_models import (
     ExportPlan,
     ImportedImage,
     ImportedManifest,
-    InventoryBlob,
+    InventoryLine,
     TransferredTag,
 )
 
@@ -69,14 +69,14 @@ class TransferClient:
             async for chunk in chunks:
                 yield chunk
 
-    async def inventory(self) -> AsyncGenerator[InventoryBlob, None]:
+    async def inventory(self) -> AsyncGenerator[InventoryLine, None]:
         """All cached blobs, by digest."""
         async with aclosing(
             self._session.stream_lines(f"{_CONTENT}/inventory", BLOB_TIMEOUT)
         ) as lines:
             async for line in lines:
                 if line:
-                    yield decode(line, InventoryBlob)
+                    yield decode(line, InventoryLine)
 
     async def put_manifest(
         self,

@@ -64,7 +64,7 @@ class ExportPlan(Snapshot, frozen=True, kw_only=True):
     """Platforms of the image that are not exported."""
 
 
-class InventoryBlob(msgspec.Struct, frozen=True, rename="camel"):
+class InventoryLine(msgspec.Struct, frozen=True, rename="camel"):
     """A cached blob, in a line of an inventory.
 
     *login_servers* are the source registries for whose repositories the copy may be served; None:

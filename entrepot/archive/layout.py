@@ -59,7 +59,7 @@ class ArchiveInvalid(EntrepotError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ArchiveEntry:
     """A descriptor of ``index.json``; *size* is in bytes."""
 
     digest: Digest
@@ -113,7 +113,7 @@ class _Index(msgspec.Struct):
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
 
 
-def read_index(content: bytes, where: str) -> list[Entry]:
+def read_index(content: bytes, where: str) -> list[ArchiveEntry]:
     """The entries of an ``index.json``; raises `ArchiveInvalid`."""
     index = decode_bounded(content, where)
     entries = []
@@ -123,7 +123,7 @@ def read_index(content: bytes, where: str) -> list[Entry]:
         except DigestInvalid as error:
             raise ArchiveInvalid(f"{where}: entry {number}: {error.what}") from error
         entries.append(
-            Entry(
+            ArchiveEntry(
                 digest,
                 descriptor.size or 0,
                 descriptor.media_type or UNTYPED,
@@ -154,7 +154,7 @@ def decode_bounded(content: bytes, where: str) -> _Index:
     return index
 
 
-def write_index(entries: Iterable[Entry]) -> bytes:
+def write_index(entries: Iterable[ArchiveEntry]) -> bytes:
     """The ``index.json`` of some entries."""
     return msgspec.json.encode(
         {
@@ -165,9 +165,9 @@ def write_index(entries: Iterable[Entry]) -> bytes:
     )
 
 
-def merged(before: Iterable[Entry], later: Iterable[Entry]) -> list[Entry]:
+def merged(before: Iterable[ArchiveEntry], later: Iterable[ArchiveEntry]) -> list[ArchiveEntry]:
     """The entries of a layout after an export into it: a later one of the same name wins."""
-    entries: dict[tuple[str, str, str], Entry] = {}
+    entries: dict[tuple[str, str, str], ArchiveEntry] = {}
     for entry in [*before, *later]:
         entries.pop(entry.key, None)
         entries[entry.key] = entry

@@ -17,8 +17,8 @@ from entrepot.archive.layout import (
     INDEX_LIMIT,
     LAYOUT_FILE,
     REF_NAME,
+    ArchiveEntry,
     ArchiveInvalid,
-    Entry,
     read_index,
 )
 from entrepot.archive.tar_members import Member, TarMembers
@@ -54,7 +54,7 @@ _ZSTD_LAYER: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 class Archive(Protocol):
     """An archive of images that is open."""
 
-    entries: list[Entry]
+    entries: list[ArchiveEntry]
 
     def size(self, digest: Digest) -> int | None:
         """The size of a blob or manifest in bytes; None where it is not in the archive."""
@@ -211,7 +211,7 @@ class DockerTar:
         self._places: dict[Digest, Member] = {}
         self._manifests: dict[Digest, bytes] = {}
         self._hashed: dict[str, tuple[Digest, Member]] = {}
-        self.entries: list[Entry] = []
+        self.entries: list[ArchiveEntry] = []
         where = f"{DOCKER_FILE} in {members.path}"
         try:
             images = msgspec.json.decode(
@@ -260,7 +260,9 @@ class DockerTar:
         digest = Digest.of(manifest)
         self._manifests[digest] = manifest
         for name in image.repo_tags or ():
-            self.entries.append(Entry(digest, len(manifest), DOCKER_MANIFEST, {REF_NAME: name}))
+            self.entries.append(
+                ArchiveEntry(digest, len(manifest), DOCKER_MANIFEST, {REF_NAME: name})
+            )
 
     def _hash(self, name: str) -> tuple[Digest, Member]:
         member = self._members.find(name)

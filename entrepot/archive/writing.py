@@ -23,8 +23,8 @@ from entrepot.archive.layout import (
     INDEX_LIMIT,
     LAYOUT_CONTENT,
     LAYOUT_FILE,
+    ArchiveEntry,
     ArchiveInvalid,
-    Entry,
     merged,
     read_index,
     write_index,
@@ -78,7 +78,7 @@ class BlobWriter(Protocol):
         ...
 
 
-class Destination(Protocol):
+class ArchiveDestination(Protocol):
     """An archive that is being written."""
 
     def has(self, digest: Digest, size: int) -> bool:
@@ -89,7 +89,7 @@ class Destination(Protocol):
         """Begin a blob of *size* bytes, or go on with it."""
         ...
 
-    def add(self, entries: list[Entry]) -> None:
+    def add(self, entries: list[ArchiveEntry]) -> None:
         """Add images that are whole."""
         ...
 
@@ -142,7 +142,7 @@ class LayoutWriter:
         """Let other exports write here."""
         os.close(self._lock)
 
-    def _read_entries(self) -> list[Entry]:
+    def _read_entries(self) -> list[ArchiveEntry]:
         index = self.path / INDEX_FILE
         try:
             with index.open("rb") as file:
@@ -171,7 +171,7 @@ class LayoutWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _FileWriter(parts / f"{digest.algorithm}-{digest.hex}", path, digest, size)
 
-    def add(self, entries: list[Entry]) -> None:
+    def add(self, entries: list[ArchiveEntry]) -> None:
         """Add images that are whole to ``index.json``."""
         self._entries = merged(self._entries, entries)
         content = write_index(self._entries)
@@ -239,7 +239,7 @@ class TarWriter:
         """Whether it has the list of images that ``docker load`` reads."""
         self._saved: list[SavedImage] = []
         self._names: dict[str, dict[str, str]] = {}
-        self._entries: list[Entry] = []
+        self._entries: list[ArchiveEntry] = []
         self._blobs: dict[str, int] = {}
         if path.exists():
             raise ArchiveInvalid(
@@ -319,7 +319,7 @@ class TarWriter:
         """Record a blob that is whole."""
         self._blobs[blob_name(digest)] = size
 
-    def add(self, entries: list[Entry]) -> None:
+    def add(self, entries: list[ArchiveEntry]) -> None:
         """Add images that are whole."""
         self._entries = merged(self._entries, entries)
 

@@ -17,7 +17,7 @@ import msgspec
 
 from entrepot.cache.cached_referrers import CachedReferrers
 from entrepot.cache.index import CacheIndex
-from entrepot.cache.source_lists import SourceList
+from entrepot.cache.source_lists import ListedManifest, ReferrerIndex, SourceList
 from entrepot.core.media_types import INDEXES, OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.encoding import first_json_value
@@ -196,29 +196,21 @@ def fallback_tag(subject: Digest) -> Tag:
     return Tag(f"{subject.algorithm}-{subject.hex}"[:128])
 
 
-class _Entry(msgspec.Struct):
-    digest: str = ""
-
-
-class _Index(msgspec.Struct):
-    manifests: list[msgspec.Raw] | None = None
-
-
 def _joined(tagged: bytes, cached: bytes) -> bytes:
     """The index behind a fallback tag with the cached referrers that it does not list.
 
     The former as it came where it lists all of them, the latter where it can't be read.
     """
     try:
-        listed = msgspec.json.decode(first_json_value(tagged), type=_Index).manifests or []
-        digests = {msgspec.json.decode(entry, type=_Entry).digest for entry in listed}
+        listed = msgspec.json.decode(first_json_value(tagged), type=ReferrerIndex).manifests or []
+        digests = {msgspec.json.decode(entry, type=ListedManifest).digest for entry in listed}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return cached
     index = msgspec.json.decode(cached, type=dict[str, msgspec.Raw])
     further = [
         entry
-        for entry in msgspec.json.decode(cached, type=_Index).manifests or []
-        if msgspec.json.decode(entry, type=_Entry).digest not in digests
+        for entry in msgspec.json.decode(cached, type=ReferrerIndex).manifests or []
+        if msgspec.json.decode(entry, type=ListedManifest).digest not in digests
     ]
     if not further:
         return tagged

@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-import msgspec
-
 from entrepot.cache.fill import Fill
 from entrepot.cache.results import ListAnswer, ManifestAnswer, Origin
+from entrepot.cache.source_lists import listed_digests
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.encoding import first_json_value
-from entrepot.errors import DigestInvalid, EntrepotError, ManifestUnknown
+from entrepot.errors import EntrepotError, ManifestUnknown
 from entrepot.store.manifests import Descriptor, Manifest
 
 MAX_REFERRERS = 200
@@ -29,14 +27,6 @@ BLOBS_AT_ONCE = 4
 COSIGN_SUFFIXES = ("sig", "att", "sbom")
 """Ends of the tags under which cosign 2 stores what it signs, attests and attaches:
 ``sha256-<hex>.sig``. It reads them and no list of referrers."""
-
-
-class _Entry(msgspec.Struct):
-    digest: str = ""
-
-
-class _Index(msgspec.Struct):
-    manifests: list[_Entry] | None = None
 
 
 class ReferrerPull:
@@ -107,7 +97,7 @@ class ReferrerPull:
             answer = await self._referrers(repository, subject, None)
             if answer.origin is Origin.STALE:
                 errors.append(EntrepotError(answer.warning or "The list of referrers is old."))
-            references.extend(_digests(answer.listing.body))
+            references.extend(listed_digests(answer.listing.body))
         except EntrepotError as error:
             errors.append(error)
         references.extend(
@@ -133,18 +123,3 @@ class ReferrerPull:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-
-
-def _digests(index: bytes) -> list[Digest]:
-    """The digests in an index; unreadable entries are left out."""
-    try:
-        entries = msgspec.json.decode(first_json_value(index), type=_Index).manifests or []
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
-    digests = []
-    for entry in entries:
-        try:
-            digests.append(Digest.parse(entry.digest))
-        except DigestInvalid:
-            continue
-    return digests

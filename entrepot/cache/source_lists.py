@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
 
-from entrepot.core.reference import Repository
+from entrepot.core.reference import Digest, Repository
 from entrepot.encoding import first_json_value
+from entrepot.errors import DigestInvalid
 from entrepot.source.warnings import NO_NOTE, SourceNote
 
 LIST_FRESHNESS = 60.0
@@ -176,13 +178,38 @@ def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None
     return SourceList(msgspec.json.encode(document), filtered=True, note=index.note)
 
 
-class _Index(msgspec.Struct):
+class ListedManifest(msgspec.Struct):
+    """What a list of referrers says of one: here its digest only, which may be malformed."""
+
+    digest: str = ""
+
+
+class ReferrerIndex(msgspec.Struct):
+    """A list of referrers, its entries as they came."""
+
     manifests: list[msgspec.Raw] | None = None
+
+
+class _ListedManifests(msgspec.Struct):
+    manifests: list[ListedManifest] | None = None
+
+
+def listed_digests(index: bytes) -> list[Digest]:
+    """The digests that an index lists; what can't be read is left out."""
+    try:
+        entries = msgspec.json.decode(first_json_value(index), type=_ListedManifests).manifests
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    digests = []
+    for entry in entries or ():
+        with suppress(DigestInvalid):
+            digests.append(Digest.parse(entry.digest))
+    return digests
 
 
 def has_no_entries(index: SourceList) -> bool:
     """Whether an index lists nothing, or can't be read."""
     try:
-        return not msgspec.json.decode(first_json_value(index.body), type=_Index).manifests
+        return not msgspec.json.decode(first_json_value(index.body), type=ReferrerIndex).manifests
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True

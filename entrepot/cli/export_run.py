@@ -15,7 +15,7 @@ from entrepot.api.client import CacheClient
 from entrepot.api.errors import EngineRefused, EngineUnreachable
 from entrepot.api.transfer_models import (
     ExportPlan,
-    InventoryBlob,
+    InventoryLine,
     PlannedBlob,
     PlannedManifest,
 )
@@ -31,12 +31,12 @@ from entrepot.archive.layout import (
     REPOSITORY,
     SOURCE,
     TAG,
-    Entry,
+    ArchiveEntry,
     time_text,
 )
 from entrepot.archive.writing import (
+    ArchiveDestination,
     BlobWriter,
-    Destination,
     DigestDiffers,
     LayoutWriter,
     SavedImage,
@@ -157,7 +157,7 @@ class _Export:
     def __init__(
         self,
         client: CacheClient,
-        destination: Destination,
+        destination: ArchiveDestination,
         summary: ExportSummary,
         *,
         platforms: Sequence[str],
@@ -332,7 +332,7 @@ class _Export:
         )
         self._destination.add(
             [
-                Entry(
+                ArchiveEntry(
                     Digest.parse(manifest.digest),
                     len(manifest.content),
                     manifest.media_type,
@@ -387,7 +387,7 @@ class _Inventory:
     def read(cls, path: Path) -> _Inventory:
         """Read a file that ``entrepot inventory`` wrote; raises `InventoryInvalid`."""
         inventory = cls()
-        decoder = msgspec.json.Decoder(InventoryBlob)
+        decoder = msgspec.json.Decoder(InventoryLine)
         try:
             if path.stat().st_size > INVENTORY_LIMIT:
                 raise InventoryInvalid(f"{path} has more than {INVENTORY_LIMIT:,} bytes.")
@@ -421,7 +421,7 @@ def _path(target: str) -> Path:
 
 
 @contextmanager
-def _open_target(target: str) -> Iterator[Destination]:
+def _open_target(target: str) -> Iterator[ArchiveDestination]:
     path = _path(target)
     writer: LayoutWriter | TarWriter
     if target.startswith("docker-archive:"):
@@ -481,11 +481,11 @@ def _annotations(
     return annotations
 
 
-def _entries(plan: ExportPlan) -> list[Entry]:
+def _entries(plan: ExportPlan) -> list[ArchiveEntry]:
     """The entries of ``index.json`` for an image and its referrers."""
     root = next(manifest for manifest in plan.manifests if manifest.digest == plan.digest)
     entries = [
-        Entry(
+        ArchiveEntry(
             Digest.parse(root.digest),
             len(root.content),
             root.media_type,
@@ -493,7 +493,7 @@ def _entries(plan: ExportPlan) -> list[Entry]:
         )
     ]
     entries += [
-        Entry(
+        ArchiveEntry(
             Digest.parse(manifest.digest),
             len(manifest.content),
             manifest.media_type,

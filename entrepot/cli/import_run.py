@@ -23,8 +23,8 @@ from entrepot.archive.layout import (
     SOURCE,
     TAG,
     UNTYPED,
+    ArchiveEntry,
     ArchiveInvalid,
-    Entry,
     children_of,
     parse_time,
     stated_type,
@@ -138,7 +138,7 @@ class _Import:
         self._summary.failed[name] = reason
         self._progress.note(f"Error: {printable(name)} is not imported: {reason}")
 
-    async def _place(self, entry: Entry) -> _Image:
+    async def _place(self, entry: ArchiveEntry) -> _Image:
         """Where an image belongs; raises `NameNotMapped` or a `Refusal`."""
         annotations = entry.annotations
         name = annotations.get(CONTAINERD_NAME) or annotations.get(REF_NAME) or ""
@@ -166,7 +166,7 @@ class _Import:
             )
         return _Image(match.repository, _tag_of(name), None)
 
-    async def _import(self, entry: Entry, image: _Image) -> ImportedImage:
+    async def _import(self, entry: ArchiveEntry, image: _Image) -> ImportedImage:
         # Before the first is sent: the engine gets nothing of an image that can't be imported.
         manifests = self._manifests_of(entry, image)
         for digest, media_type in manifests.items():
@@ -181,7 +181,7 @@ class _Import:
             source=image.source,
         )
 
-    def _manifests_of(self, entry: Entry, image: _Image) -> dict[Digest, str]:
+    def _manifests_of(self, entry: ArchiveEntry, image: _Image) -> dict[Digest, str]:
         """The media types of an image's manifests that the archive has, an index before its own.
 
         Raises `ArchiveInvalid`.
@@ -212,7 +212,9 @@ class _Import:
         visit(entry.digest, entry.media_type, 0)
         return manifests
 
-    async def _add(self, image: _Image, entry: Entry, digest: Digest, media_type: str) -> None:
+    async def _add(
+        self, image: _Image, entry: ArchiveEntry, digest: Digest, media_type: str
+    ) -> None:
         """Import a manifest, then the blobs that it names, as far as the archive has them."""
         content = content_of(self._archive, digest, MANIFEST_LIMIT)
         if content is None:
@@ -267,11 +269,11 @@ class _Import:
             yield chunk
 
 
-def _is_without_name(entry: Entry) -> bool:
+def _is_without_name(entry: ArchiveEntry) -> bool:
     return REF_NAME not in entry.annotations and CONTAINERD_NAME not in entry.annotations
 
 
-def _shown_name(entry: Entry) -> str:
+def _shown_name(entry: ArchiveEntry) -> str:
     name = entry.annotations.get(REF_NAME) or entry.annotations.get(CONTAINERD_NAME)
     if name:
         return name
@@ -290,7 +292,7 @@ def _tag_of(name: str) -> str | None:
     return ImageReference.parse(reference).tag
 
 
-def _state(entry: Entry) -> TransferredTag | None:
+def _state(entry: ArchiveEntry) -> TransferredTag | None:
     """The state that the tag had at the other site; None for an archive of another program."""
     annotations = entry.annotations
     cached, checked = parse_time(annotations.get(CACHED)), parse_time(annotations.get(CHECKED))

@@ -10,11 +10,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import msgspec
-
 from entrepot.api.transfer_models import (
     ExportPlan,
-    InventoryBlob,
+    InventoryLine,
     PlannedBlob,
     PlannedManifest,
     TransferredTag,
@@ -23,12 +21,13 @@ from entrepot.cache.cache import NESTED_INDEXES, PLATFORMS_IN_MESSAGE, ArtifactC
 from entrepot.cache.cached_referrers import CachedReferrers
 from entrepot.cache.fill import Fill
 from entrepot.cache.results import CachedBlob
+from entrepot.cache.source_lists import listed_digests
 from entrepot.core.platforms import Platform
 from entrepot.core.readers import ADMINISTRATOR
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.engine.pulls import own_platform
 from entrepot.engine.routing import Routing
-from entrepot.errors import BlobUnknown, DigestInvalid, EntrepotError, NotFound, Refusal
+from entrepot.errors import BlobUnknown, EntrepotError, NotFound, Refusal
 from entrepot.source.errors import SourceError
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Descriptor, Manifest, artifact_type_of, attestations
@@ -54,14 +53,6 @@ class ImageTooLarge(Refusal):
     """An image has more manifests than an export takes."""
 
     code = "ImageTooLarge"
-
-
-class _Descriptor(msgspec.Struct):
-    digest: str = ""
-
-
-class _Index(msgspec.Struct):
-    manifests: list[_Descriptor] | None = None
 
 
 @dataclass(slots=True)
@@ -303,7 +294,7 @@ class ExportService:
                 answer = await self._cache.referrers(
                     repository, subject, None, reader=ADMINISTRATOR
                 )
-                digests |= dict.fromkeys(_digests_of(answer.listing.body))
+                digests |= dict.fromkeys(listed_digests(answer.listing.body)[:MANIFESTS_LIMIT])
         added = []
         for digest in digests:
             if digest in selection.manifests:
@@ -394,12 +385,12 @@ class ExportService:
         """The error for an export whose blob the source does not send."""
         return self._cache.blob_failed(repository, digest, error)
 
-    async def inventory(self) -> AsyncGenerator[Sequence[InventoryBlob]]:
+    async def inventory(self) -> AsyncGenerator[Sequence[InventoryLine]]:
         """All cached blobs, by digest, a page at a time."""
         last: Digest | None = None
         while page := await self._catalog.inventory_after(last, INVENTORY_PAGE):
             yield [
-                InventoryBlob(
+                InventoryLine(
                     str(entry.digest),
                     entry.size,
                     None
@@ -426,19 +417,6 @@ def _no_image(
         f"It has: {', '.join(others)}." if others else "",
         field="platform",
     )
-
-
-def _digests_of(index: bytes) -> list[Digest]:
-    """The digests that an index of referrers lists; those that can't be read are left out."""
-    try:
-        descriptors = msgspec.json.decode(index, type=_Index).manifests or ()
-    except msgspec.DecodeError:
-        return []
-    digests = []
-    for descriptor in descriptors[:MANIFESTS_LIMIT]:
-        with suppress(DigestInvalid):
-            digests.append(Digest.parse(descriptor.digest))
-    return digests
 
 
 def _transferred(state: TagState) -> TransferredTag:

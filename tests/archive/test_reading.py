@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from entrepot.archive import layout
 from entrepot.archive.layout import (
     REF_NAME,
+    ArchiveEntry,
     ArchiveInvalid,
-    Entry,
     children_of,
     merged,
     parse_time,
@@ -41,7 +41,7 @@ def make_layout(directory: Path, content: bytes = b"content") -> Path:
     blobs.mkdir(parents=True)
     (blobs / Digest.of(content).hex).write_bytes(content)
     (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    entry = Entry(Digest.of(content), len(content), OCI_MANIFEST, {REF_NAME: "a:1"})
+    entry = ArchiveEntry(Digest.of(content), len(content), OCI_MANIFEST, {REF_NAME: "a:1"})
     (directory / "index.json").write_bytes(write_index([entry]))
     return directory
 
@@ -232,9 +232,12 @@ def test_children_are_read_and_odd_ones_are_left_out() -> None:
 
 
 def test_a_later_export_replaces_an_image_of_its_name_alone() -> None:
-    first = Entry(DIGEST, 1, OCI_MANIFEST, {REF_NAME: "a:1"})
-    second = Entry(Digest.of(b"2"), 1, OCI_MANIFEST, {REF_NAME: "a:1"})
-    foreign = [Entry(DIGEST, 1, OCI_MANIFEST), Entry(Digest.of(b"3"), 1, OCI_MANIFEST)]
+    first = ArchiveEntry(DIGEST, 1, OCI_MANIFEST, {REF_NAME: "a:1"})
+    second = ArchiveEntry(Digest.of(b"2"), 1, OCI_MANIFEST, {REF_NAME: "a:1"})
+    foreign = [
+        ArchiveEntry(DIGEST, 1, OCI_MANIFEST),
+        ArchiveEntry(Digest.of(b"3"), 1, OCI_MANIFEST),
+    ]
     assert merged([first, *foreign], [second]) == [*foreign, second]
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.archive.layout import REF_NAME, ArchiveInvalid, Entry
+from entrepot.archive.layout import REF_NAME, ArchiveEntry, ArchiveInvalid
 from entrepot.archive.reading import content_of, open_archive
 from entrepot.archive.writing import (
+    ArchiveDestination,
     ArchiveNotWritten,
-    Destination,
     DigestDiffers,
     LayoutWriter,
     SavedImage,
@@ -29,10 +29,10 @@ from entrepot.core.reference import Digest
 
 CONTENT = b"some content of a blob " * 1000
 DIGEST = Digest.of(CONTENT)
-ENTRY = Entry(DIGEST, len(CONTENT), OCI_MANIFEST, {REF_NAME: "a:1"})
+ENTRY = ArchiveEntry(DIGEST, len(CONTENT), OCI_MANIFEST, {REF_NAME: "a:1"})
 
 
-def put(destination: Destination, content: bytes = CONTENT) -> None:
+def put(destination: ArchiveDestination, content: bytes = CONTENT) -> None:
     writer = destination.begin(Digest.of(content), len(content))
     writer.write(content[writer.offset :])
     writer.commit()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.archive.layout import REF_NAME, Entry, write_index
+from entrepot.archive.layout import REF_NAME, ArchiveEntry, write_index
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest
 from entrepot.demo.images import OCI, build_config, build_manifest
@@ -192,7 +192,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Content]
     for content in (layer, config, manifest):
         (directory / "blobs/sha256" / content.digest.hex).write_bytes(content.content)
     (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    entry = Entry(manifest.digest, manifest.size, OCI_MANIFEST, {REF_NAME: "large:1"})
+    entry = ArchiveEntry(manifest.digest, manifest.size, OCI_MANIFEST, {REF_NAME: "large:1"})
     (directory / "index.json").write_bytes(write_index([entry]))
     return directory, [config, layer]
 
